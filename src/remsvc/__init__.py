@@ -1,0 +1,1 @@
+"""RemSvc: run commands on any host, exactly once, watched live."""

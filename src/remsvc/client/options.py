@@ -1,0 +1,31 @@
+"""How to reach a server. Imports no gRPC, so that an Airflow hook can build it cheaply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_PORT = 50051
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Everything a channel is made of. Hashable: a pool may use it as its key.
+
+    Attributes:
+        target: ``host:port``; an IPv6 address in brackets.
+        tls: encrypt, and verify the server's certificate.
+        ca_cert: PEM file of the authorities to trust; None for the system's.
+        client_cert, client_key: PEM files for mutual TLS; both or neither.
+        token: bearer token, sent as ``authorization: Bearer TOKEN``. Never shown by ``repr()``.
+        keepalive: seconds between keepalive pings while a call is open (load balancers drop
+            connections that are idle for minutes).
+    """
+
+    target: str
+    tls: bool = False
+    ca_cert: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    token: str | None = field(default=None, repr=False)
+    keepalive: float = 30.0

@@ -1,0 +1,111 @@
+"""The one hierarchy of errors. Everything RemSvc raises on purpose is a :class:`RemSvcError`.
+
+Nothing here imports gRPC: a status travels as its canonical name (``"UNAVAILABLE"``), so that the
+errors can be caught where gRPC is not loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class RemSvcError(Exception):
+    """Root of all errors raised by RemSvc. ``str()`` is one line a user can act on."""
+
+
+class InvalidCommandError(RemSvcError):
+    """A command that may not even be sent: blank, with a NUL, of an unknown type."""
+
+
+class ConfigurationError(RemSvcError):
+    """Settings that cannot be used.
+
+    Attributes:
+        problems: every problem found, one line each, naming file, section, key, value and what
+            was expected.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class StartError(RemSvcError):
+    """A command's process could not be started; nothing ran."""
+
+
+class ExecutionError(RemSvcError):
+    """The machinery that runs commands failed; whether the command ran is not known."""
+
+
+class ServerError(RemSvcError):
+    """The server answered with an error status, or could not be reached.
+
+    Attributes:
+        code: the gRPC status's canonical name, such as ``"UNAVAILABLE"``.
+        details: the status message.
+        target: the server, ``host:port``.
+    """
+
+    def __init__(self, code: str, details: str, target: str) -> None:
+        self.code = code
+        self.details = details
+        self.target = target
+        super().__init__(f"{target}: {code}: {details}")
+
+
+class UnavailableError(ServerError):
+    """UNAVAILABLE: no connection could be made, or it broke."""
+
+
+class UnauthenticatedError(ServerError):
+    """UNAUTHENTICATED: no token, or not a valid one."""
+
+
+class PermissionDeniedError(ServerError):
+    """PERMISSION_DENIED: the server's policy refuses the command."""
+
+
+class InvalidArgumentError(ServerError):
+    """INVALID_ARGUMENT: the server cannot accept the command as it is."""
+
+
+class ResourceExhaustedError(ServerError):
+    """RESOURCE_EXHAUSTED: the server is at a limit, or a message was too large."""
+
+
+class DeadlineExceededError(ServerError):
+    """DEADLINE_EXCEEDED: the call's time limit ran out; the server was told to stop."""
+
+
+class UnimplementedError(ServerError):
+    """UNIMPLEMENTED: the server does not know this method."""
+
+
+class MissingResultsError(RemSvcError):
+    """The stream ended, but some commands were not answered.
+
+    Attributes:
+        tids: the ``tid`` of each command without an answer.
+    """
+
+    def __init__(self, tids: Iterable[int]) -> None:
+        self.tids = tuple(tids)
+        numbers = ", ".join(map(str, self.tids))
+        super().__init__(f"the server ended the stream without answering command {numbers}")
+
+
+_BY_CODE: dict[str, type[ServerError]] = {
+    "UNAVAILABLE": UnavailableError,
+    "UNAUTHENTICATED": UnauthenticatedError,
+    "PERMISSION_DENIED": PermissionDeniedError,
+    "INVALID_ARGUMENT": InvalidArgumentError,
+    "RESOURCE_EXHAUSTED": ResourceExhaustedError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "UNIMPLEMENTED": UnimplementedError,
+}
+
+
+def server_error(code: str, details: str, target: str) -> ServerError:
+    """The error of the right class for the status ``code`` (its canonical name)."""
+    return _BY_CODE.get(code, ServerError)(code, details, target)

@@ -1,0 +1,1 @@
+"""Running processes: starting, watching and ending them. Knows nothing of gRPC."""

@@ -1,0 +1,119 @@
+"""Fixtures that every part of the suite shares: a real server process."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+DEADLINE = 30.0
+"""Seconds after which a test gives up waiting for something that must happen."""
+
+
+@dataclass
+class ServerProcess:
+    """A running ``remsvc serve``."""
+
+    process: subprocess.Popen[bytes]
+    host: str
+    port: int
+    stderr_path: Path
+    _lines: queue.Queue[str | None] = field(repr=False, default_factory=queue.Queue)
+
+    @property
+    def target(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """Everything it has written to standard error so far."""
+        return self.stderr_path.read_text(encoding="utf-8", errors="replace")
+
+    def terminate(self) -> int:
+        """SIGTERM, and its exit code."""
+        self.process.terminate()
+        return self.process.wait(DEADLINE)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+
+Serve = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start real servers: ``serve(config_text, "--flag", ..., env={...}, cwd=...)``.
+
+    The configuration text may be empty. Without ``port`` in it, ``--port 0`` is added. Every
+    server is ended after the test.
+    """
+    started: list[ServerProcess] = []
+
+    def start(
+        config: str = "", *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> ServerProcess:
+        number = len(started)
+        arguments = [sys.executable, "-m", "remsvc", "serve", "--state-dir", str(tmp_path / f"state{number}")]
+        if config:
+            path = tmp_path / f"server{number}.ini"
+            path.write_text(config, encoding="utf-8")
+            arguments += ["--config", str(path)]
+        if "port" not in config and "--port" not in flags:
+            arguments += ["--port", "0"]
+        stderr_path = tmp_path / f"server{number}.stderr"
+        with stderr_path.open("wb") as stderr:
+            process = subprocess.Popen(
+                [*arguments, *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,
+            )
+        server = ServerProcess(process, "", 0, stderr_path)
+        started.append(server)
+        reader = threading.Thread(target=_read_lines, args=(process, server._lines), daemon=True)
+        reader.start()
+        try:
+            line = server._lines.get(timeout=DEADLINE)
+        except queue.Empty:
+            line = None
+        if line is None or not line.startswith("listening on "):
+            pytest.fail(f"the server did not start: {line!r}\n{server.log}")
+        server.host, _, port = line.removeprefix("listening on ").strip().rpartition(":")
+        server.port = int(port)
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.terminate()
+            try:
+                server.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.process.pid, signal.SIGKILL)
+                server.process.wait()
+        if server.process.stdout is not None:
+            server.process.stdout.close()
+
+
+def _read_lines(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> None:
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            lines.put(line.decode())
+    except ValueError:  # closed while reading: the test is over
+        pass
+    lines.put(None)
