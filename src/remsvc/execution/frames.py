@@ -1,0 +1,49 @@
+"""Messages between the server and its supervisor: a JSON header with byte strings behind it.
+
+A frame is ``length of the rest (4 bytes) | length of the header (4 bytes) | header | blobs``, big
+endian; the header's ``blobs`` key lists the blobs' lengths.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+_LENGTHS = struct.Struct("!II")
+
+Header = dict[str, Any]
+
+
+def encode_frame(header: Header, blobs: Sequence[bytes] = ()) -> bytes:
+    """One frame: ``header`` (anything JSON can carry) and the blobs, unchanged."""
+    if blobs:
+        header = {**header, "blobs": [len(blob) for blob in blobs]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    size = len(text) + sum(map(len, blobs))
+    return b"".join((_LENGTHS.pack(_LENGTHS.size - 4 + size, len(text)), text, *blobs))
+
+
+class FrameReader:
+    """Cuts a byte stream, in whatever pieces it arrives, into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[Header, list[bytes]]]:
+        """Take the next piece and yield each frame that is complete with it."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTHS.size:
+            size, header_size = _LENGTHS.unpack_from(self._buffer)
+            end = 4 + size
+            if len(self._buffer) < end:
+                return
+            start = _LENGTHS.size + header_size
+            header: Header = json.loads(self._buffer[_LENGTHS.size : start])
+            blobs = []
+            for length in header.pop("blobs", ()):
+                blobs.append(bytes(self._buffer[start : start + length]))
+                start += length
+            del self._buffer[:end]
+            yield header, blobs

@@ -1,0 +1,136 @@
+"""Ending everything that a command started. Linux; called by the supervisor only.
+
+The supervisor is a child subreaper: whatever a command starts stays below it in the process
+tree, however often it forks and whatever sessions it makes. A process whose parent has ended
+becomes the supervisor's own child; it is told apart by its session, by its process group, by the
+mark in its environment, or by holding the command's output pipe open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "REMSVC_COMMAND_ID"
+"""The environment variable that marks the processes of one command."""
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_MAX_ROUNDS = 100
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants this process's children. Raises ``OSError``."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What tells a command's processes apart.
+
+    Attributes:
+        leader: pid of its first process, a session leader. Not reaped yet: its number is not
+            anyone else's.
+        mark: the value of :data:`MARK` in its environment.
+        pipes: inode numbers of its output pipes.
+    """
+
+    leader: int
+    mark: str
+    pipes: frozenset[int]
+
+
+def kill_tree(command: Command, other_leaders: Collection[int]) -> None:
+    """SIGKILL the command's processes, all of them.
+
+    They are first stopped, round by round until no new one turns up, so that none can fork away
+    while its relatives are being found. ``other_leaders`` are the other commands' first processes.
+    """
+    signalled: set[tuple[int, int]] = set()
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        signalled.clear()
+        for _ in range(_MAX_ROUNDS):
+            found = {(pid, _start_time(pid)) for pid in _members(command, other_leaders)}
+            new = {(pid, started) for pid, started in found - signalled if started}
+            if not new:
+                break
+            for pid, started in new:
+                _send(pid, started, number)
+            signalled |= new
+
+
+def _members(command: Command, other_leaders: Collection[int]) -> set[int]:
+    members = {command.leader}
+    for pid in _children(os.getpid()):
+        if pid != command.leader and pid not in other_leaders and _belongs(pid, command):
+            members.add(pid)
+    pending = list(members)
+    while pending:
+        for pid in _children(pending.pop()):
+            if pid not in members:
+                members.add(pid)
+                pending.append(pid)
+    return members
+
+
+def _belongs(orphan: int, command: Command) -> bool:
+    fields = _stat_fields(orphan)
+    if not fields or fields[0] == "Z":
+        return False
+    if command.leader in (int(fields[2]), int(fields[3])):  # process group, session
+        return True
+    folder = Path("/proc", str(orphan))
+    with contextlib.suppress(OSError):
+        environment = (folder / "environ").read_bytes().split(b"\0")
+        if f"{MARK}={command.mark}".encode() in environment:
+            return True
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder / "fd"):
+            with contextlib.suppress(OSError):
+                status = entry.stat()
+                if stat.S_ISFIFO(status.st_mode) and status.st_ino in command.pipes:
+                    return True
+    return False
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/task/{task}/children").read_text()
+                children += map(int, text.split())
+    return children
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` from the state on (proc(5)); empty where it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return []
+    return text[text.rindex(")") + 2 :].split()
+
+
+def _start_time(pid: int) -> int:
+    fields = _stat_fields(pid)
+    return int(fields[19]) if fields and fields[0] != "Z" else 0
+
+
+def _send(pid: int, started: int, number: signal.Signals) -> None:
+    """Signal the process ``pid`` that started at ``started``, and no other that got its number."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        handle = os.pidfd_open(pid)
+        try:
+            if _start_time(pid) == started:
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)
