@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,25 +54,50 @@ Serve = Callable[..., ServerProcess]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Start real servers: ``serve(config_text, "--flag", ..., env={...}, cwd=...)``.
+    """Start real servers: ``serve(config_text, "--flag", ..., env={...}, cwd=..., wrapper=(...))``.
 
-    The configuration text may be empty. Without ``port`` in it, ``--port 0`` is added. Every
-    server is ended after the test.
+    The configuration text may be empty. Without ``port`` in it, ``--port 0`` is added. ``wrapper``
+    is put before the command line, such as ``("setpriv", ...)``. Every server is ended after the test.
     """
+    with _servers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Like :func:`serve`, for servers that the tests of one module share."""
+    with _servers(tmp_path_factory.mktemp("module")) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def serve_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Like :func:`serve`, for servers that the whole session shares."""
+    with _servers(tmp_path_factory.mktemp("session")) as start:
+        yield start
+
+
+@contextmanager
+def _servers(directory: Path) -> Iterator[Serve]:
     started: list[ServerProcess] = []
 
     def start(
-        config: str = "", *flags: str, env: dict[str, str] | None = None, cwd: Path | None = None
+        config: str = "",
+        *flags: str,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        wrapper: Sequence[str] = (),
     ) -> ServerProcess:
         number = len(started)
-        arguments = [sys.executable, "-m", "remsvc", "serve", "--state-dir", str(tmp_path / f"state{number}")]
+        arguments = [*wrapper, sys.executable, "-m", "remsvc", "serve"]
+        arguments += ["--state-dir", str(directory / f"state{number}")]
         if config:
-            path = tmp_path / f"server{number}.ini"
+            path = directory / f"server{number}.ini"
             path.write_text(config, encoding="utf-8")
             arguments += ["--config", str(path)]
         if "port" not in config and "--port" not in flags:
             arguments += ["--port", "0"]
-        stderr_path = tmp_path / f"server{number}.stderr"
+        stderr_path = directory / f"server{number}.stderr"
         with stderr_path.open("wb") as stderr:
             process = subprocess.Popen(
                 [*arguments, *flags],
@@ -96,17 +122,19 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         server.port = int(port)
         return server
 
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.process.terminate()
-            try:
-                server.process.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.process.pid, signal.SIGKILL)
-                server.process.wait()
-        if server.process.stdout is not None:
-            server.process.stdout.close()
+    try:
+        yield start
+    finally:
+        for server in started:
+            if server.process.poll() is None:
+                server.process.terminate()
+                try:
+                    server.process.wait(DEADLINE)
+                except subprocess.TimeoutExpired:
+                    os.killpg(server.process.pid, signal.SIGKILL)
+                    server.process.wait()
+            if server.process.stdout is not None:
+                server.process.stdout.close()
 
 
 def _read_lines(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> None:
