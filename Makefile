@@ -1,0 +1,85 @@
+# Everything a developer needs, one command each: `make help` lists them. A fresh clone needs
+# Python 3.10 or newer and make, nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# What an editable install is made of: a change in one of these installs again.
+INSTALL_INPUTS := pyproject.toml constraints.txt hatch_build.py scripts/generate_stubs.py \
+	$(shell find proto -name '*.proto')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the commands
+	@echo "Usage: make COMMAND"
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' \
+		| awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@echo "Another Python, in an environment of its own: make test PYTHON=python3.12 VENV=.venv-3.12"
+
+# --- Installing ------------------------------------------------------------------------------
+
+.PHONY: install
+install: $(INSTALLED) ## Install the project and everything it is developed with into .venv
+
+$(INSTALLED): $(INSTALL_INPUTS)
+	@$(PYTHON) scripts/check_python.py
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV)"; \
+		$(PYTHON) -m venv $$(test ! -f $(VENV)/pyvenv.cfg || echo --clear) $(VENV); }
+	@echo "Installing into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: stubs
+stubs: $(INSTALLED) ## Generate src/remsvc_proto again, after a change in proto/
+	$(BIN)/python scripts/generate_stubs.py
+
+.PHONY: constraints
+constraints: $(INSTALLED) ## Pin the newest versions of everything in constraints.txt
+	$(BIN)/python scripts/compile_constraints.py
+
+# --- Trying ----------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(INSTALLED) ## Run an example DAG in a real Airflow against a real server (KEEP=1: leave it running)
+	@$(BIN)/python scripts/demo.py $(if $(filter-out 0 no false,$(KEEP)),--keep)
+
+# --- Checking --------------------------------------------------------------------------------
+
+.PHONY: test
+test: $(INSTALLED) ## Run all tests (some of them: make test ARGS=tests/server)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(INSTALLED) ## Lint, check the format, the types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code and fix what the linter can fix
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: matrix
+matrix: $(INSTALLED) ## Test one wheel on every Python, Airflow, grpcio and protobuf (some: ARGS="-s wheel")
+	$(BIN)/nox $(ARGS)
+
+# --- Publishing ------------------------------------------------------------------------------
+
+.PHONY: build
+build: $(INSTALLED) ## Build the sdist, and from it the wheel, into dist/
+	$(BIN)/python -m build
+
+.PHONY: clean
+clean: ## Remove what was built, and caches
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . \( -name .venv -o -name '.venv-*' -o -name .nox -o -name .git \) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove the environments as well
+	rm -rf .venv .venv-* .nox

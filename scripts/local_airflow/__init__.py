@@ -1,0 +1,11 @@
+"""A real Airflow on this machine, for the demo and the end-to-end tests.
+
+:class:`LocalAirflow` starts one in a throw-away home and stops it again; :class:`AirflowApi`
+speaks to its REST API; :class:`BackgroundProcess` is a process that is really gone when stopped.
+"""
+
+from local_airflow.airflow import LocalAirflow
+from local_airflow.api import AirflowApi, DagRun
+from local_airflow.process import BackgroundProcess, StartupError
+
+__all__ = ["AirflowApi", "BackgroundProcess", "DagRun", "LocalAirflow", "StartupError"]

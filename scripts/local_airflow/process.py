@@ -1,0 +1,144 @@
+"""A background process that is gone, with all its descendants, once it was stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+TERM_GRACE = 10.0
+"""Seconds between asking a process to end and killing it."""
+
+
+class StartupError(Exception):
+    """A process ended, or said nothing, instead of getting ready; has the end of its log."""
+
+
+class BackgroundProcess:
+    """A process in a session of its own, writing to a log file.
+
+    The session is what makes stopping reliable: Airflow puts its task processes into process
+    groups of their own, but no descendant leaves the session unless it asks to.
+
+    Attributes:
+        name: what messages call it.
+        log_path: where its standard output and error go.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log_path: Path,
+    ) -> None:
+        self.name = name
+        self.log_path = log_path
+        with log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process's id; also that of its session."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def check(self) -> None:
+        """Raise :class:`StartupError` where the process has ended."""
+        code = self._process.poll()
+        if code is not None:
+            raise StartupError(f"{self.name} ended with code {code}\n{self._log_tail()}")
+
+    def wait_for_line(self, start: str, timeout: float) -> str:
+        """The rest of the first line of its log that begins with ``start``.
+
+        Raises:
+            StartupError: no such line within ``timeout`` seconds, or the process ended.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = self._process.poll() is not None
+            for line in self.log.splitlines(keepends=True):
+                if line.startswith(start) and line.endswith("\n"):
+                    return line.removeprefix(start).strip()
+            if ended:
+                self.check()
+            if time.monotonic() > deadline:
+                raise StartupError(
+                    f"{self.name} did not print {start!r} within {timeout:.0f} s\n{self._log_tail()}"
+                )
+            time.sleep(0.05)
+
+    def stop(self, grace: float = TERM_GRACE) -> None:
+        """End it and everything in its session. Idempotent."""
+        stop_all([self], grace)
+
+    def kill(self) -> None:
+        """``kill -9`` the process alone: what a crash looks like to the others."""
+        self._process.kill()
+        self._process.wait()
+
+    def _session_members(self) -> list[int]:
+        return [pid for pid in psutil.pids() if pid != self.pid and _session_of(pid) == self.pid]
+
+    def _log_tail(self, lines: int = 30) -> str:
+        tail = self.log.splitlines()[-lines:]
+        return "\n".join([f"--- the end of {self.log_path}:", *tail])
+
+
+def stop_all(processes: Iterable[BackgroundProcess], grace: float = TERM_GRACE) -> None:
+    """Stop several processes side by side: TERM, ``grace`` seconds, then KILL to what remains.
+
+    Raises:
+        RuntimeError: something is still there after KILL.
+    """
+    processes = list(processes)
+    for process in processes:
+        if process._process.poll() is None:
+            process._process.terminate()
+    deadline = time.monotonic() + grace
+    for process in processes:
+        try:
+            process._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process._process.kill()
+            process._process.wait()
+    deadline = time.monotonic() + 10.0
+    while members := [pid for process in processes for pid in process._session_members()]:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"processes {members} are still there after SIGKILL")
+        for pid in members:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02)
+
+
+def _session_of(pid: int) -> int | None:
+    """The session of a process that is there and no zombie, else None."""
+    try:
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return None
+        return os.getsid(pid)
+    except (psutil.NoSuchProcess, ProcessLookupError, PermissionError, psutil.AccessDenied):
+        return None
