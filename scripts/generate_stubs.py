@@ -18,13 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Generated code refuses (or warns about) a runtime other than its generator's. What it calls has
 # been stable through protobuf 5, 6 and 7, which the test matrix proves, so the guards go.
-_PROTOBUF_GUARD = re.compile(
-    r"_runtime_version\.ValidateProtobufRuntimeVersion\(.*?\n\)\n", re.DOTALL
-)
+_PROTOBUF_GUARD = re.compile(r"_runtime_version\.ValidateProtobufRuntimeVersion\(.*?\n\)\n", re.DOTALL)
 _PROTOBUF_GUARD_IMPORT = "from google.protobuf import runtime_version as _runtime_version\n"
-_GRPC_GUARD = re.compile(
-    r"GRPC_GENERATED_VERSION = .*?\n(?=\n\nclass )", re.DOTALL
-)
+_GRPC_GUARD = re.compile(r"GRPC_GENERATED_VERSION = .*?\n(?=\n\nclass )", re.DOTALL)
 _ABSOLUTE_IMPORT = re.compile(r"^import (\w+_pb2) as ", re.MULTILINE)
 
 

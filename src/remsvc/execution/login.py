@@ -1,0 +1,84 @@
+"""As whom a command runs, and what a login gives it: user, home, a clean environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from remsvc.errors import StartError
+from remsvc.execution.engine import Credentials
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# All that a command gets of the server's own environment: how text and time are written. The rest
+# may hold secrets.
+_LOCALE = ("LANG", "LANGUAGE", "TZ")
+
+_WINDOWS_ENVIRONMENT = (
+    *("ALLUSERSPROFILE", "APPDATA", "COMPUTERNAME", "COMSPEC", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA"),
+    *("NUMBER_OF_PROCESSORS", "OS", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE", "PROGRAMDATA"),
+    *("PROGRAMFILES", "PROGRAMFILES(X86)", "PUBLIC", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP"),
+    *("USERDOMAIN", "USERNAME", "USERPROFILE", "WINDIR"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The surroundings of a command.
+
+    Attributes:
+        env: its whole environment.
+        cwd: the user's home directory.
+        credentials: the user to become; None to stay the server's own.
+    """
+
+    env: Mapping[str, str]
+    cwd: str
+    credentials: Credentials | None = None
+
+
+def login(user: str = "") -> Login:
+    """The login of ``user``, or of the server's own user where it is empty.
+
+    Looks the user up in the system's databases, which may be remote: call it in a thread. On
+    Windows ``user`` is ignored.
+
+    Raises:
+        StartError: there is no such user, or the server may not become it.
+    """
+    if sys.platform == "win32":
+        return _windows_login()
+    return _posix_login(user)
+
+
+def _posix_login(user: str) -> Login:
+    import pwd
+
+    own = os.geteuid()
+    try:
+        entry = pwd.getpwnam(user) if user else pwd.getpwuid(own)
+    except KeyError:
+        if user:
+            raise StartError(f"user not found: {user}") from None
+        # A container may run as a number without a name.
+        return Login(_posix_environment(str(own), "/", "/bin/sh"), "/")
+    env = _posix_environment(entry.pw_name, entry.pw_dir, entry.pw_shell or "/bin/sh")
+    if not user or (entry.pw_uid == own and own != 0):
+        return Login(env, entry.pw_dir)
+    if own != 0:
+        raise StartError(f"cannot run as user {user}: the server is not privileged (it runs as uid {own})")
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return Login(env, entry.pw_dir, Credentials(entry.pw_uid, entry.pw_gid, groups))
+
+
+def _posix_environment(name: str, home: str, shell: str) -> dict[str, str]:
+    env = {key: value for key, value in os.environ.items() if key in _LOCALE or key.startswith("LC_")}
+    env["PATH"] = os.environ.get("PATH", DEFAULT_PATH)
+    return env | {"USER": name, "LOGNAME": name, "HOME": home, "SHELL": shell}
+
+
+def _windows_login() -> Login:
+    env = {name: value for name in _WINDOWS_ENVIRONMENT if (value := os.environ.get(name))}
+    return Login(env, env.get("USERPROFILE") or env.get("SYSTEMDRIVE", "C:") + "\\")

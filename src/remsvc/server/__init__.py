@@ -1,0 +1,1 @@
+"""The RemSvc server. Needs the ``server`` extra."""

@@ -1,0 +1,143 @@
+"""The server's assembly and life cycle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from remsvc.errors import RemSvcError
+from remsvc.execution.engine import create_engine
+from remsvc.server.authentication import AuthenticationInterceptor, TokenVerifier
+from remsvc.server.command_runner import CommandRunner
+from remsvc.server.command_service import CommandService
+from remsvc.server.config import ServerConfig
+from remsvc.server.logs import Logs, fields
+from remsvc.server.policy import Policy
+from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
+
+_logger = logging.getLogger("remsvc.server")
+
+_MAX_REQUEST_BYTES = 16 * 1024 * 1024
+_CHANNEL_OPTIONS = (
+    # Two servers on one port would share its calls at random.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    # A client that vanished without a word is noticed within about a minute, and its command ended.
+    ("grpc.keepalive_time_ms", 40_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+# After the grace: calls are cancelled, and their commands killed.
+_END_SECONDS = 5.0
+
+
+class ServeError(RemSvcError):
+    """The server cannot start, such as when its port is taken."""
+
+
+def serve(config: ServerConfig) -> int:
+    """Serve until SIGTERM or SIGINT; blocks.
+
+    Prints ``listening on HOST:PORT`` on standard output once calls are accepted. After the signal
+    nothing new starts, and what runs gets the configured grace; a second signal ends it at once.
+
+    Returns:
+        0 after a signal.
+
+    Raises:
+        ServeError: the port cannot be listened on, or the log file not written.
+    """
+    try:
+        logs = Logs(config.log_level, config.log_file)
+    except OSError as error:
+        raise ServeError(f"the log file {config.log_file} cannot be opened: {error.strerror}") from error
+    with logs:
+        for warning in config.warnings:
+            _logger.warning("%s", warning)
+        asyncio.run(_serve(config))
+    return 0
+
+
+async def _serve(config: ServerConfig) -> None:
+    engine = create_engine()
+    await engine.open()
+    try:
+        loop = asyncio.get_running_loop()
+        draining: asyncio.Future[None] = loop.create_future()
+        runner = CommandRunner(engine, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes)
+        service = CommandService(runner, Policy(config.deny, config.allow), draining)
+        interceptor = AuthenticationInterceptor(TokenVerifier(config.tokens), _log_refusal)
+        server = grpc.aio.server(interceptors=(interceptor,), options=_CHANNEL_OPTIONS)
+        RemSvc_pb2_grpc.add_RemSvcServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        health_servicer = _add_health_and_reflection(server)
+        address = _listen(server, config)
+        stop: asyncio.Queue[str] = asyncio.Queue()
+        _on_signals(loop, stop.put_nowait)
+        await server.start()
+        await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
+        print(f"listening on {address}", flush=True)  # noqa: T201  the contract's line
+        _logger.info("stopping %s", fields(signal=await stop.get(), grace=f"{config.shutdown_grace:g}s"))
+        draining.set_result(None)
+        await health_servicer.enter_graceful_shutdown()
+        await _stop(server, config.shutdown_grace, stop)
+    finally:
+        await engine.close()
+    _logger.info("stopped")
+
+
+async def _stop(server: grpc.aio.Server, grace: float, signals: asyncio.Queue[str]) -> None:
+    stopping = asyncio.ensure_future(server.stop(grace))
+    second_signal = asyncio.ensure_future(signals.get())
+    await asyncio.wait({stopping, second_signal}, return_when=asyncio.FIRST_COMPLETED)
+    second_signal.cancel()
+    if not stopping.done():
+        await server.stop(0)
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(stopping, _END_SECONDS)
+
+
+def _add_health_and_reflection(server: grpc.aio.Server) -> health.aio.HealthServicer:
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    own = RemSvc_pb2.DESCRIPTOR.services_by_name["RemSvc"].full_name
+    reflection.enable_server_reflection((own, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return servicer
+
+
+def _listen(server: grpc.aio.Server, config: ServerConfig) -> str:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    try:
+        if config.tls is None:
+            port = server.add_insecure_port(f"{host}:{config.port}")
+        else:
+            port = server.add_secure_port(f"{host}:{config.port}", config.tls.credentials())
+    except RuntimeError as error:
+        raise ServeError(
+            f"cannot listen on {host}:{config.port}: the port is in use, the address is not this "
+            f"host's, or there is no permission"
+        ) from error
+    return f"{host}:{port}"
+
+
+def _on_signals(loop: asyncio.AbstractEventLoop, note: Callable[[str], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if sys.platform == "win32":
+            signal.signal(number, lambda got, _: loop.call_soon_threadsafe(note, signal.Signals(got).name))
+        else:
+            loop.add_signal_handler(number, note, number.name)
+
+
+def _log_refusal(method: str, peer: str, reason: str) -> None:
+    _logger.warning("unauthenticated %s", fields(method=method, peer=peer, reason=reason))

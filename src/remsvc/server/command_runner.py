@@ -1,0 +1,96 @@
+"""One version-1 command, from its text to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+
+from remsvc.command import Command
+from remsvc.errors import StartError
+from remsvc.execution.engine import Engine, Outcome, Output, ProcessSpec
+from remsvc.execution.login import login
+from remsvc.execution.process_tree import MARK
+from remsvc.execution.shell import shell_argv
+
+_LOOKUP_SECONDS = 10.0
+_TIMED_OUT = "process timed out"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``rc``, ``out`` and ``err`` as they go on the wire."""
+
+    rc: int
+    out: str = ""
+    err: str = ""
+
+
+class CommandRunner:
+    """Runs commands on an engine.
+
+    Args:
+        time_limit: seconds for each command.
+        output_limit: bytes of UTF-8 text kept of each output.
+    """
+
+    def __init__(self, engine: Engine, *, time_limit: float, output_limit: int) -> None:
+        self._engine = engine
+        self._time_limit = time_limit
+        self._output_limit = output_limit
+        self._own_login = login()
+        self.started = 0
+
+    async def run(self, command: Command) -> Answer:
+        """Run a valid, permitted command. Cancelled, it ends the command's whole process tree.
+
+        Raises:
+            ExecutionError: whether the command ran is not known.
+        """
+        try:
+            spec = await self._spec(command)
+            self.started += 1
+            process = self._engine.start(spec)
+            try:
+                outcome = await process.wait()
+            except asyncio.CancelledError:
+                process.end()
+                raise
+        except StartError as error:
+            return Answer(1, err=str(error))
+        return self._answer(outcome)
+
+    async def _spec(self, command: Command) -> ProcessSpec:
+        surroundings = self._own_login
+        if command.cmdusr:
+            try:
+                lookup = asyncio.to_thread(login, command.cmdusr)
+                surroundings = await asyncio.wait_for(lookup, _LOOKUP_SECONDS)
+            except asyncio.TimeoutError:
+                raise StartError(f"user {command.cmdusr} could not be looked up in time") from None
+        return ProcessSpec(
+            argv=shell_argv(command.cmd, command.cmdtyp, surroundings.env.get("PATH", "")),
+            env={**surroundings.env, MARK: secrets.token_hex(8)},
+            cwd=surroundings.cwd,
+            credentials=surroundings.credentials,
+            time_limit=self._time_limit,
+            # A character that straddles the limit has to be seen whole to be left out whole.
+            output_limit=self._output_limit + 4,
+        )
+
+    def _answer(self, outcome: Outcome) -> Answer:
+        out = self._text(outcome.stdout)
+        if outcome.timed_out:
+            return Answer(1, out, _TIMED_OUT)
+        rc = outcome.exit_code if outcome.signal is None else 128 + outcome.signal
+        assert rc is not None
+        return Answer(rc, out, self._text(outcome.stderr))
+
+    def _text(self, output: Output) -> str:
+        limit = self._output_limit
+        text = output.head.decode(errors="replace")
+        encoded = text.encode()
+        if output.total <= limit and len(encoded) <= limit:
+            return text
+        kept = encoded[:limit].decode(errors="ignore")
+        return f"{kept}\n\x01[remSvc: output truncated at {limit} bytes]\x01\n"

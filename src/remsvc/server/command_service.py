@@ -1,0 +1,128 @@
+"""Wire version 1: the ``RS.RemSvc`` service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from remsvc.command import Command, crc32hex
+from remsvc.errors import ExecutionError, InvalidCommandError
+from remsvc.execution.shell import check_length
+from remsvc.server.authentication import CallContext
+from remsvc.server.command_runner import Answer, CommandRunner
+from remsvc.server.logs import fields
+from remsvc.server.policy import Policy
+from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
+
+_logger = logging.getLogger("remsvc.command")
+_T = TypeVar("_T")
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+        self.code = code
+        super().__init__(reason)
+
+
+class CommandService(RemSvc_pb2_grpc.RemSvcServicer):
+    """Checks commands, runs them and answers.
+
+    Args:
+        draining: done when the server is shutting down: what runs may finish, nothing else starts.
+    """
+
+    def __init__(self, runner: CommandRunner, policy: Policy, draining: asyncio.Future[None]) -> None:
+        self._runner = runner
+        self._policy = policy
+        self._draining = draining
+        self._started = time.monotonic()
+
+    async def Ping(self, request: RemSvc_pb2.PingMsg, context: CallContext) -> RemSvc_pb2.PongMsg:  # noqa: N802
+        _logger.debug("ping %s", fields(identity=context.identity, peer=context.peer()))
+        return RemSvc_pb2.PongMsg(seq=request.seq, time=request.time, data=request.data)
+
+    async def GetStatus(self, request: RemSvc_pb2.Empty, context: CallContext) -> RemSvc_pb2.StatusMsg:  # noqa: N802
+        _logger.debug("status %s", fields(identity=context.identity, peer=context.peer()))
+        uptime = int(time.monotonic() - self._started)
+        return RemSvc_pb2.StatusMsg(rc=0, msg=f"state=OK uptime={uptime}s commands={self._runner.started}")
+
+    async def RemCmd(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:  # noqa: N802
+        try:
+            return await self._answer(request, context)
+        except _RefusedError as refused:
+            await context.abort(refused.code, str(refused))
+            raise
+
+    async def RemCmdStrm(self, requests: Any, context: CallContext) -> None:  # noqa: N802
+        # The next command is read while this one runs: it starts the sooner, and runs no earlier.
+        reading = asyncio.ensure_future(context.read())
+        try:
+            while (request := await self._unless_draining(reading)) is not grpc.aio.EOF:
+                reading = asyncio.ensure_future(context.read())
+                await context.write(await self._answer(request, context))
+        except _RefusedError as refused:
+            await context.abort(refused.code, str(refused))
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AioRpcError):
+                await reading
+
+    async def _unless_draining(self, reading: asyncio.Future[_T]) -> _T:
+        if not reading.done():
+            await asyncio.wait((reading, self._draining), return_when=asyncio.FIRST_COMPLETED)
+        if self._draining.done():
+            raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        return reading.result()
+
+    async def _answer(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:
+        command = Command(request.cmd, request.cmdtyp, request.cmdusr, request.src)
+        about = fields(
+            tid=request.tid,
+            identity=context.identity,
+            peer=context.peer(),
+            user=request.cmdusr,
+            src=request.src,
+            cmd=request.cmd,
+        )
+        try:
+            self._check(command, request.hsh)
+        except _RefusedError as refused:
+            _logger.warning("command refused %s %s", fields(reason=str(refused)), about)
+            raise
+        started = time.monotonic()
+        try:
+            answer = await self._runner.run(command)
+        except asyncio.CancelledError:
+            _logger.warning("command ended because its caller went away %s", about)
+            raise
+        except ExecutionError as error:
+            _logger.error("command lost %s %s", fields(reason=str(error)), about)
+            raise _RefusedError(grpc.StatusCode.INTERNAL, str(error)) from error
+        self._log_end(answer, time.monotonic() - started, about)
+        return RemSvc_pb2.RemResMsg(
+            rc=answer.rc, tid=request.tid, out=answer.out, err=answer.err, hsh=request.hsh
+        )
+
+    def _check(self, command: Command, hsh: str) -> None:
+        if self._draining.done():
+            raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        try:
+            command.validate()
+            check_length(command.cmd, command.cmdtyp)
+        except InvalidCommandError as error:
+            raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        if refusal := self._policy.refusal(command.cmd):
+            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, refusal)
+        if hsh and hsh != crc32hex(command.cmd):
+            raise _RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
+            )
+
+    def _log_end(self, answer: Answer, duration: float, about: str) -> None:
+        _logger.info("command %s %s", fields(rc=answer.rc, duration=f"{duration:.3f}s"), about)

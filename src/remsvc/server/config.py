@@ -1,0 +1,183 @@
+"""The server's configuration: an INI file, overridden by flags. Every mistake is reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remsvc.errors import ConfigurationError
+from remsvc.server.policy import Rule
+from remsvc.server.settings import Settings
+from remsvc.server.tls import TlsConfig, read_tls
+
+DEFAULT_PORT = 50051
+_LOOPBACK = "127.0.0.1"
+_EVERYWHERE = "0.0.0.0"  # noqa: S104  only with TLS and authentication, or where it is asked for
+_MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+_MAX_INT32 = 2**31 - 1
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """A configuration that can be served.
+
+    Attributes:
+        host, port: where to listen; port 0 takes any free one.
+        cmd_timeout: seconds for each version-1 command.
+        max_output_bytes: bytes of text kept of each output of a version-1 command.
+        shutdown_grace: seconds that running commands get after SIGTERM.
+        state_dir: where durable state goes.
+        tls: certificate, key and client authorities, or None for plaintext.
+        tokens: bearer token by identity.
+        deny, allow: the policy's patterns, in the order they are tried.
+        log_file, log_level: where the log goes besides standard error, and from which level on.
+        warnings: what is permitted but deserves a second look.
+    """
+
+    host: str = _LOOPBACK
+    port: int = DEFAULT_PORT
+    cmd_timeout: float = 30.0
+    max_output_bytes: int = 262_144
+    shutdown_grace: float = 30.0
+    state_dir: Path = Path()
+    tls: TlsConfig | None = None
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    deny: tuple[Rule, ...] = ()
+    allow: tuple[Rule, ...] = ()
+    log_file: Path | None = None
+    log_level: int = logging.INFO
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mutual_tls(self) -> bool:
+        """Whether every client must present a certificate."""
+        return self.tls is not None and self.tls.ca is not None
+
+    @property
+    def exposed(self) -> bool:
+        """Whether it listens on more than the loopback interface."""
+        if self.host.lower() == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+
+def load_config(path: Path | None, overrides: Mapping[str, object] | None = None) -> ServerConfig:
+    """The configuration of the file ``path`` (None: defaults only) with flags over it.
+
+    Args:
+        overrides: values by flag name with underscores, such as ``{"port": 0, "deny": ("rm",)}``;
+            None means not given. ``deny`` and ``allow`` replace the file's list.
+
+    Raises:
+        ConfigurationError: with every problem found.
+    """
+    settings = Settings(path, overrides or {})
+    config = _read(settings)
+    if settings.problems:
+        raise ConfigurationError(settings.problems)
+    return config
+
+
+def check_config(path: Path) -> tuple[list[str], list[str]]:
+    """Problems and warnings of a configuration file, one line each."""
+    settings = Settings(path, {})
+    config = _read(settings)
+    return settings.problems, list(config.warnings)
+
+
+def _read(settings: Settings) -> ServerConfig:
+    tls = read_tls(settings)
+    tokens = settings.tokens()
+    safe = tls is not None and (bool(tokens) or tls.ca is not None)
+    config = ServerConfig(
+        host=_read_host(settings) or (_EVERYWHERE if safe else _LOOPBACK),
+        port=settings.integer("server", "port", DEFAULT_PORT, 0, 65535, "0 for any free port"),
+        cmd_timeout=settings.integer("server", "cmd_timeout_ms", 30_000, 1, _MAX_INT32) / 1000,
+        max_output_bytes=settings.integer("server", "max_output_bytes", 262_144, 1, _MAX_OUTPUT_BYTES),
+        shutdown_grace=settings.integer("server", "shutdown_grace_ms", 30_000, 0, _MAX_INT32) / 1000,
+        state_dir=_read_state_dir(settings),
+        tls=tls,
+        tokens=tokens,
+        deny=settings.rules("denylist", "deny"),
+        allow=settings.rules("allowlist", "allow"),
+        log_file=_read_log_file(settings),
+        log_level=_LEVELS[settings.choice("log", "level", "info", _LEVELS)],
+    )
+    _check_exposure(settings, config)
+    return dataclasses.replace(config, warnings=tuple(settings.warnings))
+
+
+def _read_host(settings: Settings) -> str | None:
+    value = settings.given("server", "host")
+    if value is None:
+        return None
+    host = value.text[1:-1] if value.text.startswith("[") and value.text.endswith("]") else value.text
+    if not host or any(character.isspace() or character in "/[]@,;" for character in host):
+        settings.report(value, "", "expected a host name or an IP address")
+        return None
+    return host
+
+
+def _read_state_dir(settings: Settings) -> Path:
+    path = settings.path("server", "state_dir")
+    if path is None:
+        return _default_state_dir()
+    if path.exists() and not path.is_dir():
+        settings.report(settings.given("server", "state_dir"), "", "expected a directory")
+    return path
+
+
+def _default_state_dir() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData"), "remsvc")
+    if os.geteuid() == 0:
+        return Path("/var/lib/remsvc")
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path(os.path.expanduser("~"), ".local", "state")  # noqa: PTH111
+    return base / "remsvc"
+
+
+def _read_log_file(settings: Settings) -> Path | None:
+    path = settings.path("log", "file")
+    if path is not None and not path.parent.is_dir():
+        settings.report(
+            settings.given("log", "file"), "", f"expected a file in a directory that exists: {path}"
+        )
+    return path
+
+
+def _check_exposure(settings: Settings, config: ServerConfig) -> None:
+    if config.tokens and config.tls is None:
+        if not config.exposed:
+            settings.warnings.append("[auth] without [tls]: tokens travel in the clear, on loopback only")
+        elif settings.boolean("server", "allow_plaintext_tokens", default=False):
+            settings.warnings.append("[auth] without [tls]: tokens travel in the clear over the network")
+        else:
+            settings.report(
+                settings.given("server", "host"),
+                "[server] host",
+                "expected a loopback address, or [tls] enabled = true, or [server] "
+                "allow_plaintext_tokens = true: [auth] without TLS sends tokens in the clear",
+            )
+    if config.exposed and not config.tokens and not config.mutual_tls:
+        settings.warnings.append(
+            f"[server] host = {config.host}: anyone who can connect may run commands: "
+            "there is neither [auth] nor mutual TLS ([tls] ca)"
+        )

@@ -1,0 +1,75 @@
+"""Reading an INI file, line numbers and all mistakes included.
+
+The format of the existing server: ``[section]``, ``key = value`` or ``key: value``; a line
+starting with ``;`` or ``#`` is a comment, and so is what follows white space and a ``;``.
+``configparser`` stops at the first duplicate and forgets where a value stood.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_INLINE_COMMENT = re.compile(r"(?:^|\s+);.*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One ``key = value``.
+
+    Attributes:
+        section, key, value: as written, without surrounding white space.
+        line: its line number, from 1.
+        comment: an inline comment stood behind the value.
+    """
+
+    section: str
+    key: str
+    value: str
+    line: int
+    comment: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A line that is neither a section, an entry, a comment nor blank, and what was expected."""
+
+    line: int
+    message: str
+
+
+def parse_ini(text: str) -> tuple[list[Entry], list[Mistake]]:
+    """The entries of ``text`` in their order, and every line that is not well formed."""
+    entries: list[Entry] = []
+    mistakes: list[Mistake] = []
+    seen: dict[tuple[str, str], int] = {}
+    section: str | None = None
+    # Not splitlines(): it takes a form feed or U+2028 inside a value for a line's end.
+    for number, raw in enumerate(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"), 1):
+        line = raw.strip()
+        if not line or line[0] in ";#":
+            continue
+        if line[0] == "[":
+            name = _INLINE_COMMENT.sub("", line)
+            section = name[1:-1].strip() if name[-1] == "]" else ""
+            if not section:
+                mistakes.append(Mistake(number, f"{line!r}: expected [section]"))
+            continue
+        match = re.match(r"([^=:]*)[=:](.*)", line, re.DOTALL)
+        key = match[1].strip() if match else ""
+        if match is None or not key:
+            mistakes.append(Mistake(number, f"{_shown(section, line)}: expected key = value"))
+        elif section is None:
+            mistakes.append(Mistake(number, f"{key}: expected a [section] before the first key"))
+        elif section:
+            value = _INLINE_COMMENT.sub("", match[2])
+            entry = Entry(section, key, value.strip(), number, comment=value != match[2])
+            first = seen.setdefault((section.lower(), key), number)
+            if first != number:
+                mistakes.append(Mistake(number, f"[{section}] {key}: given twice, first in line {first}"))
+            entries.append(entry)
+    return entries, mistakes
+
+
+def _shown(section: str | None, line: str) -> str:
+    return "a line of [auth]" if (section or "").lower() == "auth" else repr(line)

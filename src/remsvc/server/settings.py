@@ -1,0 +1,213 @@
+"""Single values out of the configuration file and the flags, each checked, each mistake kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from remsvc.server.ini import Entry, parse_ini
+from remsvc.server.policy import PatternError, Rule, compile_pattern
+
+_KEYS: dict[str, tuple[str, ...]] = {
+    "server": (
+        "host",
+        "port",
+        "cmd_timeout_ms",
+        "max_output_bytes",
+        "shutdown_grace_ms",
+        "state_dir",
+        "allow_plaintext_tokens",
+        "debug_level",
+    ),
+    "tls": ("enabled", "cert", "key", "ca"),
+    "log": ("file", "level", "debug_level"),
+}
+_FREE_SECTIONS = ("auth", "denylist", "allowlist")
+_FLAGS = {
+    "host": ("server", "host"),
+    "port": ("server", "port"),
+    "cmd_timeout_ms": ("server", "cmd_timeout_ms"),
+    "state_dir": ("server", "state_dir"),
+    "tls": ("tls", "enabled"),
+    "cert": ("tls", "cert"),
+    "key": ("tls", "key"),
+    "ca_cert": ("tls", "ca"),
+    "log_level": ("log", "level"),
+    "log_file": ("log", "file"),
+}
+_TRUTH = {"true": True, "yes": True, "on": True, "1": True}
+_TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One setting: its text, and where it came from as a problem's line begins."""
+
+    text: str
+    where: str
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it was given on the command line."""
+        return self.where.startswith("--")
+
+
+class Settings:
+    """What the file and the flags say. Getters note problems and go on with the default.
+
+    Attributes:
+        problems: a line for each mistake: file, section, key, value, and what was expected.
+        warnings: a line for each thing that is permitted but probably not meant.
+    """
+
+    def __init__(self, path: Path | None, overrides: Mapping[str, object]) -> None:
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self._values: dict[tuple[str, str], Value] = {}
+        self._free: dict[str, list[Entry]] = {section: [] for section in _FREE_SECTIONS}
+        self._path = path
+        if path is not None:
+            self._read_file(path)
+        self._lists = {name: overrides[name] for name in ("deny", "allow") if overrides.get(name)}
+        for flag, setting in _FLAGS.items():
+            if (given := overrides.get(flag)) is not None:
+                text = str(given).lower() if isinstance(given, bool) else str(given)
+                self._values[setting] = Value(text, f"--{flag.replace('_', '-')} {text}")
+
+    def given(self, section: str, key: str) -> Value | None:
+        """The value, or None where it is not given or empty."""
+        value = self._values.get((section, key))
+        return value if value is not None and value.text else None
+
+    def report(self, value: Value | None, otherwise: str, expected: str) -> None:
+        """Note a problem with ``value``, or with ``otherwise`` where nothing was given."""
+        self.problems.append(f"{value.where if value else otherwise}: {expected}")
+
+    def text(self, section: str, key: str) -> str | None:
+        """The text as written."""
+        value = self.given(section, key)
+        return value.text if value else None
+
+    def path(self, section: str, key: str) -> Path | None:
+        """A path, with its variables and a leading ``~`` expanded."""
+        value = self.given(section, key)
+        if value is None:
+            return None
+        text = _expand(value.text)
+        if "\0" in text:
+            self.report(value, "", "expected a path without a NUL character")
+            return None
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            self.report(value, "", "expected a path; ~ could not be resolved to a home directory")
+            return None
+
+    def integer(self, section: str, key: str, default: int, low: int, high: int, hint: str = "") -> int:
+        """A whole number from ``low`` to ``high``."""
+        value = self.given(section, key)
+        if value is None:
+            return default
+        if re.fullmatch(r"[+-]?[0-9]{1,20}", value.text) and low <= int(value.text) <= high:
+            return int(value.text)
+        hint = f" ({hint})" if hint else ""
+        self.report(value, "", f"expected a whole number from {low} to {high}{hint}")
+        return default
+
+    def boolean(self, section: str, key: str, default: bool) -> bool:
+        """``true`` or ``false`` (or yes/no, on/off, 1/0)."""
+        value = self.given(section, key)
+        if value is None:
+            return default
+        if value.text.lower() not in _TRUTH:
+            self.report(value, "", "expected true or false")
+        return _TRUTH.get(value.text.lower(), default)
+
+    def choice(self, section: str, key: str, default: str, choices: Mapping[str, object]) -> str:
+        """One of the keys of ``choices``, in any case."""
+        value = self.given(section, key)
+        if value is None:
+            return default
+        if value.text.lower() in choices:
+            return value.text.lower()
+        self.report(value, "", f"expected one of {', '.join(choices)}")
+        return default
+
+    def tokens(self) -> dict[str, str]:
+        """Identity and token of each entry of ``[auth]``. No message ever shows a token."""
+        tokens: dict[str, str] = {}
+        for entry in self._free["auth"]:
+            where = f"{self._path}:{entry.line}: [auth] {entry.key}"
+            token = _expand(entry.value)
+            if not token:
+                self.problems.append(f"{where}: expected a token, not an empty value")
+            elif not token.isascii() or not token.isprintable():
+                self.problems.append(f"{where}: expected printable ASCII characters (value not shown)")
+            else:
+                if token in tokens.values():
+                    self.warnings.append(f"{where}: the same token as an identity before it")
+                if _VARIABLE.fullmatch(token):
+                    self.warnings.append(f"{where}: the variable is not set, so its name itself is the token")
+                tokens[entry.key] = token
+        return tokens
+
+    def rules(self, section: str, flag: str) -> tuple[Rule, ...]:
+        """The patterns of a list, in the order of their keys. A flag's list replaces the file's."""
+        rules = []
+        if flag in self._lists:
+            for number, pattern in enumerate(self._lists[flag], 1):  # type: ignore[arg-type, var-annotated]
+                rules.append((Rule(f"--{flag} #{number}", str(pattern)), f"--{flag} {pattern}"))
+        else:
+            for entry in sorted(self._free[section], key=lambda entry: entry.key):
+                where = self._where(entry)
+                rules.append((Rule(entry.key, entry.value), where))
+                if entry.comment:
+                    self.warnings.append(f"{where}: what follows ' ;' is a comment; write [;] to match one")
+        for rule, where in rules:
+            try:
+                compile_pattern(rule.pattern)
+            except PatternError as error:
+                self.problems.append(f"{where}: expected an RE2 regular expression: {error}")
+        return tuple(rule for rule, _ in rules)
+
+    def _read_file(self, path: Path) -> None:
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except OSError as error:
+            self.problems.append(f"{path}: cannot be read: {error.strerror}")
+            return
+        except UnicodeDecodeError as error:
+            self.problems.append(f"{path}: expected UTF-8 text: byte {error.start} is not")
+            return
+        entries, mistakes = parse_ini(text)
+        self.problems += [f"{path}:{mistake.line}: {mistake.message}" for mistake in mistakes]
+        unknown: set[str] = set()
+        for entry in entries:
+            section, key = entry.section.lower(), entry.key.lower()
+            if section in self._free:
+                self._free[section].append(entry)
+            elif section not in _KEYS:
+                if section not in unknown:
+                    known = ", ".join(f"[{name}]" for name in (*_KEYS, *_FREE_SECTIONS))
+                    self.problems.append(
+                        f"{path}:{entry.line}: [{entry.section}]: unknown section, expected one of {known}"
+                    )
+                unknown.add(section)
+            elif key not in _KEYS[section]:
+                self.problems.append(
+                    f"{self._where(entry)}: unknown key, expected one of {', '.join(_KEYS[section])}"
+                )
+            else:
+                self._values[section, key] = Value(entry.value, self._where(entry))
+
+    def _where(self, entry: Entry) -> str:
+        return f"{self._path}:{entry.line}: [{entry.section}] {entry.key} = {entry.value}"
+
+
+def _expand(text: str) -> str:
+    """``$VAR`` and ``${VAR}`` from the environment; an unknown one stays as written."""
+    return _VARIABLE.sub(lambda match: os.environ.get(match[1] or match[2], match[0]), text)

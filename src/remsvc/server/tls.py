@@ -1,0 +1,106 @@
+"""The server's certificate, key and client authorities: read and checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from remsvc.server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """PEM contents.
+
+    Attributes:
+        cert: the certificate chain.
+        key: its private key.
+        ca: authorities of the clients' certificates; given, every client must present one.
+    """
+
+    cert: bytes
+    key: bytes = field(repr=False)
+    ca: bytes | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """gRPC's form of it."""
+        return grpc.ssl_server_credentials(
+            [(self.key, self.cert)], root_certificates=self.ca, require_client_auth=self.ca is not None
+        )
+
+
+def read_tls(settings: Settings) -> TlsConfig | None:
+    """The ``[tls]`` section, or None where it is not enabled. Problems go to ``settings``."""
+    named = [name for name in ("cert", "key", "ca") if settings.given("tls", name)]
+    if not settings.boolean("tls", "enabled", default=False):
+        if settings.given("tls", "enabled") is None:
+            for value in filter(None, (settings.given("tls", name) for name in named)):
+                if value.is_flag:
+                    settings.report(value, "", "expected --tls with it")
+                else:
+                    settings.warnings.append(f"{value.where}: not used, because [tls] enabled is not true")
+        return None
+    contents: dict[str, bytes | None] = {}
+    for name in ("cert", "key", "ca"):
+        path = settings.path("tls", name)
+        contents[name] = _read(settings, name, path) if path else None
+        if path is None and name != "ca":
+            settings.report(
+                None, f"[tls] {name}", "expected the path of a PEM file, because [tls] enabled = true"
+            )
+    cert, key, ca = contents["cert"], contents["key"], contents["ca"]
+    if cert is not None and key is not None:
+        _check_pair(settings)
+    if ca is not None:
+        _check_authorities(settings, ca)
+    return TlsConfig(cert or b"", key or b"", ca if "ca" in named else None)
+
+
+def _read(settings: Settings, name: str, path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        settings.report(settings.given("tls", name), "", f"cannot be read: {error.strerror}: {path}")
+        return None
+    if b"-----BEGIN " not in content:
+        settings.report(settings.given("tls", name), "", f"expected a PEM file: {path}")
+        return None
+    if name == "key" and os.name == "posix" and path.stat().st_mode & 0o077:
+        settings.warnings.append(f"[tls] key: {path} can be read by others than its owner (chmod 600)")
+    return content
+
+
+def _check_pair(settings: Settings) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    cert, key = settings.path("tls", "cert"), settings.path("tls", "key")
+    assert cert is not None
+    try:
+        context.load_cert_chain(cert, key, password=_no_password)
+    except _EncryptedKeyError:
+        settings.report(settings.given("tls", "key"), "", "expected a private key that is not encrypted")
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        settings.report(
+            settings.given("tls", "cert"), "", f"expected a certificate and its own private key: {reason}"
+        )
+
+
+class _EncryptedKeyError(Exception):
+    pass
+
+
+def _no_password() -> str:
+    raise _EncryptedKeyError
+
+
+def _check_authorities(settings: Settings, ca: bytes) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(cadata=ca.decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        settings.report(settings.given("tls", "ca"), "", f"expected PEM certificates: {reason}")
