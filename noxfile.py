@@ -1,0 +1,88 @@
+"""The test matrix: one built wheel on every supported Python, Airflow, grpcio and protobuf.
+
+``make matrix`` runs all of it; ``make matrix ARGS="-l"`` lists the sessions. A Python that is not
+on this machine is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+# What the declared ranges of grpcio and protobuf must hold, from the oldest pair to the newest.
+PAIRS = {
+    "grpcio 1.67.0, protobuf 5.28": ["grpcio==1.67.0", "protobuf==5.28.*"],
+    "grpcio 1.67.0, protobuf 5": ["grpcio==1.67.0", "protobuf==5.*"],
+    "grpcio 1.67.0, protobuf 6.30": ["grpcio==1.67.0", "protobuf==6.30.*"],
+    "grpcio 1.75, protobuf 6.32": ["grpcio==1.75.*", "protobuf==6.32.*"],
+    "grpcio 1.80, protobuf 6.33": ["grpcio==1.80.*", "protobuf==6.33.*"],
+    "grpcio 1.67.0, protobuf 7": ["grpcio==1.67.0", "protobuf==7.*"],
+    "newest": ["grpcio", "protobuf"],
+}
+
+# Each Airflow with what was on the index in its time: 3.1.0 does not run with today's newest
+# structlog and pydantic. None: today's newest of everything.
+AIRFLOWS = {
+    "3.1.0": ("apache-airflow==3.1.0", "2025-10-01"),
+    "3.2": ("apache-airflow==3.2.*", None),
+    "newest": ("apache-airflow", None),
+}
+
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = False
+nox.options.stop_on_first_error = False
+
+
+def _add_pyenv_to_path() -> None:
+    """Let nox find the interpreters of pyenv, whose names on PATH are stand-ins for one version."""
+    pyenv = shutil.which("pyenv")
+    if pyenv is None:
+        return
+    listing = subprocess.run([pyenv, "root"], stdout=subprocess.PIPE, text=True, check=False)
+    versions = Path(listing.stdout.strip(), "versions")
+    folders = [
+        str(max(found)) for python in PYTHONS if (found := list(versions.glob(f"{python}.*/bin")))
+    ]
+    os.environ["PATH"] = os.pathsep.join([*folders, os.environ["PATH"]])
+
+
+_add_pyenv_to_path()
+
+
+def _wheel(session: nox.Session) -> Path:
+    """The wheel of this checkout, built when the first session asks for it."""
+    directory = Path(session.cache_dir, f"dist-{os.getpid()}")
+    if not directory.exists():
+        session.run(sys.executable, "-m", "build", "--outdir", str(directory), str(ROOT), external=True, silent=True)
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
+def wheel(session: nox.Session, pair: list[str]) -> None:
+    """The base install, client and stubs, against a server; every warning is an error."""
+    session.install(str(_wheel(session)), *pair)
+    session.run("python", "-W", "error", "tests/packaging/round_trip.py", sys.executable)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("airflow", AIRFLOWS.values(), ids=AIRFLOWS.keys())
+def provider(session: nox.Session, airflow: tuple[str, str | None]) -> None:
+    """The provider inside an Airflow: imports without a warning, is listed, passes its tests."""
+    requirement, date = airflow
+    options = ["--exclude-newer", date] if date else []
+    tests = ["pytest", "pytest-asyncio", "pytest-timeout", "psutil"]
+    session.install(*options, f"{_wheel(session)}[server]", requirement, *tests)
+    env = {"AIRFLOW_HOME": session.create_tmp()}
+    session.run("python", "-W", "error", "tests/packaging/import_provider.py", env=env)
+    session.run("python", "tests/packaging/list_provider.py", env=env)
+    session.run("python", "-m", "pytest", "tests/airflow", *session.posargs, env=env)

@@ -1,0 +1,52 @@
+"""The distributions, built once from this checkout."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an sdist of this checkout and the wheel that was built from that sdist."""
+    directory = tmp_path_factory.mktemp("distributions")
+    _build(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def sdist(distributions: Path) -> Path:
+    (path,) = distributions.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="session")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def wheel_of_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel built from a checkout, without an sdist in between.
+
+    From a copy: the build writes the stubs into its source tree, which other tests run from.
+    """
+    checkout = tmp_path_factory.mktemp("checkout") / "copy"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv*", ".nox", ".*_cache", "dist"))
+    directory = tmp_path_factory.mktemp("wheel")
+    _build(directory, "--wheel", source=checkout)
+    (path,) = directory.glob("*.whl")
+    return path
+
+
+def _build(directory: Path, *options: str, source: Path = ROOT) -> None:
+    command = [sys.executable, "-m", "build", *options, "--outdir", directory, source]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert result.returncode == 0, result.stdout
