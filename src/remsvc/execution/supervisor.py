@@ -18,11 +18,11 @@ import subprocess
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 from remsvc.execution import process_tree
-from remsvc.execution.engine import DRAIN_GRACE
+from remsvc.execution.engine import DRAIN_GRACE, Credentials
 from remsvc.execution.frames import FrameReader, Header, encode_frame
+from remsvc.execution.spawn import spawn
 
 _MAX_LEFT_OPEN = 1024
 _MAX_PIPE_READS = 32  # more than the largest pipe an ordinary user may make (1 MiB) takes
@@ -60,7 +60,7 @@ class _Pipe:
 @dataclass(eq=False)
 class _Command:
     number: int
-    popen: subprocess.Popen[bytes]
+    pid: int
     mark: str
     pipes: tuple[_Pipe, _Pipe]
     status: int | None = None
@@ -69,7 +69,7 @@ class _Command:
     @property
     def tree(self) -> process_tree.Command:
         inodes = frozenset(pipe.inode for pipe in self.pipes)
-        return process_tree.Command(self.popen.pid, self.mark, inodes)
+        return process_tree.Command(self.pid, self.mark, inodes)
 
 
 class Supervisor:
@@ -167,7 +167,14 @@ class Supervisor:
         try:
             for _ in range(2):
                 ends += os.pipe2(os.O_CLOEXEC)
-            popen = self._popen(header, ends[1], ends[3])
+            credentials = header["credentials"]
+            pid = spawn(
+                header["argv"],
+                env=header["env"],
+                cwd=header["cwd"],
+                credentials=credentials and Credentials(*credentials),
+                streams=(self._null, ends[1], ends[3]),
+            )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             for fd in ends:
                 os.close(fd)
@@ -179,26 +186,13 @@ class Supervisor:
         for fd in (ends[0], ends[2]):
             os.set_blocking(fd, False)
             pipes.append(_Pipe(fd, header["output_limit"], self._scratch))
-        command = _Command(number, popen, mark, (pipes[0], pipes[1]))
+        command = _Command(number, pid, mark, (pipes[0], pipes[1]))
         self._commands[number] = command
-        self._by_pid[popen.pid] = command
+        self._by_pid[pid] = command
         for pipe in pipes:
             self._selector.register(pipe.fd, selectors.EVENT_READ, (command, pipe))
         if header["time_limit"] is not None:
             heapq.heappush(self._timers, (time.monotonic() + header["time_limit"], number, "time limit"))
-
-    def _popen(self, header: Header, out: int, err: int) -> subprocess.Popen[bytes]:
-        options: dict[str, Any] = {"stdin": self._null, "stdout": out, "stderr": err, "env": header["env"]}
-        options |= {"cwd": header["cwd"], "start_new_session": True}
-        if header["credentials"] is not None:
-            uid, gid, groups = header["credentials"]
-            options |= {"user": uid, "group": gid, "extra_groups": groups}
-        try:
-            return subprocess.Popen(header["argv"], **options)
-        except OSError as error:
-            if error.filename != header["cwd"] or header["cwd"] == "/":
-                raise
-            return subprocess.Popen(header["argv"], **{**options, "cwd": "/"})
 
     def _read_output(self, command: _Command | None, pipe: _Pipe) -> None:
         if pipe.fd < 0:
@@ -220,7 +214,7 @@ class Supervisor:
             command = self._by_pid.pop(pid, None)
             if command is None:
                 continue  # an orphan that a command left behind
-            command.status = command.popen.returncode = os.waitstatus_to_exitcode(status)
+            command.status = os.waitstatus_to_exitcode(status)
             # What it wrote before it ended is in the pipes now: at most their capacity.
             for pipe in command.pipes:
                 for _ in range(_MAX_PIPE_READS):
@@ -273,7 +267,7 @@ class Supervisor:
 
     def _kill(self, command: _Command) -> None:
         if command.status is None:
-            process_tree.kill_tree(command.tree, self._by_pid.keys() - {command.popen.pid})
+            process_tree.kill_tree(command.tree, self._by_pid.keys() - {command.pid})
 
     # Timers
 

@@ -40,6 +40,7 @@ class CommandRunner:
         self._output_limit = output_limit
         self._own_login = login()
         self.started = 0
+        self._mark = secrets.token_hex(8)
 
     async def run(self, command: Command) -> Answer:
         """Run a valid, permitted command. Cancelled, it ends the command's whole process tree.
@@ -70,7 +71,7 @@ class CommandRunner:
                 raise StartError(f"user {command.cmdusr} could not be looked up in time") from None
         return ProcessSpec(
             argv=shell_argv(command.cmd, command.cmdtyp, surroundings.env.get("PATH", "")),
-            env={**surroundings.env, MARK: secrets.token_hex(8)},
+            env={**surroundings.env, MARK: f"{self._mark}-{self.started}"},
             cwd=surroundings.cwd,
             credentials=surroundings.credentials,
             time_limit=self._time_limit,

@@ -60,13 +60,21 @@ class CommandService(RemSvc_pb2_grpc.RemSvcServicer):
             raise
 
     async def RemCmdStrm(self, requests: Any, context: CallContext) -> None:  # noqa: N802
-        # The next command is read while this one runs: it starts the sooner, and runs no earlier.
+        # The next command is read, and the last answer written, while this one runs.
         reading = asyncio.ensure_future(context.read())
+        writing: asyncio.Future[None] | None = None
         try:
             while (request := await self._unless_draining(reading)) is not grpc.aio.EOF:
                 reading = asyncio.ensure_future(context.read())
-                await context.write(await self._answer(request, context))
+                answer = await self._answer(request, context)
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(context.write(answer))
+            if writing is not None:
+                await writing
         except _RefusedError as refused:
+            if writing is not None:
+                await writing
             await context.abort(refused.code, str(refused))
         finally:
             reading.cancel()

@@ -17,6 +17,7 @@ from pathlib import Path
 _FILES = 10
 _FILE_BYTES = 10_000_000
 _QUEUE_RECORDS = 10_000
+_BATCH_SECONDS = 0.05
 _SHOWN_CHARACTERS = 1_000
 _PLAIN = re.compile(r"[\w.:/@%+,\[\]-]+", re.ASCII)
 
@@ -57,6 +58,16 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
+class _BatchingListener(logging.handlers.QueueListener):
+    """Sleeps after each batch: waking up for every record would slow the event loop down."""
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        records: queue.Queue[logging.LogRecord] = self.queue  # type: ignore[assignment]
+        if records.empty():
+            time.sleep(_BATCH_SECONDS)
+        return records.get(block)
+
+
 class Logs:
     """Logging while a server runs: a context manager.
 
@@ -80,7 +91,7 @@ class Logs:
             handler.setFormatter(_Formatter())
         records: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
         self._queue_handler = _BoundedQueueHandler(records)
-        self._listener = logging.handlers.QueueListener(records, *handlers)
+        self._listener = _BatchingListener(records, *handlers)
         self._handlers = handlers
         self._level = level
 
