@@ -12,7 +12,9 @@ from typing import Any
 
 import re2
 
-_LINEAR_TIME = "; look-around and back-references cannot be matched in linear time and are not supported"
+# RE2's words for what would take more than linear time: look-around, and \\1 or (?P=name).
+_NOT_LINEAR = ("invalid perl operator", "invalid escape sequence", "invalid named capture")
+_LINEAR_TIME = "look-around and back-references cannot be matched in linear time and are not supported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ def compile_pattern(pattern: str) -> Any:
     except re2.error as error:
         reason = error.args[0] if error.args else error
         text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        raise PatternError(f"{text}{_LINEAR_TIME}") from error
+        hint = f"; {_LINEAR_TIME}" if text.startswith(_NOT_LINEAR) else ""
+        raise PatternError(f"{text}{hint}") from error
 
 
 class Policy:

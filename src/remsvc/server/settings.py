@@ -49,6 +49,7 @@ class Value:
 
     text: str
     where: str
+    line: int = 0
 
     @property
     def is_flag(self) -> bool:
@@ -60,23 +61,31 @@ class Settings:
     """What the file and the flags say. Getters note problems and go on with the default.
 
     Attributes:
-        problems: a line for each mistake: file, section, key, value, and what was expected.
         warnings: a line for each thing that is permitted but probably not meant.
     """
 
     def __init__(self, path: Path | None, overrides: Mapping[str, object]) -> None:
-        self.problems: list[str] = []
+        self._problems: list[tuple[int, str]] = []
         self.warnings: list[str] = []
         self._values: dict[tuple[str, str], Value] = {}
         self._free: dict[str, list[Entry]] = {section: [] for section in _FREE_SECTIONS}
         self._path = path
         if path is not None:
             self._read_file(path)
-        self._lists = {name: overrides[name] for name in ("deny", "allow") if overrides.get(name)}
+        self._lists: dict[str, tuple[str, ...]] = {}
+        for name in ("deny", "allow"):
+            patterns = overrides.get(name)
+            if isinstance(patterns, tuple) and patterns:
+                self._lists[name] = tuple(map(str, patterns))
         for flag, setting in _FLAGS.items():
             if (given := overrides.get(flag)) is not None:
                 text = str(given).lower() if isinstance(given, bool) else str(given)
                 self._values[setting] = Value(text, f"--{flag.replace('_', '-')} {text}")
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each mistake (file, section, key, value, what was expected), in the file's order."""
+        return [text for _, text in sorted(self._problems, key=lambda problem: problem[0])]
 
     def given(self, section: str, key: str) -> Value | None:
         """The value, or None where it is not given or empty."""
@@ -85,7 +94,7 @@ class Settings:
 
     def report(self, value: Value | None, otherwise: str, expected: str) -> None:
         """Note a problem with ``value``, or with ``otherwise`` where nothing was given."""
-        self.problems.append(f"{value.where if value else otherwise}: {expected}")
+        self._note(value.line if value else 0, f"{value.where if value else otherwise}: {expected}")
 
     def text(self, section: str, key: str) -> str | None:
         """The text as written."""
@@ -144,9 +153,9 @@ class Settings:
             where = f"{self._path}:{entry.line}: [auth] {entry.key}"
             token = _expand(entry.value)
             if not token:
-                self.problems.append(f"{where}: expected a token, not an empty value")
+                self._note(entry.line, f"{where}: expected a token, not an empty value")
             elif not token.isascii() or not token.isprintable():
-                self.problems.append(f"{where}: expected printable ASCII characters (value not shown)")
+                self._note(entry.line, f"{where}: expected printable ASCII characters (value not shown)")
             else:
                 if token in tokens.values():
                     self.warnings.append(f"{where}: the same token as an identity before it")
@@ -157,34 +166,41 @@ class Settings:
 
     def rules(self, section: str, flag: str) -> tuple[Rule, ...]:
         """The patterns of a list, in the order of their keys. A flag's list replaces the file's."""
-        rules = []
         if flag in self._lists:
-            for number, pattern in enumerate(self._lists[flag], 1):  # type: ignore[arg-type, var-annotated]
-                rules.append((Rule(f"--{flag} #{number}", str(pattern)), f"--{flag} {pattern}"))
+            given = [
+                (Rule(f"--{flag} #{number}", pattern), Value(pattern, f"--{flag} {pattern}"))
+                for number, pattern in enumerate(self._lists[flag], 1)
+            ]
         else:
-            for entry in sorted(self._free[section], key=lambda entry: entry.key):
-                where = self._where(entry)
-                rules.append((Rule(entry.key, entry.value), where))
+            entries = sorted(self._free[section], key=lambda entry: entry.key)
+            given = [(Rule(entry.key, entry.value), self._value(entry)) for entry in entries]
+            for entry in entries:
                 if entry.comment:
-                    self.warnings.append(f"{where}: what follows ' ;' is a comment; write [;] to match one")
-        for rule, where in rules:
+                    self.warnings.append(
+                        f"{self._where(entry)}: what follows ' ;' is a comment; write [;] to match one"
+                    )
+        for rule, value in given:
             try:
                 compile_pattern(rule.pattern)
             except PatternError as error:
-                self.problems.append(f"{where}: expected an RE2 regular expression: {error}")
-        return tuple(rule for rule, _ in rules)
+                self.report(value, "", f"expected an RE2 regular expression: {error}")
+        return tuple(rule for rule, _ in given)
+
+    def _note(self, line: int, problem: str) -> None:
+        self._problems.append((line, problem))
 
     def _read_file(self, path: Path) -> None:
         try:
             text = path.read_bytes().decode("utf-8")
         except OSError as error:
-            self.problems.append(f"{path}: cannot be read: {error.strerror}")
+            self._note(0, f"{path}: cannot be read: {error.strerror}")
             return
         except UnicodeDecodeError as error:
-            self.problems.append(f"{path}: expected UTF-8 text: byte {error.start} is not")
+            self._note(0, f"{path}: expected UTF-8 text: byte {error.start} is not")
             return
         entries, mistakes = parse_ini(text)
-        self.problems += [f"{path}:{mistake.line}: {mistake.message}" for mistake in mistakes]
+        for mistake in mistakes:
+            self._note(mistake.line, f"{path}:{mistake.line}: {mistake.message}")
         unknown: set[str] = set()
         for entry in entries:
             section, key = entry.section.lower(), entry.key.lower()
@@ -193,16 +209,17 @@ class Settings:
             elif section not in _KEYS:
                 if section not in unknown:
                     known = ", ".join(f"[{name}]" for name in (*_KEYS, *_FREE_SECTIONS))
-                    self.problems.append(
-                        f"{path}:{entry.line}: [{entry.section}]: unknown section, expected one of {known}"
-                    )
+                    text = f"{path}:{entry.line}: [{entry.section}]: unknown section, expected one of {known}"
+                    self._note(entry.line, text)
                 unknown.add(section)
             elif key not in _KEYS[section]:
-                self.problems.append(
-                    f"{self._where(entry)}: unknown key, expected one of {', '.join(_KEYS[section])}"
-                )
+                known = ", ".join(_KEYS[section])
+                self._note(entry.line, f"{self._where(entry)}: unknown key, expected one of {known}")
             else:
-                self._values[section, key] = Value(entry.value, self._where(entry))
+                self._values[section, key] = self._value(entry)
+
+    def _value(self, entry: Entry) -> Value:
+        return Value(entry.value, self._where(entry), entry.line)
 
     def _where(self, entry: Entry) -> str:
         return f"{self._path}:{entry.line}: [{entry.section}] {entry.key} = {entry.value}"
