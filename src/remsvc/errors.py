@@ -45,12 +45,15 @@ class ServerError(RemSvcError):
         code: the gRPC status's canonical name, such as ``"UNAVAILABLE"``.
         details: the status message.
         target: the server, ``host:port``.
+        sent: False only where it is certain that no command reached the server, because the
+            connection was never made. True means "may have run": never retry on doubt.
     """
 
-    def __init__(self, code: str, details: str, target: str) -> None:
+    def __init__(self, code: str, details: str, target: str, *, sent: bool = True) -> None:
         self.code = code
         self.details = details
         self.target = target
+        self.sent = sent
         super().__init__(f"{target}: {code}: {details}")
 
 
@@ -82,6 +85,10 @@ class UnimplementedError(ServerError):
     """UNIMPLEMENTED: the server does not know this method."""
 
 
+class ProtocolError(RemSvcError):
+    """The server broke the protocol: an answer that cannot be read, or one to no command of ours."""
+
+
 class MissingResultsError(RemSvcError):
     """The stream ended, but some commands were not answered.
 
@@ -106,6 +113,6 @@ _BY_CODE: dict[str, type[ServerError]] = {
 }
 
 
-def server_error(code: str, details: str, target: str) -> ServerError:
+def server_error(code: str, details: str, target: str, *, sent: bool = True) -> ServerError:
     """The error of the right class for the status ``code`` (its canonical name)."""
-    return _BY_CODE.get(code, ServerError)(code, details, target)
+    return _BY_CODE.get(code, ServerError)(code, details, target, sent=sent)

@@ -1,0 +1,285 @@
+"""The asyncio client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+import grpc.aio
+
+from remsvc.client import protocol
+from remsvc.client.channel import Metadata, MetadataItems, call_metadata, open_async_channel
+from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
+from remsvc.client.failures import from_grpc, from_status, no_connection
+from remsvc.client.lossy import decode_result
+from remsvc.client.options import ConnectionOptions
+from remsvc.client.results import CommandResult, Pong, Status
+from remsvc.command import Command
+from remsvc.errors import RemSvcError
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
+    UnaryMethod = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+
+_RECONNECT_WAIT = 3.0
+"""Seconds to wait for a lost connection to be made again: longer than gRPC pauses between attempts."""
+
+
+class AsyncClient:
+    """A client of one server, for one event loop.
+
+    Use it as an asynchronous context manager, or call :meth:`close`. Nothing connects before the
+    first call. Calls may run side by side. A cancelled call is cancelled on the server as well,
+    which ends its command.
+    """
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        self._options = options
+        self._channel: grpc.aio.Channel | None = None
+        self._owned = True
+        self._closed = False
+
+    @classmethod
+    def over(cls, channel: grpc.aio.Channel, options: ConnectionOptions) -> AsyncClient:
+        """A client on a channel that somebody else owns and closes; ``options`` give token and target."""
+        client = cls(options)
+        client._channel = channel
+        client._owned = False
+        return client
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancel what runs and close the channel, unless it came from :meth:`over`. Idempotent."""
+        self._closed = True
+        channel, self._channel = self._channel, None
+        if channel is not None and self._owned:
+            await channel.close()
+
+    async def ping(
+        self, data: bytes = b"", *, seq: int = 1, timeout: float | None = 10.0, metadata: MetadataItems = ()
+    ) -> Pong:
+        """Send ``data`` and have it echoed. ``timeout`` is in seconds and covers connecting.
+
+        Raises:
+            ServerError: no connection, or an error status.
+            ConfigurationError: the options or the metadata cannot be used.
+        """
+        request = protocol.encode_ping(seq, data)
+        started = time.perf_counter()
+        headers = call_metadata(self._options, metadata)
+        answer = await self._unary(protocol.PING, request, Deadline(timeout), headers)
+        return protocol.decode_pong(answer, time.perf_counter() - started)
+
+    async def status(self, *, timeout: float | None = 10.0, metadata: MetadataItems = ()) -> Status:
+        """The server's state. Parameters and errors as for :meth:`ping`."""
+        headers = call_metadata(self._options, metadata)
+        answer = await self._unary(protocol.GET_STATUS, protocol.EMPTY, Deadline(timeout), headers)
+        return protocol.decode_status(answer)
+
+    async def run(
+        self, command: Command, *, tid: int = 1, timeout: float | None = None, metadata: MetadataItems = ()
+    ) -> CommandResult:
+        """Run one command and wait for its end. A non-zero exit code is a result, not an error.
+
+        Args:
+            command: what to run.
+            tid: a number of the caller's choice, echoed in the result.
+            timeout: seconds for connecting and the whole call; then the server ends the command.
+            metadata: further metadata of the call.
+
+        Raises:
+            InvalidCommandError: before anything is sent.
+            ServerError: its ``sent`` is False where the command certainly never reached the server.
+            ProtocolError: the answer cannot be read.
+        """
+        deadline = Deadline(timeout)
+        headers = call_metadata(self._options, metadata)
+        command.validate()
+        await self._connect(deadline, headers)
+        return decode_result(
+            await self._unary(protocol.RUN, protocol.encode_command(command, tid), deadline, headers)
+        )
+
+    async def run_many(
+        self,
+        commands: Sequence[Command],
+        *,
+        timeout: float | None = None,
+        metadata: MetadataItems = (),
+    ) -> AsyncGenerator[CommandResult, None]:
+        """Run commands one after another over one stream, yielding each result as it comes.
+
+        Commands are written while results are read, as fast as the server takes them. The n-th has
+        the ``tid`` n, starting at 1. Closing the iterator early cancels the call.
+
+        Args:
+            commands: what to run.
+            timeout: seconds for connecting and the whole stream.
+            metadata: further metadata of the call.
+
+        Raises:
+            InvalidCommandError: before anything is sent, naming the command.
+            ServerError: its ``sent`` is False where certainly no command reached the server.
+            MissingResultsError: the stream ended without error, but not every command was answered.
+            ProtocolError: an answer cannot be read, or belongs to no command or an answered one.
+        """
+        deadline = Deadline(timeout)
+        headers = call_metadata(self._options, metadata)
+        protocol.validate_all(commands)
+        if not commands:
+            return
+        await self._connect(deadline, headers)
+        answers = protocol.AnswerSheet(len(commands))
+        call: StreamCall = self._open().stream_stream(protocol.RUN_STREAM)(
+            timeout=deadline.remaining(), metadata=headers
+        )
+        outcome = _Outcome(call)
+        writer = _Writer(call, commands)
+        writing = asyncio.create_task(writer.write_all())
+        try:
+            async for answer in call:
+                result = decode_result(answer)
+                answers.enter(result)
+                yield result
+        except grpc.aio.AioRpcError as error:
+            code, details = await outcome.of(error)
+            if code != "OK":
+                raise from_status(
+                    code, details, self._options, sent=writer.started, timeout=timeout
+                ) from error
+        except asyncio.CancelledError:
+            if writing.done() and not writing.cancelled() and (fault := writing.exception()):
+                raise fault from None
+            raise
+        finally:
+            call.cancel()
+            writing.cancel()
+            await asyncio.wait([writing])
+        answers.check_complete()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise RemSvcError(f"{self._options.target}: the client is closed")
+        if self._channel is None:
+            self._channel = open_async_channel(self._options)
+        return self._channel
+
+    async def _unary(self, method: str, request: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+        call: UnaryMethod = self._open().unary_unary(method)
+        try:
+            return await call(request, timeout=deadline.remaining(), metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise from_grpc(error, self._options, timeout=deadline.timeout) from error
+
+    async def _connect(self, deadline: Deadline, metadata: Metadata) -> None:
+        """Make sure that there is a connection, so that a later error means "may have been sent".
+
+        A ping does it: it changes nothing, and unlike the channel's state it tells why it fails.
+        """
+        state = self._open().get_state(try_to_connect=True)
+        if state is grpc.ChannelConnectivity.READY:
+            return
+        if state is grpc.ChannelConnectivity.SHUTDOWN:
+            raise from_status("UNAVAILABLE", "the channel is closed", self._options, sent=False)
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            # Without waiting, gRPC would answer with the failure of some earlier attempt.
+            patience = deadline.within(_RECONNECT_WAIT)
+            if await self._reach(patience, metadata, wait_for_ready=True) is None:
+                return
+        error = await self._reach(deadline.within(CONNECT_TIMEOUT), metadata)
+        if error is not None:
+            raise no_connection(error, self._options, deadline) from error
+
+    async def _reach(
+        self, timeout: float, metadata: Metadata, *, wait_for_ready: bool | None = None
+    ) -> grpc.aio.AioRpcError | None:
+        """Ping; the error where that shows that there is no connection, else None."""
+        call: UnaryMethod = self._open().unary_unary(protocol.PING)
+        try:
+            await call(
+                protocol.encode_ping(), timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready
+            )
+        except grpc.aio.AioRpcError as error:
+            # Any other answer, even an error, comes from the server.
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return error
+        return None
+
+
+class _Writer:
+    """Writes the commands of a stream, while its answers are read elsewhere."""
+
+    def __init__(self, call: StreamCall, commands: Sequence[Command]) -> None:
+        self._call = call
+        self._commands = commands
+        self.started = False
+        """Whether a command may have left."""
+
+    async def write_all(self) -> None:
+        call = self._call
+        try:
+            for tid, command in enumerate(self._commands, 1):
+                request = protocol.encode_command(command, tid)
+                self.started = True
+                await call.write(request)
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            pass  # The call has ended. Its reader learns how.
+        except Exception:
+            call.cancel()  # wakes the reader, which raises this task's error
+            raise
+
+
+class _Outcome:
+    """The status that a stream really ended with.
+
+    When a write fails because the call has ended, ``grpc.aio`` overwrites the server's status with
+    an INTERNAL of its own (https://github.com/grpc/grpc/issues/36066). So the status is noted each
+    time that one is set.
+    """
+
+    _PLACEHOLDER = "Internal error from Core"
+    _PATIENCE = 1.0  # seconds for the true status to follow the placeholder
+
+    def __init__(self, call: StreamCall) -> None:
+        self._status: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        call.add_done_callback(self._note)
+
+    def _note(self, call: StreamCall) -> None:
+        code, details = _value(call.code()), _value(call.details())
+        if details != self._PLACEHOLDER and not self._status.done():
+            self._status.set_result((code.name, details))
+
+    async def of(self, error: grpc.aio.AioRpcError) -> tuple[str, str]:
+        """Code and details: the noted ones, or those of ``error`` where no better ones arrive."""
+        await asyncio.wait([self._status], timeout=self._PATIENCE)
+        return self._status.result() if self._status.done() else (error.code().name, error.details() or "")
+
+
+def _value(coroutine: Coroutine[object, object, T]) -> T:
+    """The value of a coroutine that does not wait: gRPC offers an ended call's status only as such."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise RuntimeError("the coroutine waits")

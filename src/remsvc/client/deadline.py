@@ -1,0 +1,25 @@
+"""A time limit that covers several steps."""
+
+from __future__ import annotations
+
+import time
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds until a server that accepts a connection but does not answer counts as unavailable."""
+
+
+class Deadline:
+    """Started when it is made. ``timeout`` is in seconds; None never ends."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def remaining(self) -> float | None:
+        """Seconds left, never below 0; None without a limit."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def within(self, limit: float) -> float:
+        """Seconds left, at most ``limit``."""
+        remaining = self.remaining()
+        return limit if remaining is None else min(limit, remaining)

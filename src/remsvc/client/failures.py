@@ -1,0 +1,80 @@
+"""From gRPC's errors to ours, with a hint where gRPC only says that something failed."""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+
+from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
+from remsvc.client.options import ConnectionOptions
+from remsvc.errors import ServerError, server_error
+
+_TRUST = "the server's certificate was not accepted: "
+
+# What gRPC says when no connection could be made, newest and oldest supported release, and what it means.
+_HINTS: tuple[tuple[str, str], ...] = (
+    (r"certificate has expired", _TRUST + "it has expired"),
+    (r"certificate is not yet valid", _TRUST + "it is not valid yet (compare the clocks)"),
+    (r"Hostname Verification|not in peer certificate", _TRUST + "it was issued for another host name"),
+    (r"local issuer|self.signed", _TRUST + "its authority is not trusted (is it in the CA file given?)"),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        _TRUST
+        + "it has expired, is not valid yet, or its authority is not trusted (is it in the CA file given?)",
+    ),
+    (r"WRONG_VERSION_NUMBER", "the server does not speak TLS on this port (connect without TLS?)"),
+    (r"http1\.x", "the server is not a RemSvc server: it speaks HTTP/1"),
+    (r"[Cc]onnection refused", "nothing listens on this port (is the server running?)"),
+    (r"resolv|[Nn]ame or service|[Dd]omain name", "the host name is not known"),
+    (r"timed out|[Tt]imeout", "the server cannot be reached, or does not speak gRPC"),
+)
+_CLOSED_PLAIN = "the server closed the connection at once (does it expect TLS?)"
+_CLOSED_TLS = "the server broke the TLS handshake off (does it expect a client certificate of its authority?)"
+
+_CONNECTING = re.compile(r"failed to connect to all addresses|resol|empty address list")
+_PREAMBLE = re.compile(
+    r"^failed to connect to all addresses; last error: (UNKNOWN: |UNAVAILABLE: |INTERNAL: )?"
+)
+
+
+def from_grpc(
+    error: grpc.RpcError, options: ConnectionOptions, *, sent: bool = True, timeout: float | None = None
+) -> ServerError:
+    """The :class:`ServerError` for ``error``; ``timeout`` is the limit that the caller set, in seconds."""
+    # Both of gRPC's error classes, the blocking and the asyncio one, are also a grpc.Call.
+    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
+    return from_status(error.code().name, error.details() or "", options, sent=sent, timeout=timeout)
+
+
+def from_status(
+    code: str, details: str, options: ConnectionOptions, *, sent: bool = True, timeout: float | None = None
+) -> ServerError:
+    """As :func:`from_grpc`, from a status code's name and its message."""
+    if code == "UNAVAILABLE" and _CONNECTING.search(details):
+        details = _explain(details, options.tls)
+    elif code == "DEADLINE_EXCEEDED" and timeout is not None and details in ("", "Deadline Exceeded"):
+        details = f"no answer within {timeout:g} s"
+    return server_error(code, details, options.target, sent=sent)
+
+
+def no_connection(error: grpc.RpcError, options: ConnectionOptions, deadline: Deadline) -> ServerError:
+    """The error for a failed attempt to connect: no command was sent."""
+    failure = from_grpc(error, options, sent=False)
+    if failure.code != "DEADLINE_EXCEEDED":
+        return failure
+    if deadline.remaining() == 0:
+        return server_error(
+            failure.code, f"no connection within {deadline.timeout:g} s", options.target, sent=False
+        )
+    details = f"the server does not answer: no reply to a ping within {CONNECT_TIMEOUT:g} s"
+    return server_error("UNAVAILABLE", details, options.target, sent=False)
+
+
+def _explain(details: str, tls: bool) -> str:
+    reason = _PREAMBLE.sub("", details)
+    if "Socket closed" in reason or "onnection reset" in reason or "Broken pipe" in reason:
+        hint = _CLOSED_TLS if tls else _CLOSED_PLAIN
+    else:
+        hint = next((text for pattern, text in _HINTS if re.search(pattern, reason)), "no connection")
+    return f"{hint} [{reason}]"

@@ -1,0 +1,88 @@
+"""Wire version 1 as the clients use it: method names, messages, and which answers a stream owes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from google.protobuf.message import DecodeError
+
+from remsvc.client.results import CommandResult, Pong, Status
+from remsvc.command import Command, crc32hex
+from remsvc.errors import InvalidCommandError, MissingResultsError, ProtocolError
+from remsvc_proto import RemSvc_pb2
+
+PING = "/RS.RemSvc/Ping"
+GET_STATUS = "/RS.RemSvc/GetStatus"
+RUN = "/RS.RemSvc/RemCmd"
+RUN_STREAM = "/RS.RemSvc/RemCmdStrm"
+
+EMPTY = RemSvc_pb2.Empty().SerializeToString()
+
+
+def encode_ping(seq: int = 1, data: bytes = b"") -> bytes:
+    """A ``PingMsg`` with the time of day in milliseconds."""
+    return RemSvc_pb2.PingMsg(seq=seq, time=time.time_ns() // 1_000_000, data=data).SerializeToString()
+
+
+def decode_pong(answer: bytes, round_trip: float) -> Pong:
+    """A ``PongMsg``. Raises :class:`ProtocolError`."""
+    try:
+        message = RemSvc_pb2.PongMsg.FromString(answer)
+    except DecodeError as error:
+        raise ProtocolError(f"the server's answer cannot be read: {error}") from error
+    return Pong(message.seq, message.time, message.data, round_trip)
+
+
+def decode_status(answer: bytes) -> Status:
+    """A ``StatusMsg``. Raises :class:`ProtocolError`."""
+    try:
+        message = RemSvc_pb2.StatusMsg.FromString(answer)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"the server's answer cannot be read: {error}") from error
+    return Status(message.rc, message.msg)
+
+
+def encode_command(command: Command, tid: int) -> bytes:
+    """A ``RemCmdMsg`` of a valid command, with its hash."""
+    return RemSvc_pb2.RemCmdMsg(
+        cmd=command.cmd,
+        cmdtyp=command.cmdtyp,
+        cmdusr=command.cmdusr,
+        tid=tid,
+        src=command.src,
+        hsh=crc32hex(command.cmd),
+    ).SerializeToString()
+
+
+def validate_all(commands: Sequence[Command]) -> None:
+    """Check every command of a stream before the first is sent.
+
+    Raises:
+        InvalidCommandError: naming the command by its number, starting at 1.
+    """
+    for number, command in enumerate(commands, 1):
+        try:
+            command.validate()
+        except InvalidCommandError as error:
+            raise InvalidCommandError(f"command {number}: {error}") from None
+
+
+class AnswerSheet:
+    """Which commands of a stream have been answered; they are numbered from 1 to ``count``."""
+
+    def __init__(self, count: int) -> None:
+        self._answered = bytearray(count + 1)
+
+    def enter(self, result: CommandResult) -> None:
+        """Note an answer. Raises :class:`ProtocolError` for one that answers no open command."""
+        if not 0 < result.tid < len(self._answered):
+            raise ProtocolError(f"the server answered a command that was not sent: tid {result.tid}")
+        if self._answered[result.tid]:
+            raise ProtocolError(f"the server answered a command twice: tid {result.tid}")
+        self._answered[result.tid] = 1
+
+    def check_complete(self) -> None:
+        """Raises :class:`MissingResultsError` for what is not answered."""
+        if missing := [tid for tid in range(1, len(self._answered)) if not self._answered[tid]]:
+            raise MissingResultsError(missing)
