@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -62,25 +63,23 @@ def _spawn_as(
     credentials: Credentials,
     streams: tuple[int, int, int],
 ) -> int:
-    def popen(folder: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            argv,
-            env=env,
-            cwd=folder,
-            stdin=streams[0],
-            stdout=streams[1],
-            stderr=streams[2],
-            user=credentials.uid,
-            group=credentials.gid,
-            extra_groups=credentials.groups,
-            start_new_session=True,
-        )
+    def enter() -> None:
+        # In the child, once it is the user: only there can be seen where that user may go.
+        with contextlib.suppress(OSError):
+            os.chdir(cwd)
 
-    try:
-        process = popen(cwd)
-    except OSError as error:
-        if error.filename != cwd or cwd == "/":
-            raise
-        process = popen("/")  # the user may not enter its home, or has none
+    process = subprocess.Popen(
+        argv,
+        env=env,
+        cwd="/",
+        stdin=streams[0],
+        stdout=streams[1],
+        stderr=streams[2],
+        user=credentials.uid,
+        group=credentials.gid,
+        extra_groups=credentials.groups,
+        start_new_session=True,
+        preexec_fn=enter,  # this process has a single thread
+    )
     process.returncode = 0  # reaping is the caller's: Popen must not try
     return process.pid

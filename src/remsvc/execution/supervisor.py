@@ -302,6 +302,7 @@ def main(fd: int) -> None:
     """Run a supervisor on the connected socket ``fd``."""
     os.chdir("/")
     os.umask(0o022)
+    os.set_inheritable(fd, False)  # no command may have the server's ear
     process_tree.become_subreaper()
     with socket.socket(fileno=fd) as control:
         Supervisor(control).run()
