@@ -4,8 +4,8 @@
 speaks to its REST API; :class:`BackgroundProcess` is a process that is really gone when stopped.
 """
 
-from local_airflow.airflow import LocalAirflow
+from local_airflow.airflow import LocalAirflow, free_port
 from local_airflow.api import AirflowApi, DagRun
 from local_airflow.process import BackgroundProcess, StartupError
 
-__all__ = ["AirflowApi", "BackgroundProcess", "DagRun", "LocalAirflow", "StartupError"]
+__all__ = ["AirflowApi", "BackgroundProcess", "DagRun", "LocalAirflow", "StartupError", "free_port"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -10,11 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from local_airflow.api import AirflowApi, ApiError
 from local_airflow.process import BackgroundProcess, StartupError, stop_all
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 STARTUP_TIMEOUT = 120.0
 """Seconds for all components to report that they are healthy."""
@@ -52,7 +58,7 @@ class LocalAirflow:
         self.home = home
         self.username = "admin"
         self.password = secrets.token_urlsafe(12)
-        self._port = _free_port()
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.api = AirflowApi(self.url, self.username, self.password)
         self._environment = self._make_environment(dags, environment or {})
@@ -116,7 +122,7 @@ class LocalAirflow:
                 raise StartupError(f"the DAG {dag_id} did not appear within {timeout:.0f} s")
             time.sleep(0.25)
 
-    def __enter__(self) -> LocalAirflow:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -154,10 +160,8 @@ class LocalAirflow:
         while True:
             for process in self._processes.values():
                 process.check()
-            try:
+            with suppress(ApiError):  # the API server does not listen yet
                 health = self.api.health()
-            except ApiError:  # the API server does not listen yet
-                pass
             if all(health.get(name) == "healthy" for name in wanted):
                 return
             if time.monotonic() > deadline:
@@ -175,7 +179,8 @@ class LocalAirflow:
                 "dags_are_paused_at_creation": "False",
                 "executor": "LocalExecutor",
                 "parallelism": "4",
-                "fernet_key": "",
+                # Connections are encrypted in the database, as they are in production.
+                "fernet_key": base64.urlsafe_b64encode(os.urandom(32)).decode(),
                 "simple_auth_manager_users": f"{self.username}:admin",
                 "simple_auth_manager_passwords_file": str(self.home / "passwords.json"),
                 "execution_api_server_url": f"{self.url}/execution/",
@@ -220,7 +225,8 @@ class LocalAirflow:
         }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on at this moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

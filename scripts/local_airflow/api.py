@@ -82,7 +82,7 @@ class AirflowApi:
         return True
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None, headers: dict[str, str]) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - always http://127.0.0.1
+        request = urllib.request.Request(
             self.url + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
@@ -187,7 +187,7 @@ class DagRun:
         return json.loads(value) if isinstance(value, str) else value
 
     def log(self, task_id: str, try_number: int = 1) -> str:
-        """The task's log: one line an event, with level and the fields that are not text."""
+        """The log of one try: each event with its level, and the type and text of an exception."""
         answer = self.api.request("GET", f"{self.path}/taskInstances/{task_id}/logs/{try_number}")
         return "\n".join(_log_line(event) for event in answer["content"])
 
@@ -204,6 +204,5 @@ class DagRun:
 def _log_line(event: str | dict[str, Any]) -> str:
     if isinstance(event, str):
         return event
-    fields = {key: value for key, value in event.items() if key not in ("timestamp", "level", "event")}
-    text = f"{event.get('level', '')} {event['event']}".strip()
-    return f"{text} {fields}" if fields else text
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in event.get("error_detail") or ()]
+    return " ".join([event.get("level", ""), str(event["event"]), *errors]).strip()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -127,10 +128,8 @@ def stop_all(processes: Iterable[BackgroundProcess], grace: float = TERM_GRACE) 
         if time.monotonic() > deadline:
             raise RuntimeError(f"processes {members} are still there after SIGKILL")
         for pid in members:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         time.sleep(0.02)
 
 

@@ -39,7 +39,9 @@ def wheel_of_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     From a copy: the build writes the stubs into its source tree, which other tests run from.
     """
     checkout = tmp_path_factory.mktemp("checkout") / "copy"
-    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv*", ".nox", ".*_cache", "dist"))
+    shutil.copytree(
+        ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv*", ".nox", ".*_cache", "dist")
+    )
     directory = tmp_path_factory.mktemp("wheel")
     _build(directory, "--wheel", source=checkout)
     (path,) = directory.glob("*.whl")

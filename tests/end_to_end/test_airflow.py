@@ -1,0 +1,211 @@
+"""The operator in a real Airflow: real scheduler, real triggerer, real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from local_airflow import DagRun, LocalAirflow, free_port
+from remsvc.command import crc32hex
+from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
+
+pytestmark = pytest.mark.timeout(180)
+
+DEADLINE = 120.0
+
+
+@pytest.fixture(scope="module")
+def server(serve_session: Callable[..., Any]) -> Any:
+    return serve_session("", "--cmd-timeout-ms", "3600000")
+
+
+@pytest.fixture(scope="module")
+def connection(server: Any, connect: Callable[..., str]) -> str:
+    return connect(server.port)
+
+
+def run(airflow: LocalAirflow, dag_id: str, connection: str, cmd: str = "true") -> DagRun:
+    return airflow.api.trigger(dag_id, {"connection": connection, "cmd": cmd})
+
+
+def trigger_logs(airflow: LocalAirflow, run: DagRun) -> list[Path]:
+    """The files in which a triggerer logged for the run: evidence that one took part."""
+    return list(airflow.logs.glob(f"dag_id={run.dag_id}/run_id={run.run_id}/**/*.trigger.*.log"))
+
+
+def deferred(task: dict[str, Any]) -> bool:
+    return task["state"] == "deferred"
+
+
+def test_commands_run_through_the_triggerer_and_their_results_come_back(
+    airflow: LocalAirflow, connection: str
+) -> None:
+    dag_run = run(airflow, "twelve_commands", connection)
+
+    assert dag_run.wait(DEADLINE) == "success", dag_run.log("remote")
+
+    today = dag_run.run_id.removeprefix("manual__")[: len("2000-01-01")]
+    assert date.fromisoformat(today)
+    assert dag_run.xcom("remote") == {
+        "state": "SUCCESS",
+        "results": [
+            {
+                "tid": tid,
+                "rc": 0,
+                "out": f"{tid} on {today}\n",
+                "err": "",
+                "hsh": crc32hex(f"echo {tid} on {today}"),
+                "cmd": f"echo {tid} on {today}",
+            }
+            for tid in range(1, 13)
+        ],
+        "error_msg": None,
+    }
+    assert trigger_logs(airflow, dag_run)
+
+
+def test_the_log_tells_what_ran_where_and_how_it_ended(
+    airflow: LocalAirflow, server: Any, connection: str
+) -> None:
+    dag_run = run(airflow, "command", connection, "echo to be read")
+
+    assert dag_run.wait(DEADLINE) == "success", dag_run.log("remote")
+
+    log = dag_run.log("remote")
+    for text in (server.target, "echo to be read", "rc 0", "  | to be read"):
+        assert text in log
+
+
+def test_without_deferring_the_worker_runs_the_commands(airflow: LocalAirflow, connection: str) -> None:
+    dag_run = run(airflow, "command_in_worker", connection, "echo here")
+
+    assert dag_run.wait(DEADLINE) == "success", dag_run.log("remote")
+
+    (result,) = dag_run.xcom("remote")["results"]
+    assert (result["tid"], result["rc"], result["out"]) == (1, 0, "here\n")
+    assert not trigger_logs(airflow, dag_run)
+
+
+def test_a_command_that_fails_fails_the_task_and_is_named(airflow: LocalAirflow, connection: str) -> None:
+    dag_run = run(airflow, "three_commands", connection)
+
+    assert dag_run.wait(DEADLINE) == "failed"
+
+    log = dag_run.log("remote")
+    assert "command 2 (commands[1]) ended with rc 3: broken" in log
+    assert "also fine" in log
+
+
+def test_a_missing_answer_fails_the_task_and_is_named(
+    airflow: LocalAirflow, connect: Callable[..., str], forgetful_server: int
+) -> None:
+    dag_run = run(airflow, "three_commands", connect(forgetful_server))
+
+    assert dag_run.wait(DEADLINE) == "failed"
+
+    assert "without an answer to command 2 (commands[1])" in dag_run.log("remote")
+
+
+def test_a_server_that_comes_up_late_is_waited_for_and_runs_the_command_once(
+    airflow: LocalAirflow, connect: Callable[..., str], serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    port = free_port()
+    trace = tmp_path / "trace"
+    dag_run = run(airflow, "command_with_retries", connect(port), f"echo ran >> {trace}")
+    dag_run.wait_for_task("remote", lambda _: "nothing was sent" in logs(dag_run), DEADLINE)
+
+    serve("", "--port", str(port))
+
+    assert dag_run.wait(DEADLINE) == "success", logs(dag_run)
+    assert trace.read_text() == "ran\n"
+
+
+def test_a_server_killed_midway_fails_the_task_and_nothing_runs_twice(
+    airflow: LocalAirflow, connect: Callable[..., str], serve: Callable[..., Any], long_command: Any
+) -> None:
+    server = serve("", "--cmd-timeout-ms", "3600000")
+    dag_run = run(airflow, "command", connect(server.port), long_command.cmd)
+    long_command.wait_until_started()
+
+    server.kill()
+    again = serve("", "--port", str(server.port))
+
+    assert dag_run.wait(DEADLINE) == "failed"
+    assert "not retried to prevent duplicate execution" in dag_run.log("remote")
+    long_command.wait_until_ended()
+    assert len(long_command.pids) == 1
+    assert again.process.poll() is None
+
+
+def test_an_exceeded_stream_timeout_ends_the_command_and_the_task_without_a_retry(
+    airflow: LocalAirflow, connection: str, long_command: Any
+) -> None:
+    dag_run = run(airflow, "short_stream_timeout", connection, long_command.cmd)
+
+    assert dag_run.wait(DEADLINE) == "failed"
+
+    assert dag_run.task("remote")["try_number"] == 1
+    assert "stream_timeout of 3 s exceeded" in dag_run.log("remote")
+    long_command.wait_until_ended()
+    assert len(long_command.pids) == 1
+
+
+def test_marking_a_task_as_failed_ends_its_command(
+    airflow: LocalAirflow, connection: str, long_command: Any
+) -> None:
+    dag_run = run(airflow, "command", connection, long_command.cmd)
+    long_command.wait_until_started()
+    dag_run.wait_for_task("remote", deferred, DEADLINE)
+
+    dag_run.set_task_state("remote", "failed")
+
+    long_command.wait_until_ended()
+    assert dag_run.wait(DEADLINE) == "failed"
+    assert len(long_command.pids) == 1
+
+
+def test_clearing_a_task_ends_its_command_and_starts_it_again(
+    airflow: LocalAirflow, connection: str, long_command: Any
+) -> None:
+    dag_run = run(airflow, "command", connection, long_command.cmd)
+    long_command.wait_until_started()
+    dag_run.wait_for_task("remote", deferred, DEADLINE)
+
+    dag_run.clear_task("remote")
+
+    long_command.wait_until_ended(times=1)
+    long_command.wait_until_started(times=2)
+    dag_run.set_task_state("remote", "failed")
+    long_command.wait_until_ended(times=2)
+
+
+@pytest.fixture
+def forgetful_server() -> Iterator[int]:
+    """A server that leaves out the answer to every command with an even number."""
+
+    class Forgetful(RemSvc_pb2_grpc.RemSvcServicer):
+        def RemCmdStrm(
+            self, requests: Iterable[RemSvc_pb2.RemCmdMsg], context: grpc.ServicerContext
+        ) -> Iterator[RemSvc_pb2.RemResMsg]:
+            for request in requests:
+                if request.tid % 2:
+                    yield RemSvc_pb2.RemResMsg(tid=request.tid, hsh=request.hsh)
+
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    RemSvc_pb2_grpc.add_RemSvcServicer_to_server(Forgetful(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(None).wait()
+
+
+def logs(dag_run: DagRun) -> str:
+    """The task's logs of all its tries so far."""
+    tries = dag_run.task("remote")["try_number"]
+    return "\n".join(dag_run.log("remote", number) for number in range(1, tries + 1))
