@@ -1,0 +1,81 @@
+"""Certificates made for a test."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+DAY = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A certificate and its key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+    @property
+    def pem(self) -> tuple[bytes, bytes]:
+        """Key and certificate, in gRPC's order."""
+        return self.key.read_bytes(), self.certificate.read_bytes()
+
+
+class Authority:
+    """A certificate authority that keeps its files in ``directory``."""
+
+    def __init__(self, directory: Path, name: str = "ca") -> None:
+        self._directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = _certificate(self._name, self._name, self._key, valid_days=2)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self.certificate = directory / f"{name}.pem"
+        self.certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
+
+    def issue(self, name: str, *, host: str = "127.0.0.1", valid_days: int = 1) -> Identity:
+        """A certificate for ``host`` (name or address); negative ``valid_days``: expired that long ago."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        try:
+            alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+        except ValueError:
+            alternative = x509.DNSName(host)
+        builder = _certificate(subject, self._name, key, valid_days=valid_days)
+        builder = builder.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        identity = Identity(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+        identity.certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
+        identity.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return identity
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, valid_days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - 10 * DAY)
+        .not_valid_after(now + valid_days * DAY)
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
