@@ -1,1 +1,1 @@
-"""The command line: one file a verb. Needs the ``cli`` extra."""
+"""The command line: one module a verb, put together in :mod:`remsvc.cli.main`."""

@@ -53,7 +53,7 @@ def from_status(
     """As :func:`from_grpc`, from a status code's name and its message."""
     if code == "UNAVAILABLE" and _CONNECTING.search(details):
         details = _explain(details, options.tls)
-    elif code == "DEADLINE_EXCEEDED" and timeout is not None and details in ("", "Deadline Exceeded"):
+    elif code == "DEADLINE_EXCEEDED" and timeout is not None and re.search(r"^$|Deadline Exceeded", details):
         details = f"no answer within {timeout:g} s"
     return server_error(code, details, options.target, sent=sent)
 

@@ -1,0 +1,131 @@
+"""``remsvc ping``: is the server there, and how far away?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from remsvc.cli import parameters
+from remsvc.cli.connection import connection_options, use_client
+from remsvc.cli.terminal import error_line, print_json
+from remsvc.errors import ServerError
+
+if TYPE_CHECKING:
+    from remsvc.client import AsyncClient, ConnectionOptions
+
+
+@dataclass
+class Statistics:
+    """What came back so far; times in milliseconds."""
+
+    sent: int = 0
+    round_trips: list[float] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def lost(self) -> int:
+        return self.sent - len(self.round_trips)
+
+    def as_json(self, server: str) -> dict[str, object]:
+        times = self.round_trips
+        return {
+            "server": server,
+            "sent": self.sent,
+            "answered": len(times),
+            "lost": self.lost,
+            "min_ms": min(times, default=None),
+            "avg_ms": round(sum(times) / len(times), 3) if times else None,
+            "max_ms": max(times, default=None),
+            "round_trips_ms": times,
+        }
+
+    def as_text(self, server: str) -> str:
+        elapsed = round((time.monotonic() - self.started) * 1000)
+        lost = round(100 * self.lost / self.sent) if self.sent else 0
+        text = f"\n--- {server} ping statistics ---\n"
+        text += f"{self.sent} sent, {len(self.round_trips)} answered, {lost}% lost, time {elapsed} ms"
+        if times := self.round_trips:
+            average = sum(times) / len(times)
+            text += f"\nround-trip min/avg/max = {min(times):.3f}/{average:.3f}/{max(times):.3f} ms"
+        return text
+
+
+@click.command()
+@connection_options
+@click.option(
+    "-c",
+    "--count",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="How many pings; 0: until Ctrl-C.",
+)
+@click.option(
+    "-i",
+    "--interval",
+    type=parameters.seconds,
+    metavar="SECONDS",
+    default=1.0,
+    show_default=True,
+    help="Time from one ping to the next.",
+)
+@click.option(
+    "--timeout",
+    type=parameters.seconds,
+    metavar="SECONDS",
+    default=10.0,
+    show_default=True,
+    help="How long to wait for an answer.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def ping(options: ConnectionOptions, count: int, interval: float, timeout: float, as_json: bool) -> None:
+    """Ping a server and measure the round trips. The first one includes making the connection.
+
+    Exits 0 if every ping was answered, else 255.
+
+    \b
+    Examples:
+      remsvc ping -s build7:50051 -c 1
+      remsvc ping -s build7:50051 --ca-cert ca.pem --token-file token
+      remsvc ping -c 100 -i 0.1 --json | jq .avg_ms
+    """
+    statistics = Statistics()
+
+    async def ping_all(client: AsyncClient) -> None:
+        while True:
+            next_start = time.monotonic() + interval
+            await _ping_once(client, statistics, timeout, quiet=as_json)
+            if statistics.sent == count:
+                return
+            await asyncio.sleep(max(0.0, next_start - time.monotonic()))
+
+    if not as_json:
+        click.echo(f"PING {options.target}")
+    with suppress(KeyboardInterrupt):  # as with ping(8): the end of an endless ping
+        use_client(options, ping_all)
+    if as_json:
+        print_json(statistics.as_json(options.target))
+    else:
+        click.echo(statistics.as_text(options.target))
+    click.get_current_context().exit(255 if statistics.lost else 0)
+
+
+async def _ping_once(client: AsyncClient, statistics: Statistics, timeout: float, *, quiet: bool) -> None:
+    number = statistics.sent + 1
+    try:
+        pong = await client.ping(seq=number, timeout=timeout)
+    except ServerError as error:
+        if not statistics.round_trips:
+            raise  # never reached: nothing to measure
+        statistics.sent = number
+        error_line(f"seq={number}: {error}")
+        return
+    statistics.sent = number
+    statistics.round_trips.append(round(pong.round_trip * 1000, 3))
+    if not quiet:
+        click.echo(f"answer: seq={pong.seq} time={statistics.round_trips[-1]:.3f} ms")

@@ -1,0 +1,56 @@
+"""``remsvc status``: the state of a server."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from remsvc.cli import parameters
+from remsvc.cli.connection import connection_options, use_client
+from remsvc.cli.terminal import escape_controls, print_json
+
+if TYPE_CHECKING:
+    from remsvc.client import AsyncClient, ConnectionOptions, Status
+
+
+@click.command()
+@connection_options
+@click.option(
+    "--timeout",
+    type=parameters.seconds,
+    metavar="SECONDS",
+    default=10.0,
+    show_default=True,
+    help="Give up after this time.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(options: ConnectionOptions, timeout: float, as_json: bool) -> None:
+    """Ask a server for its state.
+
+    Exits 0 if the server says that it is well, 1 if it reports a problem.
+
+    \b
+    Examples:
+      remsvc status -s build7:50051 --ca-cert ca.pem --token-file token
+      remsvc status --json | jq .commands
+    """
+
+    async def ask(client: AsyncClient) -> Status:
+        return await client.status(timeout=timeout)
+
+    answer = use_client(options, ask)
+    if as_json:
+        print_json({"server": options.target, "rc": answer.rc, "msg": answer.msg, **_fields(answer.msg)})
+    else:
+        click.echo(escape_controls(answer.msg))
+    click.get_current_context().exit(0 if answer.rc == 0 else 1)
+
+
+def _fields(message: str) -> dict[str, object]:
+    """``state=OK uptime=12s commands=3`` taken apart; nothing where a server words it differently."""
+    match = re.fullmatch(r"state=(\S+) uptime=(\d+)s commands=(\d+)", message)
+    if match is None:
+        return {}
+    return {"state": match[1], "uptime_seconds": int(match[2]), "commands": int(match[3])}

@@ -1,0 +1,66 @@
+"""Writing to the terminal: error lines, safe text, colours only where a person looks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import click
+
+
+def escape_controls(text: str) -> str:
+    r"""``text`` on one line that cannot steer a terminal: ``\n`` and ESC become ``\n`` and ``\x1b``.
+
+    Also escapes what changes the direction of text or is not displayed at all.
+    """
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
+
+
+# Controls, formats such as right-to-left overrides, surrogates, line and paragraph separators.
+_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def error_line(message: str) -> None:
+    """One line on standard error: what failed."""
+    _line("remsvc: ", "bold red", message)
+
+
+def warning_line(message: str) -> None:
+    """One line on standard error: what to look at, though it did not fail."""
+    _line("remsvc: warning: ", "bold yellow", message)
+
+
+def _line(prefix: str, style: str, message: str) -> None:
+    message = escape_controls(message)
+    if not sys.stderr.isatty():
+        click.echo(prefix + message, err=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text.assemble((prefix, style), message), soft_wrap=True)
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    """One JSON object on one line of standard output."""
+    click.echo(json.dumps(value))
+
+
+@contextmanager
+def progress(message: str) -> Iterator[None]:
+    """While something takes time: a spinner on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status(escape(escape_controls(message))):
+        yield
