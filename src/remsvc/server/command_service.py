@@ -44,11 +44,11 @@ class CommandService(RemSvc_pb2_grpc.RemSvcServicer):
         self._started = time.monotonic()
 
     async def Ping(self, request: RemSvc_pb2.PingMsg, context: CallContext) -> RemSvc_pb2.PongMsg:  # noqa: N802
-        _logger.debug("ping %s", fields(identity=context.identity, peer=context.peer()))
+        _logger.info("ping %s", fields(identity=context.identity, peer=context.peer()))
         return RemSvc_pb2.PongMsg(seq=request.seq, time=request.time, data=request.data)
 
     async def GetStatus(self, request: RemSvc_pb2.Empty, context: CallContext) -> RemSvc_pb2.StatusMsg:  # noqa: N802
-        _logger.debug("status %s", fields(identity=context.identity, peer=context.peer()))
+        _logger.info("status %s", fields(identity=context.identity, peer=context.peer()))
         uptime = int(time.monotonic() - self._started)
         return RemSvc_pb2.StatusMsg(rc=0, msg=f"state=OK uptime={uptime}s commands={self._runner.started}")
 
