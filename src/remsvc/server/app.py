@@ -46,11 +46,20 @@ class ServeError(RemSvcError):
     """The server cannot start, such as when its port is taken."""
 
 
-def serve(config: ServerConfig) -> int:
-    """Serve until SIGTERM or SIGINT; blocks.
+def _print_address(address: str) -> None:
+    print(f"listening on {address}", flush=True)  # noqa: T201  the contract's line
 
-    Prints ``listening on HOST:PORT`` on standard output once calls are accepted. After the signal
-    nothing new starts, and what runs gets the configured grace; a second signal ends it at once.
+
+def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_address) -> int:
+    """Serve until SIGTERM or SIGINT (Windows: also Ctrl-Break); blocks.
+
+    After the signal nothing new starts, and what runs gets the configured grace; a second signal
+    ends it at once.
+
+    Args:
+        config: what to serve.
+        on_listening: called with ``HOST:PORT`` once calls are accepted; prints
+            ``listening on HOST:PORT`` on standard output where nothing else is given.
 
     Returns:
         0 after a signal.
@@ -65,11 +74,11 @@ def serve(config: ServerConfig) -> int:
     with logs:
         for warning in config.warnings:
             _logger.warning("%s", warning)
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, on_listening))
     return 0
 
 
-async def _serve(config: ServerConfig) -> None:
+async def _serve(config: ServerConfig, on_listening: Callable[[str], None]) -> None:
     engine = create_engine()
     await engine.open()
     try:
@@ -87,7 +96,7 @@ async def _serve(config: ServerConfig) -> None:
         await server.start()
         await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
-        print(f"listening on {address}", flush=True)  # noqa: T201  the contract's line
+        on_listening(address)
         _logger.info("stopping %s", fields(signal=await stop.get(), grace=f"{config.shutdown_grace:g}s"))
         draining.set_result(None)
         await health_servicer.enter_graceful_shutdown()
@@ -132,10 +141,11 @@ def _listen(server: grpc.aio.Server, config: ServerConfig) -> str:
 
 
 def _on_signals(loop: asyncio.AbstractEventLoop, note: Callable[[str], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if sys.platform == "win32":
+    if sys.platform == "win32":
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGBREAK):
             signal.signal(number, lambda got, _: loop.call_soon_threadsafe(note, signal.Signals(got).name))
-        else:
+    else:
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, note, number.name)
 
 
