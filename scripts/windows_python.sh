@@ -29,7 +29,8 @@ is_python311 "$python" || fail "PYTHON311 must name a CPython 3.11 with pip"
 wheels=(--platform win_amd64 --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none --only-binary=:all:)
 pip=("$python" -m pip -q --disable-pip-version-check)
 
-if [ ! -e "$dir/complete" ]; then
+this=$(sha256sum scripts/windows_python.sh)
+if [ "$this" != "$(cat "$dir/made-by" 2>/dev/null)" ]; then
   rm -rf "$dir"
   mkdir -p "$dir/DLLs"
   work=$(mktemp -d)
@@ -51,6 +52,19 @@ int wmain(int argc, wchar_t **argv) {
 }
 C
   x86_64-w64-mingw32-gcc -municode -O2 -o "$dir/python.exe" "$work/python.c"
+  # Extension modules for any Python 3 want python3.dll, which only forwards.
+  {
+    printf 'LIBRARY python3\nEXPORTS\n'
+    x86_64-w64-mingw32-objdump -p "$dir/python311.dll" | sed -n 's/^\t\[ *[0-9]*\] \([A-Za-z_]\w*\)$/\1 = python311.\1/p'
+  } >"$work/python3.def"
+  x86_64-w64-mingw32-gcc -shared -nostdlib -Wl,--entry,0 -o "$dir/python3.dll" "$work/python3.def"
+  # Part of Windows, and what the Rust code in cryptography wants of it; Wine 8 lacks it.
+  cat >"$work/bcryptprimitives.c" <<'C'
+#include <windows.h>
+BOOLEAN NTAPI SystemFunction036(void *buffer, ULONG length);
+__declspec(dllexport) BOOL ProcessPrng(void *buffer, SIZE_T length) { return SystemFunction036(buffer, length); }
+C
+  x86_64-w64-mingw32-gcc -shared -O2 -o "$dir/bcryptprimitives.dll" "$work/bcryptprimitives.c" -ladvapi32
   cat >"$dir/python" <<'SH'
 #!/usr/bin/env bash
 # Under Wine, Python refuses a regular file as a standard stream: pipes between.
@@ -61,16 +75,16 @@ exit "${PIPESTATUS[0]}"
 SH
   chmod +x "$dir/python"
   WINEPREFIX=$dir/prefix WINEDEBUG=-all wine wineboot -i >/dev/null 2>&1 </dev/null
-  touch "$dir/complete"
+  printf '%s\n' "$this" >"$dir/made-by"
 fi
 
 # What pyproject.toml asks for in the extra "server"; colorama is what click asks for on Windows
-# (pip judges that by the machine it runs on), pytest runs the tests of the execution engine.
+# (pip judges that by the machine it runs on), pytest runs tests/windows/native.
 requirements=$("$python" - <<'PY'
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 extras = project["optional-dependencies"]
-for line in [*project["dependencies"], *extras["cli"], *extras["server"], "colorama", "pytest", "pytest-asyncio"]:
+for line in [*project["dependencies"], *extras["cli"], *extras["server"], "colorama", "pytest", "pytest-asyncio", "pytest-timeout"]:
     if not line.startswith(project["name"]):
         print(line)
 PY
