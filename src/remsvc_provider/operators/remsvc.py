@@ -1,0 +1,185 @@
+"""The operator: runs commands on another machine through its RemSvc server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from remsvc.command import crc32hex
+from remsvc_provider import sealing
+from remsvc_provider.commands import check_commands, check_metadata, check_stream_timeout
+from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, RemSvcResult, Results
+from remsvc_provider.version_compat import AirflowException, AirflowFailException
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import Context
+
+    from remsvc_provider.outcome import Outcome
+
+__all__ = ["JobState", "RemSvcOperator", "RemSvcResult", "crc32hex"]
+
+
+def _sorted_by_tid(results: Results) -> list[dict[str, Any]]:
+    return [results[tid] for tid in sorted(results)]
+
+
+class RemSvcOperator(BaseOperator):
+    """Runs commands one after another on a RemSvc server, and fails if one of them does.
+
+    While they run the task is deferred and holds no worker slot. XCom ``return_value``::
+
+        {"state": "SUCCESS", "results": [{"tid", "rc", "out", "err", "hsh", "cmd"}, ...], "error_msg": None}
+
+    Args:
+        commands: a list of dicts: ``cmd`` (text), and optionally ``cmdtyp`` (0 the system's shell, 1
+            PowerShell), ``cmdusr`` (the user to run as, POSIX) and ``src`` (for the server's log).
+            Templated.
+        grpc_conn_id: id of a connection of type ``remsvc``. Templated.
+        stream_timeout: seconds for all commands together. When it runs out, what still runs is ended
+            and the task fails without a retry.
+        metadata: pairs of strings, sent along with the call. Templated. The connection's token wins
+            over an ``authorization`` entry.
+        result_handler: called with ``{tid: result}``; what it returns becomes the XCom's
+            ``"results"``. Left out: the list sorted by ``tid``.
+        deferrable: False runs the commands in the worker, for an Airflow without a triggerer.
+
+    Raises:
+        AirflowException: from :meth:`execute`, for parameters that cannot be used and for commands
+            that failed.
+    """
+
+    template_fields: Sequence[str] = ("commands", "grpc_conn_id", "metadata")
+    template_fields_renderers = {"commands": "json", "metadata": "json"}  # noqa: RUF012
+    ui_color = "#d5e8d4"
+
+    def __init__(
+        self,
+        *,
+        commands: list[dict[str, Any]],
+        grpc_conn_id: str = "remsvc_default",
+        stream_timeout: float = 3600.0,
+        metadata: Sequence[tuple[str, str]] | None = None,
+        result_handler: Callable[[Results], Any] | None = None,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.commands = commands
+        self.grpc_conn_id = grpc_conn_id
+        self.stream_timeout = stream_timeout
+        self.metadata = metadata
+        self.result_handler = result_handler or _sorted_by_tid
+        self.deferrable = deferrable
+        self._hidden_metadata: sealing.Metadata = []
+        self._cancel: Callable[[], object] | None = None
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        # The hook that Airflow offers for changing how fields are rendered, mapped tasks included.
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if parent is self and "metadata" in template_fields:
+            self._hide_secrets()
+
+    def _hide_secrets(self) -> None:
+        """Take credentials out of the field that the rendered template view shows."""
+        metadata = check_metadata(self.metadata)
+        _, self._hidden_metadata = sealing.split(metadata)
+        self.metadata = [
+            (key, sealing.HIDDEN if sealing.is_secret(key) else value) for key, value in metadata
+        ]
+
+    def execute(self, context: Context) -> Any:
+        """Check the parameters, and defer to the trigger (or run the commands here)."""
+        commands = check_commands(self.commands)
+        stream_timeout = check_stream_timeout(self.stream_timeout)
+        metadata = check_metadata(self.metadata)
+        public, secret = sealing.split(metadata)
+        secret = self._hidden_metadata or secret
+        if self.deferrable and self._may_store(secret):
+            from remsvc_provider.triggers.remsvc import RemSvcTrigger
+
+            self.log.info(f"Deferring {len(commands)} command(s) to the triggerer")
+            self.defer(
+                trigger=RemSvcTrigger(
+                    commands=commands,
+                    grpc_conn_id=self.grpc_conn_id,
+                    stream_timeout=stream_timeout,
+                    metadata=public + secret,
+                ),
+                method_name="execute_complete",
+                # Nothing but this applies execution_timeout to a deferred task.
+                timeout=self.execution_timeout,
+            )
+        outcome = self._run_here(commands, stream_timeout, public + secret)
+        return self.execute_complete(context, outcome.payload())
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take the trigger's event.
+
+        Returns:
+            The XCom value.
+
+        Raises:
+            AirflowException: a command failed or was not answered, or the server could not be used.
+            AirflowFailException: ``stream_timeout`` ran out: the task is not retried.
+        """
+        if not isinstance(event, Mapping) or EVT_STATE not in event:
+            raise AirflowException(f"not an event of a RemSvcTrigger: it has no {EVT_STATE!r}")
+        state = event[EVT_STATE]
+        if state != JobState.SUCCESS.value:
+            # Version 1.0.0 called the key "error": a task may be resumed after an upgrade.
+            error = event.get(EVT_ERROR) or event.get("error")
+            text = f"RemSvc commands ended with state {state}: {error}"
+            raise AirflowFailException(text) if state == JobState.CANCELLED.value else AirflowException(text)
+        # An event travels as JSON, where keys become text and "10" sorts before "2".
+        results = {int(tid): result for tid, result in (event.get(EVT_RESULTS) or {}).items()}
+        return RemSvcResult(state=state, results=self.result_handler(results)).to_dict()
+
+    def on_kill(self) -> None:
+        """Cancel the commands that this worker runs (with ``deferrable=False``)."""
+        if self._cancel is not None:
+            self._cancel()
+
+    def _may_store(self, secret: sealing.Metadata) -> bool:
+        """Whether the trigger's arguments can be stored without showing a token."""
+        if not secret or sealing.can_seal():
+            return True
+        self.log.warning(
+            "metadata has an authorization entry, and Airflow has no [core] fernet_key to encrypt it for the "
+            "triggerer: the commands run in this worker. Put the token into the connection's bearer_token"
+        )
+        return False
+
+    def _run_here(
+        self, commands: list[dict[str, Any]], stream_timeout: float, metadata: sealing.Metadata
+    ) -> Outcome:
+        from remsvc_provider.hooks.remsvc import RemSvcHook
+        from remsvc_provider.stream import run_commands
+
+        options = RemSvcHook(self.grpc_conn_id).options
+
+        async def run() -> Outcome:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
+            self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+            try:
+                return await run_commands(
+                    commands, options, stream_timeout=stream_timeout, metadata=metadata, log=self.log
+                )
+            finally:
+                self._cancel = None
+
+        try:
+            return asyncio.run(run())
+        except asyncio.CancelledError:
+            raise AirflowException("the task was killed: its commands were cancelled") from None

@@ -1,0 +1,61 @@
+"""How a run of commands ended: the states, the trigger event's payload, and what goes to XCom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+EVT_STATE = "state"
+EVT_RESULTS = "results"
+EVT_ERROR = "error_msg"
+
+
+class JobState(str, Enum):
+    """How a run ended. ``CANCELLED``: its ``stream_timeout`` ran out."""
+
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+Results = dict[int, dict[str, Any]]
+"""``{tid: {"tid", "rc", "out", "err", "hsh", "cmd"}}``"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        state: see :class:`JobState`.
+        results: the answers that came, by ``tid``.
+        error: None for success, else one line or more for a person.
+    """
+
+    state: JobState
+    results: Results
+    error: str | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """The trigger event's payload."""
+        return {EVT_STATE: self.state.value, EVT_RESULTS: self.results, EVT_ERROR: self.error}
+
+
+@dataclass
+class RemSvcResult:
+    """What the operator pushes to XCom.
+
+    Attributes:
+        state: ``"SUCCESS"``; the task fails in every other state.
+        results: what ``result_handler`` made of the results.
+        error_msg: None.
+    """
+
+    state: str
+    results: Any = field(default_factory=list)
+    error_msg: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The XCom value."""
+        return {"state": self.state, "results": self.results, "error_msg": self.error_msg}

@@ -1,0 +1,51 @@
+"""What a command's run looks like in a task's log."""
+
+from __future__ import annotations
+
+import re
+
+TAIL_LINES = 20
+TAIL_CHARACTERS = 4000
+COMMAND_CHARACTERS = 500
+
+# Colours, cursor movements and window titles: a program thought it talked to a terminal.
+_ANSI_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def clean(text: str) -> str:
+    """``text`` without terminal sequences, and with other control characters written out."""
+    text = _ANSI_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """A command's text on one line, shortened."""
+    line = clean(text).strip().replace("\n", "\\n").replace("\t", " ")
+    return line if len(line) <= COMMAND_CHARACTERS else line[:COMMAND_CHARACTERS] + " ..."
+
+
+def tail(text: str, *, lines: int = TAIL_LINES, characters: int = TAIL_CHARACTERS) -> list[str]:
+    """The last lines of an output, after a line that says how much was left out."""
+    # An output may be long: only its end is looked at.
+    cut = text[-characters:]
+    kept = clean(cut).rstrip("\n").split("\n")[-lines:]
+    if not any(kept):
+        return []
+    if len(cut) == len(text) and len(kept) == len(clean(cut).rstrip("\n").split("\n")):
+        return kept
+    return [f"... ({len(text)} characters in all, this is their end)", *kept]
+
+
+def command_report(
+    tid: int, cmd: str, rc: int, out: str, err: str, seconds: float, *, notes: tuple[str, ...] = ()
+) -> str:
+    """Everything about one command, for one log call: a call costs the triggerer's event loop most of
+    a millisecond, however much it says."""
+    report = [f"Command {tid}: {one_line(cmd)}", f"ended with rc {rc} after {seconds:.2f} s"]
+    report += [f"note: {note}" for note in notes]
+    for name, text in (("out", out), ("err", err)):
+        if lines := tail(text):
+            report.append(f"{name}:")
+            report += [f"  | {line}" for line in lines]
+    return "\n".join(report)

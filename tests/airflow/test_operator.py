@@ -1,0 +1,312 @@
+"""The operator, from its parameters to its XCom."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import answer, run_python
+from remsvc.command import crc32hex
+from remsvc_provider.operators.remsvc import RemSvcOperator
+from remsvc_provider.triggers.remsvc import RemSvcTrigger
+from remsvc_provider.version_compat import AirflowException, AirflowFailException
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # Airflow 3.1
+    from airflow.exceptions import TaskDeferred
+
+
+def operator(commands: Any = ({"cmd": "true"},), **options: Any) -> RemSvcOperator:
+    commands = list(commands) if isinstance(commands, tuple) else commands
+    return RemSvcOperator(task_id="run", commands=commands, **{"grpc_conn_id": "remsvc_test", **options})
+
+
+def defer(task: RemSvcOperator) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute({})
+    return caught.value
+
+
+# ---- parameters
+
+
+@pytest.mark.parametrize(
+    ("commands", "words"),
+    [
+        ([], ["commands must not be empty"]),
+        ("echo", ["commands must be a list", "str"]),
+        ({"cmd": "echo"}, ["commands must be a list", "dict"]),
+        (None, ["commands must be a list", "NoneType"]),
+        ([{"cmd": "true"}, {"cmd": ""}], ["commands[1]", "cmd", "empty"]),
+        ([{"cmd": "true"}, {"cmd": " \n\t"}], ["commands[1]", "cmd", "blank"]),
+        ([{"cmdtyp": 0}], ["commands[0]", "cmd", "missing"]),
+        (["true"], ["commands[0]", "dict", "str"]),
+        ([{"cmd": "true"}, {"cmd": 5}], ["commands[1]", "cmd must be a string", "int"]),
+        ([{"cmd": None}], ["commands[0]", "cmd must be a string"]),
+        ([{"cmd": "a\0b"}], ["commands[0]", "NUL"]),
+        ([{"cmd": "\ud800"}], ["commands[0]", "surrogate"]),
+        ([{"cmd": "true", "timeout": 3}], ["commands[0]", "'timeout'", "cmd, cmdtyp, cmdusr, src"]),
+        ([{"cmd": "true", 7: 3}], ["commands[0]", "unknown key 7"]),
+        ([{"cmd": "true", "cmdtyp": 2}], ["commands[0]", "cmdtyp", "2"]),
+        ([{"cmd": "true", "cmdtyp": "0"}], ["commands[0]", "cmdtyp", "str"]),
+        ([{"cmd": "true", "cmdtyp": True}], ["commands[0]", "cmdtyp", "bool"]),
+        ([{"cmd": "true", "cmdtyp": 1.0}], ["commands[0]", "cmdtyp", "float"]),
+        ([{"cmd": "true", "cmdusr": 0}], ["commands[0]", "cmdusr", "int"]),
+        ([{"cmd": "true", "src": None}], ["commands[0]", "src", "NoneType"]),
+        ([{"cmd": ""}, {"cmd": "true"}, {"cmd": "true", "src": 1}], ["commands[0]", "commands[2]"]),
+    ],
+)
+def test_commands_that_cannot_be_used(commands, words):
+    with pytest.raises(AirflowException) as caught:
+        operator(commands).execute({})
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("stream_timeout", [0, -1, "60", None, True, float("nan"), float("inf")])
+def test_stream_timeout_must_be_a_number_above_zero(stream_timeout):
+    with pytest.raises(AirflowException, match=r"stream_timeout is .*; expected a number of seconds above 0"):
+        operator(stream_timeout=stream_timeout).execute({})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ("authorization", "metadata must be a list of pairs"),
+        ({"authorization": "Bearer t0ken"}, "metadata must be a list of pairs"),
+        ([("a", "b"), ("x",)], r"metadata\[1\] must be a pair of strings"),
+        ([("a", "b", "c")], r"metadata\[0\] must be a pair of strings"),
+        ([("a", 1)], r"metadata\[0\] must be a pair of strings"),
+        (["ab"], r"metadata\[0\] must be a pair of strings"),
+    ],
+)
+def test_metadata_that_cannot_be_used(metadata, words):
+    with pytest.raises(AirflowException, match=words) as caught:
+        operator(metadata=metadata).execute({})
+    assert "t0ken" not in str(caught.value)
+
+
+# ---- deferring
+
+
+def test_defers_to_the_trigger():
+    commands = [{"cmd": "echo 1", "cmdtyp": 0}, {"cmd": "echo 2", "cmdusr": "nobody", "src": "dag"}]
+    task = operator(commands, stream_timeout=60, metadata=[("x-run", "1")])
+    deferred = defer(task)
+    assert deferred.method_name == "execute_complete"
+    assert deferred.timeout is None
+    assert isinstance(deferred.trigger, RemSvcTrigger)
+    classpath, arguments = deferred.trigger.serialize()
+    assert classpath == "remsvc_provider.triggers.remsvc.RemSvcTrigger"
+    assert arguments == {
+        "commands": commands,
+        "grpc_conn_id": "remsvc_test",
+        "stream_timeout": 60.0,
+        "metadata": [("x-run", "1")],
+    }
+
+
+def test_defaults():
+    _, arguments = defer(RemSvcOperator(task_id="run", commands=[{"cmd": "true"}])).trigger.serialize()
+    assert arguments["grpc_conn_id"] == "remsvc_default"
+    assert arguments["stream_timeout"] == 3600.0
+    assert arguments["metadata"] == []
+
+
+def test_execution_timeout_limits_the_deferral():
+    assert defer(operator(execution_timeout=timedelta(minutes=5))).timeout == timedelta(minutes=5)
+
+
+def render(task: RemSvcOperator, **context: Any) -> RemSvcOperator:
+    task.render_template_fields(context)
+    return task
+
+
+def test_templates():
+    task = operator(
+        [{"cmd": "echo {{ ds }}", "cmdusr": "{{ user }}"}],
+        grpc_conn_id="{{ conn }}",
+        metadata=[("x-ds", "{{ ds }}")],
+    )
+    _, arguments = defer(render(task, ds="2030-01-02", user="nobody", conn="other")).trigger.serialize()
+    assert arguments["commands"] == [{"cmd": "echo 2030-01-02", "cmdusr": "nobody"}]
+    assert arguments["grpc_conn_id"] == "other"
+    assert arguments["metadata"] == [("x-ds", "2030-01-02")]
+
+
+def test_a_command_that_renders_to_nothing_is_refused():
+    with pytest.raises(AirflowException, match=r"commands\[0\]: cmd is missing, empty or blank"):
+        render(operator([{"cmd": "{{ nothing }}"}]), nothing="").execute({})
+
+
+def test_an_authorization_entry_is_neither_shown_nor_stored():
+    task = operator(metadata=[("Authorization", "Bearer {{ token }}"), ("x-run", "1")])
+    render(task, token="t0ken-of-the-dag")
+    assert task.metadata == [("Authorization", "***"), ("x-run", "1")]
+    _, arguments = defer(task).trigger.serialize()
+    assert "t0ken" not in json.dumps(arguments)
+    assert arguments["metadata"] == [("x-run", "1")]
+
+
+# ---- after the trigger's event
+
+
+def result(tid: int, **changes: Any) -> dict[str, Any]:
+    return {"tid": tid, "rc": 0, "out": f"{tid}\n", "err": "", "hsh": "", "cmd": f"echo {tid}", **changes}
+
+
+def test_results_are_sorted_as_numbers_after_json():
+    event = {"state": "SUCCESS", "results": {tid: result(tid) for tid in range(12, 0, -1)}, "error_msg": None}
+    event = json.loads(json.dumps(event, sort_keys=True))
+    xcom = operator().execute_complete({}, event)
+    assert list(xcom) == ["state", "results", "error_msg"]
+    assert (xcom["state"], xcom["error_msg"]) == ("SUCCESS", None)
+    assert xcom["results"] == [result(tid) for tid in range(1, 13)]
+
+
+def test_result_handler():
+    seen = []
+
+    def handler(results):
+        seen.append(results)
+        return {"lines": [results[tid]["out"] for tid in sorted(results)]}
+
+    event = json.loads(
+        json.dumps({"state": "SUCCESS", "results": {10: result(10), 2: result(2)}, "error_msg": None})
+    )
+    xcom = operator(result_handler=handler).execute_complete({}, event)
+    assert seen == [{10: result(10), 2: result(2)}]
+    assert xcom == {"state": "SUCCESS", "results": {"lines": ["2\n", "10\n"]}, "error_msg": None}
+
+
+def test_a_failed_run_fails_the_task_with_its_reason():
+    event = {"state": "FAILED", "results": {}, "error_msg": "command 2 (commands[1]) ended with rc 3"}
+    with pytest.raises(
+        AirflowException, match=r"FAILED: command 2 \(commands\[1\]\) ended with rc 3"
+    ) as caught:
+        operator(retries=3).execute_complete({}, event)
+    assert not isinstance(caught.value, AirflowFailException)  # retries apply
+
+
+def test_an_exceeded_stream_timeout_fails_without_retry():
+    event = {"state": "CANCELLED", "results": {}, "error_msg": "stream_timeout of 60 s exceeded"}
+    with pytest.raises(AirflowFailException, match="CANCELLED: stream_timeout of 60 s exceeded"):
+        operator(retries=3).execute_complete({}, event)
+
+
+def test_an_event_of_1_0_0():
+    with pytest.raises(AirflowException, match="FAILED: it broke"):
+        operator().execute_complete({}, {"state": "FAILED", "results": {}, "error": "it broke"})
+    assert operator().execute_complete({}, {"state": "SUCCESS", "results": {"1": result(1)}}) == {
+        "state": "SUCCESS",
+        "results": [result(1)],
+        "error_msg": None,
+    }
+
+
+@pytest.mark.parametrize("event", [None, {}, {"results": {}}, "SUCCESS", {"state": "OTHER"}])
+def test_an_event_of_something_else_fails_the_task(event):
+    with pytest.raises(AirflowException):
+        operator().execute_complete({}, event)
+
+
+# ---- without a triggerer
+
+
+def test_not_deferrable_gives_the_same_result(serve, connect):
+    connect(f"remsvc://{serve().target}")
+    xcom = operator([{"cmd": "echo 1"}, {"cmd": "echo 2"}], deferrable=False).execute({})
+    assert xcom == {
+        "state": "SUCCESS",
+        "results": [result(1, hsh=crc32hex("echo 1")), result(2, hsh=crc32hex("echo 2"))],
+        "error_msg": None,
+    }
+
+
+def test_not_deferrable_fails_the_same_way(serve, connect):
+    connect(f"remsvc://{serve().target}")
+    with pytest.raises(AirflowException, match=r"FAILED: command 1 \(commands\[0\]\) ended with rc 9: no"):
+        operator([{"cmd": "echo no >&2; exit 9"}], deferrable=False).execute({})
+    with pytest.raises(AirflowFailException, match=r"stream_timeout of 0\.5 s exceeded"):
+        operator([{"cmd": "sleep 20"}], deferrable=False, stream_timeout=0.5).execute({})
+
+
+def test_not_deferrable_sends_the_metadata(scripted, connect):
+    server = scripted(lambda requests, _: (answer(request) for request in requests))
+    metadata = [("authorization", "Bearer {{ t }}"), ("X-Run", "7")]
+    connect(f"remsvc://{server.target}")
+    render(operator(deferrable=False, metadata=metadata), t="from-the-dag").execute({})
+    connect(f"remsvc://{server.target}?bearer_token=of-the-connection")
+    render(operator(deferrable=False, metadata=metadata), t="from-the-dag").execute({})
+    assert [call["authorization"] for call in server.metadata] == [
+        "Bearer from-the-dag",
+        "Bearer of-the-connection",
+    ]
+    assert [call["x-run"] for call in server.metadata] == ["7", "7"]
+
+
+def test_without_a_key_a_token_is_not_stored(scripted, connect, monkeypatch):
+    server = scripted(lambda requests, _: (answer(request) for request in requests))
+    connect(f"remsvc://{server.target}")
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "")
+    output = run_python(
+        "-c",
+        """
+from remsvc_provider.operators.remsvc import RemSvcOperator
+task = RemSvcOperator(task_id="run", grpc_conn_id="remsvc_test", commands=[{"cmd": "true"}],
+    metadata=[("authorization", "Bearer from-the-dag")])
+print("XCOM", task.execute({})["state"])
+""",
+    )
+    assert "XCOM SUCCESS" in output
+    assert "the commands run in this worker" in output
+    assert server.metadata[0]["authorization"] == "Bearer from-the-dag"
+
+
+def test_on_kill_ends_the_command(serve, connect, tmp_path: Path):
+    connect(f"remsvc://{serve().target}")
+    pid_file = tmp_path / "pid"
+    task = operator(
+        [{"cmd": f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; sleep 300"}], deferrable=False
+    )
+
+    # As Airflow's task runner does it: on_kill() is called in the handler of SIGTERM.
+    previous = signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
+
+    def kill_when_it_runs() -> None:
+        wait_for(pid_file.exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = threading.Thread(target=kill_when_it_runs)
+    killer.start()
+    try:
+        with pytest.raises(AirflowException, match="killed"):
+            task.execute({})
+    finally:
+        killer.join()
+        signal.signal(signal.SIGTERM, previous)
+    pid = int(pid_file.read_text())
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_on_kill_of_a_deferred_task_does_nothing():
+    task = operator()
+    defer(task)
+    task.on_kill()
+
+
+def wait_for(condition: Any, deadline: float = 30) -> None:
+    """Wait for something that must happen."""
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, "gave up waiting"
+        time.sleep(0.02)

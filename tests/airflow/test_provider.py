@@ -1,0 +1,115 @@
+"""What Airflow sees of the provider: its row, its connection form, and how cheap it is to import."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import jsonschema
+
+import airflow
+from conftest import run_python
+from remsvc_provider import get_provider_info
+
+
+def test_info_fits_airflows_schema():
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_entry_point():
+    points = importlib.metadata.entry_points(group="apache_airflow_provider")
+    point = next(point for point in points if point.value.startswith("remsvc_provider"))
+    assert point.value == "remsvc_provider:get_provider_info"
+    assert point.load()()["package-name"] == "airflow-provider-remsvc"
+
+
+def test_providers_list():
+    rows = json.loads(run_python("-m", "airflow", "providers", "list", "--output", "json"))
+    row = next(row for row in rows if row["package_name"] == "airflow-provider-remsvc")
+    assert row["description"] == "Remote command execution for Apache Airflow via RemSvc gRPC"
+    assert row["version"] == importlib.metadata.version("airflow-provider-remsvc")
+
+
+def test_connection_form():
+    # In its own interpreter: Airflow 3.1 puts stand-ins for the form libraries into sys.modules.
+    program = """
+import json
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+form = next(x for x in HookMetaService.hook_meta_data() if x.connection_type == "remsvc")
+print("FORM" + form.model_dump_json())
+"""
+    output = run_python("-c", program)
+    form = json.loads(output.partition("FORM")[2].splitlines()[0])
+    assert form["hook_name"] == "RemSvc gRPC"
+    assert form["default_conn_name"] in (
+        "remsvc_default",
+        None,
+    )  # Airflow 3.2 and later do not load the class
+    extras = form["extra_fields"]
+    assert list(extras) == ["use_ssl", "ca_cert_path", "bearer_token", "client_cert_path", "client_key_path"]
+    assert "boolean" in extras["use_ssl"]["schema"]["type"]
+    assert extras["bearer_token"]["schema"]["format"] == "password"
+    for name, extra in extras.items():
+        assert extra["schema"]["title"]
+        assert name == "use_ssl" or "string" in extra["schema"]["type"]
+    standard = form["standard_fields"]
+    assert all(standard[name]["hidden"] for name in ("url_schema", "login", "password"))
+    assert standard["port"]["placeholder"] == "50051"
+
+
+def test_hook_is_found_by_connection_type():
+    program = """
+from airflow.providers_manager import ProvidersManager
+info = ProvidersManager().hooks["remsvc"]
+print("HOOK", info.hook_class_name, info.connection_id_attribute_name, info.hook_name)
+print(info.connection_testable)
+"""
+    line = run_python("-c", program).partition("HOOK")[2].strip()
+    assert line == "remsvc_provider.hooks.remsvc.RemSvcHook remsvc_conn_id RemSvc gRPC\nTrue"
+
+
+def test_importing_is_cheap_and_silent():
+    # A scheduler parses DAG files all day: they must not pay for gRPC.
+    program = """
+import warnings, sys
+import airflow.sdk, airflow.triggers.base
+before = set(sys.modules)
+warnings.simplefilter("error")
+import remsvc_provider
+import remsvc_provider.operators.remsvc
+import remsvc_provider.triggers.remsvc
+import remsvc_provider.hooks.remsvc
+remsvc_provider.get_provider_info()
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(loaded & {"grpc", "cryptography", "google", "rich", "click", "remsvc_proto"}))
+"""
+    assert run_python("-W", "error::DeprecationWarning", "-c", program).strip().endswith("[]")
+
+
+def test_operator_alone_loads_no_hook():
+    program = """
+import sys
+import remsvc_provider.operators.remsvc
+print([name for name in sys.modules if name.startswith(("grpc", "remsvc_proto", "remsvc_provider.hooks"))])
+"""
+    assert run_python("-c", program).strip().endswith("[]")
+
+
+def test_names_that_dags_import():
+    from remsvc_provider.hooks.remsvc import RemSvcHook
+    from remsvc_provider.operators.remsvc import JobState, RemSvcOperator, RemSvcResult, crc32hex
+    from remsvc_provider.triggers.remsvc import RemSvcTrigger
+
+    assert [state.value for state in JobState] == ["SUCCESS", "FAILED", "CANCELLED"]
+    assert crc32hex("hello") == "3610a686"
+    assert crc32hex("") == "00000000"
+    assert RemSvcResult(state="SUCCESS", results=[1]).to_dict() == {
+        "state": "SUCCESS",
+        "results": [1],
+        "error_msg": None,
+    }
+    assert (RemSvcHook.conn_type, RemSvcHook.conn_name_attr) == ("remsvc", "remsvc_conn_id")
+    assert set(RemSvcOperator.template_fields) == {"commands", "grpc_conn_id", "metadata"}
+    assert RemSvcTrigger(commands=[]).serialize()[0] == "remsvc_provider.triggers.remsvc.RemSvcTrigger"
