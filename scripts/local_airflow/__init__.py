@@ -5,7 +5,16 @@ speaks to its REST API; :class:`BackgroundProcess` is a process that is really g
 """
 
 from local_airflow.airflow import LocalAirflow, free_port
-from local_airflow.api import AirflowApi, DagRun
-from local_airflow.process import BackgroundProcess, StartupError
+from local_airflow.api import AirflowApi, ApiError, DagRun
+from local_airflow.process import BackgroundProcess, StartupError, end_children
 
-__all__ = ["AirflowApi", "BackgroundProcess", "DagRun", "LocalAirflow", "StartupError", "free_port"]
+__all__ = [
+    "AirflowApi",
+    "ApiError",
+    "BackgroundProcess",
+    "DagRun",
+    "LocalAirflow",
+    "StartupError",
+    "end_children",
+    "free_port",
+]

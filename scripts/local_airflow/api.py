@@ -36,13 +36,7 @@ class AirflowApi:
         self._login = {"username": username, "password": password}
         self._token: str | None = None
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> Any:
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Send one request below ``/api/v2`` and return the parsed answer.
 
         Raises:
@@ -50,10 +44,7 @@ class AirflowApi:
         """
         if self._token is None:
             self._token = self._send("POST", "/auth/token", self._login, {})["access_token"]
-        path = f"/api/v2{path}"
-        if query:
-            path += "?" + urllib.parse.urlencode(query)
-        return self._send(method, path, body, {"Authorization": f"Bearer {self._token}"})
+        return self._send(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token}"})
 
     def health(self) -> dict[str, str | None]:
         """Each component's name and its status (``"healthy"``), as the scheduler's database has it."""
@@ -180,11 +171,7 @@ class DagRun:
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
         """What the task pushed, as the object that it was."""
-        entry = self.api.request(
-            "GET", f"{self.path}/taskInstances/{task_id}/xcomEntries/{key}", query={"deserialize": "true"}
-        )
-        value = entry["value"]
-        return json.loads(value) if isinstance(value, str) else value
+        return self.api.request("GET", f"{self.path}/taskInstances/{task_id}/xcomEntries/{key}")["value"]
 
     def log(self, task_id: str, try_number: int = 1) -> str:
         """The log of one try: each event with its level, and the type and text of an exception."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-TERM_GRACE = 10.0
+TERM_GRACE = 5.0
 """Seconds between asking a process to end and killing it."""
 
 
@@ -131,6 +131,18 @@ def stop_all(processes: Iterable[BackgroundProcess], grace: float = TERM_GRACE) 
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def end_children() -> None:
+    """Kill whatever children of this process are left, and their sessions.
+
+    There are some only where a signal came between starting a process and taking note of it.
+    """
+    sessions = {child.pid for child in psutil.Process().children()}
+    for pid in psutil.pids():
+        if pid in sessions or _session_of(pid) in sessions:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _session_of(pid: int) -> int | None:

@@ -1,0 +1,88 @@
+"""A RemSvc server that is protected as one in production is: TLS, and a token that callers need."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.parse
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from local_airflow import BackgroundProcess, StartupError, free_port
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+TIMEOUT = 60.0
+"""Seconds for the server to get ready."""
+
+
+class SecuredServer:
+    """``remsvc init`` and ``remsvc serve`` on a free port of 127.0.0.1. A context manager.
+
+    Attributes:
+        connection: the Airflow connection that ``remsvc init`` printed, as a URI. It holds the token.
+        token: the token.
+        target: ``host:port``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Make certificates, token and configuration in a directory; nothing is started yet.
+
+        Raises:
+            StartupError: ``remsvc init`` failed.
+        """
+        self._directory = directory
+        arguments = ["--host", "127.0.0.1", "--port", str(free_port()), "--json"]
+        result = subprocess.run(
+            [sys.executable, "-m", "remsvc", "init", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise StartupError(f"remsvc init ended with code {result.returncode}\n{result.stderr}")
+        report = json.loads(result.stdout)
+        self.connection: str = report["connection_uri"]
+        self.target: str = report["server"]
+        self.token = Path(report["token_file"]).read_text(encoding="utf-8").strip()
+        self._config: str = report["config"]
+        self._process: BackgroundProcess | None = None
+
+    @property
+    def masked_connection(self) -> str:
+        """The connection for a person's eyes: decoded, and without the token."""
+        return urllib.parse.unquote(self.connection).replace(self.token, "***")
+
+    def __enter__(self) -> Self:
+        """Start the server.
+
+        Raises:
+            StartupError: it ended, or did not listen in time; with the end of its log.
+        """
+        self._process = BackgroundProcess(
+            "remsvc serve",
+            [sys.executable, "-m", "remsvc", "serve", "--config", self._config],
+            env=os.environ,
+            cwd=self._directory,
+            log_path=self._directory / "server.log",
+        )
+        try:
+            self._process.wait_for_line("listening on ", TIMEOUT)
+        except BaseException:
+            self._process.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.stop()
