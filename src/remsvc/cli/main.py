@@ -80,6 +80,10 @@ def command_line() -> None:
 
 for verb in (serve, check_config, ping, status, run, init, completion):
     command_line.add_command(verb)
+if sys.platform == "win32":
+    from remsvc.cli.service import service
+
+    command_line.add_command(service)
 
 
 def main() -> None:
