@@ -26,6 +26,8 @@ class SecuredServer:
     Attributes:
         connection: the Airflow connection that ``remsvc init`` printed, as a URI. It holds the token.
         token: the token.
+        ca_cert: path of the authority's certificate, which clients trust.
+        directory: where all files are; ``server.log`` is the server's log.
         target: ``host:port``.
     """
 
@@ -35,7 +37,7 @@ class SecuredServer:
         Raises:
             StartupError: ``remsvc init`` failed.
         """
-        self._directory = directory
+        self.directory = directory
         arguments = ["--host", "127.0.0.1", "--port", str(free_port()), "--json"]
         result = subprocess.run(
             [sys.executable, "-m", "remsvc", "init", str(directory), *arguments],
@@ -49,6 +51,7 @@ class SecuredServer:
         report = json.loads(result.stdout)
         self.connection: str = report["connection_uri"]
         self.target: str = report["server"]
+        self.ca_cert: str = report["ca_cert"]
         self.token = Path(report["token_file"]).read_text(encoding="utf-8").strip()
         self._config: str = report["config"]
         self._process: BackgroundProcess | None = None
@@ -68,8 +71,8 @@ class SecuredServer:
             "remsvc serve",
             [sys.executable, "-m", "remsvc", "serve", "--config", self._config],
             env=os.environ,
-            cwd=self._directory,
-            log_path=self._directory / "server.log",
+            cwd=self.directory,
+            log_path=self.directory / "server.log",
         )
         try:
             self._process.wait_for_line("listening on ", TIMEOUT)

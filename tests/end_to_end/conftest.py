@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from local_airflow import LocalAirflow
+from secured_server import SecuredServer
 
 DEADLINE = 120.0
 """Seconds to wait for something that must happen; it usually does within a few."""
@@ -23,9 +24,19 @@ Connect = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+def secured_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredServer]:
+    """The server of the connection ``remsvc_default``: TLS, and a token that callers need."""
+    with SecuredServer(tmp_path_factory.mktemp("secured") / "server") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    tmp_path_factory: pytest.TempPathFactory, secured_server: SecuredServer
+) -> Iterator[LocalAirflow]:
     home = tmp_path_factory.mktemp("airflow")
-    with LocalAirflow(home, Path(__file__).parent / "dags") as airflow:
+    connection = {"AIRFLOW_CONN_REMSVC_DEFAULT": secured_server.connection}
+    with LocalAirflow(home, Path(__file__).parent / "dags", connection) as airflow:
         airflow.wait_for_dag("command")
         yield airflow
 

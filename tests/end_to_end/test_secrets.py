@@ -1,0 +1,55 @@
+"""A connection's token stays where it is: in the connection, encrypted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from local_airflow import LocalAirflow
+from secured_server import SecuredServer
+
+pytestmark = pytest.mark.timeout(180)
+
+DEADLINE = 120.0
+
+
+def test_no_log_and_no_row_of_the_database_holds_the_token(
+    airflow: LocalAirflow, secured_server: SecuredServer, connect: Callable[..., str]
+) -> None:
+    host, _, port = secured_server.target.rpartition(":")
+    extra = {"use_ssl": True, "ca_cert_path": secured_server.ca_cert, "bearer_token": secured_server.token}
+    in_database = connect(int(port), host, **extra)
+    wrong_token = connect(int(port), host, **{**extra, "bearer_token": secured_server.token + "-wrong"})
+
+    runs = {
+        "success": [
+            airflow.api.trigger(dag_id, {"connection": connection, "cmd": "echo as can be read"})
+            for dag_id in ("command", "command_in_worker")
+            for connection in ("remsvc_default", in_database)
+        ],
+        "failed": [
+            airflow.api.trigger(dag_id, {"connection": wrong_token, "cmd": "true"})
+            for dag_id in ("command", "command_in_worker")
+        ],
+    }
+    for state, dag_runs in runs.items():
+        for dag_run in dag_runs:
+            assert dag_run.wait(DEADLINE) == state, dag_run.log("remote")
+
+    written = dict(texts(airflow.home)) | dict(texts(secured_server.directory / "server.log"))
+    assert [name for name, text in written.items() if b"as can be read" in text], "the search finds nothing"
+    assert [name for name, text in written.items() if secured_server.token.encode() in text] == []
+
+
+def texts(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file, by its name, and the statements that would make each database again."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            yield str(file), file.read_bytes()
+        if file.suffix == ".db":
+            with closing(sqlite3.connect(file)) as database:
+                yield f"rows of {file}", "\n".join(database.iterdump()).encode()
