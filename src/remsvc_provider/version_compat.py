@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
+from airflow.sdk import BaseHook
+
 try:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 except ImportError:  # Airflow 3.1
@@ -10,7 +15,18 @@ except ImportError:  # Airflow 3.1
         AirflowFailException,
     )
 
-__all__ = ["AirflowException", "AirflowFailException", "amask_secret"]
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+__all__ = ["AirflowException", "AirflowFailException", "aget_connection", "amask_secret"]
+
+
+async def aget_connection(conn_id: str) -> Connection:
+    """Look a connection up without blocking the event loop."""
+    try:
+        return await BaseHook.aget_connection(conn_id)
+    except ImportError:  # Airflow 3.1, outside of its own processes
+        return await asyncio.to_thread(BaseHook.get_connection, conn_id)
 
 
 async def amask_secret(secret: str) -> None:

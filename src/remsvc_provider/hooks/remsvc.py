@@ -10,7 +10,7 @@ from airflow.sdk.log import mask_secret
 from remsvc.errors import RemSvcError
 from remsvc_provider import connection_form
 from remsvc_provider.connection import connection_options
-from remsvc_provider.version_compat import AirflowException, amask_secret
+from remsvc_provider.version_compat import AirflowException, aget_connection, amask_secret
 
 if TYPE_CHECKING:
     import grpc
@@ -62,7 +62,7 @@ class RemSvcHook(BaseHook):
             AirflowException: as :attr:`options`.
         """
         if self._connection is None:
-            self._connection = await self.aget_connection(self.remsvc_conn_id)
+            self._connection = await aget_connection(self.remsvc_conn_id)
         if self._options is None:
             self._options = connection_options(self._connection, self.log.warning)
             if self._options.token:
