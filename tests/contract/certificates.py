@@ -52,6 +52,7 @@ class Authority:
         builder = builder.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         identity = Identity(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         identity.certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
+        identity.key.touch(mode=0o600)
         identity.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
