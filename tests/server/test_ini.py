@@ -27,6 +27,9 @@ def values(text: str) -> dict[tuple[str, str], str]:
         ("key = value\t;comment", "value"),
         ("key = a;b", "a;b"),
         ("key = a # b", "a # b"),
+        ('key = "a ; b"  ; a comment', "a ; b"),
+        (r'key = "say \"x\" \s"', r'say "x" \s'),
+        ('key = "a" b', '"a" b'),
         ("key =", ""),
         ("key = ; only a comment", ""),
         (r"key = rm\s+-rf\s+/", r"rm\s+-rf\s+/"),
@@ -56,7 +59,7 @@ def test_a_token_never_shows_in_a_message() -> None:
 
 
 _names = st.text("abcXYZ_-.0189 ", min_size=1).map(str.strip).filter(bool)
-_value_characters = st.characters(exclude_characters="\r\n;", exclude_categories=("Cs",))
+_value_characters = st.characters(exclude_characters='\r\n;"', exclude_categories=("Cs",))
 _values = st.text(_value_characters).map(str.strip)
 
 

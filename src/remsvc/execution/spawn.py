@@ -48,7 +48,7 @@ def spawn(
     # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
     return os.posix_spawn(
         argv[0],
-        argv,
+        list(argv),
         env,
         file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)],
         setsid=True,
@@ -68,18 +68,24 @@ def _spawn_as(
         with contextlib.suppress(OSError):
             os.chdir(cwd)
 
-    process = subprocess.Popen(
-        argv,
-        env=env,
-        cwd="/",
-        stdin=streams[0],
-        stdout=streams[1],
-        stderr=streams[2],
-        user=credentials.uid,
-        group=credentials.gid,
-        extra_groups=credentials.groups,
-        start_new_session=True,
-        preexec_fn=enter,  # this process has a single thread
-    )
+    try:
+        process = subprocess.Popen(
+            argv,
+            env=env,
+            cwd="/",
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            user=credentials.uid,
+            group=credentials.gid,
+            extra_groups=credentials.groups,
+            start_new_session=True,
+            preexec_fn=enter,  # this process has a single thread
+        )
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        # Only root may become another user, and not even root where that capability is taken from it.
+        raise PermissionError(error.errno, f"not privileged to become uid {credentials.uid}") from None
     process.returncode = 0  # reaping is the caller's: Popen must not try
     return process.pid

@@ -294,7 +294,7 @@ def _describe(error: Exception) -> str:
         if error.errno == errno.E2BIG:
             return "the command and its environment are longer than the system can start"
         name = f": {error.filename}" if error.filename else ""
-        return f"{os.strerror(error.errno)}{name}" if error.errno else str(error)
+        return f"{error.strerror or error}{name}"
     return str(error)
 
 

@@ -18,11 +18,10 @@ from remsvc.errors import RemSvcError
 from remsvc.execution.engine import create_engine
 from remsvc.server.authentication import AuthenticationInterceptor, TokenVerifier
 from remsvc.server.command_runner import CommandRunner
-from remsvc.server.command_service import CommandService
+from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.config import ServerConfig
 from remsvc.server.logs import Logs, fields
 from remsvc.server.policy import Policy
-from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
 
 _logger = logging.getLogger("remsvc.server")
 
@@ -88,13 +87,14 @@ async def _serve(config: ServerConfig, on_listening: Callable[[str], None]) -> N
         service = CommandService(runner, Policy(config.deny, config.allow), draining)
         interceptor = AuthenticationInterceptor(TokenVerifier(config.tokens), _log_refusal)
         server = grpc.aio.server(interceptors=(interceptor,), options=_CHANNEL_OPTIONS)
-        RemSvc_pb2_grpc.add_RemSvcServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        server.add_generic_rpc_handlers((service.handlers(),))
         health_servicer = _add_health_and_reflection(server)
         address = _listen(server, config)
         stop: asyncio.Queue[str] = asyncio.Queue()
         _on_signals(loop, stop.put_nowait)
         await server.start()
-        await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", SERVICE_NAME):
+            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
         on_listening(address)
         _logger.info("stopping %s", fields(signal=await stop.get(), grace=f"{config.shutdown_grace:g}s"))
@@ -120,8 +120,7 @@ async def _stop(server: grpc.aio.Server, grace: float, signals: asyncio.Queue[st
 def _add_health_and_reflection(server: grpc.aio.Server) -> health.aio.HealthServicer:
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    own = RemSvc_pb2.DESCRIPTOR.services_by_name["RemSvc"].full_name
-    reflection.enable_server_reflection((own, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return servicer
 
 

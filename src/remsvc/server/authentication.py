@@ -43,7 +43,7 @@ class TokenVerifier:
         header = headers[0] if isinstance(headers[0], str) else headers[0].decode(errors="replace")
         if not header.startswith(_SCHEME):
             raise AuthenticationError("Authorization header must use 'Bearer' scheme")
-        presented = _digest(header.removeprefix(_SCHEME).strip())
+        presented = _digest(header.removeprefix(_SCHEME))
         found = None
         for identity, digest in self._digests:  # all of them: the time tells nothing
             if hmac.compare_digest(presented, digest) and found is None:

@@ -57,6 +57,9 @@ class CommandRunner:
             except asyncio.CancelledError:
                 process.end()
                 raise
+            except StartError as error:
+                who = f"cannot run as user {command.cmdusr}: " if spec.credentials else ""
+                raise StartError(f"{who}{error}") from error
         except StartError as error:
             return Answer(1, err=str(error))
         return self._answer(outcome)

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from remsvc.command import Command, crc32hex
 from remsvc.errors import ExecutionError, InvalidCommandError
@@ -18,10 +21,12 @@ from remsvc.server.authentication import CallContext
 from remsvc.server.command_runner import Answer, CommandRunner
 from remsvc.server.logs import fields
 from remsvc.server.policy import Policy
-from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
+from remsvc_proto import RemSvc_pb2
 
 _logger = logging.getLogger("remsvc.command")
 _T = TypeVar("_T")
+
+SERVICE_NAME = RemSvc_pb2.DESCRIPTOR.services_by_name["RemSvc"].full_name
 
 
 class _RefusedError(Exception):
@@ -30,7 +35,7 @@ class _RefusedError(Exception):
         super().__init__(reason)
 
 
-class CommandService(RemSvc_pb2_grpc.RemSvcServicer):
+class CommandService:
     """Checks commands, runs them and answers.
 
     Args:
@@ -43,28 +48,43 @@ class CommandService(RemSvc_pb2_grpc.RemSvcServicer):
         self._draining = draining
         self._started = time.monotonic()
 
-    async def Ping(self, request: RemSvc_pb2.PingMsg, context: CallContext) -> RemSvc_pb2.PongMsg:  # noqa: N802
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What a gRPC server is given. Bytes that are no request are refused as such, not as a crash."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {
+                "Ping": unary(_parsed(self._ping), _parser(RemSvc_pb2.PingMsg), _serialize),
+                "GetStatus": unary(_parsed(self._get_status), _parser(RemSvc_pb2.Empty), _serialize),
+                "RemCmd": unary(_parsed(self._rem_cmd), _parser(RemSvc_pb2.RemCmdMsg), _serialize),
+                "RemCmdStrm": stream(self._rem_cmd_strm, _parser(RemSvc_pb2.RemCmdMsg), _serialize),
+            },
+        )
+
+    async def _ping(self, request: RemSvc_pb2.PingMsg, context: CallContext) -> RemSvc_pb2.PongMsg:
         _logger.info("ping %s", fields(identity=context.identity, peer=context.peer()))
         return RemSvc_pb2.PongMsg(seq=request.seq, time=request.time, data=request.data)
 
-    async def GetStatus(self, request: RemSvc_pb2.Empty, context: CallContext) -> RemSvc_pb2.StatusMsg:  # noqa: N802
+    async def _get_status(self, request: RemSvc_pb2.Empty, context: CallContext) -> RemSvc_pb2.StatusMsg:
         _logger.info("status %s", fields(identity=context.identity, peer=context.peer()))
         uptime = int(time.monotonic() - self._started)
         return RemSvc_pb2.StatusMsg(rc=0, msg=f"state=OK uptime={uptime}s commands={self._runner.started}")
 
-    async def RemCmd(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:  # noqa: N802
+    async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:
         try:
             return await self._answer(request, context)
         except _RefusedError as refused:
             await context.abort(refused.code, str(refused))
             raise
 
-    async def RemCmdStrm(self, requests: Any, context: CallContext) -> None:  # noqa: N802
+    async def _rem_cmd_strm(self, requests: Any, context: CallContext) -> None:
         # The next command is read, and the last answer written, while this one runs.
         reading = asyncio.ensure_future(context.read())
         writing: asyncio.Future[None] | None = None
         try:
             while (request := await self._unless_draining(reading)) is not grpc.aio.EOF:
+                if isinstance(request, _Malformed):
+                    raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
                 reading = asyncio.ensure_future(context.read())
                 answer = await self._answer(request, context)
                 if writing is not None:
@@ -134,3 +154,36 @@ class CommandService(RemSvc_pb2_grpc.RemSvcServicer):
 
     def _log_end(self, answer: Answer, duration: float, about: str) -> None:
         _logger.info("command %s %s", fields(rc=answer.rc, duration=f"{duration:.3f}s"), about)
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """What is handed on in place of a request that could not be parsed."""
+
+    reason: str
+
+
+def _parser(message: type[Any]) -> Callable[[bytes], Any]:
+    def parse(data: bytes) -> Any:
+        try:
+            return message.FromString(data)
+        except DecodeError as error:
+            return _Malformed(f"not a valid {message.DESCRIPTOR.full_name}: {error}")
+
+    return parse
+
+
+def _serialize(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _parsed(
+    handler: Callable[[Any, CallContext], Awaitable[_T]],
+) -> Callable[[Any, CallContext], Awaitable[_T]]:
+    async def handle(request: Any, context: CallContext) -> _T:
+        if isinstance(request, _Malformed):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
+        return await handler(request, context)
+
+    return handle

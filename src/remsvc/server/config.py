@@ -22,6 +22,7 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104  only with TLS and authentication, or wher
 _MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 _MAX_INT32 = 2**31 - 1
 _LEVELS = {
+    "trace": logging.DEBUG,
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warn": logging.WARNING,
@@ -120,7 +121,9 @@ def _read(settings: Settings) -> ServerConfig:
         log_file=_read_log_file(settings),
         log_level=_LEVELS[settings.choice("log", "level", "info", _LEVELS)],
     )
-    _check_exposure(settings, config)
+    settings.integer("log", "debug_level", -1, -1, 9)  # the existing server's; without effect here
+    allow_plaintext = settings.boolean("server", "allow_plaintext_tokens", default=False)
+    _check_exposure(settings, config, allow_plaintext)
     return dataclasses.replace(config, warnings=tuple(settings.warnings))
 
 
@@ -163,12 +166,12 @@ def _read_log_file(settings: Settings) -> Path | None:
     return path
 
 
-def _check_exposure(settings: Settings, config: ServerConfig) -> None:
+def _check_exposure(settings: Settings, config: ServerConfig, allow_plaintext: bool) -> None:
     if config.tokens and config.tls is None:
         if not config.exposed:
-            settings.warnings.append("[auth] without [tls]: tokens travel in the clear, on loopback only")
-        elif settings.boolean("server", "allow_plaintext_tokens", default=False):
-            settings.warnings.append("[auth] without [tls]: tokens travel in the clear over the network")
+            settings.warnings.append("[auth] without TLS: tokens travel in the clear, on loopback only")
+        elif allow_plaintext:
+            settings.warnings.append("[auth] without TLS: tokens travel in the clear over the network")
         else:
             settings.report(
                 settings.given("server", "host"),

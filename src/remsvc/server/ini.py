@@ -1,7 +1,8 @@
 """Reading an INI file, line numbers and all mistakes included.
 
 The format of the existing server: ``[section]``, ``key = value`` or ``key: value``; a line
-starting with ``;`` or ``#`` is a comment, and so is what follows white space and a ``;``.
+starting with ``;`` or ``#`` is a comment, and so is what follows white space and a ``;``. A value
+in double quotes is taken without them, semicolons and outer spaces included.
 ``configparser`` stops at the first duplicate and forgets where a value stood.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*(;.*)?')
 _INLINE_COMMENT = re.compile(r"(?:^|\s+);.*$")
 
 
@@ -19,15 +21,15 @@ class Entry:
 
     Attributes:
         section, key, value: as written, without surrounding white space.
+        comment: an inline comment stood behind the value, which was not in quotes.
         line: its line number, from 1.
-        comment: an inline comment stood behind the value.
     """
 
     section: str
     key: str
     value: str
+    comment: bool
     line: int
-    comment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,19 @@ def parse_ini(text: str) -> tuple[list[Entry], list[Mistake]]:
         elif section is None:
             mistakes.append(Mistake(number, f"{key}: expected a [section] before the first key"))
         elif section:
-            value = _INLINE_COMMENT.sub("", match[2])
-            entry = Entry(section, key, value.strip(), number, comment=value != match[2])
+            entry = Entry(section, key, *_value(match[2]), number)
             first = seen.setdefault((section.lower(), key), number)
             if first != number:
                 mistakes.append(Mistake(number, f"[{section}] {key}: given twice, first in line {first}"))
             entries.append(entry)
     return entries, mistakes
+
+
+def _value(text: str) -> tuple[str, bool]:
+    if quoted := _QUOTED.fullmatch(text):
+        return quoted[1].replace('\\"', '"'), False
+    value = _INLINE_COMMENT.sub("", text)
+    return value.strip(), value != text
 
 
 def _shown(section: str | None, line: str) -> str:

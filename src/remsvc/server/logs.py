@@ -61,11 +61,11 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
 class _BatchingListener(logging.handlers.QueueListener):
     """Sleeps after each batch: waking up for every record would slow the event loop down."""
 
-    def dequeue(self, block: bool) -> logging.LogRecord:
+    def handle(self, record: logging.LogRecord) -> None:
+        super().handle(record)
         records: queue.Queue[logging.LogRecord] = self.queue  # type: ignore[assignment]
         if records.empty():
             time.sleep(_BATCH_SECONDS)
-        return records.get(block)
 
 
 class Logs:

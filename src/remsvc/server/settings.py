@@ -20,7 +20,6 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "shutdown_grace_ms",
         "state_dir",
         "allow_plaintext_tokens",
-        "debug_level",
     ),
     "tls": ("enabled", "cert", "key", "ca"),
     "log": ("file", "level", "debug_level"),
@@ -118,7 +117,7 @@ class Settings:
 
     def integer(self, section: str, key: str, default: int, low: int, high: int, hint: str = "") -> int:
         """A whole number from ``low`` to ``high``."""
-        value = self.given(section, key)
+        value = self._values.get((section, key))
         if value is None:
             return default
         if re.fullmatch(r"[+-]?[0-9]{1,20}", value.text) and low <= int(value.text) <= high:
@@ -129,7 +128,7 @@ class Settings:
 
     def boolean(self, section: str, key: str, default: bool) -> bool:
         """``true`` or ``false`` (or yes/no, on/off, 1/0)."""
-        value = self.given(section, key)
+        value = self._values.get((section, key))
         if value is None:
             return default
         if value.text.lower() not in _TRUTH:
@@ -138,7 +137,7 @@ class Settings:
 
     def choice(self, section: str, key: str, default: str, choices: Mapping[str, object]) -> str:
         """One of the keys of ``choices``, in any case."""
-        value = self.given(section, key)
+        value = self._values.get((section, key))
         if value is None:
             return default
         if value.text.lower() in choices:
@@ -149,11 +148,16 @@ class Settings:
     def tokens(self) -> dict[str, str]:
         """Identity and token of each entry of ``[auth]``. No message ever shows a token."""
         tokens: dict[str, str] = {}
+        empty = [entry for entry in self._free["auth"] if not _expand(entry.value)]
+        # Without any token every caller would be permitted: not what naming identities means.
+        fatal = len(empty) == len(self._free["auth"])
         for entry in self._free["auth"]:
             where = f"{self._path}:{entry.line}: [auth] {entry.key}"
             token = _expand(entry.value)
-            if not token:
-                self._note(entry.line, f"{where}: expected a token, not an empty value")
+            if not token and fatal:
+                self._note(entry.line, f"{where}: expected a token")
+            elif not token:
+                self.warnings.append(f"{where}: not used, because its token is empty")
             elif not token.isascii() or not token.isprintable():
                 self._note(entry.line, f"{where}: expected printable ASCII characters (value not shown)")
             else:
@@ -173,8 +177,10 @@ class Settings:
             ]
         else:
             entries = sorted(self._free[section], key=lambda entry: entry.key)
-            given = [(Rule(entry.key, entry.value), self._value(entry)) for entry in entries]
+            given = [(Rule(entry.key, entry.value), self._value(entry)) for entry in entries if entry.value]
             for entry in entries:
+                if not entry.value:
+                    self.warnings.append(f"{self._where(entry)}: not used, because it is empty")
                 if entry.comment:
                     self.warnings.append(
                         f"{self._where(entry)}: what follows ' ;' is a comment; write [;] to match one"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 import grpc
@@ -53,8 +54,8 @@ def read_tls(settings: Settings) -> TlsConfig | None:
                 None, f"[tls] {name}", "expected the path of a PEM file, because [tls] enabled = true"
             )
     cert, key, ca = contents["cert"], contents["key"], contents["ca"]
-    if cert is not None and key is not None:
-        _check_pair(settings)
+    if cert is not None and key is not None and _check_pair(settings):
+        _check_validity(settings, cert)
     if ca is not None:
         _check_authorities(settings, ca)
     return TlsConfig(cert or b"", key or b"", ca if "ca" in named else None)
@@ -74,7 +75,7 @@ def _read(settings: Settings, name: str, path: Path) -> bytes | None:
     return content
 
 
-def _check_pair(settings: Settings) -> None:
+def _check_pair(settings: Settings) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     cert, key = settings.path("tls", "cert"), settings.path("tls", "key")
     assert cert is not None
@@ -82,11 +83,28 @@ def _check_pair(settings: Settings) -> None:
         context.load_cert_chain(cert, key, password=_no_password)
     except _EncryptedKeyError:
         settings.report(settings.given("tls", "key"), "", "expected a private key that is not encrypted")
+        return False
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or str(error)
         settings.report(
-            settings.given("tls", "cert"), "", f"expected a certificate and its own private key: {reason}"
+            settings.given("tls", "cert"),
+            "",
+            f"expected a certificate and its own private key: {reason}",
         )
+        return False
+    return True
+
+
+def _check_validity(settings: Settings, cert: bytes) -> None:
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(cert)
+    now = datetime.now(timezone.utc)
+    where = f"{settings.path('tls', 'cert')}: the certificate"
+    if now > certificate.not_valid_after_utc:
+        settings.warnings.append(f"{where} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    elif now < certificate.not_valid_before_utc:
+        settings.warnings.append(f"{where} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}")
 
 
 class _EncryptedKeyError(Exception):
