@@ -252,27 +252,34 @@ class _Writer:
 class _Outcome:
     """The status that a stream really ended with.
 
-    When a write fails because the call has ended, ``grpc.aio`` overwrites the server's status with
-    an INTERNAL of its own (https://github.com/grpc/grpc/issues/36066). So the status is noted each
-    time that one is set.
+    When a write fails because the call has ended, ``grpc.aio`` puts an INTERNAL of its own in the
+    place of the server's status, before that arrives or after
+    (https://github.com/grpc/grpc/issues/36066). So the first one is noted as it is set, and a true
+    one is waited for.
     """
 
     _PLACEHOLDER = "Internal error from Core"
     _PATIENCE = 1.0  # seconds for the true status to follow the placeholder
 
     def __init__(self, call: StreamCall) -> None:
-        self._status: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._call = call
+        self._first: tuple[str, str] | None = None
         call.add_done_callback(self._note)
 
     def _note(self, call: StreamCall) -> None:
-        code, details = _value(call.code()), _value(call.details())
-        if details != self._PLACEHOLDER and not self._status.done():
-            self._status.set_result((code.name, details))
+        if self._first is None:
+            self._first = (_value(call.code()).name, _value(call.details()))
 
     async def of(self, error: grpc.aio.AioRpcError) -> tuple[str, str]:
-        """Code and details: the noted ones, or those of ``error`` where no better ones arrive."""
-        await asyncio.wait([self._status], timeout=self._PATIENCE)
-        return self._status.result() if self._status.done() else (error.code().name, error.details() or "")
+        """Code and details, where ``error`` is what gRPC raised."""
+        status = (error.code().name, error.details() or "")
+        deadline = Deadline(self._PATIENCE)
+        while status[1] == self._PLACEHOLDER and deadline.remaining():
+            if self._first is not None and self._first[1] != self._PLACEHOLDER:
+                return self._first
+            await asyncio.sleep(0.01)
+            status = ((await self._call.code()).name, await self._call.details())
+        return status
 
 
 def _value(coroutine: Coroutine[object, object, T]) -> T:
