@@ -22,39 +22,11 @@ from dataclasses import dataclass
 from remsvc.execution import process_tree
 from remsvc.execution.engine import DRAIN_GRACE, Credentials
 from remsvc.execution.frames import FrameReader, Header, encode_frame
+from remsvc.execution.output_pipe import OutputPipe
 from remsvc.execution.spawn import spawn
 
 _MAX_LEFT_OPEN = 1024
-_MAX_PIPE_READS = 32  # more than the largest pipe an ordinary user may make (1 MiB) takes
 _SHUTDOWN_SECONDS = 5.0
-
-
-class _Pipe:
-    """The reading end of one output stream: keeps its head, counts the rest."""
-
-    def __init__(self, fd: int, limit: int, scratch: bytearray) -> None:
-        self.fd = fd
-        self.inode = os.fstat(fd).st_ino
-        self.head = bytearray()
-        self.total = 0
-        self.open = True
-        self._limit = limit
-        self._scratch = scratch
-
-    def read(self) -> bool:
-        """Read what is there, once; False when nothing was."""
-        try:
-            size = os.readv(self.fd, [self._scratch])
-        except BlockingIOError:
-            return False
-        if size == 0:
-            self.open = False
-            return False
-        room = self._limit - len(self.head)
-        if room > 0:
-            self.head += self._scratch[: min(size, room)]
-        self.total += size
-        return True
 
 
 @dataclass(eq=False)
@@ -62,7 +34,7 @@ class _Command:
     number: int
     pid: int
     mark: str
-    pipes: tuple[_Pipe, _Pipe]
+    pipes: tuple[OutputPipe, OutputPipe]
     status: int | None = None
     timed_out: bool = False
 
@@ -83,7 +55,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._commands: dict[int, _Command] = {}
         self._by_pid: dict[int, _Command] = {}
-        self._left_open: OrderedDict[int, _Pipe] = OrderedDict()
+        self._left_open: OrderedDict[int, OutputPipe] = OrderedDict()
         self._timers: list[tuple[float, int, str]] = []
         self._scratch = bytearray(65536)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -184,8 +156,7 @@ class Supervisor:
         os.close(ends[3])
         pipes = []
         for fd in (ends[0], ends[2]):
-            os.set_blocking(fd, False)
-            pipes.append(_Pipe(fd, header["output_limit"], self._scratch))
+            pipes.append(OutputPipe(fd, header["output_limit"], self._scratch))
         command = _Command(number, pid, mark, (pipes[0], pipes[1]))
         self._commands[number] = command
         self._by_pid[pid] = command
@@ -194,7 +165,7 @@ class Supervisor:
         if header["time_limit"] is not None:
             heapq.heappush(self._timers, (time.monotonic() + header["time_limit"], number, "time limit"))
 
-    def _read_output(self, command: _Command | None, pipe: _Pipe) -> None:
+    def _read_output(self, command: _Command | None, pipe: OutputPipe) -> None:
         if pipe.fd < 0:
             return  # closed by an earlier event of the same round
         pipe.read()
@@ -215,11 +186,9 @@ class Supervisor:
             if command is None:
                 continue  # an orphan that a command left behind
             command.status = os.waitstatus_to_exitcode(status)
-            # What it wrote before it ended is in the pipes now: at most their capacity.
+            # What it wrote before it ended is in the pipes now.
             for pipe in command.pipes:
-                for _ in range(_MAX_PIPE_READS):
-                    if not pipe.open or not pipe.read():
-                        break
+                pipe.drain()
                 if not pipe.open:
                     self._close(pipe)
             heapq.heappush(self._timers, (time.monotonic() + DRAIN_GRACE, command.number, "drain"))
@@ -248,14 +217,15 @@ class Supervisor:
             if pipe.open:
                 self._leave_open(pipe)
 
-    def _leave_open(self, pipe: _Pipe) -> None:
+    def _leave_open(self, pipe: OutputPipe) -> None:
         """Read on and drop: closing would kill a background process that still writes."""
+        pipe.head.clear()
         self._left_open[pipe.fd] = pipe
         self._selector.modify(pipe.fd, selectors.EVENT_READ, (None, pipe))
         if len(self._left_open) > _MAX_LEFT_OPEN:
             self._close(next(iter(self._left_open.values())))
 
-    def _close(self, pipe: _Pipe) -> None:
+    def _close(self, pipe: OutputPipe) -> None:
         """Close a pipe, once: afterwards its number may be another's."""
         if pipe.fd < 0:
             return
