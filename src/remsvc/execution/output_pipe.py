@@ -44,6 +44,11 @@ class OutputPipe:
         self.total += size
         return True
 
+    def stop_keeping(self) -> None:
+        """Forget the head; what comes from now on is dropped."""
+        self.head.clear()
+        self._limit = 0
+
     def drain(self) -> None:
         """Read all that was in the pipe at this moment, even while others go on writing."""
         for _ in range(_MAX_READS):

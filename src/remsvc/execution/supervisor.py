@@ -154,10 +154,9 @@ class Supervisor:
             return
         os.close(ends[1])
         os.close(ends[3])
-        pipes = []
-        for fd in (ends[0], ends[2]):
-            pipes.append(OutputPipe(fd, header["output_limit"], self._scratch))
-        command = _Command(number, pid, mark, (pipes[0], pipes[1]))
+        limit: int = header["output_limit"]
+        pipes = (OutputPipe(ends[0], limit, self._scratch), OutputPipe(ends[2], limit, self._scratch))
+        command = _Command(number, pid, mark, pipes)
         self._commands[number] = command
         self._by_pid[pid] = command
         for pipe in pipes:
@@ -219,7 +218,7 @@ class Supervisor:
 
     def _leave_open(self, pipe: OutputPipe) -> None:
         """Read on and drop: closing would kill a background process that still writes."""
-        pipe.head.clear()
+        pipe.stop_keeping()
         self._left_open[pipe.fd] = pipe
         self._selector.modify(pipe.fd, selectors.EVENT_READ, (None, pipe))
         if len(self._left_open) > _MAX_LEFT_OPEN:
