@@ -1,0 +1,92 @@
+"""What is left when a part of the server dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remsvc.client import Client, ConnectionOptions
+from remsvc.command import Command
+from remsvc.errors import RemSvcError, ServerError
+
+if TYPE_CHECKING:
+    from tests.conftest import Serve, ServerProcess
+
+DEADLINE = 30.0
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def wait_until(condition: object, what: str) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def run_in_background(server: ServerProcess, command: str) -> list[object]:
+    """Run a command in a thread; what came of it will be in the list."""
+    outcome: list[object] = []
+
+    def run() -> None:
+        try:
+            with Client(ConnectionOptions(server.target)) as client:
+                outcome.append(client.run(Command(command), timeout=DEADLINE))
+        except RemSvcError as error:
+            outcome.append(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome
+
+
+def test_a_killed_server_leaves_nothing_behind(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    outcome = run_in_background(server, f"echo $$ > {tmp_path}/pid; (setsid sleep 1000 &) ; sleep 1000")
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the command runs")
+    (supervisor,) = children(server.process.pid)
+    server.kill()
+    wait_until(lambda: outcome, "the client is told")
+    assert isinstance(outcome[0], ServerError)
+    wait_until(lambda: not Path(f"/proc/{supervisor}").exists(), "the supervisor has ended")
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
+def test_a_killed_supervisor_is_said_and_replaced(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    outcome = run_in_background(server, f"echo $$ > {tmp_path}/pid; sleep 1000")
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the command runs")
+    (supervisor,) = children(server.process.pid)
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: outcome, "the client is told")
+    assert isinstance(outcome[0], ServerError)
+    assert (outcome[0].code, "not known" in outcome[0].details) == ("INTERNAL", True)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    def runs_again() -> bool:
+        with Client(ConnectionOptions(server.target)) as client:
+            return client.run(Command("echo again"), timeout=DEADLINE).out == "again\n"
+
+    wait_until(runs_again, "commands run again")
+    assert server.terminate() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(serve: Serve, tmp_path: Path, number: signal.Signals) -> None:
+    server = serve()
+    outcome = run_in_background(server, f"echo $$ > {tmp_path}/pid; sleep 1000")
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the command runs")
+    server.process.send_signal(number)
+    wait_until(lambda: "stopping" in server.log, "it drains")
+    assert server.process.poll() is None
+    server.process.send_signal(number)
+    assert server.process.wait(DEADLINE) == 0
+    wait_until(lambda: outcome, "the client is told")
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
