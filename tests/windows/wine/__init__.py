@@ -1,0 +1,1 @@
+"""Tests that run on Linux against a Windows Python under Wine."""
