@@ -53,6 +53,11 @@ demo: $(INSTALLED) ## Run an example DAG in a real Airflow against a real server
 test: $(INSTALLED) ## Run all tests (some of them: make test ARGS=tests/server)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-windows
+test-windows: $(INSTALLED) ## Test the Windows side in a Windows Python under Wine
+	scripts/windows_python.sh
+	$(BIN)/python -m pytest -m windows $(or $(ARGS),tests/windows)
+
 .PHONY: check
 check: $(INSTALLED) ## Lint, check the format, the types and the direction of imports
 	$(BIN)/ruff check

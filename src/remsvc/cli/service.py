@@ -51,8 +51,11 @@ def install(config: Path, name: str, account: str | None) -> None:
         warning_line(warning)
     if settings.log_file is None:
         warning_line("[log] file is not set: a service has no standard error, so its log is lost")
-    windows_service.install(name, config.resolve(), account or rf"NT SERVICE\{name}")
-    click.echo(f"installed the service {name}; start it with: sc start {name}")
+    account = account or rf"NT SERVICE\{name}"
+    config = config.resolve()
+    windows_service.install(name, config, account)
+    click.echo(f"installed the service {name}, which runs as {account}")
+    click.echo(f"see that this account can read {config.parent} (icacls), then: sc start {name}")
 
 
 @service.command()
