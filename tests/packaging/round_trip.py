@@ -28,7 +28,8 @@ EXPECTED = [(0, 1, "one\n", ""), (3, 2, "", "two\n")]
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as state:
-        serve = [sys.argv[1], "-m", "remsvc", "serve", "--port", "0", "--state-dir", state]
+        flags = ["--port", "0", "--state-dir", state, "--log-level", "warning"]
+        serve = [sys.argv[1], "-m", "remsvc", "serve", *flags]
         with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(300)  # each test installs
 
 ROOT = Path(__file__).resolve().parents[2]
 
-OLDEST = ["grpcio==1.67.0", "protobuf==5.28.*"]
+OLDEST = ["grpcio==1.67.0", "protobuf==5.28.0"]
 NEWEST = ["--constraint", str(ROOT / "constraints.txt")]
 
 
