@@ -12,6 +12,7 @@ import pytest
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.channel import open_async_channel
+from remsvc.client.failures import from_status
 from remsvc.command import Command
 from remsvc.errors import (
     DeadlineExceededError,
@@ -123,13 +124,49 @@ def test_a_refused_connection_fails_at_once_and_sent_nothing(connect: Connect, c
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_unknown_host_is_told(connect: Connect) -> None:
-    with (
-        connect(ConnectionOptions("no-such-host.invalid:1")) as client,
-        pytest.raises(UnavailableError, match="the host name is not known") as caught,
+REASONS = {
+    # What the newest and the oldest supported gRPC say.
+    "certificate has expired": "it has expired",
+    "certificate is not yet valid": "it is not valid yet",
+    "Hostname Verification Check failed.": "issued for another host name",
+    "Peer name 127.0.0.1 is not in peer certificate": "issued for another host name",
+    "unable to get local issuer certificate": "authority is not trusted",
+    "SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED": "or its authority is not trusted",
+    "SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER": "does not speak TLS",
+    "Failed to connect to remote host: connect: Connection refused (111)": "nothing listens on this port",
+    "Trying to connect an http1.x server (HTTP status 400)": "it speaks HTTP/1",
+    "connection attempt timed out before receiving SETTINGS frame": "or does not speak gRPC",
+    "Socket closed": "does it expect a client certificate",
+    "something new": "no connection",
+}
+
+
+@pytest.mark.parametrize(("reason", "meaning"), REASONS.items())
+def test_the_reason_for_no_connection_is_explained(reason: str, meaning: str) -> None:
+    details = f"failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: {reason}"
+    error = from_status("UNAVAILABLE", details, ConnectionOptions("localhost:1", tls=True))
+    assert meaning in error.details
+    assert error.details.endswith(f"[ipv4:127.0.0.1:1: {reason}]")
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "errors resolving nope.invalid:1: [field:hostname lookup error:address lookup failed]",
+        "DNS resolution failed for nope.invalid:1: C-ares status is not ARES_SUCCESS qtype=AAAA",
+    ],
+)
+def test_an_unknown_host_is_explained(details: str) -> None:
+    error = from_status("UNAVAILABLE", details, ConnectionOptions("nope.invalid:1"))
+    assert error.details == f"the host name is not known [{details}]"
+
+
+def test_what_the_server_says_is_not_explained_away() -> None:
+    for code, details in (
+        ("UNAVAILABLE", "shutting down"),
+        ("INTERNAL", "failed to connect to all addresses"),
     ):
-        client.run(COMMAND)
-    assert not caught.value.sent
+        assert from_status(code, details, ConnectionOptions("localhost:1")).details == details
 
 
 def test_a_server_that_says_nothing_runs_into_the_time_limit(connect: Connect, silent_port: int) -> None:

@@ -14,7 +14,7 @@ import click
 from remsvc.cli import parameters
 from remsvc.cli.connection import connection_options, use_client
 from remsvc.cli.shell_text import SHELLS, command_text
-from remsvc.cli.terminal import print_json, progress, warning_line
+from remsvc.cli.terminal import escape_controls, print_json, progress, warning_line
 from remsvc.command import Command, CommandType
 from remsvc.errors import InvalidCommandError
 
@@ -128,7 +128,7 @@ def _source() -> str:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):
         user = "?"
-    return f"remsvc run by {user}@{socket.gethostname()}"
+    return escape_controls(f"remsvc run by {user}@{socket.gethostname()}")
 
 
 def _write(stream: object, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ def warning_line(message: str) -> None:
 
 def _line(prefix: str, style: str, message: str) -> None:
     message = escape_controls(message)
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
         click.echo(prefix + message, err=True)
         return
     from rich.console import Console
