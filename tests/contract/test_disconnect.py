@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import grpc
@@ -121,3 +122,19 @@ def test_a_thousand_disconnects_leak_nothing(server, connect, supervisor: int) -
     )
     assert sum(map(memory, processes)) - memory_before < 32 * 1024 * 1024
     assert connect(server.target).run("echo fine").out == "fine\n"
+
+
+def test_a_client_may_go_away_at_any_moment(server, connect, supervisor: int) -> None:
+    """nothing leaks: no process remains, whether the command was about to start, starting or running"""
+    clients = [connect(server.target) for _ in range(4)]
+    for number in range(400):
+        client = clients[number % 4]
+        if number % 3:
+            call = client.start("sleep 300")
+        else:
+            call = client.open_stream()
+            call.send("sleep 300")
+        time.sleep(number % 20 / 4000)
+        call.cancel()
+    clients[0].run("sleep 0.2")
+    wait_until(lambda: not children(supervisor), "the commands to be ended and reaped")

@@ -34,6 +34,13 @@ def test_no_output_is_empty_text(client: Client) -> None:
 
 
 @posix_only
+def test_a_command_that_closes_its_output_is_waited_for(client: Client) -> None:
+    """rc is that of the command's end, not of its output's."""
+    result = client.run("echo before; exec >&- 2>&-; sleep 0.3; exit 3")
+    assert (result.rc, result.out) == (3, "before\n")
+
+
+@posix_only
 @pytest.mark.parametrize("text", ["no line end", "\n\n", "a\tb\r\nc", "ünïcödé 😀\n", "x\x01\x1b[31m\x7f"])
 def test_output_is_not_changed(client: Client, text: str) -> None:
     """out/err are UTF-8 text"""

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from .client import Client, refused
+from .client import Client, command, refused
 from .processes import alive, children, descendants
 from .waiting import wait_until
 
@@ -99,6 +99,23 @@ def test_nothing_new_runs_once_it_shuts_down(serve, connect, tmp_path: Path) -> 
     assert server.process.wait(30) == 0
     assert not (tmp_path / "second-ran").exists()
     assert not (tmp_path / "call-ran").exists()
+
+
+def test_a_log_that_nobody_reads_does_not_hold_it_up(serve, connect, tmp_path: Path) -> None:
+    """SIGTERM: ... exit 0: also where standard error is a pipe that is full"""
+    fifo = tmp_path / "stderr"
+    os.mkfifo(fifo)
+    unread = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        server = serve(wrapper=("sh", "-c", f'exec "$@" 2>{fifo}', "sh"))
+        client = connect(server.target)
+        answers = client.stream(command("true", src="x" * 900) for _ in range(200))
+        assert len(list(answers)) == 200
+        assert client.ping(seq=1).seq == 1
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+    finally:
+        os.close(unread)
 
 
 def test_what_outlasts_the_grace_period_is_ended(serve, connect, tmp_path: Path) -> None:

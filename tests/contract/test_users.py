@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,15 @@ def test_the_environment_is_that_users(client: Client) -> None:
     user = pwd.getpwnam("nobody")
     result = client.run('echo "$HOME:$USER:$LOGNAME"', cmdusr="nobody")
     assert result.out == f"{user.pw_dir}:nobody:nobody\n"
+
+
+@posix_only
+@pytest.mark.parametrize("name", ["", pytest.param("nobody", marks=needs_root)])
+def test_a_command_starts_in_the_users_home(client: Client, name: str) -> None:
+    """run as that user: where a login would begin, or in / where there is no such place"""
+    home = pwd.getpwnam(name).pw_dir if name else pwd.getpwuid(os.geteuid()).pw_dir
+    expected = os.path.realpath(home) if Path(home).is_dir() else "/"
+    assert client.run("pwd -P", cmdusr=name).out == f"{expected}\n"
 
 
 @needs_root
