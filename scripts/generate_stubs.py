@@ -76,8 +76,8 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         python = Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python"
         subprocess.run([python, "-m", "pip", "install", "-q", *_build_requirements()], check=True)
-        code = "import sys; sys.path.insert(0, sys.argv[1]); import generate_stubs as g; print(*g.generate(), sep='\\n')"
-        subprocess.run([python, "-c", code, str(ROOT / "scripts")], check=True)
+        code = "import generate_stubs; print(*generate_stubs.generate(), sep='\\n')"
+        subprocess.run([python, "-c", code], cwd=ROOT / "scripts", check=True)
 
 
 if __name__ == "__main__":
