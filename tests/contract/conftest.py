@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from .certificates import Authority
 from .client import DEADLINE, Client, Metadata
 from .commands import COMMANDS
 
@@ -113,3 +115,25 @@ def _start_overlong_command_first(request: pytest.FixtureRequest) -> None:
     """The default limit is 30 s: begin at once, so that the wait goes on beside the other tests."""
     if any("overlong_command" in getattr(item, "fixturenames", ()) for item in request.session.items):
         request.getfixturevalue("overlong_command")
+
+
+Check = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def check(tmp_path: Path, remsvc: Callable[..., Any]) -> Check:
+    """``check(text)``: exit code and output of ``remsvc check-config``."""
+
+    def run(text: str, **options: Any) -> tuple[int, str]:
+        config = tmp_path / "checked.ini"
+        config.write_text(text, encoding="utf-8")
+        result = remsvc("check-config", str(config), **options)
+        return result.returncode, result.stdout + result.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that signs the certificates of servers and clients."""
+    return Authority(tmp_path_factory.mktemp("authority"))

@@ -12,11 +12,6 @@ from .client import Client, bearer, command, refused
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """An authority that nobody trusts."""
     return Authority(tmp_path_factory.mktemp("stranger"))

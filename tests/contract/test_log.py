@@ -1,0 +1,47 @@
+"""The log file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .waiting import wait_until
+
+
+def test_the_log_file_is_rotated(serve, connect, tmp_path: Path) -> None:
+    """rotated: 10 files of 10 MB"""
+    log = tmp_path / "logs" / "server.log"
+    log.parent.mkdir()
+    with log.open("wb") as file:
+        file.truncate(10 * 1024 * 1024)
+    for number in range(1, 10):
+        (log.parent / f"server.log.{number}").write_text(f"old {number}")
+    client = connect(serve(f"[log]\nfile = {log}\n").target)
+    client.run("true", src="after-rotation")
+    wait_until(lambda: log.exists() and "after-rotation" in log.read_text(), "the new log file")
+    files = sorted(log.parent.iterdir())
+    assert len(files) == 10
+    assert (log.parent / "server.log.1").stat().st_size == 10 * 1024 * 1024
+    assert (log.parent / "server.log.9").read_text() == "old 8"
+
+
+@pytest.mark.parametrize(
+    ("level", "logged"), [("debug", True), ("info", True), ("warning", False), ("error", False)]
+)
+def test_the_level_decides_what_is_logged(serve, connect, tmp_path: Path, level: str, logged: bool) -> None:
+    """[log] level"""
+    server = serve(f"[log]\nlevel = {level}\nfile = {tmp_path}/level.log\n")
+    client = connect(server.target)
+    client.run("true", src="a-command")
+    server.terminate()  # all is written once it has ended
+    assert ("a-command" in (tmp_path / "level.log").read_text()) is logged
+
+
+@pytest.mark.parametrize("path", ["/proc/no/such/directory/server.log", "/dev/null/server.log"])
+def test_a_log_file_that_cannot_be_written_is_told(remsvc, tmp_path: Path, path: str) -> None:
+    """Anything malformed ...: the server does not start, says ..."""
+    result = remsvc("serve", "--port", "0", "--state-dir", str(tmp_path), "--log-file", path)
+    assert result.returncode in (2, 255)
+    assert path in result.stderr
+    assert "Traceback" not in result.stderr
