@@ -185,7 +185,7 @@ def test_a_missing_library_names_the_extra(module: str, arguments: list[str], ex
 def test_a_defect_is_not_taken_for_a_commands_exit_code() -> None:
     script = (
         "import remsvc.cli.status as status\n"
-        "status.use_client = None\n"
+        "status.open_client = None\n"
         "from remsvc.cli.main import main\n"
         "main()"
     )

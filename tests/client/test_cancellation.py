@@ -30,7 +30,8 @@ class Endless:
         self.ended = threading.Event()
 
     def run(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.add_callback(self.ended.set)
+        if not context.add_callback(self.ended.set):
+            self.ended.set()  # it has ended already
         self.started.set()
         self.ended.wait(DEADLINE)
         return answer()

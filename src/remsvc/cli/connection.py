@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,9 +18,8 @@ from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from remsvc.client import AsyncClient
+    from remsvc.client import Client
 
-T = TypeVar("T")
 _FILE = click.Path(path_type=Path)
 
 _OPTIONS = (
@@ -91,17 +89,13 @@ def connection_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     return with_connection
 
 
-def use_client(options: ConnectionOptions, action: Callable[[AsyncClient], Awaitable[T]]) -> T:
-    """Run ``action`` with a client in an event loop of its own. Ctrl-C cancels it."""
+def open_client(options: ConnectionOptions) -> Client:
+    """A client for ``options``, to be closed by the caller. Ctrl-C interrupts its calls."""
     # Our errors say what happened; gRPC would write lines of its own to standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from remsvc.client import AsyncClient
+    from remsvc.client import Client
 
-    async def act() -> T:
-        async with AsyncClient(options) as client:
-            return await action(client)
-
-    return asyncio.run(act())
+    return Client(options)
 
 
 def _on_command_line(parameter: str) -> bool:

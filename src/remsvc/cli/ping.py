@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from remsvc.cli import parameters
-from remsvc.cli.connection import connection_options, use_client
+from remsvc.cli.connection import connection_options, open_client
 from remsvc.cli.terminal import error_line, print_json
 from remsvc.errors import ServerError
 
 if TYPE_CHECKING:
-    from remsvc.client import AsyncClient, ConnectionOptions
+    from remsvc.client import Client, ConnectionOptions
 
 
 @dataclass
@@ -95,19 +94,16 @@ def ping(options: ConnectionOptions, count: int, interval: float, timeout: float
       remsvc ping -c 100 -i 0.1 --json | jq .avg_ms
     """
     statistics = Statistics()
-
-    async def ping_all(client: AsyncClient) -> None:
-        while True:
-            next_start = time.monotonic() + interval
-            await _ping_once(client, statistics, timeout, quiet=as_json)
-            if statistics.sent == count:
-                return
-            await asyncio.sleep(max(0.0, next_start - time.monotonic()))
-
     if not as_json:
         click.echo(f"PING {options.target}")
-    with suppress(KeyboardInterrupt):  # as with ping(8): the end of an endless ping
-        use_client(options, ping_all)
+    # As with ping(8), Ctrl-C is the end of an endless ping, not a failure.
+    with open_client(options) as client, suppress(KeyboardInterrupt):
+        while True:
+            next_start = time.monotonic() + interval
+            _ping_once(client, statistics, timeout, quiet=as_json)
+            if statistics.sent == count:
+                break
+            time.sleep(max(0.0, next_start - time.monotonic()))
     if as_json:
         print_json(statistics.as_json(options.target))
     else:
@@ -115,10 +111,10 @@ def ping(options: ConnectionOptions, count: int, interval: float, timeout: float
     click.get_current_context().exit(255 if statistics.lost else 0)
 
 
-async def _ping_once(client: AsyncClient, statistics: Statistics, timeout: float, *, quiet: bool) -> None:
+def _ping_once(client: Client, statistics: Statistics, timeout: float, *, quiet: bool) -> None:
     number = statistics.sent + 1
     try:
-        pong = await client.ping(seq=number, timeout=timeout)
+        pong = client.ping(seq=number, timeout=timeout)
     except ServerError as error:
         if not statistics.round_trips:
             raise  # never reached: nothing to measure

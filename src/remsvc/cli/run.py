@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from remsvc.cli import parameters
-from remsvc.cli.connection import connection_options, use_client
+from remsvc.cli.connection import connection_options, open_client
 from remsvc.cli.shell_text import SHELLS, command_text
 from remsvc.cli.terminal import escape_controls, print_json, progress, warning_line
 from remsvc.command import Command, CommandType
 from remsvc.errors import InvalidCommandError
 
 if TYPE_CHECKING:
-    from remsvc.client import AsyncClient, CommandResult, ConnectionOptions
+    from remsvc.client import ConnectionOptions
 
 _NEEDS_JOBS = "needs durable jobs, which protocol version 1 does not have: this version of remsvc refuses it"
 
@@ -95,13 +95,9 @@ def run(
         _source(),
     )
     command.validate()
-
-    async def execute(client: AsyncClient) -> CommandResult:
-        return await client.run(command, timeout=timeout)
-
     started = time.monotonic()
-    with progress(f"running on {options.target}: {' '.join(words)}"):
-        result = use_client(options, execute)
+    with open_client(options) as client, progress(f"running on {options.target}: {' '.join(words)}"):
+        result = client.run(command, timeout=timeout)
     if as_json:
         print_json(
             {

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from remsvc.cli import parameters
-from remsvc.cli.connection import connection_options, use_client
+from remsvc.cli.connection import connection_options, open_client
 from remsvc.cli.terminal import escape_controls, print_json
 
 if TYPE_CHECKING:
-    from remsvc.client import AsyncClient, ConnectionOptions, Status
+    from remsvc.client import ConnectionOptions
 
 
 @click.command()
@@ -36,11 +36,8 @@ def status(options: ConnectionOptions, timeout: float, as_json: bool) -> None:
       remsvc status -s build7:50051 --ca-cert ca.pem --token-file token
       remsvc status --json | jq .commands
     """
-
-    async def ask(client: AsyncClient) -> Status:
-        return await client.status(timeout=timeout)
-
-    answer = use_client(options, ask)
+    with open_client(options) as client:
+        answer = client.status(timeout=timeout)
     if as_json:
         print_json({"server": options.target, "rc": answer.rc, "msg": answer.msg, **_fields(answer.msg)})
     else:

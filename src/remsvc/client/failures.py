@@ -26,7 +26,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     (r"WRONG_VERSION_NUMBER", "the server does not speak TLS on this port (connect without TLS?)"),
     (r"http1\.x", "the server is not a RemSvc server: it speaks HTTP/1"),
     (r"[Cc]onnection refused", "nothing listens on this port (is the server running?)"),
-    (r"resolv|[Nn]ame or service|[Dd]omain name", "the host name is not known"),
+    (r"[Rr]esol|[Nn]ame or service|[Dd]omain name", "the host name is not known"),
     (r"timed out|[Tt]imeout", "the server cannot be reached, or does not speak gRPC"),
 )
 _CLOSED_PLAIN = "the server closed the connection at once (does it expect TLS?)"
