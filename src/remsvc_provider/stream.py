@@ -111,7 +111,9 @@ class _Run:
             return self._end(JobState.FAILED, f"the server ended the stream without an answer to {missing}")
         except ServerError as error:
             problem = str(error)
-            if isinstance(error, TRANSIENT) and error.sent:
+            if isinstance(error, TRANSIENT) and not error.sent:
+                problem += f"; nothing was sent in {ATTEMPTS} attempts"
+            elif isinstance(error, TRANSIENT):
                 problem += (
                     "; not retried to prevent duplicate execution: the server may have received commands "
                     f"({len(self._results)} of {len(self._commands)} had been answered)"

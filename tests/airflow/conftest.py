@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -174,6 +174,15 @@ def answer(request: Any, rc: int = 0, out: str = "", err: str = "", **changes: A
     return pb2.RemResMsg(
         **{"rc": rc, "tid": request.tid, "out": out, "err": err, "hsh": request.hsh, **changes}
     )
+
+
+T = TypeVar("T")
+
+
+def in_a_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call what uses ``asyncio.run()``: in the main thread, the loop is pytest-asyncio's."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def run_python(*arguments: str) -> str:

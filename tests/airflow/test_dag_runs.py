@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,13 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(serve_module, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def pid_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a command that must be ended writes its process id."""
+    return tmp_path_factory.mktemp("pid") / "pid"
+
+
+@pytest.fixture(scope="module")
+def runs(serve_module, tmp_path_factory: pytest.TempPathFactory, pid_file: Path) -> dict[str, Run]:
     """Every DAG of the folder, run once."""
     server = serve_module(f"[auth]\nairflow = {TOKEN}\n", "--host=127.0.0.1")
     home = tmp_path_factory.mktemp("airflow-home")
@@ -66,11 +73,14 @@ def runs(serve_module, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ru
         "AIRFLOW_CONN_REMSVC_TEST": json.dumps({**connection, "extra": {"bearer_token": TOKEN}}),
         "AIRFLOW_CONN_REMSVC_WITHOUT_TOKEN": json.dumps(connection),
         "PYTHONPATH": str(DAGS),
+        "REMSVC_TEST_PID_FILE": str(pid_file),
         "REMSVC_TEST_TOKEN": TOKEN,
     }
-    migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
-    done = subprocess.run(migrate, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    # Before 3.2, dag.test() takes only a DAG that is in the database.
+    for verb in (["db", "migrate"], ["dags", "reserialize"]):
+        command = [sys.executable, "-m", "airflow", *verb]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=environment,
@@ -170,6 +180,17 @@ def test_an_exceeded_stream_timeout_is_not_retried(runs):
 def test_not_deferrable(runs):
     assert runs["in_the_worker"].tasks["run/-1"]["xcom"]["results"][0]["out"] == "here\n"
     assert "DEFERRED" not in runs["in_the_worker"].log
+
+
+def test_execution_timeout_in_the_worker(runs, pid_file):
+    run = runs["worker_too_slow"]
+    assert run.tasks["run/-1"]["state"] == "failed"
+    assert "AirflowTaskTimeout" in run.log
+    process = Path("/proc", pid_file.read_text().strip())
+    end = time.monotonic() + 30
+    while process.exists():
+        assert time.monotonic() < end, "the command goes on"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("dag", ["with_metadata", "mapped_with_metadata"])

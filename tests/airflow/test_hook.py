@@ -10,6 +10,7 @@ import grpc
 import pytest
 from airflow.sdk.log import mask_logs
 
+from conftest import in_a_thread
 from remsvc_proto import RemSvc_pb2 as pb2
 from remsvc_proto import RemSvc_pb2_grpc as pb2_grpc
 from remsvc_provider.hooks.remsvc import RemSvcHook
@@ -100,7 +101,7 @@ def test_channels_are_closed_with_their_loop(guarded):
         await pb2_grpc.RemSvcStub(channel).Ping(pb2.PingMsg(), metadata=hook.get_call_metadata(), timeout=10)
         return channel
 
-    first, second = asyncio.run(use()), asyncio.run(use())
+    first, second = (in_a_thread(lambda: asyncio.run(use())) for _ in range(2))
     assert first is not second
     assert first.get_state() is grpc.ChannelConnectivity.SHUTDOWN
     assert second.get_state() is grpc.ChannelConnectivity.SHUTDOWN

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import answer, run_python
+from conftest import answer, in_a_thread, run_python
 from remsvc.command import crc32hex
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
@@ -222,9 +221,14 @@ def test_an_event_of_something_else_fails_the_task(event):
 # ---- without a triggerer
 
 
+def execute_here(*arguments: Any, t: str = "", **options: Any) -> dict[str, Any]:
+    task = render(operator(*arguments, deferrable=False, **options), t=t)
+    return in_a_thread(task.execute, {})
+
+
 def test_not_deferrable_gives_the_same_result(serve, connect):
     connect(f"remsvc://{serve().target}")
-    xcom = operator([{"cmd": "echo 1"}, {"cmd": "echo 2"}], deferrable=False).execute({})
+    xcom = execute_here([{"cmd": "echo 1"}, {"cmd": "echo 2"}])
     assert xcom == {
         "state": "SUCCESS",
         "results": [result(1, hsh=crc32hex("echo 1")), result(2, hsh=crc32hex("echo 2"))],
@@ -235,18 +239,18 @@ def test_not_deferrable_gives_the_same_result(serve, connect):
 def test_not_deferrable_fails_the_same_way(serve, connect):
     connect(f"remsvc://{serve().target}")
     with pytest.raises(AirflowException, match=r"FAILED: command 1 \(commands\[0\]\) ended with rc 9: no"):
-        operator([{"cmd": "echo no >&2; exit 9"}], deferrable=False).execute({})
+        execute_here([{"cmd": "echo no >&2; exit 9"}])
     with pytest.raises(AirflowFailException, match=r"stream_timeout of 0\.5 s exceeded"):
-        operator([{"cmd": "sleep 20"}], deferrable=False, stream_timeout=0.5).execute({})
+        execute_here([{"cmd": "sleep 20"}], stream_timeout=0.5)
 
 
 def test_not_deferrable_sends_the_metadata(scripted, connect):
     server = scripted(lambda requests, _: (answer(request) for request in requests))
     metadata = [("authorization", "Bearer {{ t }}"), ("X-Run", "7")]
     connect(f"remsvc://{server.target}")
-    render(operator(deferrable=False, metadata=metadata), t="from-the-dag").execute({})
+    execute_here(metadata=metadata, t="from-the-dag")
     connect(f"remsvc://{server.target}?bearer_token=of-the-connection")
-    render(operator(deferrable=False, metadata=metadata), t="from-the-dag").execute({})
+    execute_here(metadata=metadata, t="from-the-dag")
     assert [call["authorization"] for call in server.metadata] == [
         "Bearer from-the-dag",
         "Bearer of-the-connection",
@@ -275,25 +279,25 @@ print("XCOM", task.execute({})["state"])
 def test_on_kill_ends_the_command(serve, connect, tmp_path: Path):
     connect(f"remsvc://{serve().target}")
     pid_file = tmp_path / "pid"
-    task = operator(
-        [{"cmd": f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; sleep 300"}], deferrable=False
-    )
-
+    cmd = f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; sleep 300"
     # As Airflow's task runner does it: on_kill() is called in the handler of SIGTERM.
-    previous = signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
-
-    def kill_when_it_runs() -> None:
-        wait_for(pid_file.exists)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    killer = threading.Thread(target=kill_when_it_runs)
-    killer.start()
+    program = """
+import signal, sys
+from remsvc_provider.operators.remsvc import RemSvcOperator
+commands = [{"cmd": sys.argv[1]}]
+task = RemSvcOperator(task_id="run", grpc_conn_id="remsvc_test", commands=commands, deferrable=False)
+signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
+task.execute({})
+"""
+    worker = subprocess.Popen([sys.executable, "-c", program, cmd], stderr=subprocess.PIPE, text=True)
     try:
-        with pytest.raises(AirflowException, match="killed"):
-            task.execute({})
+        wait_for(pid_file.exists)
+        worker.terminate()
+        _, errors = worker.communicate(timeout=30)
     finally:
-        killer.join()
-        signal.signal(signal.SIGTERM, previous)
+        worker.kill()
+        worker.wait()
+    assert "the task was killed: its commands were cancelled" in errors
     pid = int(pid_file.read_text())
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
 

@@ -81,6 +81,15 @@ with dag("in_the_worker") as in_the_worker:
     RemSvcOperator(task_id="run", commands=[{"cmd": "echo here"}], deferrable=False)
 
 
+with dag("worker_too_slow") as worker_too_slow:
+    RemSvcOperator(
+        task_id="run",
+        commands=[{"cmd": f"echo $$ > {os.environ.get('REMSVC_TEST_PID_FILE')}; sleep 300"}],
+        deferrable=False,
+        execution_timeout=datetime.timedelta(seconds=1),
+    )
+
+
 METADATA = [("authorization", "Bearer " + os.environ.get("REMSVC_TEST_TOKEN", "")), ("x-run", "{{ ds }}")]
 
 with dag("with_metadata") as with_metadata:
