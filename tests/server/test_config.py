@@ -92,9 +92,19 @@ def test_a_token_that_is_an_unset_variable_is_warned_of(
 
 
 def test_a_comment_behind_a_pattern_is_not_part_of_it_and_is_warned_of(tmp_path: Path) -> None:
-    config = load(tmp_path, "[denylist]\na = rm\\s+-rf\\s+/   ; in the order of the keys\n")
+    text = "a = rm\\s+-rf\\s+/   ; in the order of the keys\n"
+    config = load(tmp_path, f"[denylist]\n{text}")
     assert config.deny[0].pattern == r"rm\s+-rf\s+/"
-    assert any("[denylist] a" in warning and "[;]" in warning for warning in config.warnings)
+    assert config.warnings == ()
+    config = load(tmp_path, f"[allowlist]\n{text}")
+    assert config.allow[0].pattern == r"rm\s+-rf\s+/"
+    assert any("[allowlist] a" in warning and "[;]" in warning for warning in config.warnings)
+
+
+def test_doubled_backslashes_are_warned_of(tmp_path: Path) -> None:
+    config = load(tmp_path, "[denylist]\na = rm\\\\s+\nb = C:\\\\temp\nc = \\d\n")
+    (warning,) = config.warnings
+    assert "[denylist] a" in warning
 
 
 def test_tokens_never_show(tmp_path: Path) -> None:

@@ -1,23 +1,28 @@
 """The server's log: standard error, and a rotated file where one is configured.
 
-Records are written by a thread of their own, so that a slow disk never blocks the event loop.
+Each of the two is written by a thread of its own: a slow disk, or a standard error that nobody
+reads, blocks neither the event loop, nor the other one, nor the end of the server.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
+import os
 import queue
 import re
-import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _FILES = 10
 _FILE_BYTES = 10_000_000
 _QUEUE_RECORDS = 10_000
 _BATCH_SECONDS = 0.05
+_STOP_SECONDS = 2.0
 _SHOWN_CHARACTERS = 1_000
 _PLAIN = re.compile(r"[\w.:/@%+,\[\]-]+", re.ASCII)
 
@@ -46,7 +51,10 @@ class _Formatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
-class _BoundedQueueHandler(logging.handlers.QueueHandler):
+_FORMATTER = _Formatter()
+
+
+class _QueueHandler(logging.handlers.QueueHandler):
     """Drops records rather than blocking or growing, and counts what it dropped."""
 
     dropped = 0
@@ -58,14 +66,44 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
-class _BatchingListener(logging.handlers.QueueListener):
-    """Sleeps after each batch: waking up for every record would slow the event loop down."""
+class _Sink:
+    """A place that records are written to, by a thread."""
 
-    def handle(self, record: logging.LogRecord) -> None:
-        super().handle(record)
-        records: queue.Queue[logging.LogRecord] = self.queue  # type: ignore[assignment]
-        if records.empty():
-            time.sleep(_BATCH_SECONDS)
+    def __init__(self, write: Callable[[logging.LogRecord], object]) -> None:
+        self._write = write
+        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_RECORDS)
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self.handler = _QueueHandler(self._records)
+
+    def start(self) -> None:
+        logging.getLogger().addHandler(self.handler)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, as long as that does not take too long."""
+        logging.getLogger().removeHandler(self.handler)
+        deadline = time.monotonic() + _STOP_SECONDS
+        with contextlib.suppress(queue.Full):
+            self._records.put(None, timeout=_STOP_SECONDS)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self) -> None:
+        while (record := self._records.get()) is not None:
+            self._write(record)
+            if self._records.empty():
+                # One wake-up for many records: each would slow the event loop down.
+                time.sleep(_BATCH_SECONDS)
+        if self.handler.dropped:
+            text = f"{self.handler.dropped} records were dropped: writing was slow"
+            self._write(logging.LogRecord("remsvc.log", logging.ERROR, "", 0, text, None, None))
+
+
+def _write_to_stderr(record: logging.LogRecord) -> None:
+    # Not through sys.stderr: its lock, held by a thread that cannot write, would hang the exit.
+    data = f"{_FORMATTER.format(record)}\n".encode(errors="backslashreplace")
+    with contextlib.suppress(OSError):  # closed: there is nobody to tell
+        while data:
+            data = data[os.write(2, data) :]
 
 
 class Logs:
@@ -80,42 +118,28 @@ class Logs:
     """
 
     def __init__(self, level: int, file: Path | None) -> None:
-        handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-        if file is not None:
-            handlers.append(
-                logging.handlers.RotatingFileHandler(
-                    file, maxBytes=_FILE_BYTES, backupCount=_FILES - 1, encoding="utf-8"
-                )
-            )
-        for handler in handlers:
-            handler.setFormatter(_Formatter())
-        records: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
-        self._queue_handler = _BoundedQueueHandler(records)
-        self._listener = _BatchingListener(records, *handlers)
-        self._handlers = handlers
         self._level = level
+        self._sinks = [_Sink(_write_to_stderr)]
+        self._file: logging.Handler | None = None
+        if file is not None:
+            self._file = logging.handlers.RotatingFileHandler(
+                file,
+                maxBytes=_FILE_BYTES,
+                backupCount=_FILES - 1,
+                encoding="utf-8",
+                errors="backslashreplace",
+            )
+            self._file.setFormatter(_FORMATTER)
+            self._sinks.append(_Sink(self._file.handle))
 
     def __enter__(self) -> Logs:  # noqa: PYI034
-        root = logging.getLogger()
-        root.addHandler(self._queue_handler)
-        root.setLevel(self._level)
-        self._listener.start()
+        logging.getLogger().setLevel(self._level)
+        for sink in self._sinks:
+            sink.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        root = logging.getLogger()
-        root.removeHandler(self._queue_handler)
-        self._listener.stop()
-        for handler in self._handlers:
-            if self._queue_handler.dropped:
-                handler.handle(
-                    logging.makeLogRecord(
-                        {
-                            "name": "remsvc.log",
-                            "levelno": logging.ERROR,
-                            "levelname": "ERROR",
-                            "msg": f"{self._queue_handler.dropped} records were dropped: writing was slow",
-                        }
-                    )
-                )
-            handler.close()
+        for sink in self._sinks:
+            sink.stop()
+        if self._file is not None:
+            self._file.close()

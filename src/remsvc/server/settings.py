@@ -39,6 +39,8 @@ _FLAGS = {
 }
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True}
 _TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+# Written for a reader of INI files that unescapes: here such a pattern hardly ever matches.
+_DOUBLED = re.compile(r"\\\\[sSdDwWbB.]")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
@@ -179,9 +181,13 @@ class Settings:
             entries = sorted(self._free[section], key=lambda entry: entry.key)
             given = [(Rule(entry.key, entry.value), self._value(entry)) for entry in entries if entry.value]
             for entry in entries:
+                if _DOUBLED.search(entry.value):
+                    self.warnings.append(
+                        f"{self._where(entry)}: \\\\ matches a backslash; write \\s and the like with one"
+                    )
                 if not entry.value:
                     self.warnings.append(f"{self._where(entry)}: not used, because it is empty")
-                if entry.comment:
+                if entry.comment and section == "allowlist":  # shorter, it permits more
                     self.warnings.append(
                         f"{self._where(entry)}: what follows ' ;' is a comment; write [;] to match one"
                     )
