@@ -33,6 +33,7 @@ from remsvc.execution.windows_job import Job
 _logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 10.0
+_DRAIN_STEPS = 10
 _CREATE_SUSPENDED = 0x4
 
 
@@ -47,7 +48,7 @@ class WindowsEngine:
         # Commands inherit this: a box on a screen that nobody sees must not hold them up.
         msvcrt.SetErrorMode(msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX)
         ready: concurrent.futures.Future[_Loop] = concurrent.futures.Future()
-        self._thread = threading.Thread(target=_run_loop, args=(ready,), name="remsvc-commands")
+        self._thread = threading.Thread(target=_run_loop, args=(ready,), name="commands", daemon=True)
         self._thread.start()
         try:
             self._loop = await asyncio.wrap_future(ready)
@@ -113,6 +114,8 @@ class WindowsProcess:
             return outcome
         except OSError as error:
             raise ExecutionError(f"the command cannot be watched: {error}") from error
+        except asyncio.CancelledError as error:
+            raise ExecutionError("the command's process cannot be ended: it is left behind") from error
         finally:
             if self._job is not None:
                 self._job.close()
@@ -131,7 +134,9 @@ class WindowsProcess:
             await loop.proactor.wait_for_handle(_handle(process))
             if timer is not None:
                 timer.cancel()
-            await asyncio.wait((stdout.ended, stderr.ended), timeout=DRAIN_GRACE)
+            # In steps: each reads on, however long this thread was kept from running meanwhile.
+            for _ in range(_DRAIN_STEPS):
+                await asyncio.wait((stdout.ended, stderr.ended), timeout=DRAIN_GRACE / _DRAIN_STEPS)
             exit_code = process.wait()
         finally:
             if timer is not None:
@@ -162,8 +167,10 @@ class _Loop(ProactorEventLoop):
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
             for task in left:
-                _logger.error("a command's process cannot be ended: it is left behind")
                 task.cancel()
+            if left:
+                _logger.error("%d commands cannot be ended: their processes are left behind", len(left))
+                await asyncio.wait(left)
 
 
 def _run_loop(ready: concurrent.futures.Future[_Loop]) -> None:

@@ -8,6 +8,7 @@ import time
 _SYNCHRONIZE = 0x0010_0000
 _PROCESS_TERMINATE = 0x0001
 _WAIT_TIMEOUT = 0x102
+_FILLERS = 4096
 
 _kernel32 = ctypes.WinDLL("kernel32")
 _kernel32.OpenProcess.restype = ctypes.c_void_p
@@ -50,7 +51,9 @@ def open_handles() -> int:
     _kernel32.GetProcessHandleCount(ctypes.c_void_p(-1), ctypes.byref(count))
     if count.value:
         return count.value
-    # Wine does not count, but gives a new handle the lowest number that is free.
-    handle: int = _kernel32.CreateEventW(None, 0, 0, None)
-    _kernel32.CloseHandle(handle)
-    return handle // 4
+    # Wine does not count, but gives each new handle the lowest number that is free (in steps of 4):
+    # with all gaps filled, the highest number tells how many there are.
+    fillers: list[int] = [_kernel32.CreateEventW(None, 0, 0, None) for _ in range(_FILLERS)]
+    for handle in fillers:
+        _kernel32.CloseHandle(handle)
+    return max(fillers) // 4 - _FILLERS
