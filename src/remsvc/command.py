@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
 from remsvc.errors import InvalidCommandError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CommandType(IntEnum):
@@ -46,7 +49,7 @@ class Command:
                 raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
             if "\0" in value:
                 raise InvalidCommandError(f"{name} must not contain a NUL character")
-            if any("\ud800" <= character <= "\udfff" for character in value):
+            if _SURROGATE.search(value):
                 raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
         if not self.cmd.strip():
             raise InvalidCommandError("cmd must not be blank")
