@@ -200,6 +200,9 @@ class LocalAirflow:
                 "enable_health_check": "False",
             },
             "triggerer": {"job_heartbeat_sec": "1"},
+            # A worker notices only this often that its task's process has ended. Where that comes after the
+            # task was resumed from a trigger, the scheduler takes it for the resumed task's end: failed.
+            "workers": {"min_heartbeat_interval": "1"},
             "dag_processor": {
                 "dag_bundle_storage_path": str(self.home / "bundles"),
                 "refresh_interval": "5",
