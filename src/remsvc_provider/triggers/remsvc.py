@@ -89,7 +89,7 @@ class RemSvcTrigger(BaseTrigger):
         yield _Event(payload=outcome.payload())
 
     async def _outcome(self) -> Outcome:
-        # Loading gRPC takes a third of a second: not in the event loop that all triggers share.
+        # Loading gRPC may take seconds where the disk is cold: not in the event loop that all triggers share.
         stream = await asyncio.to_thread(import_module, "remsvc_provider.stream")
         hook = RemSvcHook(self.grpc_conn_id)
         try:
