@@ -96,7 +96,7 @@ def run(
     )
     command.validate()
     started = time.monotonic()
-    with open_client(options) as client, progress(f"running on {options.target}: {' '.join(words)}"):
+    with open_client(options) as client, progress(f"running on {options.target}"):
         result = client.run(command, timeout=timeout)
     if as_json:
         print_json(

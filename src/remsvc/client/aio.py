@@ -237,10 +237,10 @@ class _Writer:
     async def write_all(self) -> None:
         call = self._call
         try:
+            await call.wait_for_connection()
+            self.started = True
             for tid, command in enumerate(self._commands, 1):
-                request = protocol.encode_command(command, tid)
-                self.started = True
-                await call.write(request)
+                await call.write(protocol.encode_command(command, tid))
             await call.done_writing()
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             pass  # The call has ended. Its reader learns how.

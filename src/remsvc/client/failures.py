@@ -32,7 +32,9 @@ _HINTS: tuple[tuple[str, str], ...] = (
 _CLOSED_PLAIN = "the server closed the connection at once (does it expect TLS?)"
 _CLOSED_TLS = "the server broke the TLS handshake off (does it expect a client certificate of its authority?)"
 
-_CONNECTING = re.compile(r"failed to connect to all addresses|resol|empty address list")
+_CONNECTING = re.compile(
+    r"^(failed to connect to all addresses|errors resolving|DNS resolution failed|empty address list)"
+)
 _PREAMBLE = re.compile(
     r"^failed to connect to all addresses; last error: (UNKNOWN: |UNAVAILABLE: |INTERNAL: )?"
 )
