@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 _PROTOBUF_GUARD = re.compile(r"_runtime_version\.ValidateProtobufRuntimeVersion\(.*?\n\)\n", re.DOTALL)
 _PROTOBUF_GUARD_IMPORT = "from google.protobuf import runtime_version as _runtime_version\n"
 _GRPC_GUARD = re.compile(r"GRPC_GENERATED_VERSION = .*?\n(?=\n\nclass )", re.DOTALL)
-_ABSOLUTE_IMPORT = re.compile(r"^import (\w+_pb2) as ", re.MULTILINE)
+# "import x_pb2 as" and "from a.b import x_pb2 as": modules beside the one that imports them.
+_ABSOLUTE_IMPORT = re.compile(r"^(?:from ((?!google)[\w.]+) )?import (\w+_pb2) as ", re.MULTILINE)
 
 
 def generate(root: Path = ROOT) -> list[Path]:
@@ -30,31 +32,40 @@ def generate(root: Path = ROOT) -> list[Path]:
     Raises:
         RuntimeError: protoc failed, or its output is not of the known shape.
     """
+    import grpc_tools
     from grpc_tools import protoc
 
     out = root / "src" / "remsvc_proto"
     out.mkdir(parents=True, exist_ok=True)
-    sources = sorted((root / "proto").glob("*.proto"))
-    arguments = ["protoc", f"-I{root / 'proto'}", f"--python_out={out}", f"--pyi_out={out}"]
+    sources = sorted((root / "proto").rglob("*.proto"))
+    well_known = Path(grpc_tools.__file__).parent / "_proto"
+    arguments = ["protoc", f"-I{root / 'proto'}", f"-I{well_known}"]
+    arguments += [f"--python_out={out}", f"--pyi_out={out}"]
     arguments += [f"--grpc_python_out={out}", *map(str, sources)]
     if protoc.main(arguments) != 0:
         raise RuntimeError(f"protoc failed on {', '.join(map(str, sources))}")
     written = []
     for source in sources:
-        messages = out / f"{source.stem}_pb2.py"
-        services = out / f"{source.stem}_pb2_grpc.py"
+        folder = out / source.parent.relative_to(root / "proto")
+        messages = folder / f"{source.stem}_pb2.py"
+        services = folder / f"{source.stem}_pb2_grpc.py"
         _edit(messages, (_PROTOBUF_GUARD, ""), (re.compile(re.escape(_PROTOBUF_GUARD_IMPORT)), ""))
         _edit(
             services,
             (_GRPC_GUARD, ""),
             (re.compile(r"^import warnings\n", re.MULTILINE), ""),
-            (_ABSOLUTE_IMPORT, r"from remsvc_proto import \1 as "),
+            (_ABSOLUTE_IMPORT, _relocated),
         )
         written += [messages, messages.with_suffix(".pyi"), services]
     return written
 
 
-def _edit(path: Path, *edits: tuple[re.Pattern[str], str]) -> None:
+def _relocated(match: re.Match[str]) -> str:
+    package = f"remsvc_proto.{match[1]}" if match[1] else "remsvc_proto"
+    return f"from {package} import {match[2]} as "
+
+
+def _edit(path: Path, *edits: tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]) -> None:
     text = path.read_text(encoding="utf-8")
     for pattern, replacement in edits:
         text, count = pattern.subn(replacement, text)
