@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,14 +11,13 @@ import pytest
 
 from local_airflow import LocalAirflow
 from secured_server import SecuredServer
+from tests.end_to_end.conftest import DEADLINE, Connect
 
 pytestmark = pytest.mark.timeout(180)
 
-DEADLINE = 120.0
-
 
 def test_no_log_and_no_row_of_the_database_holds_the_token(
-    airflow: LocalAirflow, secured_server: SecuredServer, connect: Callable[..., str]
+    airflow: LocalAirflow, secured_server: SecuredServer, connect: Connect
 ) -> None:
     host, _, port = secured_server.target.rpartition(":")
     extra = {"use_ssl": True, "ca_cert_path": secured_server.ca_cert, "bearer_token": secured_server.token}
