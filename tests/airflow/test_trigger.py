@@ -158,6 +158,21 @@ async def test_cancelling_ends_the_command(serve, connect, tmp_path: Path):
     await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
+async def test_a_server_that_dies_is_not_asked_again(serve, connect, tmp_path: Path):
+    server = serve()
+    mark = tmp_path / "running"
+    running = trigger(connect(f"remsvc://{server.target}"), "echo one", f"touch {mark}; sleep 300")
+    task = asyncio.create_task(fire(running))
+    await until(mark.exists)
+    server.kill()
+    event = await task
+    assert event["state"] == "FAILED"
+    assert "UNAVAILABLE" in event["error_msg"]
+    assert "not retried to prevent duplicate execution" in event["error_msg"]
+    assert "(1 of 2 had been answered)" in event["error_msg"]
+    assert event["results"]["1"]["out"] == "one\n"
+
+
 async def until(condition) -> None:
     """Wait for something that must happen."""
     end = time.monotonic() + DEADLINE

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,24 +22,31 @@ from .conftest import PROGRAM, Remsvc, clean_environment
 if TYPE_CHECKING:
     from tests.conftest import ServerProcess
 
-pexpect = pytest.importorskip("pexpect")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
 
 def on_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
     """Exit code and everything that appears on a terminal (standard output and error together)."""
-    child = pexpect.spawn(
-        PROGRAM[0],
-        [*PROGRAM[1:], *arguments],
-        env=clean_environment(TERM="xterm-256color", **environment),
-        timeout=30,
-        encoding="utf-8",
-        dimensions=(24, 60),
-    )
-    child.expect(pexpect.EOF)
-    child.wait()  # close() would hang up on a program that is about to end
-    child.close()
-    return child.exitstatus, child.before
+    # Not pexpect: it forks in Python, which gRPC's threads in this process do not survive.
+    terminal, program_side = os.openpty()
+    with subprocess.Popen(
+        [*PROGRAM, *arguments],
+        env=clean_environment(TERM="xterm-256color", COLUMNS="60", LINES="24", **environment),
+        stdin=program_side,
+        stdout=program_side,
+        stderr=program_side,
+        start_new_session=True,
+    ) as process:
+        os.close(program_side)
+        shown = b""
+        try:
+            while chunk := os.read(terminal, 4096):
+                shown += chunk
+        except OSError as error:  # how Linux says that the other side is closed
+            if error.errno != errno.EIO:
+                raise
+        os.close(terminal)
+    return process.returncode, shown.decode()
 
 
 def test_an_error_is_coloured_on_a_terminal_only(remsvc: Remsvc) -> None:

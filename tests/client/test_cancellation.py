@@ -30,15 +30,16 @@ class Endless:
         self.ended = threading.Event()
 
     def run(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        if not context.add_callback(self.ended.set):
-            self.ended.set()  # it has ended already
+        context.add_callback(self.ended.set)
         self.started.set()
         self.ended.wait(DEADLINE)
         return answer()
 
     def stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.add_callback(self.ended.set)  # before the first answer: the client may leave at once
         yield answer(tid=command(next(requests)).tid)
-        self.run(b"", context)
+        self.started.set()
+        self.ended.wait(DEADLINE)
 
 
 @pytest.fixture

@@ -23,14 +23,14 @@ DEADLINE = 120.0
 Connect = Callable[..., str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def secured_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredServer]:
     """The server of the connection ``remsvc_default``: TLS, and a token that callers need."""
     with SecuredServer(tmp_path_factory.mktemp("secured") / "server") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(
     tmp_path_factory: pytest.TempPathFactory, secured_server: SecuredServer
 ) -> Iterator[LocalAirflow]:
@@ -41,7 +41,7 @@ def airflow(
         yield airflow
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def connect(airflow: LocalAirflow) -> Connect:
     """Add a connection to Airflow: ``connect(port, **extra)`` returns its id."""
     numbers = itertools.count(1)

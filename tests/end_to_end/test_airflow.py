@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent import futures
 from datetime import date
 from pathlib import Path
@@ -14,19 +14,19 @@ import pytest
 from local_airflow import DagRun, LocalAirflow, free_port
 from remsvc.command import crc32hex
 from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
+from tests.conftest import Serve, ServerProcess
+from tests.end_to_end.conftest import DEADLINE, Connect, LongCommand
 
 pytestmark = pytest.mark.timeout(180)
 
-DEADLINE = 120.0
+
+@pytest.fixture(scope="module")
+def server(serve_module: Serve) -> ServerProcess:
+    return serve_module("", "--cmd-timeout-ms", "3600000")
 
 
 @pytest.fixture(scope="module")
-def server(serve_session: Callable[..., Any]) -> Any:
-    return serve_session("", "--cmd-timeout-ms", "3600000")
-
-
-@pytest.fixture(scope="module")
-def connection(server: Any, connect: Callable[..., str]) -> str:
+def connection(server: ServerProcess, connect: Connect) -> str:
     return connect(server.port)
 
 
@@ -40,7 +40,7 @@ def trigger_logs(airflow: LocalAirflow, run: DagRun) -> list[Path]:
 
 
 def deferred(task: dict[str, Any]) -> bool:
-    return task["state"] == "deferred"
+    return bool(task["state"] == "deferred")
 
 
 def test_commands_run_through_the_triggerer_and_their_results_come_back(
@@ -71,7 +71,7 @@ def test_commands_run_through_the_triggerer_and_their_results_come_back(
 
 
 def test_the_log_tells_what_ran_where_and_how_it_ended(
-    airflow: LocalAirflow, server: Any, connection: str
+    airflow: LocalAirflow, server: ServerProcess, connection: str
 ) -> None:
     dag_run = run(airflow, "command", connection, "echo to be read")
 
@@ -103,7 +103,7 @@ def test_a_command_that_fails_fails_the_task_and_is_named(airflow: LocalAirflow,
 
 
 def test_a_missing_answer_fails_the_task_and_is_named(
-    airflow: LocalAirflow, connect: Callable[..., str], forgetful_server: int
+    airflow: LocalAirflow, connect: Connect, forgetful_server: int
 ) -> None:
     dag_run = run(airflow, "three_commands", connect(forgetful_server))
 
@@ -113,7 +113,7 @@ def test_a_missing_answer_fails_the_task_and_is_named(
 
 
 def test_a_server_that_comes_up_late_is_waited_for_and_runs_the_command_once(
-    airflow: LocalAirflow, connect: Callable[..., str], serve: Callable[..., Any], tmp_path: Path
+    airflow: LocalAirflow, connect: Connect, serve: Serve, tmp_path: Path
 ) -> None:
     port = free_port()
     trace = tmp_path / "trace"
@@ -127,7 +127,7 @@ def test_a_server_that_comes_up_late_is_waited_for_and_runs_the_command_once(
 
 
 def test_a_server_killed_midway_fails_the_task_and_nothing_runs_twice(
-    airflow: LocalAirflow, connect: Callable[..., str], serve: Callable[..., Any], long_command: Any
+    airflow: LocalAirflow, connect: Connect, serve: Serve, long_command: LongCommand
 ) -> None:
     server = serve("", "--cmd-timeout-ms", "3600000")
     dag_run = run(airflow, "command", connect(server.port), long_command.cmd)
@@ -144,7 +144,7 @@ def test_a_server_killed_midway_fails_the_task_and_nothing_runs_twice(
 
 
 def test_an_exceeded_stream_timeout_ends_the_command_and_the_task_without_a_retry(
-    airflow: LocalAirflow, connection: str, long_command: Any
+    airflow: LocalAirflow, connection: str, long_command: LongCommand
 ) -> None:
     dag_run = run(airflow, "short_stream_timeout", connection, long_command.cmd)
 
@@ -157,7 +157,7 @@ def test_an_exceeded_stream_timeout_ends_the_command_and_the_task_without_a_retr
 
 
 def test_marking_a_task_as_failed_ends_its_command(
-    airflow: LocalAirflow, connection: str, long_command: Any
+    airflow: LocalAirflow, connection: str, long_command: LongCommand
 ) -> None:
     dag_run = run(airflow, "command", connection, long_command.cmd)
     long_command.wait_until_started()
@@ -171,7 +171,7 @@ def test_marking_a_task_as_failed_ends_its_command(
 
 
 def test_clearing_a_task_ends_its_command_and_starts_it_again(
-    airflow: LocalAirflow, connection: str, long_command: Any
+    airflow: LocalAirflow, connection: str, long_command: LongCommand
 ) -> None:
     dag_run = run(airflow, "command", connection, long_command.cmd)
     long_command.wait_until_started()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,34 +11,28 @@ import pytest
 
 from local_airflow import LocalAirflow
 from secured_server import SecuredServer
+from tests.end_to_end.conftest import DEADLINE, Connect
 
 pytestmark = pytest.mark.timeout(180)
 
-DEADLINE = 120.0
-
 
 def test_no_log_and_no_row_of_the_database_holds_the_token(
-    airflow: LocalAirflow, secured_server: SecuredServer, connect: Callable[..., str]
+    airflow: LocalAirflow, secured_server: SecuredServer, connect: Connect
 ) -> None:
     host, _, port = secured_server.target.rpartition(":")
     extra = {"use_ssl": True, "ca_cert_path": secured_server.ca_cert, "bearer_token": secured_server.token}
     in_database = connect(int(port), host, **extra)
     wrong_token = connect(int(port), host, **{**extra, "bearer_token": secured_server.token + "-wrong"})
 
-    runs = {
-        "success": [
-            airflow.api.trigger(dag_id, {"connection": connection, "cmd": "echo as can be read"})
-            for dag_id in ("command", "command_in_worker")
-            for connection in ("remsvc_default", in_database)
-        ],
-        "failed": [
-            airflow.api.trigger(dag_id, {"connection": wrong_token, "cmd": "true"})
-            for dag_id in ("command", "command_in_worker")
-        ],
-    }
-    for state, dag_runs in runs.items():
-        for dag_run in dag_runs:
-            assert dag_run.wait(DEADLINE) == state, dag_run.log("remote")
+    for dag_id, connection, state in [
+        ("command", "remsvc_default", "success"),
+        ("command", in_database, "success"),
+        ("command_in_worker", in_database, "success"),
+        ("command", wrong_token, "failed"),
+        ("command_in_worker", wrong_token, "failed"),
+    ]:
+        dag_run = airflow.api.trigger(dag_id, {"connection": connection, "cmd": "echo as can be read"})
+        assert dag_run.wait(DEADLINE) == state, dag_run.log("remote")
 
     written = dict(texts(airflow.home)) | dict(texts(secured_server.directory / "server.log"))
     assert [name for name, text in written.items() if b"as can be read" in text], "the search finds nothing"

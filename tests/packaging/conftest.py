@@ -49,6 +49,6 @@ def wheel_of_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _build(directory: Path, *options: str, source: Path = ROOT) -> None:
-    command = [sys.executable, "-m", "build", *options, "--outdir", directory, source]
+    command = [sys.executable, "-m", "build", *options, "--outdir", str(directory), str(source)]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert result.returncode == 0, result.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def serve(config: Path | None, **flags: Any) -> None:
       remsvc serve --config /etc/remsvc/server.ini
       remsvc serve --port 0 --deny 'rm\\s+-rf\\s+/' --cmd-timeout-ms 60000
     """
+    # Our log says what happened; gRPC would write lines of its own to standard error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with needs_extra("server"):
         from remsvc.server.app import serve as serve_until_signal
         from remsvc.server.config import load_config
