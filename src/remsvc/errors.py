@@ -74,7 +74,27 @@ class InvalidArgumentError(ServerError):
 
 
 class ResourceExhaustedError(ServerError):
-    """RESOURCE_EXHAUSTED: the server is at a limit, or a message was too large."""
+    """RESOURCE_EXHAUSTED: the server is at a limit, or a message was too large.
+
+    Attributes:
+        retry_after: seconds after which the server suggests to try again; None where it does not say.
+    """
+
+    retry_after: float | None = None
+
+
+class NotFoundError(ServerError):
+    """NOT_FOUND: there is no such job, or it belongs to somebody else."""
+
+
+class AlreadyExistsError(ServerError):
+    """ALREADY_EXISTS: the request id was used before, with other content.
+
+    Attributes:
+        job_id: the job that has the request id; None where the server does not say.
+    """
+
+    job_id: str | None = None
 
 
 class DeadlineExceededError(ServerError):
@@ -108,6 +128,8 @@ _BY_CODE: dict[str, type[ServerError]] = {
     "PERMISSION_DENIED": PermissionDeniedError,
     "INVALID_ARGUMENT": InvalidArgumentError,
     "RESOURCE_EXHAUSTED": ResourceExhaustedError,
+    "NOT_FOUND": NotFoundError,
+    "ALREADY_EXISTS": AlreadyExistsError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
     "UNIMPLEMENTED": UnimplementedError,
 }

@@ -5,74 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import grpc.aio
 
 from remsvc.client import protocol
-from remsvc.client.channel import Metadata, MetadataItems, call_metadata, open_async_channel
-from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
-from remsvc.client.failures import from_grpc, from_status, no_connection
+from remsvc.client.aio_jobs import AsyncJobCalls
+from remsvc.client.channel import MetadataItems, call_metadata
+from remsvc.client.deadline import Deadline
+from remsvc.client.failures import from_status
 from remsvc.client.lossy import decode_result
-from remsvc.client.options import ConnectionOptions
 from remsvc.client.results import CommandResult, Pong, Status
 from remsvc.command import Command
-from remsvc.errors import RemSvcError
 
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
-    UnaryMethod = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
-_RECONNECT_WAIT = 3.0
-"""Seconds to wait for a lost connection to be made again: longer than gRPC pauses between attempts."""
-
-
-class AsyncClient:
+class AsyncClient(AsyncJobCalls):
     """A client of one server, for one event loop.
 
     Use it as an asynchronous context manager, or call :meth:`close`. Nothing connects before the
     first call. Calls may run side by side. A cancelled call is cancelled on the server as well,
-    which ends its command.
+    which ends its command; a job goes on.
     """
-
-    def __init__(self, options: ConnectionOptions) -> None:
-        self._options = options
-        self._channel: grpc.aio.Channel | None = None
-        self._owned = True
-        self._closed = False
-
-    @classmethod
-    def over(cls, channel: grpc.aio.Channel, options: ConnectionOptions) -> AsyncClient:
-        """A client on a channel that somebody else owns and closes; ``options`` give token and target."""
-        client = cls(options)
-        client._channel = channel
-        client._owned = False
-        return client
-
-    async def __aenter__(self) -> Self:
-        self._open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Cancel what runs and close the channel, unless it came from :meth:`over`. Idempotent."""
-        self._closed = True
-        channel, self._channel = self._channel, None
-        if channel is not None and self._owned:
-            await channel.close()
 
     async def ping(
         self, data: bytes = b"", *, seq: int = 1, timeout: float | None = 10.0, metadata: MetadataItems = ()
@@ -175,54 +133,6 @@ class AsyncClient:
             writing.cancel()
             await asyncio.wait([writing])
         answers.check_complete()
-
-    def _open(self) -> grpc.aio.Channel:
-        if self._closed:
-            raise RemSvcError(f"{self._options.target}: the client is closed")
-        if self._channel is None:
-            self._channel = open_async_channel(self._options)
-        return self._channel
-
-    async def _unary(self, method: str, request: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
-        call: UnaryMethod = self._open().unary_unary(method)
-        try:
-            return await call(request, timeout=deadline.remaining(), metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            raise from_grpc(error, self._options, timeout=deadline.timeout) from error
-
-    async def _connect(self, deadline: Deadline, metadata: Metadata) -> None:
-        """Make sure that there is a connection, so that a later error means "may have been sent".
-
-        A ping does it: it changes nothing, and unlike the channel's state it tells why it fails.
-        """
-        state = self._open().get_state(try_to_connect=True)
-        if state is grpc.ChannelConnectivity.READY:
-            return
-        if state is grpc.ChannelConnectivity.SHUTDOWN:
-            raise from_status("UNAVAILABLE", "the channel is closed", self._options, sent=False)
-        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            # Without waiting, gRPC would answer with the failure of some earlier attempt.
-            patience = deadline.within(_RECONNECT_WAIT)
-            if await self._reach(patience, metadata, wait_for_ready=True) is None:
-                return
-        error = await self._reach(deadline.within(CONNECT_TIMEOUT), metadata)
-        if error is not None:
-            raise no_connection(error, self._options, deadline) from error
-
-    async def _reach(
-        self, timeout: float, metadata: Metadata, *, wait_for_ready: bool | None = None
-    ) -> grpc.aio.AioRpcError | None:
-        """Ping; the error where that shows that there is no connection, else None."""
-        call: UnaryMethod = self._open().unary_unary(protocol.PING)
-        try:
-            await call(
-                protocol.encode_ping(), timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready
-            )
-        except grpc.aio.AioRpcError as error:
-            # Any other answer, even an error, comes from the server.
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                return error
-        return None
 
 
 class _Writer:

@@ -7,6 +7,12 @@ import time
 CONNECT_TIMEOUT = 30.0
 """Seconds until a server that accepts a connection but does not answer counts as unavailable."""
 
+RECONNECT_WAIT = 3.0
+"""Seconds to wait for a lost connection to be made again: longer than gRPC pauses between attempts."""
+
+ATTEMPT_TIMEOUT = 10.0
+"""Seconds after which a call that may be made again is made again."""
+
 
 class Deadline:
     """Started when it is made. ``timeout`` is in seconds; None never ends."""
@@ -23,3 +29,7 @@ class Deadline:
         """Seconds left, at most ``limit``."""
         remaining = self.remaining()
         return limit if remaining is None else min(limit, remaining)
+
+    @property
+    def expired(self) -> bool:
+        return self.remaining() == 0

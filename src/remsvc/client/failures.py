@@ -7,6 +7,7 @@ import re
 import grpc
 
 from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
+from remsvc.client.error_details import add_details
 from remsvc.client.options import ConnectionOptions
 from remsvc.errors import ServerError, server_error
 
@@ -46,7 +47,9 @@ def from_grpc(
     """The :class:`ServerError` for ``error``; ``timeout`` is the limit that the caller set, in seconds."""
     # Both of gRPC's error classes, the blocking and the asyncio one, are also a grpc.Call.
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
-    return from_status(error.code().name, error.details() or "", options, sent=sent, timeout=timeout)
+    failure = from_status(error.code().name, error.details() or "", options, sent=sent, timeout=timeout)
+    add_details(failure, error)
+    return failure
 
 
 def from_status(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 DEFAULT_PORT = 50051
+JOBS_KEEPALIVE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,10 @@ class ConnectionOptions:
     client_key: Path | None = None
     token: str | None = field(default=None, repr=False)
     keepalive: float = 310.0
+
+    def for_jobs(self) -> ConnectionOptions:
+        """The same for a channel that serves jobs alone, which finds a dead connection in half a minute.
+
+        Every server that has jobs permits such frequent keepalive pings; a version 1 server may not.
+        """
+        return replace(self, keepalive=min(self.keepalive, JOBS_KEEPALIVE))

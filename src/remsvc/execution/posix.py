@@ -8,21 +8,25 @@ import logging
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import remsvc
 from remsvc.errors import ExecutionError, StartError
 from remsvc.execution.engine import Outcome, Output, ProcessSpec
 from remsvc.execution.frames import FrameReader, Header, encode_frame
+from remsvc.execution.supervisor_link import connect
 
 _logger = logging.getLogger(__name__)
 
 # -I: neither the working directory nor the environment may decide which code a root process runs.
 _BOOTSTRAP = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from remsvc.execution.supervisor import main; main(int(sys.argv[2]))"
+    "from remsvc.execution.supervisor import main; main(int(sys.argv[2]), sys.argv[3])"
 )
 _ROOT = str(Path(remsvc.__file__).resolve().parents[1])
+_HELLO_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
 
@@ -43,40 +47,62 @@ class PosixProcess:
             self._engine.send({"op": "end", "id": self._number})
 
 
+class JobListener(Protocol):
+    """Who is told of durable jobs. Called in the event loop; must not block."""
+
+    def on_supervisor(self, instance: str, known: Sequence[Header]) -> None:
+        """A supervisor is there: which one, and the jobs it knows."""
+        ...
+
+    def on_event(self, event: Header) -> None:
+        """``started``, ``output`` or ``ended`` of a job."""
+        ...
+
+    def on_supervisor_lost(self) -> None:
+        """The supervisor ended unasked. Another one follows."""
+        ...
+
+
 class PosixEngine(asyncio.Protocol):
     """Starts processes through a supervisor; see :class:`remsvc.execution.engine.Engine`.
 
     A supervisor that ends unasked costs the outcomes of what it was running; a new one is started
     for what comes next.
+
+    Args:
+        state_dir: where a supervisor that outlives this process listens; one that is there
+            already is used. None: the supervisor ends with this process.
+        jobs: who is told of durable jobs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, state_dir: Path | None = None, jobs: JobListener | None = None) -> None:
+        self._state_dir = state_dir
+        self._jobs = jobs
         self._numbers = itertools.count(1)
         self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
+        self._hello: asyncio.Future[None] | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._restart: asyncio.Task[None] | None = None
         self._closing = False
+        self.jobs_running = False
+        """Whether the supervisor has durable jobs, and so goes on after :meth:`close`."""
 
     async def open(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._supervisor = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds, once
-                    [sys.executable, "-I", "-c", _BOOTSTRAP, _ROOT, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    cwd="/",
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                raise ExecutionError(f"the supervisor could not be started: {error}") from error
-        self._frames = FrameReader()
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self, sock=ours)
+        try:
+            connection = connect(self._state_dir) if self._state_dir is not None else None
+            connection = connection or self._start_supervisor()
+        except OSError as error:
+            raise ExecutionError(f"the supervisor could not be started: {error}") from error
+        self._frames = FrameReader()
+        self._hello = loop.create_future()
+        await loop.create_unix_connection(lambda: self, sock=connection)
+        try:
+            await asyncio.wait_for(self._hello, _HELLO_SECONDS)
+        except asyncio.TimeoutError:
+            raise ExecutionError("the supervisor does not answer") from None
 
     def start(self, spec: ProcessSpec) -> PosixProcess:
         number = next(self._numbers)
@@ -87,19 +113,7 @@ class PosixEngine(asyncio.Protocol):
             outcome.set_exception(StartError("the supervisor that starts commands is not running"))
             return process
         self._outcomes[number] = outcome
-        credentials = spec.credentials
-        self.send(
-            {
-                "op": "start",
-                "id": number,
-                "argv": spec.argv,
-                "env": dict(spec.env),
-                "cwd": spec.cwd,
-                "credentials": credentials and (credentials.uid, credentials.gid, credentials.groups),
-                "time_limit": spec.time_limit,
-                "output_limit": spec.output_limit,
-            }
-        )
+        self.send({**start_message(number, spec)})
         return process
 
     async def close(self) -> None:
@@ -108,8 +122,8 @@ class PosixEngine(asyncio.Protocol):
             self._restart.cancel()
         if self._transport is not None:
             self._transport.write_eof()
-        if self._supervisor is not None:
-            supervisor, self._supervisor = self._supervisor, None
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None and not self.jobs_running:
             try:
                 await asyncio.to_thread(supervisor.wait, _CLOSE_SECONDS)
             except subprocess.TimeoutExpired:
@@ -130,41 +144,93 @@ class PosixEngine(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        for header, blobs in self._frames.feed(data):
-            outcome = self._outcomes.pop(header["id"])
-            if outcome.done():
-                continue
-            if "error" in header:
-                outcome.set_exception(StartError(header["error"]))
-                continue
-            heads = blobs or [b"", b""]
-            stdout, stderr = map(Output, heads, header["totals"])
-            outcome.set_result(
-                Outcome(header["exit_code"], header["signal"], header["timed_out"], stdout, stderr)
-            )
+        for event, blobs in self._frames.feed(data):
+            if event["event"] == "hello":
+                assert self._hello is not None
+                if not self._hello.done():
+                    self._hello.set_result(None)
+                if self._jobs is not None:
+                    self._jobs.on_supervisor(event["instance"], event["jobs"])
+            elif isinstance(event["id"], int):
+                self._settle(event, blobs)
+            elif self._jobs is not None:
+                self._jobs.on_event(event)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        if self._hello is not None and not self._hello.done():
+            self._hello.set_exception(ExecutionError("the supervisor ended while it was being started"))
         outcomes, self._outcomes = self._outcomes, {}
         for outcome in outcomes.values():
             if not outcome.done():
                 outcome.set_exception(
                     ExecutionError("the supervisor ended; whether the command ran to its end is not known")
                 )
-        if not self._closing:
-            _logger.error("the supervisor ended unasked; starting another one")
-            self._restart = asyncio.get_running_loop().create_task(self._start_again())
+        if self._closing:
+            return
+        _logger.error("the supervisor ended unasked; starting another one")
+        if self._jobs is not None:
+            self._jobs.on_supervisor_lost()
+        self._restart = asyncio.get_running_loop().create_task(self._start_again())
+
+    def _settle(self, event: Header, blobs: list[bytes]) -> None:
+        outcome = self._outcomes.pop(event["id"])
+        if outcome.done():
+            return
+        record: dict[str, Any] = event["record"]
+        if "error" in record:
+            outcome.set_exception(StartError(record["error"]))
+            return
+        stdout, stderr = map(Output, blobs or [b"", b""], record["totals"])
+        timed_out = record["cause"] == "time limit"
+        outcome.set_result(Outcome(record["exit_code"], record["signal"], timed_out, stdout, stderr))
+
+    def _start_supervisor(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._supervisor = subprocess.Popen(
+                    [
+                        *(sys.executable, "-I", "-c", _BOOTSTRAP, _ROOT, str(theirs.fileno())),
+                        str(self._state_dir or ""),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
+        return ours
 
     async def _start_again(self) -> None:
         if self._supervisor is not None:
             self._supervisor.kill()
             await asyncio.to_thread(self._supervisor.wait)
+            self._supervisor = None
         while True:
             try:
                 return await self.open()
             except ExecutionError as error:
                 _logger.error("%s", error)
             await asyncio.sleep(_RESTART_SECONDS)
+
+
+def start_message(name: int | str, spec: ProcessSpec) -> Header:
+    """What tells a supervisor to start a process."""
+    credentials = spec.credentials
+    return {
+        "op": "start",
+        "id": name,
+        "argv": spec.argv,
+        "env": dict(spec.env),
+        "cwd": spec.cwd,
+        "credentials": credentials and (credentials.uid, credentials.gid, credentials.groups),
+        "time_limit": spec.time_limit,
+        "output_limit": spec.output_limit,
+    }
 
 
 def _retrieve(outcome: asyncio.Future[Outcome]) -> None:

@@ -37,15 +37,16 @@ class Command:
     """What tells a command's processes apart.
 
     Attributes:
-        leader: pid of its first process, a session leader. Not reaped yet: its number is not
-            anyone else's.
+        leader: pid of its first process, a session leader.
         mark: the value of :data:`MARK` in its environment.
         pipes: inode numbers of its output pipes.
+        reaped: the first process is gone, and its number may be somebody else's.
     """
 
     leader: int
     mark: str
     pipes: frozenset[int]
+    reaped: bool = False
 
 
 def kill_tree(command: Command, other_leaders: Collection[int]) -> None:
@@ -54,21 +55,34 @@ def kill_tree(command: Command, other_leaders: Collection[int]) -> None:
     They are first stopped, round by round until no new one turns up, so that none can fork away
     while its relatives are being found. ``other_leaders`` are the other commands' first processes.
     """
-    signalled: set[tuple[int, int]] = set()
     for number in (signal.SIGSTOP, signal.SIGKILL):
-        signalled.clear()
-        for _ in range(_MAX_ROUNDS):
-            found = {(pid, _start_time(pid)) for pid in _members(command, other_leaders)}
-            new = {(pid, started) for pid, started in found - signalled if started}
-            if not new:
-                break
-            for pid, started in new:
-                _send(pid, started, number)
-            signalled |= new
+        _signal_all(command, other_leaders, number)
 
 
-def _members(command: Command, other_leaders: Collection[int]) -> set[int]:
-    members = {command.leader}
+def terminate_tree(command: Command, other_leaders: Collection[int]) -> None:
+    """SIGTERM to the command's processes, and SIGCONT, so that stopped ones see it."""
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        _signal_all(command, other_leaders, number)
+
+
+def _signal_all(command: Command, other_leaders: Collection[int], number: signal.Signals) -> None:
+    signalled: set[tuple[int, int]] = set()
+    quiet = 0
+    for _ in range(_MAX_ROUNDS):
+        found = {(pid, _start_time(pid)) for pid in members(command, other_leaders)}
+        new = {(pid, started) for pid, started in found - signalled if started}
+        # The kernel's list of children may miss one while others end (proc(5)): look twice.
+        quiet = 0 if new else quiet + 1
+        if quiet == 2:
+            return
+        for pid, started in new:
+            _send(pid, started, number)
+        signalled |= new
+
+
+def members(command: Command, other_leaders: Collection[int]) -> set[int]:
+    """Pids of the command's processes that have not ended."""
+    members = set() if command.reaped or not _start_time(command.leader) else {command.leader}
     for pid in _children(os.getpid()):
         if pid != command.leader and pid not in other_leaders and _belongs(pid, command):
             members.add(pid)
@@ -89,9 +103,13 @@ def _belongs(orphan: int, command: Command) -> bool:
         return True
     folder = Path("/proc", str(orphan))
     with contextlib.suppress(OSError):
-        environment = (folder / "environ").read_bytes().split(b"\0")
-        if f"{MARK}={command.mark}".encode() in environment:
-            return True
+        marks = [
+            variable.partition(b"=")[2]
+            for variable in (folder / "environ").read_bytes().split(b"\0")
+            if variable.startswith(f"{MARK}=".encode())
+        ]
+        if marks:
+            return command.mark.encode() in marks
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder / "fd"):
             with contextlib.suppress(OSError):
@@ -134,3 +152,28 @@ def _send(pid: int, started: int, number: signal.Signals) -> None:
                 signal.pidfd_send_signal(handle, number)
         finally:
             os.close(handle)
+
+
+def kill_marked(mark: str) -> None:
+    """SIGKILL every process of this host that has ``mark`` in its environment.
+
+    For what a supervisor that ended left behind. A process that cleared its environment is not found.
+    """
+    wanted = f"{MARK}={mark}".encode()
+    for _ in range(_MAX_ROUNDS):
+        found = [(pid, _start_time(pid)) for pid in _marked(wanted)]
+        if not any(started for _, started in found):
+            return
+        for pid, started in found:
+            if started:
+                _send(pid, started, signal.SIGKILL)
+
+
+def _marked(wanted: bytes) -> list[int]:
+    pids = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if wanted in Path("/proc", name, "environ").read_bytes().split(b"\0"):
+                    pids.append(int(name))
+    return pids

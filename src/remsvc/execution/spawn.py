@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
@@ -21,6 +20,7 @@ def spawn(
     *,
     env: Mapping[str, str],
     cwd: str,
+    cwd_required: bool = False,
     credentials: Credentials | None,
     streams: tuple[int, int, int],
 ) -> int:
@@ -28,6 +28,7 @@ def spawn(
 
     Args:
         argv, env, cwd, credentials: as in :class:`~remsvc.execution.engine.ProcessSpec`.
+        cwd_required: fail where the directory cannot be entered, instead of starting in ``/``.
         streams: descriptors for its standard input, output and error. It inherits no other.
 
     Raises:
@@ -40,11 +41,13 @@ def spawn(
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
         argv = (program, *argv[1:])
     if credentials is not None:
-        return _spawn_as(argv, env, cwd, credentials, streams)
+        return _spawn_as(argv, env, cwd, cwd_required, credentials, streams)
     try:
         os.chdir(cwd)
     except OSError:
         os.chdir("/")
+        if cwd_required:
+            raise
     # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
     return os.posix_spawn(
         argv[0],
@@ -60,13 +63,17 @@ def _spawn_as(
     argv: Sequence[str],
     env: Mapping[str, str],
     cwd: str,
+    cwd_required: bool,
     credentials: Credentials,
     streams: tuple[int, int, int],
 ) -> int:
     def enter() -> None:
         # In the child, once it is the user: only there can be seen where that user may go.
-        with contextlib.suppress(OSError):
+        try:
             os.chdir(cwd)
+        except OSError:
+            if cwd_required:
+                raise
 
     try:
         process = subprocess.Popen(
@@ -82,6 +89,8 @@ def _spawn_as(
             start_new_session=True,
             preexec_fn=enter,  # this process has a single thread
         )
+    except subprocess.SubprocessError:
+        raise OSError(None, "the working directory cannot be entered by that user", cwd) from None
     except PermissionError as error:
         if error.errno != errno.EPERM:
             raise

@@ -1,8 +1,13 @@
 """The supervisor: a small single-threaded process that starts, owns and reaps all commands.
 
 It is a process of its own so that starting a command is cheap (nothing to copy, no gRPC threads
-to be afraid of) and never blocks the server. It imports the standard library only. It ends when
-the server's side of the socket closes, and ends every command then.
+to be afraid of) and never blocks the server, and so that durable jobs outlive the server. It
+imports the standard library only.
+
+A server talks to it over a socket (:mod:`remsvc.execution.frames`). When the connection breaks,
+commands that are not durable jobs are ended; jobs go on, how they end is written to their folders,
+and the next server connects to a socket in the state directory. Without a server and without
+anything running, the supervisor ends.
 """
 
 from __future__ import annotations
@@ -10,170 +15,181 @@ from __future__ import annotations
 import contextlib
 import errno
 import heapq
+import itertools
 import os
+import secrets
 import selectors
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from remsvc.execution import process_tree
-from remsvc.execution.engine import DRAIN_GRACE, Credentials
-from remsvc.execution.frames import FrameReader, Header, encode_frame
-from remsvc.execution.output_pipe import OutputPipe
-from remsvc.execution.spawn import spawn
+from remsvc.execution import process_tree, supervised
+from remsvc.execution.engine import DRAIN_GRACE
+from remsvc.execution.exit_record import write_exit_record
+from remsvc.execution.frames import Header
+from remsvc.execution.supervised import Pump, Supervised
+from remsvc.execution.supervisor_link import Link, listen
+
+VERSION = 1
+"""Of the messages. A supervisor may be older than the server that connects to it."""
 
 _MAX_LEFT_OPEN = 1024
 _SHUTDOWN_SECONDS = 5.0
-
-
-@dataclass(eq=False)
-class _Command:
-    number: int
-    pid: int
-    mark: str
-    pipes: tuple[OutputPipe, OutputPipe]
-    status: int | None = None
-    timed_out: bool = False
-
-    @property
-    def tree(self) -> process_tree.Command:
-        inodes = frozenset(pipe.inode for pipe in self.pipes)
-        return process_tree.Command(self.pid, self.mark, inodes)
+_TELL_SECONDS = 0.005
+_LOOK_SECONDS = 0.05
 
 
 class Supervisor:
-    """The loop. One instance a process."""
+    """The loop. One instance a process.
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._control.setblocking(False)
-        self._frames = FrameReader()
-        self._unsent = bytearray()
+    Args:
+        control: the connection to the server that started it.
+        state_dir: where to listen for the next server; None to end with the connection.
+    """
+
+    def __init__(self, control: socket.socket, state_dir: Path | None) -> None:
+        self.instance = secrets.token_hex(8)
         self._selector = selectors.DefaultSelector()
-        self._commands: dict[int, _Command] = {}
-        self._by_pid: dict[int, _Command] = {}
-        self._left_open: OrderedDict[int, OutputPipe] = OrderedDict()
-        self._timers: list[tuple[float, int, str]] = []
+        self._listener = listen(state_dir) if state_dir is not None else None
+        self._link: Link | None = None
+        self._first = control
+        self._commands: dict[int | str, Supervised] = {}
+        self._by_pid: dict[int, Supervised] = {}
+        self._ended: dict[int | str, dict[str, Any]] = {}
+        self._left_open: OrderedDict[int, Pump] = OrderedDict()
+        self._timers: list[tuple[float, int, int | str, str]] = []
+        self._order = itertools.count()
         self._scratch = bytearray(65536)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._closing = False
 
     def run(self) -> None:
-        """Serve until the server has gone, then end every command."""
+        """Serve until there is neither a server nor anything to do."""
         wakeup, wakeup_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             # A handler, not SIG_IGN: commands would inherit that. The server decides when to end.
             signal.signal(number, lambda *_: None)
-        self._selector.register(wakeup, selectors.EVENT_READ, self._reap)
-        self._selector.register(self._control, selectors.EVENT_READ, None)
+        self._selector.register(wakeup, selectors.EVENT_READ, lambda _: self._reap(wakeup))
+        if self._listener is not None:
+            self._selector.register(self._listener, selectors.EVENT_READ, lambda _: self._accept())
+        self._connect(self._first)
         deadline: float | None = None
-        while deadline is None or (self._commands and time.monotonic() < deadline):
+        while self._link is not None or self._commands:
             for key, events in self._selector.select(self._next_timer()):
-                if key.fileobj is self._control:
-                    self._serve_control(events)
-                elif isinstance(key.data, tuple):
-                    self._read_output(*key.data)
-                else:
-                    with contextlib.suppress(BlockingIOError):
-                        while len(os.read(wakeup, 4096)) == 4096:
-                            pass
-                    self._reap()
+                key.data(events)
             self._run_timers()
-            if self._closing and deadline is None:
+            if self._link is not None or any(command.folder for command in self._commands.values()):
+                deadline = None
+            elif deadline is None:
                 deadline = time.monotonic() + _SHUTDOWN_SECONDS
-                for command in list(self._commands.values()):
-                    self._kill(command)
+            elif time.monotonic() > deadline:
+                break  # killed, but stuck in the kernel
 
     # The server's side
 
-    def _serve_control(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self._flush()
-        if not events & selectors.EVENT_READ:
-            return
-        try:
-            data = self._control.recv(1 << 20)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._selector.unregister(self._control)
-            self._closing = True
-            return
-        for header, _ in self._frames.feed(data):
-            if header["op"] == "start":
-                self._start(header)
-            elif command := self._commands.get(header["id"]):
-                self._kill(command)
+    def _accept(self) -> None:
+        assert self._listener is not None
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = self._listener.accept()
+            # A server holds the state directory's lock: the one before is gone, whatever its socket says.
+            self._disconnect()
+            self._connect(connection)
 
-    def _send(self, header: Header, *blobs: bytes) -> None:
-        self._unsent += encode_frame(header, blobs)
-        self._flush()
+    def _connect(self, connection: socket.socket) -> None:
+        self._link = Link(connection, self._selector, self._receive, self._disconnect)
+        known: list[Header] = [
+            {"id": command.id, "pid": command.pid, "started": command.started}
+            for command in self._commands.values()
+            if command.folder
+        ]
+        known += [{"id": name, "record": record} for name, record in self._ended.items()]
+        self._tell({"event": "hello", "version": VERSION, "instance": self.instance, "jobs": known})
 
-    def _flush(self) -> None:
-        if self._closing:
-            self._unsent.clear()
+    def _disconnect(self) -> None:
+        link, self._link = self._link, None
+        if link is None:
             return
-        try:
-            while self._unsent:
-                del self._unsent[: self._control.send(self._unsent)]
-        except BlockingIOError:
-            pass
-        except ConnectionError:
-            self._unsent.clear()  # the reading side notices, and closes
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-        if self._selector.get_key(self._control).events != events:
-            self._selector.modify(self._control, events, None)
+        link.close()
+        for command in list(self._commands.values()):
+            command.watched = False
+            if command.folder is None:
+                self._end(command, "cancelled", kill=True)
+        for name, record in self._ended.items():
+            self._write_record(Path(record["folder"]), name, record, durable=True)
+
+    def _tell(self, header: Header, *blobs: bytes) -> None:
+        if self._link is not None:
+            self._link.send(header, blobs)
+
+    def _receive(self, message: Header) -> None:
+        operation = message["op"]
+        if operation == "start":
+            self._start(message)
+        elif operation == "forget":
+            self._ended.pop(message["id"], None)
+        elif command := self._commands.get(message["id"]):
+            if operation == "end":
+                self._end(command, "cancelled", kill=message.get("kill", True))
+            elif operation == "watch":
+                command.watched = message["on"]
+                command.told = (-1, -1)
+                self._tell_totals(command)
 
     # A command's life
 
-    def _start(self, header: Header) -> None:
-        number: int = header["id"]
-        mark: str = header["env"].get(process_tree.MARK, "")
-        ends: list[int] = []
+    def _start(self, message: Header) -> None:
         try:
-            for _ in range(2):
-                ends += os.pipe2(os.O_CLOEXEC)
-            credentials = header["credentials"]
-            pid = spawn(
-                header["argv"],
-                env=header["env"],
-                cwd=header["cwd"],
-                credentials=credentials and Credentials(*credentials),
-                streams=(self._null, ends[1], ends[3]),
-            )
+            command = supervised.start(message, self._null, self._scratch)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            for fd in ends:
-                os.close(fd)
-            self._send({"id": number, "error": _describe(error)})
+            self._finish_unstarted(message, _describe(error))
             return
-        os.close(ends[1])
-        os.close(ends[3])
-        limit: int = header["output_limit"]
-        pipes = (OutputPipe(ends[0], limit, self._scratch), OutputPipe(ends[2], limit, self._scratch))
-        command = _Command(number, pid, mark, pipes)
-        self._commands[number] = command
-        self._by_pid[pid] = command
-        for pipe in pipes:
-            self._selector.register(pipe.fd, selectors.EVENT_READ, (command, pipe))
-        if header["time_limit"] is not None:
-            heapq.heappush(self._timers, (time.monotonic() + header["time_limit"], number, "time limit"))
+        self._commands[command.id] = command
+        self._by_pid[command.pid] = command
+        for output in command.outputs:
+            self._selector.register(output.fd, selectors.EVENT_READ, self._reader(command, output))
+        if message["time_limit"] is not None:
+            self._after(message["time_limit"], command.id, "time limit")
+        if command.folder is not None:
+            self._tell({"event": "started", "id": command.id, "pid": command.pid, "started": command.started})
 
-    def _read_output(self, command: _Command | None, pipe: OutputPipe) -> None:
-        if pipe.fd < 0:
-            return  # closed by an earlier event of the same round
-        pipe.read()
-        if not pipe.open:
-            self._close(pipe)
-            if command is not None and command.number in self._commands:
-                self._finish_if_drained(command)
+    def _finish_unstarted(self, message: Header, error: str) -> None:
+        record: dict[str, Any] = {"error": error, "ended": time.time(), "totals": [0, 0]}
+        if job := message.get("job"):
+            self._keep_record(message["id"], Path(job["folder"]), record)
+        self._tell({"event": "ended", "id": message["id"], "record": record})
 
-    def _reap(self) -> None:
+    def _reader(self, command: Supervised, output: Pump) -> Callable[[int], None]:
+        def read(_: int) -> None:
+            if output.fd < 0:
+                return  # closed by an earlier event of the same round
+            output.read()
+            if not output.open:
+                self._close(output)
+                self._finish_if_possible(command)
+            if command.watched and command.told != command.totals:
+                self._tell_totals(command)
+
+        return read
+
+    def _tell_totals(self, command: Supervised) -> None:
+        """Say at once that output has come, then at most every few milliseconds."""
+        if command.told == (0, 0) or command.told == (-1, -1):
+            command.told = command.totals
+            self._tell({"event": "output", "id": command.id, "totals": command.totals})
+        elif command.told != (-2, -2):
+            self._after(_TELL_SECONDS, command.id, "tell")
+            command.told = (-2, -2)
+
+    def _reap(self, wakeup: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(wakeup, 4096)) == 4096:
+                pass
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -186,76 +202,125 @@ class Supervisor:
                 continue  # an orphan that a command left behind
             command.status = os.waitstatus_to_exitcode(status)
             # What it wrote before it ended is in the pipes now.
-            for pipe in command.pipes:
-                pipe.drain()
-                if not pipe.open:
-                    self._close(pipe)
-            heapq.heappush(self._timers, (time.monotonic() + DRAIN_GRACE, command.number, "drain"))
-            self._finish_if_drained(command)
+            for output in command.outputs:
+                output.drain()
+                if not output.open:
+                    self._close(output)
+            self._after(DRAIN_GRACE, command.id, "drain")
+            self._finish_if_possible(command)
 
-    def _finish_if_drained(self, command: _Command) -> None:
-        if command.status is not None and not any(pipe.open for pipe in command.pipes):
+    def _finish_if_possible(self, command: Supervised, *, waited: bool = False) -> None:
+        if command.status is None or command.id not in self._commands:
+            return
+        if command.cause is not None and command.folder is not None and self._members(command):
+            return  # told to end, but not all of it has; the timers go on
+        if command.drained or waited:
             self._finish(command)
 
-    def _finish(self, command: _Command) -> None:
-        del self._commands[command.number]
-        assert command.status is not None
-        out, err = command.pipes
-        self._send(
-            {
-                "id": command.number,
-                "exit_code": command.status if command.status >= 0 else None,
-                "signal": -command.status if command.status < 0 else None,
-                "timed_out": command.timed_out,
-                "totals": [out.total, err.total],
-            },
-            bytes(out.head),
-            bytes(err.head),
-        )
-        for pipe in command.pipes:
-            if pipe.open:
-                self._leave_open(pipe)
+    def _finish(self, command: Supervised) -> None:
+        del self._commands[command.id]
+        record = command.record()
+        heads = [bytes(output.head) for output in command.outputs] if command.folder is None else []
+        if command.folder is not None:
+            self._keep_record(command.id, command.folder, record)
+        self._tell({"event": "ended", "id": command.id, "record": record}, *heads)
+        for output in command.outputs:
+            output.stop_keeping()
+            if output.open:
+                self._leave_open(output)
 
-    def _leave_open(self, pipe: OutputPipe) -> None:
+    def _keep_record(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
+        record["folder"] = str(folder)
+        self._ended[name] = record
+        self._write_record(folder, name, record, durable=self._link is None)
+
+    def _write_record(self, folder: Path, name: int | str, record: dict[str, Any], *, durable: bool) -> None:
+        try:
+            write_exit_record(folder, record, durable=durable)
+        except OSError as error:
+            # It is still in memory, for the server that comes.
+            print(f"remsvc supervisor: job {name}: {error}", file=sys.stderr)  # noqa: T201
+
+    def _leave_open(self, output: Pump) -> None:
         """Read on and drop: closing would kill a background process that still writes."""
-        pipe.stop_keeping()
-        self._left_open[pipe.fd] = pipe
-        self._selector.modify(pipe.fd, selectors.EVENT_READ, (None, pipe))
+        self._left_open[output.fd] = output
+
+        def drop(_: int) -> None:
+            if output.fd >= 0:
+                output.read()
+                if not output.open:
+                    self._close(output)
+
+        self._selector.modify(output.fd, selectors.EVENT_READ, drop)
         if len(self._left_open) > _MAX_LEFT_OPEN:
             self._close(next(iter(self._left_open.values())))
 
-    def _close(self, pipe: OutputPipe) -> None:
+    def _close(self, output: Pump) -> None:
         """Close a pipe, once: afterwards its number may be another's."""
-        if pipe.fd < 0:
+        if output.fd < 0:
             return
-        self._left_open.pop(pipe.fd, None)
-        self._selector.unregister(pipe.fd)
-        os.close(pipe.fd)
-        pipe.fd = -1
-        pipe.open = False
+        self._left_open.pop(output.fd, None)
+        self._selector.unregister(output.fd)
+        os.close(output.fd)
+        output.fd = -1
+        output.open = False
 
-    def _kill(self, command: _Command) -> None:
-        if command.status is None:
-            process_tree.kill_tree(command.tree, self._by_pid.keys() - {command.pid})
+    # Ending a command
+
+    def _end(self, command: Supervised, cause: str, *, kill: bool) -> None:
+        if command.status is not None and command.cause is None:
+            return  # it has ended by itself
+        if command.cause is None:
+            command.cause = cause
+        elif not kill:
+            return
+        if kill or command.kill_grace <= 0:
+            self._kill(command)
+        else:
+            process_tree.terminate_tree(command.tree, self._other_leaders(command))
+            self._after(command.kill_grace, command.id, "kill")
+            self._after(_LOOK_SECONDS, command.id, "look")
+
+    def _kill(self, command: Supervised) -> None:
+        process_tree.kill_tree(command.tree, self._other_leaders(command))
+        if command.folder is not None:
+            self._after(0, command.id, "look")
+
+    def _members(self, command: Supervised) -> set[int]:
+        return process_tree.members(command.tree, self._other_leaders(command))
+
+    def _other_leaders(self, command: Supervised) -> set[int]:
+        return self._by_pid.keys() - {command.pid}
 
     # Timers
+
+    def _after(self, seconds: float, name: int | str, purpose: str) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), name, purpose))
 
     def _next_timer(self) -> float | None:
         if self._timers:
             return max(0.0, self._timers[0][0] - time.monotonic())
-        return 1.0 if self._closing else None
+        return 1.0 if self._link is None else None
 
     def _run_timers(self) -> None:
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            _, number, purpose = heapq.heappop(self._timers)
-            command = self._commands.get(number)
-            if command is None:
-                continue
-            if purpose == "drain":
-                self._finish(command)
-            elif command.status is None:
-                command.timed_out = True
-                self._kill(command)
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, name, purpose = heapq.heappop(self._timers)
+            if command := self._commands.get(name):
+                self._on_timer(command, purpose)
+
+    def _on_timer(self, command: Supervised, purpose: str) -> None:
+        if purpose == "time limit":
+            self._end(command, "time limit", kill=command.folder is None)
+        elif purpose == "kill":
+            self._kill(command)
+        elif purpose == "tell":
+            command.told = command.totals
+            self._tell({"event": "output", "id": command.id, "totals": command.totals})
+        elif purpose == "drain" or (command.status is not None and not self._members(command)):
+            self._finish_if_possible(command, waited=True)
+        else:
+            self._after(_LOOK_SECONDS, command.id, "look")
 
 
 def _describe(error: Exception) -> str:
@@ -267,11 +332,11 @@ def _describe(error: Exception) -> str:
     return str(error)
 
 
-def main(fd: int) -> None:
-    """Run a supervisor on the connected socket ``fd``."""
+def main(fd: int, state_dir: str) -> None:
+    """Run a supervisor on the connected socket ``fd``; ``state_dir`` may be empty."""
     os.chdir("/")
     os.umask(0o022)
     os.set_inheritable(fd, False)  # no command may have the server's ear
     process_tree.become_subreaper()
     with socket.socket(fileno=fd) as control:
-        Supervisor(control).run()
+        Supervisor(control, Path(state_dir) if state_dir else None).run()

@@ -1,0 +1,205 @@
+"""The asyncio client's calls about durable jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+
+from remsvc.client import job_protocol
+from remsvc.client.aio_connection import AsyncConnection
+from remsvc.client.channel import MetadataItems, call_metadata
+from remsvc.client.deadline import Deadline
+from remsvc.client.failures import from_grpc
+from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
+from remsvc.client.watch import OnDisconnect, Watch
+from remsvc.errors import ServerError
+
+if TYPE_CHECKING:
+    WatchMethod = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
+
+
+class AsyncJobCalls(AsyncConnection):
+    """Create, find, list, cancel and watch jobs.
+
+    Every method raises :class:`~remsvc.errors.UnimplementedError` where the server has no jobs.
+    """
+
+    async def create_job(
+        self, spec: JobSpec, request_id: str, *, timeout: float = 30.0, metadata: MetadataItems = ()
+    ) -> Job:
+        """Create a job, or find the one that this ``request_id`` created before.
+
+        The same id and content give the same job, however often and from wherever. So where no
+        answer comes, the call is made again, as long as ``timeout`` (in seconds) allows.
+
+        Raises:
+            InvalidCommandError: before anything is sent.
+            AlreadyExistsError: the id was used with other content.
+            ResourceExhaustedError: the server's queue is full; nothing was created.
+            ServerError: its ``sent`` is False where the server certainly got no request.
+            ProtocolError: the answer cannot be read.
+        """
+        deadline = Deadline(timeout)
+        headers = call_metadata(self._options, metadata)
+        request = job_protocol.encode_create(spec, request_id)
+        await self._connect(deadline, headers)
+        return job_protocol.decode_job(
+            await self._idempotent(job_protocol.CREATE, request, deadline, headers)
+        )
+
+    async def get_job(
+        self,
+        job_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = 30.0,
+        metadata: MetadataItems = (),
+    ) -> Job:
+        """A job by its id, or by the request id that created it.
+
+        Raises:
+            NotFoundError: there is none, or it is somebody else's.
+            ServerError: no connection, or another error status.
+            ProtocolError: the answer cannot be read.
+        """
+        headers = call_metadata(self._options, metadata)
+        request = job_protocol.encode_get(job_id, request_id)
+        return job_protocol.decode_job(
+            await self._unary(job_protocol.GET, request, Deadline(timeout), headers)
+        )
+
+    async def list_jobs(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        page_size: int = 100,
+        timeout: float | None = 30.0,
+        metadata: MetadataItems = (),
+    ) -> AsyncGenerator[Job, None]:
+        """The caller's jobs, newest first, asked for as they are consumed.
+
+        Args:
+            states: only jobs in one of these; empty: in any.
+            labels: only jobs that have all of these.
+            created_after: only jobs created at this time or later; with a time zone.
+            page_size: how many to ask for at once, 1 to 1,000.
+            timeout: seconds for each page.
+            metadata: further metadata of the calls.
+
+        Raises:
+            InvalidCommandError, ServerError, ProtocolError: as for :meth:`get_job`.
+        """
+        headers = call_metadata(self._options, metadata)
+        token = ""
+        while True:
+            request = job_protocol.encode_list(states, labels, created_after, page_size, token)
+            answer = await self._unary(job_protocol.LIST, request, Deadline(timeout), headers)
+            jobs, token = job_protocol.decode_list(answer)
+            for job in jobs:
+                yield job
+            if not token:
+                return
+
+    async def cancel_job(
+        self,
+        job_id: str,
+        *,
+        reason: str = "",
+        kill: bool = False,
+        timeout: float = 30.0,
+        metadata: MetadataItems = (),
+    ) -> Job:
+        """Ask for a job to be ended; returns at once, with the job as it is then.
+
+        Cancelling twice is harmless. So where no answer comes, the call is made again, as long as
+        ``timeout`` (in seconds) allows.
+
+        Args:
+            job_id: the job.
+            reason: for a person; becomes the job's reason.
+            kill: end it at once, without TERM and grace.
+            timeout: seconds.
+            metadata: further metadata of the call.
+
+        Raises:
+            NotFoundError, ServerError, ProtocolError: as for :meth:`get_job`.
+        """
+        headers = call_metadata(self._options, metadata)
+        request = job_protocol.encode_cancel(job_id, reason, kill)
+        return job_protocol.decode_job(
+            await self._idempotent(job_protocol.CANCEL, request, Deadline(timeout), headers)
+        )
+
+    async def watch_job(
+        self,
+        job_id: str,
+        *,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        timeout: float | None = None,
+        reconnect: bool = True,
+        reconnect_timeout: float = 300.0,
+        on_disconnect: OnDisconnect | None = None,
+        metadata: MetadataItems = (),
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """A job's state now, its output as it appears, its changes of state, the last being its end.
+
+        The chunks of one stream come in order, without a byte lost or doubled, even where the
+        connection breaks or the server restarts meanwhile. Closing the iterator early ends the
+        watch; the job goes on.
+
+        Args:
+            job_id: the job.
+            stdout_offset, stderr_offset: where to begin, in bytes that the command has written;
+                negative: without this output.
+            timeout: seconds for all of it.
+            reconnect: go on at the offsets reached when the connection breaks.
+            reconnect_timeout: for how many seconds to try that without any contact.
+            on_disconnect: called with the error each time the connection has broken or could not be
+                made again, before the next attempt.
+            metadata: further metadata of the calls.
+
+        Raises:
+            NotFoundError: there is no such job.
+            DeadlineExceededError: the job has not ended within ``timeout``.
+            ServerError: another error status, or no contact for too long.
+            ProtocolError: the server's messages cannot be read.
+        """
+        deadline = Deadline(timeout)
+        headers = call_metadata(self._options, metadata)
+        watch = Watch(
+            job_id,
+            stdout_offset=stdout_offset,
+            stderr_offset=stderr_offset,
+            deadline=deadline,
+            patience=reconnect_timeout if reconnect else None,
+            options=self._options,
+            on_disconnect=on_disconnect,
+        )
+        while not watch.ended:
+            request = watch.begin()
+            call: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
+            try:
+                await self._connect(deadline, headers)
+                method: WatchMethod = self._open().unary_stream(job_protocol.WATCH)
+                call = method(request, timeout=deadline.remaining(), metadata=headers)
+                async for message in call:
+                    if (event := watch.receive(message)) is not None:
+                        yield event
+                failure = watch.cut_short()
+            except grpc.aio.AioRpcError as error:
+                failure = from_grpc(error, self._options, timeout=timeout)
+            except ServerError as error:
+                failure = error
+            finally:
+                if call is not None:
+                    call.cancel()
+            if not watch.ended:
+                await asyncio.sleep(watch.pause_after(failure))

@@ -1,0 +1,224 @@
+"""The jobs protocol as the clients use it: method names, and messages to and from ``remsvc.client.jobs``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from remsvc.client.jobs import (
+    Job,
+    JobSpec,
+    JobState,
+    OutputChunk,
+    OutputSize,
+    StateChange,
+    WatchEvent,
+    check_request_id,
+)
+from remsvc.command import crc32hex
+from remsvc.errors import InvalidCommandError, ProtocolError
+from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+
+_SERVICE = "/remsvc.jobs.v1.JobService/"
+CREATE = _SERVICE + "CreateJob"
+GET = _SERVICE + "GetJob"
+LIST = _SERVICE + "ListJobs"
+CANCEL = _SERVICE + "CancelJob"
+WATCH = _SERVICE + "WatchJob"
+
+_SHELLS = {"native": jobs_pb2.SHELL_TYPE_NATIVE, "powershell": jobs_pb2.SHELL_TYPE_POWERSHELL}
+_STATES = {state: jobs_pb2.JobState.Value(state.value) for state in JobState}
+_STATE_NAMES = {number: state for state, number in _STATES.items()}
+
+
+def encode_create(spec: JobSpec, request_id: str) -> bytes:
+    """A ``CreateJobRequest`` with its hash. Raises :class:`InvalidCommandError`."""
+    check_request_id(request_id)
+    spec.validate()
+    text = spec.shell_command if spec.argv is None else "\0".join(spec.argv)
+    return _serialize(
+        jobs_pb2.CreateJobRequest(request_id=request_id, spec=_spec_message(spec), hash=crc32hex(text or ""))
+    )
+
+
+def encode_get(job_id: str | None, request_id: str | None) -> bytes:
+    """A ``GetJobRequest`` by one of the two. Raises :class:`InvalidCommandError`."""
+    if (job_id is None) == (request_id is None):
+        raise InvalidCommandError("exactly one of the job's id and its request_id must be given")
+    if request_id is not None:
+        check_request_id(request_id)
+        return _serialize(jobs_pb2.GetJobRequest(request_id=request_id))
+    return _serialize(jobs_pb2.GetJobRequest(id=_checked_id(job_id)))
+
+
+def encode_list(
+    states: Iterable[JobState],
+    labels: Mapping[str, str] | None,
+    created_after: datetime | None,
+    page_size: int,
+    page_token: str,
+) -> bytes:
+    """A ``ListJobsRequest``. Raises :class:`InvalidCommandError`."""
+    if not 0 < page_size <= 1000:
+        raise InvalidCommandError(f"page_size must be 1 to 1000, not {page_size}")
+    request = jobs_pb2.ListJobsRequest(
+        page_size=page_size,
+        page_token=page_token,
+        states=[_STATES[JobState(state)] for state in states],
+        labels=labels or {},
+    )
+    if created_after is not None:
+        if created_after.tzinfo is None:
+            raise InvalidCommandError("created_after must have a time zone")
+        request.created_after.FromDatetime(created_after)
+    return _serialize(request)
+
+
+def encode_cancel(job_id: str, reason: str, kill: bool) -> bytes:
+    """A ``CancelJobRequest``. Raises :class:`InvalidCommandError`."""
+    return _serialize(jobs_pb2.CancelJobRequest(id=_checked_id(job_id), reason=reason, kill=kill))
+
+
+def encode_watch(job_id: str, stdout_offset: int, stderr_offset: int) -> bytes:
+    """A ``WatchJobRequest``. Raises :class:`InvalidCommandError`."""
+    return _serialize(
+        jobs_pb2.WatchJobRequest(
+            id=_checked_id(job_id), stdout_offset=stdout_offset, stderr_offset=stderr_offset
+        )
+    )
+
+
+def decode_job(answer: bytes) -> Job:
+    """A ``Job``. Raises :class:`ProtocolError`."""
+    return _job(_parse(jobs_pb2.Job, answer))
+
+
+def decode_list(answer: bytes) -> tuple[list[Job], str]:
+    """A ``ListJobsResponse``: its jobs and the token of the next page. Raises :class:`ProtocolError`."""
+    message = _parse(jobs_pb2.ListJobsResponse, answer)
+    return [_job(job) for job in message.jobs], message.next_page_token
+
+
+def decode_watch(message: bytes) -> WatchEvent | None:
+    """A ``WatchJobResponse``; None for an event of a later version. Raises :class:`ProtocolError`."""
+    response = _parse(jobs_pb2.WatchJobResponse, message)
+    kind = response.WhichOneof("event")
+    if kind == "job":
+        return StateChange(_job(response.job))
+    if kind is None:
+        return None
+    chunk = getattr(response, kind)
+    return OutputChunk(kind, chunk.offset, chunk.data)
+
+
+def _spec_message(spec: JobSpec) -> Any:
+    message = jobs_pb2.JobSpec(
+        shell_type=_SHELLS[spec.shell_type],
+        user=spec.user,
+        working_directory=spec.working_directory,
+        environment=dict(spec.environment),
+        standard_input=spec.standard_input,
+        time_limit=_duration(spec.time_limit),
+        kill_grace=_duration(spec.kill_grace),
+        output_limit=spec.output_limit,
+        labels=dict(spec.labels),
+        source=spec.source,
+        lease=_duration(spec.lease),
+    )
+    if spec.argv is None:
+        message.shell_command = spec.shell_command
+    else:
+        message.argv.args.extend(spec.argv)
+    return message
+
+
+def _spec(message: Any) -> JobSpec:
+    powershell = message.shell_type == jobs_pb2.SHELL_TYPE_POWERSHELL
+    program = message.WhichOneof("program")
+    return JobSpec(
+        shell_command=message.shell_command if program == "shell_command" else None,
+        argv=tuple(message.argv.args) if program == "argv" else None,
+        shell_type="powershell" if powershell else "native",
+        user=message.user,
+        working_directory=message.working_directory,
+        environment=dict(message.environment),
+        time_limit=_seconds(message, "time_limit"),
+        kill_grace=_seconds(message, "kill_grace"),
+        output_limit=message.output_limit,
+        labels=dict(message.labels),
+        source=message.source,
+        lease=_seconds(message, "lease"),
+    )
+
+
+def _job(message: Any) -> Job:
+    state = _STATE_NAMES.get(message.state)
+    if state is None:
+        raise ProtocolError(f"the server's job {message.id} has the unknown state {message.state}")
+    return Job(
+        id=message.id,
+        request_id=message.request_id,
+        identity=message.identity,
+        spec=_spec(message.spec),
+        state=state,
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        signal=message.signal,
+        reason=message.reason,
+        created_at=_time(message, "create_time"),
+        started_at=_time(message, "start_time"),
+        ended_at=_time(message, "end_time"),
+        expires_at=_time(message, "expire_time"),
+        stdout=_size(message.stdout),
+        stderr=_size(message.stderr),
+    )
+
+
+def _size(message: Any) -> OutputSize:
+    return OutputSize(message.total_bytes, message.dropped_bytes, message.head_bytes)
+
+
+def _time(message: Any, field: str) -> datetime | None:
+    if not message.HasField(field):
+        return None
+    timestamp: Timestamp = getattr(message, field)
+    try:
+        return timestamp.ToDatetime(tzinfo=timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise ProtocolError(f"the server's answer cannot be read: {field}: {error}") from error
+
+
+def _seconds(message: Any, field: str) -> float | None:
+    if not message.HasField(field):
+        return None
+    duration: Duration = getattr(message, field)
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    whole, nanos = divmod(round(seconds * 1_000_000_000), 1_000_000_000)
+    return Duration(seconds=whole, nanos=nanos)
+
+
+def _checked_id(job_id: str | None) -> str:
+    if not job_id:
+        raise InvalidCommandError("the job's id must not be empty")
+    return job_id
+
+
+def _serialize(message: Any) -> bytes:
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+def _parse(kind: Any, answer: bytes) -> Any:
+    try:
+        return kind.FromString(answer)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"the server's answer cannot be read: {error}") from error

@@ -1,0 +1,270 @@
+"""Durable jobs: what to run, how it fares, and what a watch of it tells. Imports no gRPC."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Literal
+
+from remsvc.errors import InvalidCommandError
+
+MAX_STANDARD_INPUT = 1024 * 1024
+"""Bytes of standard input that a job may carry."""
+
+_MAX_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_REQUEST_ID = re.compile(r"[ -~]{1,128}")
+
+
+class JobState(str, Enum):
+    """Where a job stands. It never leaves a state in which it has ended."""
+
+    QUEUED = "QUEUED"
+    """Waits for room to run."""
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    """Ended with exit code 0."""
+    FAILED = "FAILED"
+    """Ended with another exit code or by a signal, or could not be started."""
+    CANCELLED = "CANCELLED"
+    """Ended because somebody cancelled it, or its lease ran out."""
+    TIMED_OUT = "TIMED_OUT"
+    """Ended because its time limit was reached."""
+    LOST = "LOST"
+    """What became of it cannot be known."""
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def ended(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What to run. Exactly one of ``shell_command`` and ``argv`` is given.
+
+    Attributes:
+        shell_command: text for a shell.
+        argv: a program and its arguments, without any shell.
+        shell_type: which shell reads ``shell_command``: the system's own, or PowerShell.
+        user: POSIX: the user to run as; empty: the server's own.
+        working_directory: an absolute path; empty: the user's home directory.
+        environment: variables, added to the clean environment that every command gets.
+        standard_input: at most 1 MiB.
+        time_limit: seconds it may run; None: the server's default.
+        kill_grace: seconds between TERM and KILL when it is ended; None: the server's default.
+        output_limit: bytes kept of each output, of its head and its tail; 0: the server's default.
+        labels: to find the job by: at most 32, keys of 1 to 63 characters, values of at most 255.
+        source: where the job comes from, for the server's log.
+        lease: seconds after which the job is ended if nobody watches it; None: it needs no watcher.
+    """
+
+    shell_command: str | None = None
+    argv: tuple[str, ...] | None = None
+    shell_type: Literal["native", "powershell"] = "native"
+    user: str = ""
+    working_directory: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    standard_input: bytes = b""
+    time_limit: float | None = None
+    kill_grace: float | None = None
+    output_limit: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    lease: float | None = None
+
+    def validate(self) -> None:
+        """Check what can be checked anywhere, before anything is sent.
+
+        Raises:
+            InvalidCommandError: naming what is wrong, in one line.
+        """
+        self._check_program()
+        for name in ("user", "working_directory", "source"):
+            _check_text(name, getattr(self, name))
+        if self.working_directory and not _is_absolute(self.working_directory):
+            raise InvalidCommandError(
+                f"working_directory must be an absolute path, not {self.working_directory!r}"
+            )
+        self._check_environment()
+        self._check_labels()
+        if not isinstance(self.standard_input, bytes):
+            raise InvalidCommandError(
+                f"standard_input must be bytes, not {type(self.standard_input).__name__}"
+            )
+        if len(self.standard_input) > MAX_STANDARD_INPUT:
+            raise InvalidCommandError(
+                f"standard_input must have at most {MAX_STANDARD_INPUT} bytes, not {len(self.standard_input)}"
+            )
+        _check_seconds("time_limit", self.time_limit)
+        _check_seconds("kill_grace", self.kill_grace, zero_allowed=True)
+        _check_seconds("lease", self.lease)
+        limit = self.output_limit
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**63:
+            raise InvalidCommandError(f"output_limit must be a number of bytes from 0 on, not {limit!r}")
+
+    def _check_program(self) -> None:
+        if (self.shell_command is None) == (self.argv is None):
+            raise InvalidCommandError("exactly one of shell_command and argv must be given")
+        if self.shell_type not in ("native", "powershell"):
+            raise InvalidCommandError(f"shell_type must be native or powershell, not {self.shell_type!r}")
+        if self.argv is None:
+            _check_text("shell_command", self.shell_command)
+            if not str(self.shell_command).strip():
+                raise InvalidCommandError("shell_command must not be blank")
+            return
+        if not isinstance(self.argv, tuple | list):
+            raise InvalidCommandError(f"argv must be a tuple of strings, not {type(self.argv).__name__}")
+        if self.shell_type != "native":
+            raise InvalidCommandError("shell_type is for shell_command: argv is run without a shell")
+        for number, argument in enumerate(self.argv):
+            _check_text(f"argv[{number}]", argument)
+        if not self.argv or not self.argv[0]:
+            raise InvalidCommandError("argv must begin with the name of a program")
+
+    def _check_environment(self) -> None:
+        for name, value in _items("environment", self.environment):
+            _check_text("the name of a variable in environment", name)
+            if not name or "=" in name:
+                raise InvalidCommandError(f"environment: {name!r} is not the name of a variable")
+            _check_text(f"environment variable {name}", value)
+
+    def _check_labels(self) -> None:
+        labels = _items("labels", self.labels)
+        if len(labels) > 32:
+            raise InvalidCommandError(f"labels must be at most 32, not {len(labels)}")
+        for key, value in labels:
+            _check_text("the key of a label", key)
+            _check_text(f"label {key}", value)
+            if not 1 <= len(key) <= 63:
+                raise InvalidCommandError(f"the key of a label must have 1 to 63 characters, not {len(key)}")
+            if len(value) > 255:
+                raise InvalidCommandError(
+                    f"label {key} must have at most 255 characters, not {len(value)}"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSize:
+    """How much there is of one output, in bytes.
+
+    Attributes:
+        total: what the command has written.
+        dropped: what of it was not kept, because of the output limit.
+        head: what was kept before the part that was dropped; equal to ``total`` where nothing was.
+    """
+
+    total: int = 0
+    dropped: int = 0
+    head: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the server has it.
+
+    Attributes:
+        id: assigned by the server.
+        request_id: chosen by whoever created it.
+        identity: whose it is.
+        spec: as created, defaults filled in, without its standard input.
+        exit_code: None unless a process ended by itself or by a signal; 128+N for signal N.
+        signal: the signal that ended it, or 0.
+        reason: why it could not be started, who cancelled it, why it is lost.
+        created_at, started_at, ended_at, expires_at: UTC; None for what has not happened. The last
+            is when the server may forget it.
+    """
+
+    id: str
+    request_id: str
+    identity: str
+    spec: JobSpec
+    state: JobState
+    exit_code: int | None = None
+    signal: int = 0
+    reason: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+    stdout: OutputSize = OutputSize()
+    stderr: OutputSize = OutputSize()
+
+    @property
+    def ended(self) -> bool:
+        return self.state.ended
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A watch's first event, then one for each change, and its last: the job has ended."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """A piece of one output.
+
+    Attributes:
+        offset: where it begins, in bytes that the command has written.
+        data: the bytes, unchanged.
+        dropped: how many bytes before it the server did not keep, so that nobody will see them.
+    """
+
+    stream: Literal["stdout", "stderr"]
+    offset: int
+    data: bytes
+    dropped: int = 0
+
+
+WatchEvent = StateChange | OutputChunk
+
+
+def check_request_id(request_id: str) -> None:
+    """Check a request id.
+
+    Raises:
+        InvalidCommandError: it cannot be one.
+    """
+    if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+        raise InvalidCommandError(
+            f"request_id must have 1 to 128 printable ASCII characters, not {request_id!r}"
+        )
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
+    if "\0" in value:
+        raise InvalidCommandError(f"{name} must not contain a NUL character")
+    if _SURROGATE.search(value):
+        raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
+
+
+def _check_seconds(name: str, value: object, *, zero_allowed: bool = False) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidCommandError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not (0 < value <= _MAX_SECONDS or (zero_allowed and value == 0)):
+        raise InvalidCommandError(
+            f"{name} must be a number of seconds {'from' if zero_allowed else 'above'} 0, not {value!r}"
+        )
+
+
+def _items(name: str, value: object) -> list[tuple[str, str]]:
+    if not isinstance(value, Mapping):
+        raise InvalidCommandError(f"{name} must be a mapping, not {type(value).__name__}")
+    return list(value.items())
+
+
+def _is_absolute(path: str) -> bool:
+    """On the server, whose system is not known here."""
+    return PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()

@@ -1,0 +1,124 @@
+"""What a durable job is: plain data, shared by the journal, the engine and the service."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+
+
+class JobState(str, Enum):
+    """Where a job is in its life. The last five are ends: they never change again."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+    LOST = "LOST"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is an end."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What to run. Exactly one of ``shell_command`` and ``argv`` is set.
+
+    Attributes:
+        shell_command: text for a shell.
+        argv: a program and its arguments.
+        powershell: PowerShell reads ``shell_command``, not the system's shell.
+        user: the user to run as; empty for the server's own.
+        cwd: absolute path; empty for the user's home directory.
+        env: additions to the clean environment.
+        time_limit: seconds; None for none.
+        kill_grace: seconds between TERM and KILL.
+        output_limit: bytes kept of each output.
+        labels: the caller's.
+        source: where it comes from, for the log.
+        lease: seconds that it may go unwatched; None for ever.
+    """
+
+    shell_command: str | None = None
+    argv: tuple[str, ...] = ()
+    powershell: bool = False
+    user: str = ""
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    time_limit: float | None = None
+    kill_grace: float = 10.0
+    output_limit: int = 64 * 1024 * 1024
+    labels: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    lease: float | None = None
+
+    @property
+    def text(self) -> str:
+        """What policy sees and logs show: the shell text, or the arguments with blanks between."""
+        return self.shell_command if self.shell_command is not None else " ".join(self.argv)
+
+    def to_json(self) -> str:
+        """As the journal keeps it; equal specs give equal texts."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> JobSpec:
+        """What :meth:`to_json` made, also by an earlier version."""
+        values = json.loads(text)
+        return cls(**{**values, "argv": tuple(values["argv"])})
+
+
+def content_digest(spec: JobSpec, stdin: bytes) -> str:
+    """Tells whether two requests ask for the same thing."""
+    return hashlib.sha256(spec.to_json().encode() + b"\0" + stdin).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSize:
+    """How much there is of an output: bytes written, and which of them were dropped (from, up to)."""
+
+    total: int = 0
+    gap_start: int = 0
+    gap_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is at one moment. Times are seconds since the epoch.
+
+    Attributes:
+        seq: rises with each job of this server; orders the list.
+        id: unique on this server.
+        digest: of its content, see :func:`content_digest`.
+        exit_code: of the process, where it ended by itself.
+        signal: the signal that ended it.
+        reason: for a person.
+        pid, pid_started: its first process, and when that was started.
+        supervisor: the instance that it was given to.
+    """
+
+    id: str
+    identity: str
+    request_id: str
+    digest: str
+    spec: JobSpec
+    created: float
+    seq: int = 0
+    state: JobState = JobState.QUEUED
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    started: float | None = None
+    ended: float | None = None
+    stdout: OutputSize = OutputSize()
+    stderr: OutputSize = OutputSize()
+    pid: int | None = None
+    pid_started: float | None = None
+    supervisor: str = ""
+    durable: bool = True

@@ -1,0 +1,308 @@
+"""The journal of durable jobs: what must survive is here before it is acted on.
+
+An SQLite database in WAL mode with ``synchronous=FULL``: a change that was reported is on disk, and
+a torn write is undone. One thread writes, many changes in one transaction, so that the wait for the
+disk is shared; another one reads. Output and standard input are files of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from remsvc.errors import ExecutionError
+from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+
+SCHEMA_VERSION = 1
+
+_MIGRATIONS = {
+    # From the version before to this one.
+    1: """
+        CREATE TABLE jobs (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            identity TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            spec TEXT NOT NULL,
+            state TEXT NOT NULL,
+            exit_code INTEGER,
+            signal INTEGER,
+            reason TEXT NOT NULL,
+            created REAL NOT NULL,
+            started REAL,
+            ended REAL,
+            stdout_total INTEGER NOT NULL, stdout_gap_start INTEGER NOT NULL, stdout_gap_end INTEGER NOT NULL,
+            stderr_total INTEGER NOT NULL, stderr_gap_start INTEGER NOT NULL, stderr_gap_end INTEGER NOT NULL,
+            pid INTEGER,
+            pid_started REAL,
+            supervisor TEXT NOT NULL,
+            UNIQUE (identity, request_id)
+        );
+        CREATE INDEX jobs_ended ON jobs (ended);
+    """,
+}
+_COLUMNS = (
+    *("id", "identity", "request_id", "digest", "spec", "state", "exit_code", "signal", "reason"),
+    *("created", "started", "ended", "stdout_total", "stdout_gap_start", "stdout_gap_end"),
+    *("stderr_total", "stderr_gap_start", "stderr_gap_end", "pid", "pid_started", "supervisor"),
+)
+_BATCH = 500
+_QUEUE = 10_000
+_BUSY_SECONDS = 10.0
+
+T = TypeVar("T")
+Change = Callable[[sqlite3.Connection], Any]
+
+
+class JournalError(ExecutionError):
+    """The journal cannot be read or written; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs to list: all that match everything that is given.
+
+    Attributes:
+        identity: whose; None for everyone's.
+        states: in one of these.
+        labels: with all of these.
+        created_after: seconds since the epoch.
+        before_seq: older than this one, where a page before ended.
+    """
+
+    identity: str | None = None
+    states: Collection[JobState] = ()
+    labels: Mapping[str, str] | None = None
+    created_after: float | None = None
+    before_seq: int | None = None
+
+
+class Journal:
+    """The jobs on disk. Its coroutines may be called side by side; each returns when it is on disk.
+
+    Args:
+        path: the database; made where it does not exist.
+
+    Raises:
+        JournalError: on construction, for a file that is no journal, or of a later version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._writing = self._connect()
+            _migrate(self._writing, path)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path}: {error}") from error
+        self._reading: sqlite3.Connection | None = None
+        self._changes: queue.Queue[tuple[Change, asyncio.Future[Any]] | None] = queue.Queue(_QUEUE)
+        self._loop = asyncio.get_running_loop()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-read")
+        self._writer = threading.Thread(target=self._write, name="journal-write", daemon=True)
+        self._writer.start()
+
+    async def claim(self, job: Job) -> tuple[Job, bool]:
+        """Insert ``job``, unless its identity used its request id before.
+
+        Returns:
+            The job on disk, and whether it is new. One that is not may have another digest.
+        """
+
+        def change(connection: sqlite3.Connection) -> tuple[Job, bool]:
+            values = _values(job)
+            marks = ", ".join("?" * len(_COLUMNS))
+            cursor = connection.execute(
+                f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({marks}) "  # noqa: S608
+                "ON CONFLICT (identity, request_id) DO NOTHING",
+                values,
+            )
+            rows = connection.execute(
+                f"SELECT seq, {', '.join(_COLUMNS)} FROM jobs WHERE identity = ? AND request_id = ?",  # noqa: S608
+                (job.identity, job.request_id),
+            )
+            return _job(rows.fetchone()), cursor.rowcount == 1
+
+        claimed: tuple[Job, bool] = await self._change(change)
+        return claimed
+
+    async def update(self, job: Job) -> None:
+        """Write all of ``job``, which was claimed before."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            assignments = ", ".join(f"{column} = ?" for column in _COLUMNS)
+            connection.execute(
+                f"UPDATE jobs SET {assignments} WHERE id = ?",  # noqa: S608
+                (*_values(job), job.id),
+            )
+
+        await self._change(change)
+
+    async def forget(self, ids: Iterable[str]) -> None:
+        """Delete jobs."""
+        names = [(name,) for name in ids]
+        await self._change(lambda connection: connection.executemany("DELETE FROM jobs WHERE id = ?", names))
+
+    async def unended(self) -> list[Job]:
+        """The jobs that have not ended, oldest first."""
+        return await self._select("WHERE ended IS NULL ORDER BY seq", ())
+
+    async def find(self, *, id: str | None = None, identity: str = "", request_id: str = "") -> Job | None:  # noqa: A002
+        """The job with this id, or with this identity and request id."""
+        if id is not None:
+            jobs = await self._select("WHERE id = ?", (id,))
+        else:
+            jobs = await self._select("WHERE identity = ? AND request_id = ?", (identity, request_id))
+        return jobs[0] if jobs else None
+
+    async def select(self, wanted: Filter, limit: int) -> list[Job]:
+        """At most ``limit`` jobs, newest first."""
+        conditions, values = ["1"], list[Any]()
+        if wanted.identity is not None:
+            conditions.append("identity = ?")
+            values.append(wanted.identity)
+        if wanted.states:
+            conditions.append(f"state IN ({', '.join('?' * len(wanted.states))})")
+            values += [state.value for state in wanted.states]
+        if wanted.created_after is not None:
+            conditions.append("created >= ?")
+            values.append(wanted.created_after)
+        if wanted.before_seq is not None:
+            conditions.append("seq < ?")
+            values.append(wanted.before_seq)
+        for label, value in (wanted.labels or {}).items():
+            conditions.append("(SELECT value FROM json_each(spec, '$.labels') WHERE key = ?) = ?")
+            values += [label, value]
+        text = f"WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
+        return await self._select(text, (*values, limit))
+
+    async def ended(self) -> list[tuple[str, float, int]]:
+        """Id, time of the end, and bytes of output kept of each ended job, oldest end first."""
+
+        def read(connection: sqlite3.Connection) -> list[tuple[str, float, int]]:
+            kept = " + ".join(f"{s}_total - ({s}_gap_end - {s}_gap_start)" for s in ("stdout", "stderr"))
+            query = f"SELECT id, ended, {kept} FROM jobs WHERE ended IS NOT NULL ORDER BY ended, seq"  # noqa: S608
+            return connection.execute(query).fetchall()
+
+        return await self._read(read)
+
+    async def close(self) -> None:
+        """Write what is waiting, and close."""
+        await asyncio.to_thread(self._changes.put, None)
+        await asyncio.to_thread(self._writer.join)
+        self._reader.shutdown()
+        self._writing.close()
+        if self._reading is not None:
+            self._reading.close()
+
+    # Threads
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    async def _change(self, change: Change) -> Any:
+        done: asyncio.Future[Any] = self._loop.create_future()
+        try:
+            self._changes.put_nowait((change, done))
+        except queue.Full:
+            raise JournalError("the journal cannot keep up: too many changes are waiting") from None
+        return await done
+
+    def _write(self) -> None:
+        while (first := self._changes.get()) is not None:
+            batch, last = [first], False
+            while len(batch) < _BATCH and not last:
+                try:
+                    item = self._changes.get_nowait()
+                except queue.Empty:
+                    break
+                last = item is None
+                if item is not None:
+                    batch.append(item)
+            self._commit(batch)
+            if last:
+                return
+
+    def _commit(self, batch: list[tuple[Change, asyncio.Future[Any]]]) -> None:
+        try:
+            self._writing.execute("BEGIN IMMEDIATE")
+            results = [change(self._writing) for change, _ in batch]
+            self._writing.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._writing.in_transaction:
+                self._writing.execute("ROLLBACK")
+            failure = JournalError(f"{self._path}: {error}")
+            self._loop.call_soon_threadsafe(_fail, [done for _, done in batch], failure)
+        else:
+            self._loop.call_soon_threadsafe(_settle, [done for _, done in batch], results)
+
+    async def _select(self, rest: str, values: Collection[Any]) -> list[Job]:
+        query = f"SELECT seq, {', '.join(_COLUMNS)} FROM jobs {rest}"  # noqa: S608
+        return await self._read(
+            lambda connection: [_job(row) for row in connection.execute(query, tuple(values))]
+        )
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        def run() -> T:
+            if self._reading is None:
+                self._reading = self._connect()
+            return read(self._reading)
+
+        try:
+            return await self._loop.run_in_executor(self._reader, run)
+        except sqlite3.Error as error:
+            raise JournalError(f"{self._path}: {error}") from error
+
+
+def _settle(futures: list[asyncio.Future[Any]], results: list[Any]) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if not future.done():
+            future.set_result(result)
+
+
+def _fail(futures: list[asyncio.Future[Any]], error: JournalError) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise JournalError(
+            f"{path}: written by a later version of RemSvc (schema {version}, known: {SCHEMA_VERSION})"
+        )
+    for step in range(version + 1, SCHEMA_VERSION + 1):
+        connection.executescript(f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step}; COMMIT;")
+
+
+def _values(job: Job) -> tuple[Any, ...]:
+    return (
+        *(job.id, job.identity, job.request_id, job.digest, job.spec.to_json(), job.state.value),
+        *(job.exit_code, job.signal, job.reason, job.created, job.started, job.ended),
+        *(job.stdout.total, job.stdout.gap_start, job.stdout.gap_end),
+        *(job.stderr.total, job.stderr.gap_start, job.stderr.gap_end),
+        *(job.pid, job.pid_started, job.supervisor),
+    )
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    values = dict(zip(("seq", *_COLUMNS), row, strict=True))
+    for name in ("stdout", "stderr"):
+        parts = (values.pop(f"{name}_{part}") for part in ("total", "gap_start", "gap_end"))
+        values[name] = OutputSize(*parts)
+    values["spec"] = JobSpec.from_json(values["spec"])
+    values["state"] = JobState(values["state"])
+    return Job(**values)

@@ -1,0 +1,176 @@
+"""One output stream of a durable job: from its pipe into a file, bounded, at stable offsets.
+
+A byte's place in the file is its place in the output. Over the limit the head and the tail are
+kept: what lies between is punched out of the file, which keeps its length. Where the gap is stands
+in a small file beside it, written before the hole is punched, so that a reader can tell a hole from
+zeros that the command wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
+_BLOCK = 1 << 20
+_GAP = struct.Struct("!QQ")
+_MAX_READS = 32  # as for a pipe whose output stays in memory
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What was dropped of an output: the bytes from ``start`` up to ``end``; none where they are equal."""
+
+    start: int = 0
+    end: int = 0
+
+
+class OutputFile:
+    """Moves an output from its pipe into a file. The same to its owner as an ``OutputPipe``.
+
+    Attributes:
+        fd: the pipe's descriptor; -1 once its owner has closed it.
+        inode: the pipe's, by which it is known among the descriptors of other processes.
+        open: whether some process may still write to it.
+        total: bytes written by the command.
+        gap: what was dropped of them.
+    """
+
+    head = b""
+
+    def __init__(self, fd: int, path: Path, limit: int, scratch: bytearray) -> None:
+        """Creates the file; raises ``OSError`` where that fails. ``limit`` is in bytes."""
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.inode = os.fstat(fd).st_ino
+        self.open = True
+        self.total = 0
+        self.gap = Gap()
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._limit = limit
+        self._scratch = scratch
+        self._storing = True
+        self._unsaid: Gap | None = None
+
+    def read(self) -> bool:
+        """Move what is there, once; False when nothing was."""
+        try:
+            size = os.readv(self.fd, [self._scratch])
+        except BlockingIOError:
+            return False
+        if size == 0:
+            self.open = False
+            return False
+        if self._storing:
+            self._store(memoryview(self._scratch)[:size])
+        return True
+
+    def drain(self) -> None:
+        """Move all that was in the pipe at this moment, even while others go on writing."""
+        for _ in range(_MAX_READS):
+            if not self.open or not self.read():
+                return
+
+    def stop_keeping(self) -> None:
+        """What comes from now on is dropped and not counted: the job has ended. Closes the file."""
+        if self._storing:
+            self._storing = False
+            os.close(self._file)
+
+    def _store(self, data: memoryview) -> None:
+        start, end = self.total, self.total + len(data)
+        self.total = end
+        if self._unsaid is not None and not self._widen(Gap(self._unsaid.start, end)):
+            return
+        try:
+            while data:
+                written = os.pwrite(self._file, data, start)
+                start += written
+                data = data[written:]
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            # No room: the command goes on, and what could not be stored is part of the gap.
+            self._widen(Gap(self._head(start), end))
+            return
+        kept = end - self.gap.end if self.gap.end else end
+        tail = self._limit - self._limit // 2
+        if end > self._limit and kept > tail + _BLOCK:
+            self._widen(Gap(self._head(self._limit // 2), end - tail))
+
+    def _head(self, start: int) -> int:
+        return self.gap.start if self.gap.end else start
+
+    def _widen(self, gap: Gap) -> bool:
+        """Drop what is in ``gap``; False while the disk is too full to say so: then nothing is stored."""
+        punched = max(gap.start, self.gap.end)
+        self.gap = gap
+        try:
+            write_gap(self._path, gap)
+        except OSError:
+            self._unsaid = gap
+            return False
+        self._unsaid = None
+        if gap.end > punched:
+            with contextlib.suppress(OSError):  # a file system without holes: bounded by nothing but itself
+                _punch(self._file, punched, gap.end - punched)
+        return True
+
+
+def read_output(path: Path, offset: int, size: int) -> tuple[int, bytes]:
+    """What a job's output has at ``offset``, at most ``size`` bytes of it.
+
+    Returns:
+        Where it begins, and the bytes. It begins later than ``offset`` where what lies between was
+        dropped. Empty: nothing (more) has been written.
+    """
+    while True:
+        gap = read_gap(path)
+        if gap.start <= offset < gap.end:
+            offset = gap.end
+        length = min(size, gap.start - offset) if offset < gap.start < gap.end else size
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return offset, b""
+        try:
+            data = os.pread(file, length, offset)
+        finally:
+            os.close(file)
+        after = read_gap(path)
+        if after == gap or offset + len(data) <= after.start or offset >= after.end:
+            return offset, data
+        # A hole was punched into what was being read.
+
+
+def write_gap(path: Path, gap: Gap) -> None:
+    """Note the gap of the output file ``path``. Raises ``OSError``."""
+    file = os.open(path.with_suffix(".gap"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.pwrite(file, _GAP.pack(gap.start, gap.end), 0)
+    finally:
+        os.close(file)
+
+
+def read_gap(path: Path) -> Gap:
+    """The gap of the output file ``path``."""
+    try:
+        data = path.with_suffix(".gap").read_bytes()
+    except FileNotFoundError:
+        return Gap()
+    return Gap(*_GAP.unpack(data)) if len(data) == _GAP.size else Gap()
+
+
+def _punch(file: int, offset: int, length: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    if libc.fallocate(file, flags, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,139 @@
+"""A command as the supervisor knows it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remsvc.execution import process_tree
+from remsvc.execution.engine import Credentials
+from remsvc.execution.frames import Header
+from remsvc.execution.output_file import OutputFile
+from remsvc.execution.output_pipe import OutputPipe
+from remsvc.execution.spawn import spawn
+
+Pump = OutputPipe | OutputFile
+
+
+@dataclass(eq=False)
+class Supervised:
+    """A started command.
+
+    Attributes:
+        id: the server's number for it, or the id of a durable job.
+        pid: its first process, a session leader.
+        mark: what marks the environment of its processes.
+        outputs: standard output and error.
+        folder: a durable job's files; None for a command that lives and dies with the connection.
+        kill_grace: seconds between TERM and KILL.
+        status: the first process's exit code, or minus the signal's number; None until it is reaped.
+        cause: why it is being ended (``time limit``, ``cancelled``), or None.
+        watched: whether the server wants to hear of its output.
+    """
+
+    id: int | str
+    pid: int
+    mark: str
+    outputs: tuple[Pump, Pump]
+    folder: Path | None = None
+    kill_grace: float = 0.0
+    status: int | None = None
+    cause: str | None = None
+    watched: bool = False
+    told: tuple[int, int] = (0, 0)
+    started: float = field(default_factory=time.time)
+
+    @property
+    def tree(self) -> process_tree.Command:
+        """What tells its processes apart."""
+        inodes = frozenset(output.inode for output in self.outputs)
+        return process_tree.Command(self.pid, self.mark, inodes, reaped=self.status is not None)
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Bytes of standard output and error so far."""
+        return self.outputs[0].total, self.outputs[1].total
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing more can come from its outputs."""
+        return not any(output.open for output in self.outputs)
+
+    def record(self) -> dict[str, Any]:
+        """How it ended, as it goes to the server and onto disk."""
+        assert self.status is not None
+        record: dict[str, Any] = {
+            "exit_code": self.status if self.status >= 0 else None,
+            "signal": -self.status if self.status < 0 else None,
+            "cause": self.cause,
+            "totals": self.totals,
+            "ended": time.time(),
+        }
+        if self.folder is not None:
+            record["gaps"] = [
+                [output.gap.start, output.gap.end]
+                for output in self.outputs
+                if isinstance(output, OutputFile)
+            ]
+        return record
+
+
+def start(header: Header, null: int, scratch: bytearray) -> Supervised:
+    """Start the command that a ``start`` message describes.
+
+    Raises:
+        OSError, ValueError, subprocess.SubprocessError: it could not be started; nothing is left open.
+    """
+    opened: list[int] = []
+    pumps: list[Pump] = []
+    job: dict[str, Any] | None = header.get("job")
+    folder = Path(job["folder"]) if job else None
+    if folder is not None:
+        folder.mkdir(0o700, exist_ok=True)
+    try:
+        stdin = null
+        if job and job["stdin"]:
+            stdin = os.open(Path(job["folder"], "stdin"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            opened.append(stdin)
+        writers = []
+        for name in ("stdout", "stderr"):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            opened.append(writer)
+            writers.append(writer)
+            limit: int = header["output_limit"]
+            try:
+                if folder is None:
+                    pumps.append(OutputPipe(reader, limit, scratch))
+                else:
+                    pumps.append(OutputFile(reader, folder / name, limit, scratch))
+            except OSError:
+                os.close(reader)
+                raise
+        credentials = header["credentials"]
+        pid = spawn(
+            header["argv"],
+            env=header["env"],
+            cwd=header["cwd"],
+            cwd_required=header.get("cwd_required", False),
+            credentials=credentials and Credentials(*credentials),
+            streams=(stdin, writers[0], writers[1]),
+        )
+    except BaseException:
+        for pump in pumps:
+            pump.stop_keeping()
+            os.close(pump.fd)
+        raise
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return Supervised(
+        id=header["id"],
+        pid=pid,
+        mark=header["env"].get(process_tree.MARK, ""),
+        outputs=(pumps[0], pumps[1]),
+        folder=folder,
+        kill_grace=job["kill_grace"] if job else 0.0,
+    )
