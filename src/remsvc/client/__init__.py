@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from remsvc.client.jobs import Job, JobSpec, JobState, OutputChunk, OutputSize, StateChange
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.results import CommandResult, Pong, Status
 
@@ -14,7 +15,20 @@ if TYPE_CHECKING:
     from remsvc.client.aio import AsyncClient
     from remsvc.client.sync import Client
 
-__all__ = ["AsyncClient", "Client", "CommandResult", "ConnectionOptions", "Pong", "Status"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "CommandResult",
+    "ConnectionOptions",
+    "Job",
+    "JobSpec",
+    "JobState",
+    "OutputChunk",
+    "OutputSize",
+    "Pong",
+    "StateChange",
+    "Status",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
 
+
 class AsyncClient(AsyncJobCalls):
     """A client of one server, for one event loop.
 

@@ -183,7 +183,7 @@ class AsyncJobCalls(AsyncConnection):
             options=self._options,
             on_disconnect=on_disconnect,
         )
-        while not watch.ended:
+        while True:
             request = watch.begin()
             call: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
             try:
@@ -193,6 +193,8 @@ class AsyncJobCalls(AsyncConnection):
                 async for message in call:
                     if (event := watch.receive(message)) is not None:
                         yield event
+                    if watch.ended:
+                        return
                 failure = watch.cut_short()
             except grpc.aio.AioRpcError as error:
                 failure = from_grpc(error, self._options, timeout=timeout)
@@ -201,5 +203,4 @@ class AsyncJobCalls(AsyncConnection):
             finally:
                 if call is not None:
                     call.cancel()
-            if not watch.ended:
-                await asyncio.sleep(watch.pause_after(failure))
+            await asyncio.sleep(watch.pause_after(failure))

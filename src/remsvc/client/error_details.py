@@ -36,8 +36,8 @@ def add_details(failure: ServerError, error: grpc.RpcError) -> None:
     """Set on ``failure`` what the details of ``error`` say. Details that cannot be read say nothing."""
     if not isinstance(failure, AlreadyExistsError | ResourceExhaustedError):
         return
-    # Both of gRPC's error classes, the blocking and the asyncio one, have it.
-    for key, value in error.trailing_metadata() or ():  # type: ignore[attr-defined]
+    trailing: Any = error.trailing_metadata()  # of both gRPC's error classes, blocking and asyncio
+    for key, value in trailing or ():
         if key == _KEY and isinstance(value, bytes):
             try:
                 _add(failure, value)

@@ -31,8 +31,8 @@ LIST = _SERVICE + "ListJobs"
 CANCEL = _SERVICE + "CancelJob"
 WATCH = _SERVICE + "WatchJob"
 
-_SHELLS = {"native": jobs_pb2.SHELL_TYPE_NATIVE, "powershell": jobs_pb2.SHELL_TYPE_POWERSHELL}
-_STATES = {state: jobs_pb2.JobState.Value(state.value) for state in JobState}
+_SHELLS: dict[str, Any] = {"native": jobs_pb2.SHELL_TYPE_NATIVE, "powershell": jobs_pb2.SHELL_TYPE_POWERSHELL}
+_STATES: dict[JobState, Any] = {state: jobs_pb2.JobState.Value(state.value) for state in JobState}
 _STATE_NAMES = {number: state for state, number in _STATES.items()}
 
 
@@ -130,10 +130,10 @@ def _spec_message(spec: JobSpec) -> Any:
         source=spec.source,
         lease=_duration(spec.lease),
     )
-    if spec.argv is None:
-        message.shell_command = spec.shell_command
-    else:
+    if spec.argv is not None:
         message.argv.args.extend(spec.argv)
+    elif spec.shell_command is not None:
+        message.shell_command = spec.shell_command
     return message
 
 

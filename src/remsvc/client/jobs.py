@@ -145,9 +145,7 @@ class JobSpec:
             if not 1 <= len(key) <= 63:
                 raise InvalidCommandError(f"the key of a label must have 1 to 63 characters, not {len(key)}")
             if len(value) > 255:
-                raise InvalidCommandError(
-                    f"label {key} must have at most 255 characters, not {len(value)}"
-                )
+                raise InvalidCommandError(f"label {key} must have at most 255 characters, not {len(value)}")
 
 
 @dataclass(frozen=True, slots=True)

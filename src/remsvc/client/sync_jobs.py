@@ -1,0 +1,134 @@
+"""The blocking client's calls about durable jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Generator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import grpc
+
+from remsvc.client import job_protocol
+from remsvc.client.channel import MetadataItems, call_metadata
+from remsvc.client.deadline import Deadline
+from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
+from remsvc.client.sync_connection import Connection
+from remsvc.client.watch import OnDisconnect, Watch
+from remsvc.errors import ServerError
+
+if TYPE_CHECKING:
+    WatchMethod = grpc.UnaryStreamMultiCallable[bytes, bytes]
+
+
+class JobCalls(Connection):
+    """Create, find, list, cancel and watch jobs.
+
+    :class:`~remsvc.client.aio_jobs.AsyncJobCalls` describes the methods; only how one waits differs.
+    """
+
+    def create_job(
+        self, spec: JobSpec, request_id: str, *, timeout: float = 30.0, metadata: MetadataItems = ()
+    ) -> Job:
+        """See :meth:`AsyncClient.create_job <remsvc.client.aio_jobs.AsyncJobCalls.create_job>`."""
+        deadline = Deadline(timeout)
+        headers = call_metadata(self._options, metadata)
+        request = job_protocol.encode_create(spec, request_id)
+        self._connect(deadline, headers)
+        return job_protocol.decode_job(self._idempotent(job_protocol.CREATE, request, deadline, headers))
+
+    def get_job(
+        self,
+        job_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = 30.0,
+        metadata: MetadataItems = (),
+    ) -> Job:
+        """See :meth:`AsyncClient.get_job <remsvc.client.aio_jobs.AsyncJobCalls.get_job>`."""
+        headers = call_metadata(self._options, metadata)
+        request = job_protocol.encode_get(job_id, request_id)
+        return job_protocol.decode_job(self._unary(job_protocol.GET, request, Deadline(timeout), headers))
+
+    def list_jobs(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        page_size: int = 100,
+        timeout: float | None = 30.0,
+        metadata: MetadataItems = (),
+    ) -> Generator[Job, None, None]:
+        """See :meth:`AsyncClient.list_jobs <remsvc.client.aio_jobs.AsyncJobCalls.list_jobs>`."""
+        headers = call_metadata(self._options, metadata)
+        token = ""
+        while True:
+            request = job_protocol.encode_list(states, labels, created_after, page_size, token)
+            answer = self._unary(job_protocol.LIST, request, Deadline(timeout), headers)
+            jobs, token = job_protocol.decode_list(answer)
+            yield from jobs
+            if not token:
+                return
+
+    def cancel_job(
+        self,
+        job_id: str,
+        *,
+        reason: str = "",
+        kill: bool = False,
+        timeout: float = 30.0,
+        metadata: MetadataItems = (),
+    ) -> Job:
+        """See :meth:`AsyncClient.cancel_job <remsvc.client.aio_jobs.AsyncJobCalls.cancel_job>`."""
+        headers = call_metadata(self._options, metadata)
+        request = job_protocol.encode_cancel(job_id, reason, kill)
+        return job_protocol.decode_job(
+            self._idempotent(job_protocol.CANCEL, request, Deadline(timeout), headers)
+        )
+
+    def watch_job(
+        self,
+        job_id: str,
+        *,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        timeout: float | None = None,
+        reconnect: bool = True,
+        reconnect_timeout: float = 300.0,
+        on_disconnect: OnDisconnect | None = None,
+        metadata: MetadataItems = (),
+    ) -> Generator[WatchEvent, None, None]:
+        """See :meth:`AsyncClient.watch_job <remsvc.client.aio_jobs.AsyncJobCalls.watch_job>`."""
+        deadline = Deadline(timeout)
+        headers = call_metadata(self._options, metadata)
+        watch = Watch(
+            job_id,
+            stdout_offset=stdout_offset,
+            stderr_offset=stderr_offset,
+            deadline=deadline,
+            patience=reconnect_timeout if reconnect else None,
+            options=self._options,
+            on_disconnect=on_disconnect,
+        )
+        while True:
+            request = watch.begin()
+            call: grpc.Call | None = None
+            try:
+                self._connect(deadline, headers)
+                method: WatchMethod = self._open().unary_stream(job_protocol.WATCH)
+                call = messages = method(request, timeout=deadline.remaining(), metadata=headers)
+                for message in messages:
+                    if (event := watch.receive(message)) is not None:
+                        yield event
+                    if watch.ended:
+                        return
+                failure = watch.cut_short()
+            except grpc.RpcError as error:
+                failure = self._failure(error, deadline)
+            except ServerError as error:
+                failure = error
+            finally:
+                if call is not None:
+                    call.cancel()
+            time.sleep(watch.pause_after(failure))
