@@ -38,7 +38,7 @@ class JobSpec:
         cwd: absolute path; empty for the user's home directory.
         env: additions to the clean environment.
         time_limit: seconds; None for none.
-        kill_grace: seconds between TERM and KILL.
+        kill_grace: seconds between TERM and KILL; None counts as none.
         output_limit: bytes kept of each output.
         labels: the caller's.
         source: where it comes from, for the log.
@@ -52,8 +52,8 @@ class JobSpec:
     cwd: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     time_limit: float | None = None
-    kill_grace: float = 10.0
-    output_limit: int = 64 * 1024 * 1024
+    kill_grace: float | None = None
+    output_limit: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     lease: float | None = None

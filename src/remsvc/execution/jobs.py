@@ -8,14 +8,13 @@ is replaced, and from then on follows the supervisor's events.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from remsvc.execution.exit_record import read_exit_record
 from remsvc.execution.fair_queue import FairQueue
 from remsvc.execution.frames import Header
 from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.journal import Filter, Journal, JournalError
 from remsvc.execution.login import login
 from remsvc.execution.output_file import read_gap, read_output
@@ -57,23 +57,6 @@ class RequestReusedError(RemSvcError):
 
 class QueueFullError(RemSvcError):
     """As many jobs wait as may wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobLimits:
-    """How much the jobs of a server may take.
-
-    Attributes:
-        max_running, max_queued: jobs at one time.
-        retention_seconds: age from which an ended job may be forgotten.
-        retention_count, retention_bytes: ended jobs, and their output, that are kept at most.
-    """
-
-    max_running: int = 256
-    max_queued: int = 10_000
-    retention_seconds: float = 7 * 86_400
-    retention_count: int = 10_000
-    retention_bytes: int = 10 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +219,7 @@ class Jobs:
 
     async def watch(
         self, job: Job, stdout_offset: int | None, stderr_offset: int | None
-    ) -> AsyncIterator[Job | Piece]:
+    ) -> AsyncGenerator[Job | Piece, None]:
         """The job now, its output from the offsets on (None: none of that stream), and its end.
 
         Raises nothing of its own; closing the iterator early is all it takes to stop.
@@ -336,12 +319,6 @@ class Jobs:
             active.job, started=event["started"], pid=event["pid"], pid_started=event["started"]
         )
         active.wake()
-        self._spawn(self._keep_trying(active.job))
-
-    async def _keep_trying(self, job: Job) -> None:
-        """Write down when a job started: worth knowing, not worth waiting for."""
-        with contextlib.suppress(JournalError):
-            await self._journal.update(job)
 
     async def _take_record(self, active: _Active, record: dict[str, Any]) -> None:
         if not active.ending:
@@ -364,7 +341,7 @@ class Jobs:
         message["cwd_required"] = bool(job.spec.cwd)
         message["job"] = {
             "folder": str(self._folder / job.id),
-            "kill_grace": job.spec.kill_grace,
+            "kill_grace": job.spec.kill_grace or 0.0,
             "stdin": (self._folder / job.id / "stdin").exists(),
         }
         self.engine.send(message)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -20,6 +22,8 @@ from remsvc.server.authentication import AuthenticationInterceptor, TokenVerifie
 from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.config import ServerConfig
+from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
+from remsvc.server.job_service import JobService
 from remsvc.server.logs import Logs, fields
 from remsvc.server.policy import Policy
 
@@ -73,27 +77,58 @@ def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_add
     with logs:
         for warning in config.warnings:
             _logger.warning("%s", warning)
-        asyncio.run(_serve(config, on_listening))
+        with _locked_state_dir(config) as state_dir:
+            asyncio.run(_serve(config, state_dir, on_listening))
     return 0
 
 
-async def _serve(config: ServerConfig, on_listening: Callable[[str], None]) -> None:
-    engine = create_engine()
-    await engine.open()
+@contextmanager
+def _locked_state_dir(config: ServerConfig) -> Iterator[Path | None]:
+    """The state directory, locked; None where durable jobs cannot be had."""
+    if config.jobs is None or sys.platform == "win32":
+        yield None
+        return
+    from remsvc.execution.state_dir import StateDirError, lock_state_dir
+
+    try:
+        lock = lock_state_dir(config.state_dir)
+    except StateDirError as error:
+        if config.state_dir_given:
+            raise ServeError(str(error)) from error
+        _logger.warning("no durable jobs: %s (choose another one with --state-dir)", error)
+        yield None
+        return
+    try:
+        yield config.state_dir
+    finally:
+        os.close(lock)
+
+
+async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Callable[[str], None]) -> None:
+    jobs = None
+    if state_dir is not None and config.jobs is not None:
+        from remsvc.execution.jobs import Jobs
+
+        jobs = Jobs(state_dir, config.jobs.limits)
+    engine = jobs.engine if jobs is not None else create_engine()
+    await (jobs or engine).open()
     try:
         loop = asyncio.get_running_loop()
         draining: asyncio.Future[None] = loop.create_future()
         runner = CommandRunner(engine, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes)
-        service = CommandService(runner, Policy(config.deny, config.allow), draining)
+        policy = Policy(config.deny, config.allow)
+        services = {SERVICE_NAME: CommandService(runner, policy, draining).handlers()}
+        if jobs is not None and config.jobs is not None:
+            services[JOB_SERVICE_NAME] = JobService(jobs, policy, config.jobs, draining).handlers()
         interceptor = AuthenticationInterceptor(TokenVerifier(config.tokens), _log_refusal)
         server = grpc.aio.server(interceptors=(interceptor,), options=_CHANNEL_OPTIONS)
-        server.add_generic_rpc_handlers((service.handlers(),))
-        health_servicer = _add_health_and_reflection(server)
+        server.add_generic_rpc_handlers(tuple(services.values()))
+        health_servicer = _add_health_and_reflection(server, services)
         address = _listen(server, config)
         stop: asyncio.Queue[str] = asyncio.Queue()
         _on_signals(loop, stop.put_nowait)
         await server.start()
-        for name in ("", SERVICE_NAME):
+        for name in ("", *services):
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
         on_listening(address)
@@ -102,7 +137,7 @@ async def _serve(config: ServerConfig, on_listening: Callable[[str], None]) -> N
         await health_servicer.enter_graceful_shutdown()
         await _stop(server, config.shutdown_grace, stop)
     finally:
-        await engine.close()
+        await (jobs or engine).close()
     _logger.info("stopped")
 
 
@@ -117,10 +152,10 @@ async def _stop(server: grpc.aio.Server, grace: float, signals: asyncio.Queue[st
         await asyncio.wait_for(stopping, _END_SECONDS)
 
 
-def _add_health_and_reflection(server: grpc.aio.Server) -> health.aio.HealthServicer:
+def _add_health_and_reflection(server: grpc.aio.Server, services: Iterable[str]) -> health.aio.HealthServicer:
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return servicer
 
 

@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from remsvc.command import Command, crc32hex
 from remsvc.errors import ExecutionError, InvalidCommandError
@@ -21,6 +18,7 @@ from remsvc.server.authentication import CallContext
 from remsvc.server.command_runner import Answer, CommandRunner
 from remsvc.server.logs import fields
 from remsvc.server.policy import Policy
+from remsvc.server.requests import Malformed, parsed, parser, serialize
 from remsvc_proto import RemSvc_pb2
 
 _logger = logging.getLogger("remsvc.command")
@@ -54,10 +52,10 @@ class CommandService:
         return grpc.method_handlers_generic_handler(
             SERVICE_NAME,
             {
-                "Ping": unary(_parsed(self._ping), _parser(RemSvc_pb2.PingMsg), _serialize),
-                "GetStatus": unary(_parsed(self._get_status), _parser(RemSvc_pb2.Empty), _serialize),
-                "RemCmd": unary(_parsed(self._rem_cmd), _parser(RemSvc_pb2.RemCmdMsg), _serialize),
-                "RemCmdStrm": stream(self._rem_cmd_strm, _parser(RemSvc_pb2.RemCmdMsg), _serialize),
+                "Ping": unary(parsed(self._ping), parser(RemSvc_pb2.PingMsg), serialize),
+                "GetStatus": unary(parsed(self._get_status), parser(RemSvc_pb2.Empty), serialize),
+                "RemCmd": unary(parsed(self._rem_cmd), parser(RemSvc_pb2.RemCmdMsg), serialize),
+                "RemCmdStrm": stream(self._rem_cmd_strm, parser(RemSvc_pb2.RemCmdMsg), serialize),
             },
         )
 
@@ -83,7 +81,7 @@ class CommandService:
         writing: asyncio.Future[None] | None = None
         try:
             while (request := await self._unless_draining(reading)) is not grpc.aio.EOF:
-                if isinstance(request, _Malformed):
+                if isinstance(request, Malformed):
                     raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
                 reading = asyncio.ensure_future(context.read())
                 answer = await self._answer(request, context)
@@ -154,36 +152,3 @@ class CommandService:
 
     def _log_end(self, answer: Answer, duration: float, about: str) -> None:
         _logger.info("command %s %s", fields(rc=answer.rc, duration=f"{duration:.3f}s"), about)
-
-
-@dataclass(frozen=True, slots=True)
-class _Malformed:
-    """What is handed on in place of a request that could not be parsed."""
-
-    reason: str
-
-
-def _parser(message: type[Any]) -> Callable[[bytes], Any]:
-    def parse(data: bytes) -> Any:
-        try:
-            return message.FromString(data)
-        except DecodeError as error:
-            return _Malformed(f"not a valid {message.DESCRIPTOR.full_name}: {error}")
-
-    return parse
-
-
-def _serialize(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
-
-
-def _parsed(
-    handler: Callable[[Any, CallContext], Awaitable[_T]],
-) -> Callable[[Any, CallContext], Awaitable[_T]]:
-    async def handle(request: Any, context: CallContext) -> _T:
-        if isinstance(request, _Malformed):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
-        return await handler(request, context)
-
-    return handle

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remsvc.errors import ConfigurationError
+from remsvc.server.job_config import JobConfig, read_jobs
 from remsvc.server.policy import Rule
 from remsvc.server.settings import Settings
 from remsvc.server.tls import TlsConfig, read_tls
@@ -45,6 +46,8 @@ class ServerConfig:
         tls: certificate, key and client authorities, or None for plaintext.
         tokens: bearer token by identity.
         deny, allow: the policy's patterns, in the order they are tried.
+        jobs: durable jobs, or None where they are switched off.
+        state_dir_given: whether somebody chose it; a default one may be done without.
         log_file, log_level: where the log goes besides standard error, and from which level on.
         warnings: what is permitted but deserves a second look.
     """
@@ -61,6 +64,8 @@ class ServerConfig:
     allow: tuple[Rule, ...] = ()
     log_file: Path | None = None
     log_level: int = logging.INFO
+    jobs: JobConfig | None = field(default_factory=JobConfig)
+    state_dir_given: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -119,6 +124,8 @@ def _read(settings: Settings) -> ServerConfig:
         deny=settings.rules("denylist", "deny"),
         allow=settings.rules("allowlist", "allow"),
         log_file=_read_log_file(settings),
+        jobs=read_jobs(settings),
+        state_dir_given=settings.given("server", "state_dir") is not None,
         log_level=_LEVELS[settings.choice("log", "level", "info", _LEVELS)],
     )
     settings.integer("log", "debug_level", -1, -1, 9)  # the existing server's; without effect here

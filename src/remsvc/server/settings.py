@@ -23,6 +23,19 @@ _KEYS: dict[str, tuple[str, ...]] = {
     ),
     "tls": ("enabled", "cert", "key", "ca"),
     "log": ("file", "level", "debug_level"),
+    "jobs": (
+        "enabled",
+        "max_running",
+        "max_queued",
+        "time_limit_ms",
+        "kill_grace_ms",
+        "output_limit_bytes",
+        "max_output_limit_bytes",
+        "retention_hours",
+        "retention_count",
+        "retention_bytes",
+        "admins",
+    ),
 }
 _FREE_SECTIONS = ("auth", "denylist", "allowlist")
 _FLAGS = {

@@ -1,0 +1,22 @@
+"""How much durable jobs may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """How much the jobs of a server may take.
+
+    Attributes:
+        max_running, max_queued: jobs at one time.
+        retention_seconds: age from which an ended job may be forgotten.
+        retention_count, retention_bytes: ended jobs, and their output, that are kept at most.
+    """
+
+    max_running: int = 256
+    max_queued: int = 10_000
+    retention_seconds: float = 7 * 86_400
+    retention_count: int = 10_000
+    retention_bytes: int = 10 * 1024**3

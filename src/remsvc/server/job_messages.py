@@ -1,0 +1,181 @@
+"""Between the messages of ``remsvc.jobs.v1`` and the jobs of the engine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from remsvc.errors import InvalidCommandError
+from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.process_tree import MARK
+from remsvc.server.job_config import JobConfig
+from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+
+MAX_STDIN = 1024 * 1024
+_MAX_LABELS = 32
+_REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
+_SHELLS = (
+    jobs_pb2.SHELL_TYPE_UNSPECIFIED,
+    jobs_pb2.SHELL_TYPE_NATIVE,
+    jobs_pb2.SHELL_TYPE_POWERSHELL,
+)
+
+
+def read_request_id(text: str) -> str:
+    """A request id. Raises :class:`InvalidCommandError`."""
+    if not _REQUEST_ID.fullmatch(text):
+        raise InvalidCommandError("request_id: expected 1 to 128 printable ASCII characters")
+    return text
+
+
+def read_spec(message: jobs_pb2.JobSpec, config: JobConfig) -> JobSpec:
+    """A job as it was asked for: what is absent is left at its default.
+
+    Raises:
+        InvalidCommandError: naming the field, and what was expected.
+    """
+    _check_text(message)
+    for name, value in message.environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InvalidCommandError(f"environment: {name!r} is not the name of a variable")
+        if name == MARK:
+            raise InvalidCommandError(f"environment: {MARK} is set by the server")
+    if len(message.standard_input) > MAX_STDIN:
+        raise InvalidCommandError(f"standard_input: expected at most {MAX_STDIN} bytes")
+    if len(message.labels) > _MAX_LABELS:
+        raise InvalidCommandError(f"labels: expected at most {_MAX_LABELS}")
+    for label, value in message.labels.items():
+        if not 1 <= len(label) <= 63 or len(value) > 255:
+            raise InvalidCommandError(
+                f"labels: {label!r}: expected 1 to 63 characters, and a value of at most 255"
+            )
+    if not 0 <= message.output_limit <= config.max_output_limit:
+        raise InvalidCommandError(f"output_limit: expected at most {config.max_output_limit} bytes")
+    return JobSpec(
+        shell_command=message.shell_command if message.WhichOneof("program") == "shell_command" else None,
+        argv=tuple(message.argv.args),
+        powershell=message.shell_type == jobs_pb2.SHELL_TYPE_POWERSHELL,
+        user=message.user,
+        cwd=message.working_directory,
+        env=dict(message.environment),
+        time_limit=_seconds(message, "time_limit", zero=False),
+        kill_grace=_seconds(message, "kill_grace", zero=True),
+        output_limit=message.output_limit,
+        labels=dict(message.labels),
+        source=message.source,
+        lease=_seconds(message, "lease", zero=False),
+    )
+
+
+def with_defaults(spec: JobSpec, config: JobConfig) -> JobSpec:
+    """The job with the server's defaults filled in."""
+    return replace(
+        spec,
+        time_limit=spec.time_limit if spec.time_limit is not None else config.time_limit,
+        kill_grace=spec.kill_grace if spec.kill_grace is not None else config.kill_grace,
+        output_limit=spec.output_limit or config.output_limit,
+    )
+
+
+def _check_text(message: jobs_pb2.JobSpec) -> None:
+    program = message.WhichOneof("program")
+    if program is None:
+        raise InvalidCommandError("spec: expected shell_command or argv")
+    if program == "shell_command" and not message.shell_command.strip():
+        raise InvalidCommandError("shell_command: must not be blank")
+    if program == "argv" and not (message.argv.args and message.argv.args[0]):
+        raise InvalidCommandError("argv: expected a program")
+    texts = {
+        "shell_command": [message.shell_command],
+        "argv": message.argv.args,
+        "user": [message.user],
+        "working_directory": [message.working_directory],
+        "source": [message.source],
+    }
+    for name, values in texts.items():
+        if any("\0" in value for value in values):
+            raise InvalidCommandError(f"{name}: must not contain a NUL character")
+    if message.shell_type not in _SHELLS:
+        raise InvalidCommandError(f"shell_type: {message.shell_type} is not known")
+    if message.working_directory and not message.working_directory.startswith("/"):
+        raise InvalidCommandError(
+            f"working_directory: {message.working_directory!r}: expected an absolute path"
+        )
+
+
+def _seconds(message: jobs_pb2.JobSpec, name: str, *, zero: bool) -> float | None:
+    if not message.HasField(name):
+        return None
+    duration: Duration = getattr(message, name)
+    seconds = duration.seconds + duration.nanos / 1e9
+    if not (seconds > 0 or (zero and seconds == 0)) or seconds > 2**31:
+        raise InvalidCommandError(f"{name}: expected a duration above 0, not {seconds:g} s")
+    return seconds
+
+
+def job_message(job: Job, retention: float) -> jobs_pb2.Job:
+    """A job as it goes to its caller. ``retention``: seconds that it is kept after its end."""
+    message = jobs_pb2.Job(
+        id=job.id,
+        request_id=job.request_id,
+        identity=job.identity,
+        spec=_spec_message(job.spec),
+        state=job.state.value,
+        signal=job.signal or 0,
+        reason=job.reason,
+        create_time=_timestamp(job.created),
+        stdout=_output(job.stdout),
+        stderr=_output(job.stderr),
+    )
+    if job.exit_code is not None:
+        message.exit_code = job.exit_code
+    if job.started is not None:
+        message.start_time.CopyFrom(_timestamp(job.started))
+    if job.ended is not None:
+        message.end_time.CopyFrom(_timestamp(job.ended))
+        message.expire_time.CopyFrom(_timestamp(job.ended + retention))
+    return message
+
+
+def state_from(value: Any) -> JobState:
+    """A state named in a request. Raises :class:`InvalidCommandError`."""
+    try:
+        return JobState(jobs_pb2.JobState.Name(value))
+    except ValueError:
+        raise InvalidCommandError(f"states: {value} is not a state of a job") from None
+
+
+def _spec_message(spec: JobSpec) -> jobs_pb2.JobSpec:
+    message = jobs_pb2.JobSpec(
+        user=spec.user,
+        working_directory=spec.cwd,
+        environment=dict(spec.env),
+        output_limit=spec.output_limit,
+        labels=dict(spec.labels),
+        source=spec.source,
+        shell_type=jobs_pb2.SHELL_TYPE_POWERSHELL if spec.powershell else jobs_pb2.SHELL_TYPE_NATIVE,
+    )
+    if spec.shell_command is not None:
+        message.shell_command = spec.shell_command
+    else:
+        message.argv.args.extend(spec.argv)
+    for name in ("time_limit", "kill_grace", "lease"):
+        if (seconds := getattr(spec, name)) is not None:
+            getattr(message, name).FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def _output(size: OutputSize) -> jobs_pb2.Output:
+    dropped = size.gap_end - size.gap_start
+    head = size.gap_start if dropped else size.total
+    return jobs_pb2.Output(total_bytes=size.total, dropped_bytes=dropped, head_bytes=head)
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromNanoseconds(round(seconds * 1e9))
+    return timestamp
