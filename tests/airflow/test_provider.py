@@ -92,7 +92,7 @@ remsvc_provider.get_provider_info()
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(sorted(loaded & {"grpc", "cryptography", "google", "rich", "click", "remsvc_proto"}))
 """
-    assert run_python("-W", "error::DeprecationWarning", "-c", program).strip().endswith("[]")
+    assert run_python("-c", program).strip().endswith("[]")
 
 
 def test_operator_alone_loads_no_hook():
