@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import os
 import secrets
-import shutil
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,21 +20,19 @@ from typing import Any
 from remsvc.errors import ExecutionError, RemSvcError, StartError
 from remsvc.execution import process_tree
 from remsvc.execution.engine import ProcessSpec
-from remsvc.execution.exit_record import read_exit_record
 from remsvc.execution.fair_queue import FairQueue
 from remsvc.execution.frames import Header
-from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.job import Job, JobSpec, JobState
+from remsvc.execution.job_end import ended_job
+from remsvc.execution.job_files import STREAMS, JobFiles, Piece
 from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.journal import Filter, Journal, JournalError
 from remsvc.execution.login import login
-from remsvc.execution.output_file import read_gap, read_output
 from remsvc.execution.posix import PosixEngine, start_message
 from remsvc.execution.shell import shell_argv
 
 _logger = logging.getLogger("remsvc.job")
 
-_STREAMS = ("stdout", "stderr")
-_CHUNK = 256 * 1024
 _RETRY_SECONDS = 1.0
 _TICK_SECONDS = 1.0
 _COLLECT_TICKS = 30
@@ -57,15 +53,6 @@ class RequestReusedError(RemSvcError):
 
 class QueueFullError(RemSvcError):
     """As many jobs wait as may wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of a job's output: of which stream (``stdout`` or ``stderr``), from which byte on."""
-
-    stream: str
-    offset: int
-    data: bytes
 
 
 @dataclass(eq=False)
@@ -97,7 +84,7 @@ class Jobs:
     """
 
     def __init__(self, state_dir: Path, limits: JobLimits) -> None:
-        self._folder = state_dir / "jobs"
+        self._files_path = state_dir / "jobs"
         self._journal_path = state_dir / "journal.sqlite"
         self._limits = limits
         self.engine = PosixEngine(state_dir, jobs=self)
@@ -117,7 +104,7 @@ class Jobs:
         Raises:
             ExecutionError: the journal or the supervisor cannot be used.
         """
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._files = JobFiles(self._files_path)
         self._journal = Journal(self._journal_path)
         for job in await self._journal.unended():
             self._active[job.id] = _Active(job)
@@ -168,7 +155,7 @@ class Jobs:
             supervisor=self._instance if starts else "",
         )
         if stdin:
-            await asyncio.to_thread(self._write_stdin, job.id, stdin)
+            await self._files.write_stdin(job.id, stdin)
         self._running += starts
         try:
             claimed, is_new = await self._journal.claim(job)
@@ -178,7 +165,7 @@ class Jobs:
         if not is_new:
             self._running -= starts
             if stdin:
-                await asyncio.to_thread(shutil.rmtree, self._folder / job.id, True)
+                await self._files.remove([job.id])
             return self._same(claimed, digest)
         active = self._active[claimed.id] = _Active(claimed, sent=False)
         if starts:
@@ -212,7 +199,7 @@ class Jobs:
             return job
         active.cancel_reason = active.cancel_reason or reason
         if active.job.state is JobState.QUEUED and self._queue.remove(job.id):
-            await self._end(active, _ended(active.job, {"cause": "cancelled"}, active.cancel_reason))
+            await self._end(active, ended_job(active.job, {"cause": "cancelled"}, active.cancel_reason))
         else:
             self.engine.send({"op": "end", "id": job.id, "kill": kill})
         return active.job
@@ -239,10 +226,10 @@ class Jobs:
                     yield now
                 current = now
                 progress = False
-                for stream in _STREAMS:
+                for stream in STREAMS:
                     if (offset := offsets[stream]) is None:
                         continue
-                    piece = await self._read(current.id, stream, offset)
+                    piece = await self._files.read(current.id, stream, offset)
                     if piece.data:
                         offsets[stream] = piece.offset + len(piece.data)
                         progress = True
@@ -294,7 +281,7 @@ class Jobs:
                 if active.watchers:
                     self.engine.send({"op": "watch", "id": job.id, "on": True})
                 continue
-            record = entry["record"] if entry else await self._read_record(job.id)
+            record = entry["record"] if entry else await self._files.exit_record(job.id)
             if record is not None:
                 self._spawn(self._take_record(active, record))
             elif active.sent is False:
@@ -323,7 +310,7 @@ class Jobs:
     async def _take_record(self, active: _Active, record: dict[str, Any]) -> None:
         if not active.ending:
             active.ending = True
-            await self._end(active, _ended(active.job, record, active.cancel_reason))
+            await self._end(active, ended_job(active.job, record, active.cancel_reason))
 
     # A job's life
 
@@ -340,9 +327,9 @@ class Jobs:
         message = start_message(job.id, spec)
         message["cwd_required"] = bool(job.spec.cwd)
         message["job"] = {
-            "folder": str(self._folder / job.id),
+            "folder": str(self._files.folder(job.id)),
             "kill_grace": job.spec.kill_grace or 0.0,
-            "stdin": (self._folder / job.id / "stdin").exists(),
+            "stdin": self._files.has_stdin(job.id),
         }
         self.engine.send(message)
         active.sent = True
@@ -415,39 +402,12 @@ class Jobs:
         active.wake()
         self._start_queued()
 
-    # Files
-
     async def _measured(self, job: Job) -> Job:
         """A job that runs, with the sizes of its output so far."""
         if job.state is not JobState.RUNNING:
             return job
-        sizes = await asyncio.to_thread(self._sizes, job.id)
-        return dataclasses.replace(job, stdout=sizes[0], stderr=sizes[1])
-
-    def _sizes(self, job_id: str) -> list[OutputSize]:
-        sizes = []
-        for stream in _STREAMS:
-            path = self._folder / job_id / stream
-            gap = read_gap(path)
-            total = path.stat().st_size if path.exists() else 0
-            sizes.append(OutputSize(max(total, gap.end), gap.start, gap.end))
-        return sizes
-
-    def _write_stdin(self, job_id: str, stdin: bytes) -> None:
-        folder = self._folder / job_id
-        folder.mkdir(mode=0o700)
-        descriptor = os.open(folder / "stdin", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(stdin)
-            file.flush()
-            os.fsync(descriptor)
-
-    async def _read(self, job_id: str, stream: str, offset: int) -> Piece:
-        start, data = await asyncio.to_thread(read_output, self._folder / job_id / stream, offset, _CHUNK)
-        return Piece(stream, start, data)
-
-    async def _read_record(self, job_id: str) -> dict[str, Any] | None:
-        return await asyncio.to_thread(read_exit_record, self._folder / job_id)
+        stdout, stderr = await self._files.sizes(job.id)
+        return dataclasses.replace(job, stdout=stdout, stderr=stderr)
 
     # Watchers, leases, retention
 
@@ -497,11 +457,7 @@ class Jobs:
                 count, size = count - 1, size - kept
         if doomed:
             await self._journal.forget(doomed)
-            await asyncio.to_thread(self._remove_folders, doomed)
-
-    def _remove_folders(self, ids: Iterable[str]) -> None:
-        for job_id in ids:
-            shutil.rmtree(self._folder / job_id, ignore_errors=True)
+            await self._files.remove(doomed)
 
     def _same(self, job: Job, digest: str) -> Job:
         if job.digest != digest:
@@ -518,32 +474,3 @@ class Jobs:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self._closing:
             _logger.error("a job could not be looked after", exc_info=error)
-
-
-def _ended(job: Job, record: dict[str, Any], cancel_reason: str) -> Job:
-    """The job that ended as ``record`` says (:mod:`remsvc.execution.exit_record`)."""
-    code, signal = record.get("exit_code"), record.get("signal")
-    state, reason = JobState.FAILED, ""
-    if "error" in record:
-        reason = record["error"]
-    elif record.get("cause") == "time limit":
-        state, reason = JobState.TIMED_OUT, f"its time limit of {job.spec.time_limit:g} s was reached"
-    elif record.get("cause") == "cancelled":
-        state, reason = JobState.CANCELLED, cancel_reason or "cancelled"
-    elif code == 0:
-        state = JobState.SUCCEEDED
-    elif signal:
-        reason = f"ended by signal {signal}"
-    totals = record.get("totals", (0, 0))
-    gaps = record.get("gaps", ((0, 0), (0, 0)))
-    sizes = [OutputSize(total, *gap) for total, gap in zip(totals, gaps, strict=True)]
-    return dataclasses.replace(
-        job,
-        state=state,
-        reason=reason,
-        exit_code=128 + signal if signal else code,
-        signal=signal,
-        ended=record.get("ended") or time.time(),
-        stdout=sizes[0],
-        stderr=sizes[1],
-    )

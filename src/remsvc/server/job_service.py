@@ -16,7 +16,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.job import Job, JobSpec, content_digest
-from remsvc.execution.jobs import Jobs, Piece, QueueFullError, RequestReusedError
+from remsvc.execution.job_files import Piece
+from remsvc.execution.jobs import Jobs, QueueFullError, RequestReusedError
 from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_length
 from remsvc.server.authentication import CallContext

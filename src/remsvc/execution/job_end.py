@@ -1,0 +1,38 @@
+"""From how a process ended to how its job ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from remsvc.execution.job import Job, JobState, OutputSize
+
+
+def ended_job(job: Job, record: dict[str, Any], cancel_reason: str) -> Job:
+    """The job that ended as ``record`` says (:mod:`remsvc.execution.exit_record`)."""
+    code, signal = record.get("exit_code"), record.get("signal")
+    state, reason = JobState.FAILED, ""
+    if "error" in record:
+        reason = record["error"]
+    elif record.get("cause") == "time limit":
+        state, reason = JobState.TIMED_OUT, f"its time limit of {job.spec.time_limit:g} s was reached"
+    elif record.get("cause") == "cancelled":
+        state, reason = JobState.CANCELLED, cancel_reason or "cancelled"
+    elif code == 0:
+        state = JobState.SUCCEEDED
+    elif signal:
+        reason = f"ended by signal {signal}"
+    totals = record.get("totals", (0, 0))
+    gaps = record.get("gaps", ((0, 0), (0, 0)))
+    sizes = [OutputSize(total, *gap) for total, gap in zip(totals, gaps, strict=True)]
+    return dataclasses.replace(
+        job,
+        state=state,
+        reason=reason,
+        exit_code=128 + signal if signal else code,
+        signal=signal,
+        ended=record.get("ended") or time.time(),
+        stdout=sizes[0],
+        stderr=sizes[1],
+    )

@@ -1,0 +1,88 @@
+"""The files of durable jobs: a folder for each, with its standard input, output and exit record."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remsvc.execution.exit_record import read_exit_record
+from remsvc.execution.job import OutputSize
+from remsvc.execution.output_file import read_gap, read_output
+
+STREAMS = ("stdout", "stderr")
+_CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a job's output: of which stream (``stdout`` or ``stderr``), from which byte on."""
+
+    stream: str
+    offset: int
+    data: bytes
+
+
+class JobFiles:
+    """The folders below ``root``. Every coroutine works in a thread."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(mode=0o700, exist_ok=True)
+
+    def folder(self, job_id: str) -> Path:
+        """Where a job's files are; made when it starts, or before that for its standard input."""
+        return self._root / job_id
+
+    async def write_stdin(self, job_id: str, stdin: bytes) -> None:
+        """Keep standard input, on disk when this returns. Raises ``OSError``."""
+
+        def write() -> None:
+            folder = self.folder(job_id)
+            folder.mkdir(mode=0o700)
+            descriptor = os.open(folder / "stdin", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(stdin)
+                file.flush()
+                os.fsync(descriptor)
+
+        await asyncio.to_thread(write)
+
+    def has_stdin(self, job_id: str) -> bool:
+        """Whether there is standard input to give to the job."""
+        return (self.folder(job_id) / "stdin").exists()
+
+    async def read(self, job_id: str, stream: str, offset: int) -> Piece:
+        """What there is of an output from ``offset`` on: a piece of bounded size, empty for nothing."""
+        path = self.folder(job_id) / stream
+        start, data = await asyncio.to_thread(read_output, path, offset, _CHUNK)
+        return Piece(stream, start, data)
+
+    async def sizes(self, job_id: str) -> tuple[OutputSize, OutputSize]:
+        """How much there is of both outputs of a job that runs."""
+
+        def measure(stream: str) -> OutputSize:
+            path = self.folder(job_id) / stream
+            gap = read_gap(path)
+            total = path.stat().st_size if path.exists() else 0
+            return OutputSize(max(total, gap.end), gap.start, gap.end)
+
+        return await asyncio.to_thread(lambda: (measure("stdout"), measure("stderr")))
+
+    async def exit_record(self, job_id: str) -> dict[str, Any] | None:
+        """How the job ended, where a supervisor wrote it down."""
+        return await asyncio.to_thread(read_exit_record, self.folder(job_id))
+
+    async def remove(self, ids: Iterable[str]) -> None:
+        """Remove jobs' files, whatever there is of them."""
+        folders = [self.folder(job_id) for job_id in ids]
+
+        def remove() -> None:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        await asyncio.to_thread(remove)
