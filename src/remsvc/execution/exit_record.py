@@ -10,24 +10,21 @@ from typing import Any
 _NAME = "exit.json"
 
 
-def write_exit_record(folder: Path, record: dict[str, Any], *, durable: bool) -> None:
-    """Write the record of the job whose files are in ``folder``, whole or not at all.
-
-    Args:
-        durable: also survive a power loss, at the price of waiting for the disk.
+def write_exit_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record of the job whose files are in ``folder``, whole or not at all, onto the disk.
 
     Raises:
         OSError: it could not be written.
     """
+    folder.mkdir(0o700, exist_ok=True)
     temporary = folder / f"{_NAME}.new"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(record, file)
         file.flush()
-        if durable:
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())
     temporary.replace(folder / _NAME)
-    if durable:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for directory in (folder, folder.parent):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:

@@ -59,6 +59,13 @@ class JobFiles:
     async def read(self, job_id: str, stream: str, offset: int) -> Piece:
         """What there is of an output from ``offset`` on: a piece of bounded size, empty for nothing."""
         path = self.folder(job_id) / stream
+        # Most often there is nothing new: no reason to wake a thread.
+        try:
+            nothing = path.stat().st_size <= offset
+        except FileNotFoundError:
+            nothing = True
+        if nothing:
+            return Piece(stream, offset, b"")
         start, data = await asyncio.to_thread(read_output, path, offset, _CHUNK)
         return Piece(stream, start, data)
 

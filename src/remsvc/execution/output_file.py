@@ -45,7 +45,7 @@ class OutputFile:
     head = b""
 
     def __init__(self, fd: int, path: Path, limit: int, scratch: bytearray) -> None:
-        """Creates the file; raises ``OSError`` where that fails. ``limit`` is in bytes."""
+        """``limit`` is in bytes. The file, and the folder it is in, are made for the first byte."""
         os.set_blocking(fd, False)
         self.fd = fd
         self.inode = os.fstat(fd).st_ino
@@ -53,7 +53,7 @@ class OutputFile:
         self.total = 0
         self.gap = Gap()
         self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._file = -1
         self._limit = limit
         self._scratch = scratch
         self._storing = True
@@ -82,7 +82,8 @@ class OutputFile:
         """What comes from now on is dropped and not counted: the job has ended. Closes the file."""
         if self._storing:
             self._storing = False
-            os.close(self._file)
+            if self._file >= 0:
+                os.close(self._file)
 
     def _store(self, data: memoryview) -> None:
         start, end = self.total, self.total + len(data)
@@ -90,6 +91,8 @@ class OutputFile:
         if self._unsaid is not None and not self._widen(Gap(self._unsaid.start, end)):
             return
         try:
+            if self._file < 0:
+                self._create()
             while data:
                 written = os.pwrite(self._file, data, start)
                 start += written
@@ -105,6 +108,12 @@ class OutputFile:
         if end > self._limit and kept > tail + _BLOCK:
             self._widen(Gap(self._head(self._limit // 2), end - tail))
 
+    def _create(self) -> None:
+        # Not before there is something to write: a new file may have to wait for the file system's journal.
+        self._path.parent.mkdir(0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._file = os.open(self._path, flags, 0o600)
+
     def _head(self, start: int) -> int:
         return self.gap.start if self.gap.end else start
 
@@ -118,7 +127,7 @@ class OutputFile:
             self._unsaid = gap
             return False
         self._unsaid = None
-        if gap.end > punched:
+        if gap.end > punched and self._file >= 0:
             with contextlib.suppress(OSError):  # a file system without holes: bounded by nothing but itself
                 _punch(self._file, punched, gap.end - punched)
         return True

@@ -91,8 +91,6 @@ def start(header: Header, null: int, scratch: bytearray) -> Supervised:
     pumps: list[Pump] = []
     job: dict[str, Any] | None = header.get("job")
     folder = Path(job["folder"]) if job else None
-    if folder is not None:
-        folder.mkdir(0o700, exist_ok=True)
     try:
         stdin = null
         if job and job["stdin"]:

@@ -121,7 +121,7 @@ class Supervisor:
             if command.folder is None:
                 self._end(command, "cancelled", kill=True)
         for name, record in self._ended.items():
-            self._write_record(Path(record["folder"]), name, record, durable=True)
+            self._write_record(Path(record["folder"]), name, record)
 
     def _tell(self, header: Header, *blobs: bytes) -> None:
         if self._link is not None:
@@ -232,11 +232,13 @@ class Supervisor:
     def _keep_record(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
         record["folder"] = str(folder)
         self._ended[name] = record
-        self._write_record(folder, name, record, durable=self._link is None)
+        if self._link is None:
+            self._write_record(folder, name, record)
 
-    def _write_record(self, folder: Path, name: int | str, record: dict[str, Any], *, durable: bool) -> None:
+    def _write_record(self, folder: Path, name: int | str, record: dict[str, Any]) -> None:
+        """Write down how a job ended, as no server is there to do it."""
         try:
-            write_exit_record(folder, record, durable=durable)
+            write_exit_record(folder, record)
         except OSError as error:
             # It is still in memory, for the server that comes.
             print(f"remsvc supervisor: job {name}: {error}", file=sys.stderr)  # noqa: T201
