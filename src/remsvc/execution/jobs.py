@@ -28,6 +28,7 @@ from remsvc.execution.job_files import STREAMS, JobFiles, Piece
 from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.journal import Filter, Journal, JournalError
 from remsvc.execution.login import login
+from remsvc.execution.passing_jobs import PassingJobs
 from remsvc.execution.posix import PosixEngine, start_message
 from remsvc.execution.shell import shell_argv
 
@@ -88,6 +89,7 @@ class Jobs:
         self._journal_path = state_dir / "journal.sqlite"
         self._limits = limits
         self.engine = PosixEngine(state_dir, jobs=self)
+        self.passing = PassingJobs(secrets.token_hex(4))
         self._active: dict[str, _Active] = {}
         self._queue: FairQueue[str] = FairQueue()
         self._running = 0
@@ -177,8 +179,9 @@ class Jobs:
 
     async def get(self, job_id: str) -> Job | None:
         """The job as it is now."""
-        active = self._active.get(job_id)
-        return await self._measured(active.job) if active else await self._journal.find(id=job_id)
+        if active := self._active.get(job_id):
+            return await self._measured(active.job)
+        return self.passing.get(job_id) or await self._journal.find(id=job_id)
 
     async def find(self, identity: str, request_id: str) -> Job | None:
         """The job that a request made."""
@@ -186,9 +189,10 @@ class Jobs:
         return await self.get(job.id) if job else None
 
     async def select(self, wanted: Filter, limit: int) -> list[Job]:
-        """At most ``limit`` jobs, newest first."""
-        jobs = await self._journal.select(wanted, limit)
-        return [
+        """At most ``limit`` jobs, newest first; version-1 commands before all others, on the first page."""
+        passing = self.passing.select(wanted)[:limit] if wanted.before_seq is None else []
+        jobs = await self._journal.select(wanted, limit - len(passing))
+        return passing + [
             await self._measured(self._active[job.id].job) if job.id in self._active else job for job in jobs
         ]
 
@@ -196,6 +200,7 @@ class Jobs:
         """End a job that has not ended; watch it to see its end."""
         active = self._active.get(job.id)
         if active is None:
+            self.passing.cancel(job.id, reason)
             return job
         active.cancel_reason = active.cancel_reason or reason
         if active.job.state is JobState.QUEUED and self._queue.remove(job.id):

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from remsvc.errors import RemSvcError
 from remsvc.execution.engine import create_engine
+from remsvc.execution.passing_jobs import PassingJobs
 from remsvc.server.authentication import AuthenticationInterceptor, TokenVerifier
 from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
@@ -115,7 +116,10 @@ async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Cal
     try:
         loop = asyncio.get_running_loop()
         draining: asyncio.Future[None] = loop.create_future()
-        runner = CommandRunner(engine, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes)
+        passing = jobs.passing if jobs is not None else PassingJobs("")
+        runner = CommandRunner(
+            engine, passing, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes
+        )
         policy = Policy(config.deny, config.allow)
         services = {SERVICE_NAME: CommandService(runner, policy, draining).handlers()}
         if jobs is not None and config.jobs is not None:

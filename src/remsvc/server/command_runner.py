@@ -6,10 +6,12 @@ import asyncio
 import secrets
 from dataclasses import dataclass
 
-from remsvc.command import Command
+from remsvc.command import Command, CommandType
 from remsvc.errors import StartError
 from remsvc.execution.engine import Engine, Outcome, Output, ProcessSpec
+from remsvc.execution.job import JobSpec
 from remsvc.execution.login import login
+from remsvc.execution.passing_jobs import PassingJob, PassingJobs
 from remsvc.execution.process_tree import MARK
 from remsvc.execution.shell import shell_argv
 
@@ -30,39 +32,56 @@ class CommandRunner:
     """Runs commands on an engine.
 
     Args:
+        passing: where they are listed while they run.
         time_limit: seconds for each command.
         output_limit: bytes of UTF-8 text kept of each output.
     """
 
-    def __init__(self, engine: Engine, *, time_limit: float, output_limit: int) -> None:
+    def __init__(self, engine: Engine, passing: PassingJobs, *, time_limit: float, output_limit: int) -> None:
         self._engine = engine
+        self._passing = passing
         self._time_limit = time_limit
         self._output_limit = output_limit
         self._own_login = login()
         self.started = 0
         self._mark = secrets.token_hex(8)
 
-    async def run(self, command: Command) -> Answer:
+    async def run(self, command: Command, identity: str) -> Answer:
         """Run a valid, permitted command. Cancelled, it ends the command's whole process tree.
 
         Raises:
             ExecutionError: whether the command ran is not known.
         """
-        try:
-            spec = await self._spec(command)
-            self.started += 1
-            process = self._engine.start(spec)
+        listed = JobSpec(
+            shell_command=command.cmd,
+            powershell=command.cmdtyp == CommandType.POWERSHELL,
+            user=command.cmdusr,
+            time_limit=self._time_limit,
+            output_limit=self._output_limit,
+            source=command.src,
+        )
+        with self._passing.running(identity, listed) as passing:
             try:
-                outcome = await process.wait()
-            except asyncio.CancelledError:
-                process.end()
-                raise
+                outcome = await self._outcome(command, passing)
             except StartError as error:
-                who = f"cannot run as user {command.cmdusr}: " if spec.credentials else ""
-                raise StartError(f"{who}{error}") from error
+                passing.end(1, False, 0, 0)
+                return Answer(1, err=str(error))
+            answer = self._answer(outcome)
+            passing.end(answer.rc, outcome.timed_out, outcome.stdout.total, outcome.stderr.total)
+            return answer
+
+    async def _outcome(self, command: Command, passing: PassingJob) -> Outcome:
+        spec = await self._spec(command)
+        self.started += 1
+        process = passing.process = self._engine.start(spec)
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            process.end()
+            raise
         except StartError as error:
-            return Answer(1, err=str(error))
-        return self._answer(outcome)
+            who = f"cannot run as user {command.cmdusr}: " if spec.credentials else ""
+            raise StartError(f"{who}{error}") from error
 
     async def _spec(self, command: Command) -> ProcessSpec:
         surroundings = self._own_login

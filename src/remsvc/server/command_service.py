@@ -123,7 +123,7 @@ class CommandService:
             raise
         started = time.monotonic()
         try:
-            answer = await self._runner.run(command)
+            answer = await self._runner.run(command, context.identity)
         except asyncio.CancelledError:
             _logger.warning("command ended because its caller went away %s", about)
             raise

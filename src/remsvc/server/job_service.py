@@ -34,6 +34,7 @@ SERVICE_NAME = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOMAIN = "remsvc.jobs.v1"
 _PAGE, _MAX_PAGE = 100, 1000
 _RETRY_SECONDS = 1
+_NEWEST = 2**53  # where durable jobs begin, after a page of nothing but version-1 commands
 
 T = TypeVar("T")
 
@@ -132,10 +133,10 @@ class JobService:
             created_after=request.created_after.ToNanoseconds() / 1e9
             if request.HasField("created_after")
             else None,
-            before_seq=int(request.page_token[:18]) if request.page_token else None,
+            before_seq=int(request.page_token[:16]) if request.page_token else None,
         )
         jobs = await self._jobs.select(wanted, size + 1)
-        token = str(jobs[size - 1].seq) if len(jobs) > size else ""
+        token = str(jobs[size - 1].seq or _NEWEST) if len(jobs) > size else ""
         return jobs_pb2.ListJobsResponse(
             jobs=[self._message(job) for job in jobs[:size]], next_page_token=token
         )

@@ -1,0 +1,108 @@
+"""Version-1 commands as jobs: listed while they run and a little longer, never on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from remsvc.execution.engine import Process
+from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.journal import Filter
+
+_KEPT = 200
+
+
+@dataclass(eq=False)
+class PassingJob:
+    """A version-1 command that runs.
+
+    Attributes:
+        job: it as a job; whoever runs it replaces this when it has ended.
+        process: what to end when the job is cancelled, once it is started.
+        cancel_reason: why somebody cancelled it.
+    """
+
+    job: Job
+    process: Process | None = None
+    cancel_reason: str = ""
+
+    def end(self, exit_code: int, timed_out: bool, stdout: int, stderr: int) -> None:
+        """Note how it ended; the sizes are in bytes."""
+        state = JobState.SUCCEEDED if exit_code == 0 else JobState.FAILED
+        if timed_out:
+            state = JobState.TIMED_OUT
+        elif self.cancel_reason:
+            state = JobState.CANCELLED
+        self.job = dataclasses.replace(
+            self.job,
+            state=state,
+            exit_code=exit_code,
+            reason=self.cancel_reason,
+            ended=time.time(),
+            stdout=OutputSize(stdout),
+            stderr=OutputSize(stderr),
+        )
+
+
+class PassingJobs:
+    """All of a server's."""
+
+    def __init__(self, prefix: str) -> None:
+        """Ids begin with ``prefix``, which tells this server's from those of the one before."""
+        self._prefix = prefix
+        self._numbers = itertools.count(1)
+        self._running: dict[str, PassingJob] = {}
+        self._ended: OrderedDict[str, Job] = OrderedDict()
+
+    @contextmanager
+    def running(self, identity: str, spec: JobSpec) -> Iterator[PassingJob]:
+        """A command, listed from now on, as running until the end of the block."""
+        now = time.time()
+        job_id = f"v1-{self._prefix}-{next(self._numbers)}"
+        job = Job(
+            job_id, identity, "", "", spec, created=now, started=now, state=JobState.RUNNING, durable=False
+        )
+        passing = self._running[job_id] = PassingJob(job)
+        try:
+            yield passing
+        finally:
+            del self._running[job_id]
+            if not passing.job.state.ended:
+                reason = "its caller went away"
+                passing.job = dataclasses.replace(
+                    passing.job, state=JobState.CANCELLED, reason=reason, ended=time.time()
+                )
+            self._ended[job_id] = passing.job
+            if len(self._ended) > _KEPT:
+                self._ended.popitem(last=False)
+
+    def get(self, job_id: str) -> Job | None:
+        """The one with this id."""
+        passing = self._running.get(job_id)
+        return passing.job if passing else self._ended.get(job_id)
+
+    def cancel(self, job_id: str, reason: str) -> None:
+        """End it, if it runs."""
+        passing = self._running.get(job_id)
+        if passing is not None and passing.process is not None:
+            passing.cancel_reason = passing.cancel_reason or reason
+            passing.process.end()
+
+    def select(self, wanted: Filter) -> list[Job]:
+        """Those that match, newest first."""
+        jobs = [*self._ended.values(), *(passing.job for passing in self._running.values())]
+        return sorted((job for job in jobs if _matches(job, wanted)), key=lambda job: -job.created)
+
+
+def _matches(job: Job, wanted: Filter) -> bool:
+    return (
+        wanted.identity in (None, job.identity)
+        and (not wanted.states or job.state in wanted.states)
+        and not wanted.labels
+        and (wanted.created_after is None or job.created >= wanted.created_after)
+    )
