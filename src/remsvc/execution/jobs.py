@@ -19,6 +19,7 @@ from typing import Any
 
 from remsvc.errors import ExecutionError, RemSvcError, StartError
 from remsvc.execution import process_tree
+from remsvc.execution.cgroup import group_of, kill_group
 from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.fair_queue import FairQueue
 from remsvc.execution.frames import Header
@@ -82,13 +83,15 @@ class Jobs:
         state_dir: where journal, output and the supervisor's socket are; exists, and is locked by
             the caller.
         limits: see :class:`JobLimits`.
+        groups: the control group below which each job gets one; None for none.
     """
 
-    def __init__(self, state_dir: Path, limits: JobLimits) -> None:
+    def __init__(self, state_dir: Path, limits: JobLimits, groups: Path | None = None) -> None:
+        self._groups = groups
         self._files_path = state_dir / "jobs"
         self._journal_path = state_dir / "journal.sqlite"
         self._limits = limits
-        self.engine = PosixEngine(state_dir, jobs=self)
+        self.engine = PosixEngine(state_dir, jobs=self, groups=groups)
         self.passing = PassingJobs(secrets.token_hex(4))
         self._active: dict[str, _Active] = {}
         self._queue: FairQueue[str] = FairQueue()
@@ -298,13 +301,18 @@ class Jobs:
                 reason = "the supervisor ended, or the host was restarted: whether it ran is not known"
                 _logger.error("job %s is lost: %s", job.id, reason)
                 lost = dataclasses.replace(job, state=JobState.LOST, reason=reason, ended=time.time())
-                await asyncio.to_thread(process_tree.kill_marked, job.id)
+                await asyncio.to_thread(self._kill_leftovers, job.id)
                 await self._end(active, lost)
         for name in known.keys() - self._active.keys():
             self.engine.send({"op": "forget", "id": name})
         if self._reconciled is not None and not self._reconciled.done():
             self._reconciled.set_result(None)
         self._start_queued()
+
+    def _kill_leftovers(self, job_id: str) -> None:
+        if self._groups is not None:
+            kill_group(group_of(self._groups, job_id))
+        process_tree.kill_marked(job_id)
 
     def _note_start(self, active: _Active, event: Header) -> None:
         active.job = dataclasses.replace(

@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 # -I: neither the working directory nor the environment may decide which code a root process runs.
 _BOOTSTRAP = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from remsvc.execution.supervisor import main; main(int(sys.argv[2]), sys.argv[3])"
+    "from remsvc.execution.supervisor import main; main(int(sys.argv[2]), *sys.argv[3:])"
 )
 _ROOT = str(Path(remsvc.__file__).resolve().parents[1])
 _HELLO_SECONDS = 10.0
@@ -73,10 +73,17 @@ class PosixEngine(asyncio.Protocol):
         state_dir: where a supervisor that outlives this process listens; one that is there
             already is used. None: the supervisor ends with this process.
         jobs: who is told of durable jobs.
+        groups: the control group below which each job gets one; None for none.
     """
 
-    def __init__(self, state_dir: Path | None = None, jobs: JobListener | None = None) -> None:
+    def __init__(
+        self,
+        state_dir: Path | None = None,
+        jobs: JobListener | None = None,
+        groups: Path | None = None,
+    ) -> None:
         self._state_dir = state_dir
+        self._groups = groups
         self._jobs = jobs
         self._numbers = itertools.count(1)
         self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
@@ -192,7 +199,7 @@ class PosixEngine(asyncio.Protocol):
                 self._supervisor = subprocess.Popen(
                     [
                         *(sys.executable, "-I", "-c", _BOOTSTRAP, _ROOT, str(theirs.fileno())),
-                        str(self._state_dir or ""),
+                        *(str(self._state_dir or ""), str(self._groups or "")),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -3,7 +3,8 @@
 The supervisor is a child subreaper: whatever a command starts stays below it in the process
 tree, however often it forks and whatever sessions it makes. A process whose parent has ended
 becomes the supervisor's own child; it is told apart by its session, by its process group, by the
-mark in its environment, or by holding the command's output pipe open.
+mark in its environment, or by holding the command's output pipe open. Where the host lets us have
+control groups (:mod:`remsvc.execution.cgroup`) nothing has to be told apart.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from remsvc.execution.cgroup import group_members, kill_group
 
 MARK = "REMSVC_COMMAND_ID"
 """The environment variable that marks the processes of one command."""
@@ -41,12 +44,14 @@ class Command:
         mark: the value of :data:`MARK` in its environment.
         pipes: inode numbers of its output pipes.
         reaped: the first process is gone, and its number may be somebody else's.
+        group: the control group that all of them are in, and nothing else; None where there is none.
     """
 
     leader: int
     mark: str
     pipes: frozenset[int]
     reaped: bool = False
+    group: Path | None = None
 
 
 def kill_tree(command: Command, other_leaders: Collection[int]) -> None:
@@ -55,6 +60,8 @@ def kill_tree(command: Command, other_leaders: Collection[int]) -> None:
     They are first stopped, round by round until no new one turns up, so that none can fork away
     while its relatives are being found. ``other_leaders`` are the other commands' first processes.
     """
+    if command.group is not None:
+        kill_group(command.group)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         _signal_all(command, other_leaders, number)
 
@@ -82,6 +89,8 @@ def _signal_all(command: Command, other_leaders: Collection[int], number: signal
 
 def members(command: Command, other_leaders: Collection[int]) -> set[int]:
     """Pids of the command's processes that have not ended."""
+    if command.group is not None:
+        return group_members(command.group)
     members = set() if command.reaped or not _start_time(command.leader) else {command.leader}
     for pid in _children(os.getpid()):
         if pid != command.leader and pid not in other_leaders and _belongs(pid, command):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.execution import process_tree
+from remsvc.execution.cgroup import JobGroups
 from remsvc.execution.engine import Credentials
 from remsvc.execution.frames import Header
 from remsvc.execution.output_file import OutputFile
@@ -32,6 +34,7 @@ class Supervised:
         status: the first process's exit code, or minus the signal's number; None until it is reaped.
         cause: why it is being ended (``time limit``, ``cancelled``), or None.
         watched: whether the server wants to hear of its output.
+        group: the control group that it is in, if it has one.
     """
 
     id: int | str
@@ -43,6 +46,7 @@ class Supervised:
     status: int | None = None
     cause: str | None = None
     watched: bool = False
+    group: Path | None = None
     told: tuple[int, int] = (0, 0)
     started: float = field(default_factory=time.time)
 
@@ -50,7 +54,9 @@ class Supervised:
     def tree(self) -> process_tree.Command:
         """What tells its processes apart."""
         inodes = frozenset(output.inode for output in self.outputs)
-        return process_tree.Command(self.pid, self.mark, inodes, reaped=self.status is not None)
+        return process_tree.Command(
+            self.pid, self.mark, inodes, reaped=self.status is not None, group=self.group
+        )
 
     @property
     def totals(self) -> tuple[int, int]:
@@ -81,8 +87,8 @@ class Supervised:
         return record
 
 
-def start(header: Header, null: int, scratch: bytearray) -> Supervised:
-    """Start the command that a ``start`` message describes.
+def start(header: Header, null: int, scratch: bytearray, groups: JobGroups | None) -> Supervised:
+    """Start the command that a ``start`` message describes; a durable job in a group of its own.
 
     Raises:
         OSError, ValueError, subprocess.SubprocessError: it could not be started; nothing is left open.
@@ -111,14 +117,16 @@ def start(header: Header, null: int, scratch: bytearray) -> Supervised:
                 os.close(reader)
                 raise
         credentials = header["credentials"]
-        pid = spawn(
-            header["argv"],
-            env=header["env"],
-            cwd=header["cwd"],
-            cwd_required=header.get("cwd_required", False),
-            credentials=credentials and Credentials(*credentials),
-            streams=(stdin, writers[0], writers[1]),
-        )
+        entered = groups.entered(str(header["id"])) if groups and folder else contextlib.nullcontext()
+        with entered as group:
+            pid = spawn(
+                header["argv"],
+                env=header["env"],
+                cwd=header["cwd"],
+                cwd_required=header.get("cwd_required", False),
+                credentials=credentials and Credentials(*credentials),
+                streams=(stdin, writers[0], writers[1]),
+            )
     except BaseException:
         for pump in pumps:
             pump.stop_keeping()
@@ -134,4 +142,5 @@ def start(header: Header, null: int, scratch: bytearray) -> Supervised:
         outputs=(pumps[0], pumps[1]),
         folder=folder,
         kill_grace=job["kill_grace"] if job else 0.0,
+        group=group,
     )

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.execution import process_tree, supervised
+from remsvc.execution.cgroup import JobGroups
 from remsvc.execution.engine import DRAIN_GRACE
 from remsvc.execution.exit_record import write_exit_record
 from remsvc.execution.frames import Header
@@ -51,12 +52,14 @@ class Supervisor:
     Args:
         control: the connection to the server that started it.
         state_dir: where to listen for the next server; None to end with the connection.
+        groups: control groups for the jobs, where they can be had.
     """
 
-    def __init__(self, control: socket.socket, state_dir: Path | None) -> None:
+    def __init__(self, control: socket.socket, state_dir: Path | None, groups: JobGroups | None) -> None:
         self.instance = secrets.token_hex(8)
         self._selector = selectors.DefaultSelector()
         self._listener = listen(state_dir) if state_dir is not None else None
+        self._groups = groups
         self._link: Link | None = None
         self._first = control
         self._commands: dict[int | str, Supervised] = {}
@@ -145,7 +148,7 @@ class Supervisor:
 
     def _start(self, message: Header) -> None:
         try:
-            command = supervised.start(message, self._null, self._scratch)
+            command = supervised.start(message, self._null, self._scratch, self._groups)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._finish_unstarted(message, _describe(error))
             return
@@ -228,6 +231,8 @@ class Supervisor:
             output.stop_keeping()
             if output.open:
                 self._leave_open(output)
+        if self._groups is not None and command.group is not None:
+            self._groups.remove(command.group)
 
     def _keep_record(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
         record["folder"] = str(folder)
@@ -334,11 +339,12 @@ def _describe(error: Exception) -> str:
     return str(error)
 
 
-def main(fd: int, state_dir: str) -> None:
-    """Run a supervisor on the connected socket ``fd``; ``state_dir`` may be empty."""
+def main(fd: int, state_dir: str, groups: str) -> None:
+    """Run a supervisor on the connected socket ``fd``; ``state_dir`` and ``groups`` may be empty."""
     os.chdir("/")
     os.umask(0o022)
     os.set_inheritable(fd, False)  # no command may have the server's ear
     process_tree.become_subreaper()
     with socket.socket(fileno=fd) as control:
-        Supervisor(control, Path(state_dir) if state_dir else None).run()
+        job_groups = JobGroups(Path(groups)) if groups else None
+        Supervisor(control, Path(state_dir) if state_dir else None, job_groups).run()

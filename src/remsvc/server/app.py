@@ -110,7 +110,7 @@ async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Cal
     if state_dir is not None and config.jobs is not None:
         from remsvc.execution.jobs import Jobs
 
-        jobs = Jobs(state_dir, config.jobs.limits)
+        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups)
     engine = jobs.engine if jobs is not None else create_engine()
     await (jobs or engine).open()
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from remsvc.execution.cgroup import find_parent
 from remsvc.execution.job_limits import JobLimits
 from remsvc.server.settings import Settings
 
@@ -22,6 +24,7 @@ class JobConfig:
         output_limit: bytes kept of each output of a job that names no limit.
         max_output_limit: the highest limit that a job may name.
         admins: identities that see and cancel everyone's jobs.
+        groups: the control group below which each job gets one; None for none.
     """
 
     limits: JobLimits = field(default_factory=JobLimits)
@@ -30,6 +33,7 @@ class JobConfig:
     output_limit: int = 64 * 1024**2
     max_output_limit: int = 1024**3
     admins: frozenset[str] = frozenset()
+    groups: Path | None = None
 
 
 def read_jobs(settings: Settings) -> JobConfig | None:
@@ -41,7 +45,15 @@ def read_jobs(settings: Settings) -> JobConfig | None:
 
     time_limit = number("time_limit_ms", 0, 0, _MAX, "0 for none")
     hours = number("retention_hours", round(limits.retention_seconds / 3600), 0, 24 * 3660)
+    named = settings.text("jobs", "cgroup") or ""
+    groups = find_parent(named if named not in ("auto", "off") else "") if named != "off" else None
+    if groups is None and named not in ("", "auto", "off"):
+        value = settings.given("jobs", "cgroup")
+        settings.report(
+            value, "", "expected auto, off, or a version-2 control group that the server may write to"
+        )
     config = JobConfig(
+        groups=groups,
         limits=JobLimits(
             max_running=number("max_running", limits.max_running, 1, 100_000),
             max_queued=number("max_queued", limits.max_queued, 0, 1_000_000),

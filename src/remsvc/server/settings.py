@@ -35,6 +35,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "retention_count",
         "retention_bytes",
         "admins",
+        "cgroup",
     ),
 }
 _FREE_SECTIONS = ("auth", "denylist", "allowlist")

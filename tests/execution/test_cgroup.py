@@ -1,0 +1,117 @@
+"""With control groups, nothing that a job starts escapes its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remsvc.execution.cgroup import find_parent, own_group
+from remsvc.execution.job import Job, JobSpec, JobState, content_digest
+from remsvc.execution.job_limits import JobLimits
+from remsvc.execution.jobs import Jobs
+
+from .processes import eventually, processes_with
+
+# Leaves its session, its environment, its outputs and its parent behind.
+ESCAPE = "(setsid env -i sh -c 'sleep {0} & sleep {0} &' >/dev/null 2>&1 </dev/null &) ; sleep {0}"
+
+
+@pytest.fixture
+def groups() -> Iterator[Path]:
+    own = own_group()
+    if os.geteuid() != 0 or own is None:
+        pytest.skip("needs root and a mounted version-2 control group hierarchy")
+    parent = own / f"remsvc-test-{os.getpid()}-{time.monotonic_ns()}"
+    parent.mkdir()
+    yield parent
+    for group in parent.iterdir():
+        if group.is_dir():
+            group.rmdir()
+    parent.rmdir()
+
+
+async def run_until_escaped(jobs: Jobs, duration: str) -> Job:
+    spec = JobSpec(shell_command=ESCAPE.format(duration), kill_grace=0.1)
+    job = await jobs.create("me", "one", content_digest(spec, b""), spec)
+    await eventually(lambda: len(processes_with(duration)) == 3, "all of it runs")
+    return job
+
+
+async def test_cancel_ends_what_has_left_everything_behind(groups: Path, tmp_path: Path) -> None:
+    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
+    jobs = Jobs(tmp_path, JobLimits(), groups)
+    await jobs.open()
+    try:
+        job = await run_until_escaped(jobs, duration)
+        await jobs.cancel(job, "enough", kill=False)
+        last = [event async for event in jobs.watch(job, None, None)][-1]
+        assert isinstance(last, Job)
+        assert last.state is JobState.CANCELLED
+        assert not processes_with(duration)
+        assert not list(groups.glob("remsvc-job-*"))
+    finally:
+        await jobs.close()
+
+
+async def test_what_a_lost_job_left_is_killed(groups: Path, tmp_path: Path) -> None:
+    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
+    jobs = Jobs(tmp_path, JobLimits(), groups)
+    await jobs.open()
+    try:
+        job = await run_until_escaped(jobs, duration)
+        supervisor = (await jobs.get(job.id) or job).pid
+        assert supervisor is not None
+        parent = int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(parent, 9)
+        last = await asyncio.wait_for(_last(jobs, job), 30)
+        assert last.state is JobState.LOST
+        await eventually(lambda: not processes_with(duration), "what it left behind is gone")
+    finally:
+        await jobs.close()
+        await eventually(lambda: all(_try_remove(group) for group in groups.glob("remsvc-job-*")), "empty")
+
+
+async def test_a_background_process_outlives_a_job_that_ended_by_itself(groups: Path, tmp_path: Path) -> None:
+    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
+    jobs = Jobs(tmp_path, JobLimits(), groups)
+    await jobs.open()
+    try:
+        spec = JobSpec(shell_command=f"nohup sleep {duration} >/dev/null 2>&1 &")
+        job = await jobs.create("me", "one", content_digest(spec, b""), spec)
+        assert (await _last(jobs, job)).state is JobState.SUCCEEDED
+        (pid,) = processes_with(duration)
+        os.kill(pid, 9)
+        await eventually(lambda: not processes_with(duration), "it has ended")
+        again = JobSpec(shell_command="true")
+        await _last(jobs, await jobs.create("me", "two", content_digest(again, b""), again))
+        await eventually(lambda: not list(groups.glob("remsvc-job-*")), "its group is removed with the next")
+    finally:
+        await jobs.close()
+
+
+def test_only_a_delegated_group_is_used_unasked() -> None:
+    own = own_group()
+    delegated = own is not None and any(
+        name in os.listxattr(own) for name in ("trusted.delegate", "user.delegate")
+    )
+    assert (find_parent("") is not None) == delegated
+    assert find_parent("/nonexistent") is None
+
+
+async def _last(jobs: Jobs, job: Job) -> Job:
+    last = [event async for event in jobs.watch(job, None, None)][-1]
+    assert isinstance(last, Job)
+    return last
+
+
+def _try_remove(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
