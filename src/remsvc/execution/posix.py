@@ -97,19 +97,17 @@ class PosixEngine(asyncio.Protocol):
         """Whether the supervisor has durable jobs, and so goes on after :meth:`close`."""
 
     async def open(self) -> None:
-        loop = asyncio.get_running_loop()
+        if self._state_dir is not None and (connection := connect(self._state_dir)) is not None:
+            try:
+                return await self._meet(connection)
+            except ExecutionError as error:
+                # One that had nothing to do may have been about to end.
+                _logger.warning("%s; starting another one", error)
         try:
-            connection = connect(self._state_dir) if self._state_dir is not None else None
-            connection = connection or self._start_supervisor()
+            connection = self._start_supervisor()
         except OSError as error:
             raise ExecutionError(f"the supervisor could not be started: {error}") from error
-        self._frames = FrameReader()
-        self._hello = loop.create_future()
-        await loop.create_unix_connection(lambda: self, sock=connection)
-        try:
-            await asyncio.wait_for(self._hello, _HELLO_SECONDS)
-        except asyncio.TimeoutError:
-            raise ExecutionError("the supervisor does not answer") from None
+        await self._meet(connection)
 
     def start(self, spec: ProcessSpec) -> PosixProcess:
         number = next(self._numbers)
@@ -144,6 +142,17 @@ class PosixEngine(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(encode_frame(message))
 
+    async def _meet(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._frames = FrameReader()
+        self._hello = loop.create_future()
+        transport, _ = await loop.create_unix_connection(lambda: self, sock=connection)
+        try:
+            await asyncio.wait_for(self._hello, _HELLO_SECONDS)
+        except asyncio.TimeoutError:
+            transport.abort()
+            raise ExecutionError("the supervisor does not answer") from None
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -166,14 +175,15 @@ class PosixEngine(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         if self._hello is not None and not self._hello.done():
-            self._hello.set_exception(ExecutionError("the supervisor ended while it was being started"))
+            self._hello.set_exception(ExecutionError("the supervisor ended before it said hello"))
+            return
         outcomes, self._outcomes = self._outcomes, {}
         for outcome in outcomes.values():
             if not outcome.done():
                 outcome.set_exception(
                     ExecutionError("the supervisor ended; whether the command ran to its end is not known")
                 )
-        if self._closing:
+        if self._closing or self._hello is None or self._hello.cancelled():
             return
         _logger.error("the supervisor ended unasked; starting another one")
         if self._jobs is not None:
