@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from remsvc.command import Command
 from remsvc.errors import InvalidCommandError
+from remsvc_provider.job_keys import JOB_KEYS, check_environment, check_job_keys, check_working_directory
 from remsvc_provider.version_compat import AirflowException
 
 KEYS = tuple(field.name for field in fields(Command))
+"""The keys of a command that every server understands."""
+
+DEFAULT_MAX_OUTPUT_BYTES = 262_144
+ON_KILL = ("cancel", "leave")
 
 
-def check_commands(commands: object) -> list[dict[str, Any]]:
+def check_commands(commands: object, env: object = None, cwd: object = None) -> list[dict[str, Any]]:
     """Check the whole list, and return it as plain dicts.
+
+    Args:
+        commands: as the operator got them.
+        env, cwd: what holds for every command that does not set its own.
 
     Raises:
         AirflowException: naming every wrong command by its index, counted from 0 as in
@@ -27,6 +36,10 @@ def check_commands(commands: object) -> list[dict[str, Any]]:
         raise AirflowException(
             "commands must not be empty: it is a list of dicts such as {'cmd': 'hostname'}"
         )
+    try:
+        defaults = _defaults(env, cwd)
+    except InvalidCommandError as error:
+        raise AirflowException(str(error)) from None
     problems = []
     for index, command in enumerate(commands):
         try:
@@ -35,20 +48,42 @@ def check_commands(commands: object) -> list[dict[str, Any]]:
             problems.append(f"commands[{index}]: {error}")
     if problems:
         raise AirflowException("; ".join(problems))
-    return [dict(command) for command in commands]
+    return [_with_defaults(command, defaults) for command in commands]
+
+
+def _defaults(env: object, cwd: object) -> dict[str, Any]:
+    """The operator's own ``env`` and ``cwd``, as keys of a command. Raises :class:`InvalidCommandError`."""
+    defaults: dict[str, Any] = {}
+    if env:
+        defaults["env"] = check_environment("env", env)
+    if cwd:
+        defaults["cwd"] = check_working_directory("cwd", cwd)
+    return defaults
+
+
+def _with_defaults(command: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**defaults, **command}
+    if "env" in merged:
+        merged["env"] = {**defaults.get("env", {}), **command.get("env", {})}
+    return merged
 
 
 def _check(command: object) -> None:
     if not isinstance(command, Mapping):
         raise InvalidCommandError(f"expected a dict, not {type(command).__name__}")
-    if unknown := [key for key in command if key not in KEYS]:
+    if unknown := [key for key in command if key not in (*KEYS, *JOB_KEYS)]:
         raise InvalidCommandError(
-            f"unknown key {', '.join(map(repr, unknown))}; expected only {', '.join(KEYS)}"
+            f"unknown key {', '.join(map(repr, unknown))}; expected only {', '.join((*KEYS, *JOB_KEYS))}"
         )
+    check_job_keys(command)
+    basic = {key: command[key] for key in KEYS if key in command}
+    if "argv" in command:
+        Command(**{**basic, "cmd": "argv"}).validate()
+        return
     cmd = command.get("cmd", "")
     if isinstance(cmd, str) and not cmd.strip():
         raise InvalidCommandError("cmd is missing, empty or blank; expected the text of a command")
-    Command(**command).validate()
+    Command(**basic).validate()
 
 
 def to_command(command: Mapping[str, Any]) -> Command:
@@ -88,3 +123,43 @@ def check_stream_timeout(stream_timeout: object) -> float:
     if not number or not math.isfinite(stream_timeout) or stream_timeout <= 0:  # type: ignore[arg-type, operator]
         raise AirflowException(f"stream_timeout is {stream_timeout!r}; expected a number of seconds above 0")
     return float(stream_timeout)  # type: ignore[arg-type]
+
+
+def check_number(name: str, value: object, least: int) -> int:
+    """Check a whole number.
+
+    Raises:
+        AirflowException: it is none, or below ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise AirflowException(f"{name} is {value!r}; expected a whole number from {least} on")
+    return value
+
+
+def check_exit_codes(codes: object) -> list[int]:
+    """Check ``skip_on_exit_code``: None, a number, or several.
+
+    Raises:
+        AirflowException: one of them is no exit code of a failed command.
+    """
+    if codes is None:
+        return []
+    several = codes if isinstance(codes, Iterable) and not isinstance(codes, (str, bytes)) else [codes]
+    checked = list(several)
+    for code in checked:
+        if isinstance(code, bool) or not isinstance(code, int) or code == 0:
+            raise AirflowException(
+                f"skip_on_exit_code has {code!r}; expected an exit code other than 0, or a list of them"
+            )
+    return checked
+
+
+def check_on_kill(on_kill: object) -> str:
+    """Check what becomes of the jobs when the task is killed.
+
+    Raises:
+        AirflowException: it is not a choice.
+    """
+    if on_kill not in ON_KILL:
+        raise AirflowException(f"on_kill is {on_kill!r}; expected {' or '.join(map(repr, ON_KILL))}")
+    return str(on_kill)

@@ -7,83 +7,48 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol
 
 from remsvc.client import AsyncClient
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.results import CommandResult
-from remsvc.command import Command
-from remsvc.errors import (
-    DeadlineExceededError,
-    MissingResultsError,
-    RemSvcError,
-    ResourceExhaustedError,
-    ServerError,
-    UnavailableError,
-)
+from remsvc.errors import DeadlineExceededError, MissingResultsError, RemSvcError, ServerError
 from remsvc_provider.channels import pooled_channel
+from remsvc_provider.command_output import shortened
 from remsvc_provider.commands import to_command
+from remsvc_provider.live_log import Log
 from remsvc_provider.outcome import JobState, Outcome, Results
-from remsvc_provider.task_log import command_report, tail
-
-ATTEMPTS = 3
-FIRST_DELAY = 1.0
-MAX_DELAY = 16.0
-TRANSIENT = (UnavailableError, ResourceExhaustedError)
+from remsvc_provider.patience import ATTEMPTS, TRANSIENT, delay_after
+from remsvc_provider.plan import Plan
+from remsvc_provider.task_log import command_report, failure_text, security_text, without_nul
 
 
-class Log(Protocol):
-    """The part of a task's logger that is used here."""
-
-    def info(self, event: str, /) -> Any: ...
-    def warning(self, event: str, /) -> Any: ...
-    def error(self, event: str, /) -> Any: ...
-
-
-async def run_commands(
-    commands: Sequence[Mapping[str, Any]],
-    options: ConnectionOptions,
-    *,
-    stream_timeout: float,
-    metadata: Sequence[tuple[str, str]],
-    log: Log,
-) -> Outcome:
+async def run_commands(plan: Plan, options: ConnectionOptions, log: Log) -> Outcome:
     """Run all commands, one after another, and tell the task's log about each.
 
     A connection that cannot be made is tried again, as long as nothing was written. Cancelling this
     coroutine cancels the call, and the server then ends the command that runs.
 
     Args:
-        commands: the operator's command dicts.
+        plan: what to run.
         options: where to.
-        stream_timeout: seconds for all of it.
-        metadata: call metadata beside the connection's token.
         log: where the story goes.
     """
-    run = _Run([to_command(command) for command in commands], options, stream_timeout, metadata, log)
+    run = _Run(plan, options, log)
     outcome = await run.outcome()
     if outcome.error is None:
-        log.info(f"All {len(commands)} command(s) succeeded in {run.seconds:.2f} s")
+        log.info(f"All {len(plan.commands)} command(s) succeeded in {run.seconds:.2f} s")
     else:
         log.error(outcome.error)
     return outcome
 
 
 class _Run:
-    def __init__(
-        self,
-        commands: list[Command],
-        options: ConnectionOptions,
-        stream_timeout: float,
-        metadata: Sequence[tuple[str, str]],
-        log: Log,
-    ) -> None:
-        self._commands = commands
+    def __init__(self, plan: Plan, options: ConnectionOptions, log: Log) -> None:
+        self._plan = plan
+        self._commands = [to_command(command) for command in plan.commands]
         self._options = options
-        self._stream_timeout = stream_timeout
-        self._metadata = metadata
+        self._stream_timeout = plan.stream_timeout
         self._log = log
         self._results: Results = {}
         self._started = time.monotonic()
@@ -96,7 +61,7 @@ class _Run:
     async def outcome(self) -> Outcome:
         self._log.info(
             f"Running {len(self._commands)} command(s) on {self._options.target} "
-            f"({_security(self._options)}), within {self._stream_timeout:g} s"
+            f"({security_text(self._options)}), within {self._stream_timeout:g} s"
         )
         try:
             await asyncio.wait_for(self._attempts(), self._stream_timeout)
@@ -121,14 +86,15 @@ class _Run:
             return self._end(JobState.FAILED, problem)
         except RemSvcError as error:
             return self._end(JobState.FAILED, str(error))
-        if any(result["rc"] for result in self._results.values()):
+        if any(self._plan.failed(result["rc"]) for result in self._results.values()):
             return self._end(JobState.FAILED)
         return Outcome(JobState.SUCCESS, self._results)
 
     def _end(self, state: JobState, problem: str = "") -> Outcome:
         """An outcome that names the problem, and every command that failed."""
         problems = [problem] if problem else []
-        problems += [_failure(result) for result in self._results.values() if result["rc"]]
+        results = self._results.values()
+        problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
         return Outcome(state, self._results, "; ".join(problems))
 
     async def _attempts(self) -> None:
@@ -138,7 +104,7 @@ class _Run:
             except TRANSIENT as error:
                 if error.sent or attempt == ATTEMPTS:
                     raise
-                delay = min(FIRST_DELAY * 2 ** (attempt - 1), MAX_DELAY)
+                delay = delay_after(attempt)
                 self._log.warning(
                     f"{error}; nothing was sent, attempt {attempt + 1} of {ATTEMPTS} follows in {delay:g} s"
                 )
@@ -150,7 +116,7 @@ class _Run:
         client = AsyncClient.over(pooled_channel(self._options), self._options)
         remaining = max(self._stream_timeout - self.seconds, 0.0)
         previous = time.monotonic()
-        answers = client.run_many(self._commands, timeout=remaining, metadata=self._metadata)
+        answers = client.run_many(self._commands, timeout=remaining, metadata=self._plan.metadata)
         async with aclosing(answers):
             async for answer in answers:
                 now = time.monotonic()
@@ -162,11 +128,10 @@ class _Run:
         notes = []
         if answer.lossy:
             notes.append("the output had bytes that are not UTF-8; each came as U+FFFD")
-        out, err = answer.out, answer.err
-        if "\0" in out or "\0" in err:
-            # Airflow keeps events and XComs as PostgreSQL's JSONB, which cannot hold a NUL.
-            notes.append("the output had NUL characters, which Airflow cannot store; each became U+FFFD")
-            out, err = out.replace("\0", "\ufffd"), err.replace("\0", "\ufffd")
+        limit = self._plan.max_output_bytes
+        out, err, note = without_nul(shortened(answer.out, limit), shortened(answer.err, limit))
+        if note:
+            notes.append(note)
         self._results[answer.tid] = {
             "tid": answer.tid,
             "rc": answer.rc,
@@ -176,21 +141,7 @@ class _Run:
             "cmd": cmd,
         }
         report = command_report(answer.tid, cmd, answer.rc, out, err, seconds, notes=tuple(notes))
-        if answer.rc:
+        if self._plan.failed(answer.rc):
             self._log.error(report)
         else:
             self._log.info(report)
-
-
-def _security(options: ConnectionOptions) -> str:
-    transport = "plaintext, no TLS"
-    if options.tls:
-        transport = "mutual TLS" if options.client_cert else "TLS"
-    return f"{transport}, {'bearer token' if options.token else 'no token'}"
-
-
-def _failure(result: Mapping[str, Any]) -> str:
-    tid = result["tid"]
-    text = f"command {tid} (commands[{tid - 1}]) ended with rc {result['rc']}"
-    last = tail(result["err"], lines=3, characters=300)
-    return f"{text}: {' / '.join(last)}" if last else text

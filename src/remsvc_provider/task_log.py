@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from remsvc.client.options import ConnectionOptions
 
 TAIL_LINES = 20
 TAIL_CHARACTERS = 4000
@@ -35,6 +40,31 @@ def tail(text: str, *, lines: int = TAIL_LINES, characters: int = TAIL_CHARACTER
     if len(cut) == len(text) and len(kept) == len(clean(cut).rstrip("\n").split("\n")):
         return kept
     return [f"... ({len(text)} characters in all, this is their end)", *kept]
+
+
+def security_text(options: ConnectionOptions) -> str:
+    """How the connection is protected."""
+    transport = "plaintext, no TLS"
+    if options.tls:
+        transport = "mutual TLS" if options.client_cert else "TLS"
+    return f"{transport}, {'bearer token' if options.token else 'no token'}"
+
+
+def failure_text(result: Mapping[str, Any]) -> str:
+    """A command that failed: which one, its exit code, and its last words."""
+    tid = result["tid"]
+    text = f"command {tid} (commands[{tid - 1}]) ended with rc {result['rc']}"
+    last = tail(result["err"], lines=3, characters=300)
+    return f"{text}: {' / '.join(last)}" if last else text
+
+
+def without_nul(out: str, err: str) -> tuple[str, str, str]:
+    """Both outputs as Airflow can store them (PostgreSQL's JSONB cannot hold a NUL), and a note if they
+    were changed."""
+    if "\0" not in out and "\0" not in err:
+        return out, err, ""
+    note = "the output had NUL characters, which Airflow cannot store; each became U+FFFD"
+    return out.replace("\0", "\ufffd"), err.replace("\0", "\ufffd"), note
 
 
 def command_report(

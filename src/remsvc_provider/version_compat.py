@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING
 from airflow.sdk import BaseHook
 
 try:
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 except ImportError:  # Airflow 3.1
     from airflow.exceptions import (  # type: ignore[attr-defined, no-redef]
         AirflowException,
         AirflowFailException,
+        AirflowSkipException,
     )
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-__all__ = ["AirflowException", "AirflowFailException", "aget_connection", "amask_secret"]
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowSkipException",
+    "aget_connection",
+    "amask_secret",
+]
 
 
 async def aget_connection(conn_id: str) -> Connection:

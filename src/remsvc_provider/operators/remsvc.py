@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,26 @@ from airflow.sdk import BaseOperator
 
 from remsvc.command import crc32hex
 from remsvc_provider import sealing
-from remsvc_provider.commands import check_commands, check_metadata, check_stream_timeout
+from remsvc_provider.commands import (
+    DEFAULT_MAX_OUTPUT_BYTES,
+    check_commands,
+    check_exit_codes,
+    check_metadata,
+    check_number,
+    check_on_kill,
+    check_stream_timeout,
+)
+from remsvc_provider.job_keys import storable
+from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, RemSvcResult, Results
-from remsvc_provider.version_compat import AirflowException, AirflowFailException
+from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
 
     from remsvc_provider.outcome import Outcome
+    from remsvc_provider.plan import Plan
 
 __all__ = ["JobState", "RemSvcOperator", "RemSvcResult", "crc32hex"]
 
@@ -30,14 +42,17 @@ def _sorted_by_tid(results: Results) -> list[dict[str, Any]]:
 class RemSvcOperator(BaseOperator):
     """Runs commands one after another on a RemSvc server, and fails if one of them does.
 
-    While they run the task is deferred and holds no worker slot. XCom ``return_value``::
+    While they run the task is deferred and holds no worker slot, and their output appears in its log.
+    Each runs once, whatever becomes of triggerers and connections meanwhile, where the server has
+    durable jobs. XCom ``return_value``::
 
         {"state": "SUCCESS", "results": [{"tid", "rc", "out", "err", "hsh", "cmd"}, ...], "error_msg": None}
 
     Args:
         commands: a list of dicts: ``cmd`` (text), and optionally ``cmdtyp`` (0 the system's shell, 1
-            PowerShell), ``cmdusr`` (the user to run as, POSIX) and ``src`` (for the server's log).
-            Templated.
+            PowerShell), ``cmdusr`` (the user to run as, POSIX) and ``src`` (for the server's log); with
+            durable jobs also ``argv`` (a program and its arguments, in place of ``cmd``), ``env``,
+            ``cwd`` and ``input`` (text or bytes). Templated.
         grpc_conn_id: id of a connection of type ``remsvc``. Templated.
         stream_timeout: seconds for all commands together. When it runs out, what still runs is ended
             and the task fails without a retry.
@@ -46,14 +61,25 @@ class RemSvcOperator(BaseOperator):
         result_handler: called with ``{tid: result}``; what it returns becomes the XCom's
             ``"results"``. Left out: the list sorted by ``tid``.
         deferrable: False runs the commands in the worker, for an Airflow without a triggerer.
+        env, cwd: for every command that does not set its own; a command's ``env`` is merged into it.
+            Templated. (+)
+        max_output_bytes: bytes of each output that go into the result; what follows is cut off.
+        skip_on_exit_code: an exit code, or several, that skip the task instead of failing it.
+        parallel: how many of the commands run side by side. (+)
+        durable: a retry takes over what the try before has left running or has got done, instead of
+            running it again. (+)
+        on_kill: what becomes of the commands when the task is killed, cleared or timed out:
+            ``"cancel"``, or ``"leave"`` (+).
+
+    What is marked (+) needs a server with durable jobs.
 
     Raises:
         AirflowException: from :meth:`execute`, for parameters that cannot be used and for commands
             that failed.
     """
 
-    template_fields: Sequence[str] = ("commands", "grpc_conn_id", "metadata")
-    template_fields_renderers = {"commands": "json", "metadata": "json"}  # noqa: RUF012
+    template_fields: Sequence[str] = ("commands", "grpc_conn_id", "metadata", "env", "cwd")
+    template_fields_renderers = {"commands": "json", "metadata": "json", "env": "json"}  # noqa: RUF012
     ui_color = "#d5e8d4"
 
     def __init__(
@@ -65,6 +91,13 @@ class RemSvcOperator(BaseOperator):
         metadata: Sequence[tuple[str, str]] | None = None,
         result_handler: Callable[[Results], Any] | None = None,
         deferrable: bool = True,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
+        skip_on_exit_code: int | Sequence[int] | None = None,
+        parallel: int = 1,
+        durable: bool = False,
+        on_kill: str = "cancel",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -74,6 +107,13 @@ class RemSvcOperator(BaseOperator):
         self.metadata = metadata
         self.result_handler = result_handler or _sorted_by_tid
         self.deferrable = deferrable
+        self.env = env
+        self.cwd = cwd
+        self.max_output_bytes = max_output_bytes
+        self.skip_on_exit_code = skip_on_exit_code
+        self.parallel = parallel
+        self.durable = durable
+        self.when_killed = on_kill  # on_kill is Airflow's name for a method
         self._hidden_metadata: sealing.Metadata = []
         self._cancel: Callable[[], object] | None = None
 
@@ -100,28 +140,48 @@ class RemSvcOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Check the parameters, and defer to the trigger (or run the commands here)."""
-        commands = check_commands(self.commands)
+        commands = [storable(command) for command in check_commands(self.commands, self.env, self.cwd)]
         stream_timeout = check_stream_timeout(self.stream_timeout)
+        options: dict[str, Any] = {
+            "max_output_bytes": check_number("max_output_bytes", self.max_output_bytes, 1),
+            "skip_on_exit_code": check_exit_codes(self.skip_on_exit_code),
+            "parallel": check_number("parallel", self.parallel, 1),
+            "durable": bool(self.durable),
+            "on_kill": check_on_kill(self.when_killed),
+        }
         metadata = check_metadata(self.metadata)
         public, secret = sealing.split(metadata)
         secret = self._hidden_metadata or secret
+        task_instance = context.get("ti")
+        origin = Origin.of(task_instance, context) if task_instance is not None else None
         if self.deferrable and self._may_store(secret):
             from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
             self.log.info(f"Deferring {len(commands)} command(s) to the triggerer")
+            if origin is not None:
+                options.update(origin=origin.arguments(), deferred_at=time.time())
             self.defer(
                 trigger=RemSvcTrigger(
                     commands=commands,
                     grpc_conn_id=self.grpc_conn_id,
                     stream_timeout=stream_timeout,
                     metadata=public + secret,
+                    **options,
                 ),
                 method_name="execute_complete",
                 # Nothing but this applies execution_timeout to a deferred task.
                 timeout=self.execution_timeout,
             )
-        outcome = self._run_here(commands, stream_timeout, public + secret)
-        return self.execute_complete(context, outcome.payload())
+        from remsvc_provider.plan import Plan
+
+        plan = Plan(
+            commands=commands,
+            stream_timeout=stream_timeout,
+            metadata=public + secret,
+            origin=origin or Origin.unknown(),
+            **options,
+        )
+        return self.execute_complete(context, self._run_here(plan).payload())
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take the trigger's event.
@@ -132,6 +192,7 @@ class RemSvcOperator(BaseOperator):
         Raises:
             AirflowException: a command failed or was not answered, or the server could not be used.
             AirflowFailException: ``stream_timeout`` ran out: the task is not retried.
+            AirflowSkipException: a command ended with a code of ``skip_on_exit_code``, and none failed.
         """
         if not isinstance(event, Mapping) or EVT_STATE not in event:
             raise AirflowException(f"not an event of a RemSvcTrigger: it has no {EVT_STATE!r}")
@@ -143,6 +204,10 @@ class RemSvcOperator(BaseOperator):
             raise AirflowFailException(text) if state == JobState.CANCELLED.value else AirflowException(text)
         # An event travels as JSON, where keys become text and "10" sorts before "2".
         results = {int(tid): result for tid, result in (event.get(EVT_RESULTS) or {}).items()}
+        if skipping := [
+            f"command {tid} with {results[tid]['rc']}" for tid in sorted(results) if results[tid]["rc"]
+        ]:
+            raise AirflowSkipException(f"skipped by exit code: {', '.join(skipping)}")
         return RemSvcResult(state=state, results=self.result_handler(results)).to_dict()
 
     def on_kill(self) -> None:
@@ -160,11 +225,9 @@ class RemSvcOperator(BaseOperator):
         )
         return False
 
-    def _run_here(
-        self, commands: list[dict[str, Any]], stream_timeout: float, metadata: sealing.Metadata
-    ) -> Outcome:
+    def _run_here(self, plan: Plan) -> Outcome:
+        from remsvc_provider.command_run import CommandRun
         from remsvc_provider.hooks.remsvc import RemSvcHook
-        from remsvc_provider.stream import run_commands
 
         options = RemSvcHook(self.grpc_conn_id).options
 
@@ -172,12 +235,16 @@ class RemSvcOperator(BaseOperator):
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+            commands = CommandRun(plan, options, self.log)
             try:
-                return await run_commands(
-                    commands, options, stream_timeout=stream_timeout, metadata=metadata, log=self.log
-                )
+                return await commands.outcome()
+            except asyncio.CancelledError:
+                if plan.on_kill == "cancel":
+                    await commands.cancel("the Airflow task was killed or timed out")
+                raise
             finally:
                 self._cancel = None
+                await commands.close()
 
         try:
             return asyncio.run(run())

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timezone
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from remsvc_provider import sealing
+from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
 from remsvc_provider.hooks.remsvc import RemSvcHook
+from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, Outcome
+from remsvc_provider.plan import Plan
+from remsvc_provider.task_state import AIRFLOW_TELLS_KILLS, is_abandoned
 from remsvc_provider.version_compat import AirflowException
 
+if TYPE_CHECKING:
+    from remsvc_provider.command_run import CommandRun
+
 __all__ = ["EVT_ERROR", "EVT_RESULTS", "EVT_STATE", "RemSvcTrigger"]
+
+_DEFAULTS: dict[str, Any] = {
+    "origin": None,
+    "deferred_at": None,
+    "max_output_bytes": DEFAULT_MAX_OUTPUT_BYTES,
+    "skip_on_exit_code": [],
+    "parallel": 1,
+    "durable": False,
+    "on_kill": "cancel",
+}
+RESUMED_AFTER = 15.0
+"""A trigger that starts so many seconds after its task was deferred may have run before."""
 
 
 class _Event(TriggerEvent):
@@ -30,9 +51,11 @@ class _Event(TriggerEvent):
 
 
 class RemSvcTrigger(BaseTrigger):
-    """Runs commands over one stream, and fires one event when it has ended.
+    """Runs commands, and fires one event when they have ended.
 
-    The event's payload is ``{"state", "results", "error_msg"}``, with the results keyed by ``tid``.
+    Where the server has durable jobs, nothing is lost and nothing runs twice when a triggerer stops,
+    dies or runs this beside another one: the request ids, stored with it, lead to the same jobs. The
+    event's payload is ``{"state", "results", "error_msg"}``, with the results keyed by ``tid``.
 
     Args:
         commands: the command dicts of the operator, rendered and checked.
@@ -40,6 +63,14 @@ class RemSvcTrigger(BaseTrigger):
         stream_timeout: seconds for all commands together.
         metadata: call metadata beside the connection's token.
         sealed_metadata: the secret part of it, encrypted.
+        options: for durable jobs; each may be left out:
+
+            - ``origin``: the try of the task, as :meth:`Origin.arguments` gives it. Versions before
+              1.2.0 did not store it: then it is derived from the task instance that Airflow gives the
+              trigger. Without either, commands go over a stream of version 1.
+            - ``deferred_at``: when the task was deferred, in seconds since the epoch.
+            - ``max_output_bytes``, ``skip_on_exit_code``, ``parallel``, ``durable``, ``on_kill``: as for
+              the operator.
     """
 
     def __init__(
@@ -50,13 +81,21 @@ class RemSvcTrigger(BaseTrigger):
         stream_timeout: float = 3600.0,
         metadata: Sequence[tuple[str, str]] | None = None,
         sealed_metadata: str | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if unknown := options.keys() - _DEFAULTS.keys():
+            raise TypeError(f"unexpected arguments of a RemSvcTrigger: {', '.join(sorted(unknown))}")
         self.commands = commands
         self.grpc_conn_id = grpc_conn_id
         self.stream_timeout = stream_timeout
         self.metadata, self._secret_metadata = sealing.split(metadata or ())
         self._sealed_metadata = sealed_metadata
+        self._options: dict[str, Any] = {**_DEFAULTS, **options}
+        self._run: CommandRun | None = None
+        self._fired = False
+        self._cancelled = False
+        self._kill_seen = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path and the arguments that Airflow stores. They hold no token.
@@ -74,6 +113,7 @@ class RemSvcTrigger(BaseTrigger):
             self._sealed_metadata = sealing.seal(self._secret_metadata)
         if self._sealed_metadata:
             arguments["sealed_metadata"] = self._sealed_metadata
+        arguments.update((name, value) for name, value in self._options.items() if value != _DEFAULTS[name])
         return "remsvc_provider.triggers.remsvc.RemSvcTrigger", arguments
 
     def __repr__(self) -> str:
@@ -82,15 +122,54 @@ class RemSvcTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the commands and yield one event.
 
-        Cancelled, because its task was killed or cleared, it cancels the call: the server then ends
-        the command that runs.
+        Cancelled, it leaves jobs alone: :meth:`on_kill` or :meth:`cleanup` ends them, where that is
+        right. A command of a version 1 stream is ended by the server then.
         """
-        outcome = await self._outcome()
+        try:
+            outcome = await self._outcome()
+        except asyncio.CancelledError:
+            self._cancelled = True
+            raise
+        self._fired = True
         yield _Event(payload=outcome.payload())
+
+    async def on_kill(self) -> None:
+        """Cancel the jobs, unless somebody still waits for them. Airflow 3.3 and later call it when the
+        task was marked or cleared, and also when the trigger was moved to another triggerer."""
+        self._kill_seen = True
+        await self._cancel_jobs("the Airflow task was killed or cleared")
+
+    async def cleanup(self) -> None:
+        """Release what is held here, after :meth:`run` has ended in whatever way.
+
+        Airflow before 3.3 tells a trigger about a kill in no other way, and no version about a
+        deferral that has timed out.
+        """
+        try:
+            if self._cancelled and not self._kill_seen and (self._timed_out or not AIRFLOW_TELLS_KILLS):
+                await self._cancel_jobs("the Airflow task was killed, cleared or timed out")
+        finally:
+            run, self._run = self._run, None
+            if run is not None:
+                await run.close()
+
+    async def _cancel_jobs(self, reason: str) -> None:
+        if self._fired or self._run is None or self._options["on_kill"] != "cancel":
+            return
+        durable = self._options["durable"]
+        if self.task_instance is not None and await is_abandoned(self.task_instance, durable=durable):
+            await self._run.cancel(reason)
+
+    @property
+    def _timed_out(self) -> bool:
+        limit: datetime | None = getattr(self, "timeout_after", None)
+        if limit is None:
+            return False
+        return (limit if limit.tzinfo else limit.replace(tzinfo=timezone.utc)) < datetime.now(timezone.utc)
 
     async def _outcome(self) -> Outcome:
         # Loading gRPC may take seconds where the disk is cold: not in the event loop that all triggers share.
-        stream = await asyncio.to_thread(import_module, "remsvc_provider.stream")
+        module = await asyncio.to_thread(import_module, "remsvc_provider.command_run")
         hook = RemSvcHook(self.grpc_conn_id)
         try:
             await hook.get_async_conn()
@@ -99,11 +178,23 @@ class RemSvcTrigger(BaseTrigger):
                 metadata += sealing.unseal(self._sealed_metadata)
         except AirflowException as error:
             return Outcome(JobState.FAILED, {}, str(error))
-        outcome: Outcome = await stream.run_commands(
-            self.commands,
-            hook.options,
+        self._run = module.CommandRun(self._plan(metadata), hook.options, self.log)
+        outcome: Outcome = await self._run.outcome()
+        return outcome
+
+    def _plan(self, metadata: Sequence[tuple[str, str]]) -> Plan:
+        commands, options = self.commands, dict(self._options)
+        stored, deferred_at = options.pop("origin"), options.pop("deferred_at")
+        origin = Origin.from_arguments(stored) if stored else None
+        if origin is None and self.task_instance is not None:
+            # Versions that stored no origin knew no other keys, and 1.0.0 let any pass.
+            commands = [{key: command.get(key) or "" for key in KEYS} for command in commands]
+            origin = Origin.of(self.task_instance)
+        return Plan(
+            commands=commands,
             stream_timeout=self.stream_timeout,
             metadata=metadata,
-            log=self.log,
+            origin=origin,
+            resumed=deferred_at is not None and time.time() - deferred_at > RESUMED_AFTER,
+            **options,
         )
-        return outcome

@@ -1,0 +1,220 @@
+"""What becomes of a job's output: its beginning for the result, and all of it, line by line, for the log."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from remsvc.client.jobs import Job, OutputChunk, OutputSize
+from remsvc_provider.live_log import LiveLog
+from remsvc_provider.task_log import clean
+
+LINE_CHARACTERS = 4000
+"""A longer line is broken."""
+PIECE_BYTES = 16_384
+TAIL_BYTES = 8192
+TAIL_LINES = 20
+"""The end of an output that was left out is shown all the same."""
+
+_MARK_END = "]\x01\n"
+_LINE_END = re.compile(r"\r?\n|\r(?=[^\n])")
+
+
+class ResultOutput:
+    """The first bytes of an output, which go into the task's result.
+
+    Args:
+        limit: bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+        self._seen = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is needed."""
+        return self._seen >= self._limit
+
+    def feed(self, chunk: OutputChunk) -> None:
+        """Take the next chunk."""
+        if self.full:
+            return
+        if chunk.dropped:
+            self._kept += b"\n\x01[remSvc: %d bytes were not kept by the server]\x01\n" % chunk.dropped
+            self._seen += chunk.dropped
+        room = max(0, self._limit - self._seen)
+        self._kept += chunk.data[:room]
+        self._seen += len(chunk.data[:room])
+
+    def text(self, size: OutputSize, job_id: str) -> str:
+        """The output as text; cut, it says so, never inside of a character."""
+        if size.total <= self._limit:
+            return self._kept.decode("utf-8", "replace")
+        return f"{_cut(bytes(self._kept), self._limit)}[remSvc: all of it: remsvc jobs logs {job_id}]\n"
+
+
+def shortened(text: str, limit: int) -> str:
+    """A text of at most so many bytes, or its beginning with the mark that version 1 puts there."""
+    if len(text) * 4 <= limit or len(text.encode()) <= limit:
+        return text
+    if text.endswith(_MARK_END) and len(text.encode()) <= limit + 80:
+        return text  # the server has just cut it at the same limit
+    return _cut(text.encode()[:limit], limit)
+
+
+def _cut(data: bytes, limit: int) -> str:
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)  # without half a character
+    return f"{text}\n\x01[remSvc: output truncated at {limit} bytes{_MARK_END}"
+
+
+class LoggedOutput:
+    """One output of a job in the task's log. What a full log cannot take is left out, and said.
+
+    Args:
+        live: where the lines go.
+        prefix: put before every line.
+        job_id: named where something was left out.
+    """
+
+    def __init__(self, live: LiveLog, prefix: str, job_id: str) -> None:
+        self._live = live
+        self._prefix = prefix
+        self._job_id = job_id
+        self._restart()
+        self._left_out = 0
+        self._end = b""
+        self.offset = 0
+        """Where the next chunk begins."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether output is being left out."""
+        return self._left_out > 0 or self._live.full
+
+    def feed(self, chunk: OutputChunk) -> None:
+        """Take the next chunk."""
+        self.offset = chunk.offset + len(chunk.data)
+        if chunk.dropped:
+            self._finish_line()
+            self._live.add(f"{self._prefix}... {chunk.dropped} bytes were not kept by the server")
+        for start in range(0, len(chunk.data), PIECE_BYTES):
+            piece = chunk.data[start : start + PIECE_BYTES]
+            if self.behind:
+                self._leave_out(piece)
+            else:
+                self._log(self._decoder.decode(piece))
+
+    def skip_to(self, offset: int) -> None:
+        """Leave out everything before ``offset``, unseen."""
+        self._left_out += offset - self.offset
+        self._end = b""
+        self.offset = offset
+
+    def finish(self) -> None:
+        """The output has ended."""
+        self._catch_up(self._end)
+        self._finish_line()
+
+    def _leave_out(self, data: bytes) -> None:
+        if self._live.has_room:
+            self._catch_up(self._end + data)
+            return
+        if not self._left_out:
+            self._finish_line()
+        self._left_out += len(data)
+        self._end = (self._end + data)[-TAIL_BYTES:]
+
+    def _catch_up(self, data: bytes) -> None:
+        """Go on with the last lines of what was left out."""
+        if not self._left_out:
+            return
+        lines = data[-TAIL_BYTES:].splitlines(keepends=True)
+        shown = b"".join(lines[1:][-TAIL_LINES:] or lines)  # the first may have lost its beginning
+        missing = self._left_out + len(data) - len(self._end) - len(shown)
+        self._left_out, self._end = 0, b""
+        self._restart()
+        self._live.add(
+            f"{self._prefix}... {missing} bytes are left out here; all of it: remsvc jobs logs {self._job_id}"
+        )
+        self._log(self._decoder.decode(shown))
+
+    def _restart(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._line = ""
+
+    def _log(self, text: str) -> None:
+        *lines, self._line = _LINE_END.split(self._line + text)
+        while len(self._line) > LINE_CHARACTERS:
+            lines.append(self._line[:LINE_CHARACTERS])
+            self._line = self._line[LINE_CHARACTERS:]
+        self._add(lines)
+
+    def _finish_line(self) -> None:
+        line = self._line + self._decoder.decode(b"", final=True)
+        self._restart()
+        if line:
+            self._add([line])
+
+    def _add(self, lines: list[str]) -> None:
+        pieces = [
+            line[start : start + LINE_CHARACTERS]
+            for line in lines
+            for start in range(0, max(len(line), 1), LINE_CHARACTERS)
+        ]
+        for piece in pieces:
+            self._live.add(f"{self._prefix}{clean(piece.rstrip())}")
+
+
+class CommandOutput:
+    """Both outputs of a command's job.
+
+    Args:
+        job: the job.
+        live: the task's log.
+        tid: the command's number, which marks its lines.
+        limit: bytes of each output that go into the result.
+    """
+
+    def __init__(self, job: Job, live: LiveLog, tid: int, limit: int) -> None:
+        self._job_id = job.id
+        self._result = {"stdout": ResultOutput(limit), "stderr": ResultOutput(limit)}
+        self._logged = {
+            "stdout": LoggedOutput(live, f"{tid} out | ", job.id),
+            "stderr": LoggedOutput(live, f"{tid} err | ", job.id),
+        }
+
+    def feed(self, chunk: OutputChunk) -> None:
+        """Take the next chunk."""
+        self._result[chunk.stream].feed(chunk)
+        self._logged[chunk.stream].feed(chunk)
+
+    def offset(self, stream: str) -> int:
+        """Where the next chunk of a stream begins."""
+        return self._logged[stream].offset
+
+    @property
+    def overrun(self) -> list[str]:
+        """The streams of which more comes than is needed for the result or fits into the log."""
+        return [name for name, logged in self._logged.items() if logged.behind and self._result[name].full]
+
+    def skip_to_end(self, job: Job) -> None:
+        """Leave out what has come of these streams, up to their last lines."""
+        for stream in self.overrun:
+            size: OutputSize = getattr(job, stream)
+            logged = self._logged[stream]
+            if (offset := size.total - TAIL_BYTES) > logged.offset:
+                logged.skip_to(offset)
+
+    def finish(self) -> None:
+        """Nothing more comes."""
+        for logged in self._logged.values():
+            logged.finish()
+
+    def texts(self, job: Job) -> tuple[str, str]:
+        """Both outputs for the result, where ``job`` has ended."""
+        return (
+            self._result["stdout"].text(job.stdout, job.id),
+            self._result["stderr"].text(job.stderr, job.id),
+        )

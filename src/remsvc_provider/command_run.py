@@ -1,0 +1,55 @@
+"""Runs a plan, by durable jobs where the server has them, else over a stream of version 1.
+
+Importing this module loads gRPC; a DAG file never does.
+"""
+
+from __future__ import annotations
+
+from remsvc.client.options import ConnectionOptions
+from remsvc_provider.job_run import JobRun, NoJobsError
+from remsvc_provider.live_log import Log
+from remsvc_provider.outcome import JobState, Outcome
+from remsvc_provider.plan import Plan
+from remsvc_provider.stream import run_commands
+
+
+class CommandRun:
+    """One run of a plan: what the trigger and the worker share. :meth:`close` it.
+
+    Args:
+        plan: what to run.
+        options: where to.
+        log: the task's log.
+    """
+
+    def __init__(self, plan: Plan, options: ConnectionOptions, log: Log) -> None:
+        self._plan = plan
+        self._options = options
+        self._log = log
+        self._jobs: JobRun | None = None
+
+    async def outcome(self) -> Outcome:
+        """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
+        ended by the server."""
+        if self._plan.origin is not None:
+            self._jobs = JobRun(self._plan, self._plan.origin, self._options, self._log)
+            try:
+                return await self._jobs.outcome()
+            except NoJobsError:
+                await self.close()
+        if needs := self._plan.needs_jobs:
+            error = f"{self._options.target} has no durable jobs, which {', '.join(needs)} needs: nothing ran"
+            self._log.error(error)
+            return Outcome(JobState.FAILED, {}, error)
+        return await run_commands(self._plan, self._options, self._log)
+
+    async def cancel(self, reason: str) -> None:
+        """End the jobs that still run, after :meth:`outcome` was cancelled."""
+        if self._jobs is not None:
+            await self._jobs.cancel(reason)
+
+    async def close(self) -> None:
+        """Release what is held here. Jobs go on."""
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            await jobs.close()

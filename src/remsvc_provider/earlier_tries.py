@@ -1,0 +1,101 @@
+"""The jobs that earlier tries of the task have left on the server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from remsvc.client.jobs import Job, JobState, StateChange
+from remsvc.errors import NotFoundError, ServerError
+from remsvc_provider.job_keys import job_spec, same_program
+from remsvc_provider.live_log import LiveLog
+from remsvc_provider.origin import COMMAND, TRY_NUMBER, Origin
+from remsvc_provider.plan import Plan
+
+if TYPE_CHECKING:
+    from remsvc.client import AsyncClient
+
+END_PATIENCE = 30.0
+"""Seconds to wait for the end of a job that was cancelled, before its successor is created."""
+
+_RUNS_OR_RAN = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
+
+
+async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> dict[int, Job]:
+    """Take over what may be taken over, and end the rest of what still runs.
+
+    An earlier try is over once this one runs. What it left running nobody waits for any more: its
+    trigger was told nothing, or could not reach the server.
+
+    Returns:
+        By command number, the jobs to use instead of new ones; nothing unless ``plan.durable``.
+
+    Raises:
+        ServerError: the server does not list them.
+    """
+    if origin.try_number <= 1 or "airflow_run_started" not in origin.labels:
+        return {}
+    jobs = client.list_jobs(
+        states=() if plan.durable else (JobState.QUEUED, JobState.RUNNING),
+        labels=origin.labels,
+        metadata=plan.metadata,
+    )
+    async with aclosing(jobs):
+        earlier = [job async for job in jobs if _number(job, TRY_NUMBER) < origin.try_number]
+    adopted = _adopt(plan, origin, earlier) if plan.durable else {}
+    for tid, job in adopted.items():
+        live.add(
+            f"Command {tid} is taken over from try {_number(job, TRY_NUMBER)}: job {job.id}, {job.state}"
+        )
+    if plan.on_kill == "cancel":
+        kept = {job.id for job in adopted.values()}
+        left = [job for job in earlier if not job.ended and job.id not in kept]
+        await asyncio.gather(*(_end(job, plan, origin, client, live) for job in left))
+    return adopted
+
+
+def _adopt(plan: Plan, origin: Origin, earlier: list[Job]) -> dict[int, Job]:
+    """The newest job of each command, as far as it runs or has succeeded. Where commands follow each
+    other, all after the first that must run again run again as well."""
+    newest: dict[int, Job] = {}
+    for job in earlier:  # newest first
+        if _number(job, TRY_NUMBER) >= origin.first_try:
+            newest.setdefault(_number(job, COMMAND), job)
+    adopted = {}
+    for tid, command in enumerate(plan.commands, 1):
+        found = newest.get(tid)
+        wanted = job_spec(command, labels={}, time_limit=None)
+        if found is not None and found.state in _RUNS_OR_RAN and same_program(found.spec, wanted):
+            adopted[tid] = found
+        elif plan.parallel == 1:
+            break
+    return adopted
+
+
+async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> None:
+    live.add(f"Job {job.id} of try {_number(job, TRY_NUMBER)} still runs: it is cancelled first", "warning")
+    try:
+        await client.cancel_job(
+            job.id, reason=f"Airflow started try {origin.try_number}", metadata=plan.metadata
+        )
+        await asyncio.wait_for(_ended(job, plan, client), END_PATIENCE)
+    except asyncio.TimeoutError:
+        live.add(f"Job {job.id} has not ended within {END_PATIENCE:g} s", "warning")
+    except NotFoundError:
+        pass
+    except ServerError as error:
+        live.add(f"Job {job.id} could not be cancelled: {error}", "warning")
+
+
+async def _ended(job: Job, plan: Plan, client: AsyncClient) -> None:
+    events = client.watch_job(job.id, stdout_offset=-1, stderr_offset=-1, metadata=plan.metadata)
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, StateChange) and event.job.ended:
+                return
+
+
+def _number(job: Job, label: str) -> int:
+    text = job.spec.labels.get(label, "")
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,147 @@
+"""The keys of a command that only durable jobs understand, and the job that a command becomes."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from remsvc.client.jobs import MAX_STANDARD_INPUT, JobSpec
+from remsvc.command import CommandType, crc32hex
+from remsvc.errors import InvalidCommandError
+
+JOB_KEYS = ("argv", "env", "cwd", "input")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_job_keys(command: Mapping[str, Any]) -> None:
+    """Check the keys of one command.
+
+    Raises:
+        InvalidCommandError: naming the key, its value and what was expected.
+    """
+    if "argv" in command:
+        _check_argv(command)
+    if "env" in command:
+        check_environment("env", command["env"])
+    if "cwd" in command:
+        check_working_directory("cwd", command["cwd"])
+    if "input" in command:
+        _check_input(command["input"])
+
+
+def _check_argv(command: Mapping[str, Any]) -> None:
+    argv = command["argv"]
+    if isinstance(argv, (str, bytes)) or not isinstance(argv, Sequence):
+        raise InvalidCommandError(f"argv must be a list of strings, not {type(argv).__name__}")
+    for index, argument in enumerate(argv):
+        _check_text(f"argv[{index}]", argument)
+    if not argv or not argv[0]:
+        raise InvalidCommandError("argv must begin with the name of a program")
+    if "cmd" in command:
+        raise InvalidCommandError("cmd and argv are both given; expected one of them")
+    if "cmdtyp" in command:
+        raise InvalidCommandError("cmdtyp is given with argv, which runs without a shell; expected only one")
+
+
+def check_environment(name: str, env: object) -> dict[str, str]:
+    """Check environment variables. Their values are never quoted: one may be a secret.
+
+    Raises:
+        InvalidCommandError: naming the variable.
+    """
+    if not isinstance(env, Mapping):
+        raise InvalidCommandError(f"{name} must be a dict of strings, not {type(env).__name__}")
+    for variable, value in env.items():
+        _check_text(f"the name of a variable in {name}", variable)
+        if not variable or "=" in variable:
+            raise InvalidCommandError(f"{name} has {variable!r}, which cannot be the name of a variable")
+        _check_text(f"{name}[{variable!r}]", value)
+    return dict(env)
+
+
+def check_working_directory(name: str, cwd: object) -> str:
+    """Check a working directory, on a system that is not known here.
+
+    Raises:
+        InvalidCommandError: it is no absolute path.
+    """
+    _check_text(name, cwd)
+    path = str(cwd)
+    if not (PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()):
+        raise InvalidCommandError(f"{name} is {path!r}; expected an absolute path")
+    return path
+
+
+def _check_input(value: object) -> None:
+    if not isinstance(value, (str, bytes)):
+        raise InvalidCommandError(f"input must be text or bytes, not {type(value).__name__}")
+    if isinstance(value, str) and _SURROGATE.search(value):
+        raise InvalidCommandError("input is not valid Unicode text: it has a lone surrogate")
+    size = len(value.encode() if isinstance(value, str) else value)
+    if size > MAX_STANDARD_INPUT:
+        raise InvalidCommandError(f"input has {size} bytes; expected at most {MAX_STANDARD_INPUT}")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
+    if "\0" in value:
+        raise InvalidCommandError(f"{name} must not contain a NUL character")
+    if _SURROGATE.search(value):
+        raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
+
+
+def storable(command: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked command as a trigger's argument, which has to be JSON."""
+    stored = dict(command)
+    if "argv" in stored:
+        stored["argv"] = list(stored["argv"])
+    if isinstance(stored.get("input"), bytes):
+        stored["input"] = {"base64": base64.b64encode(stored["input"]).decode()}
+    return stored
+
+
+def program_text(command: Mapping[str, Any]) -> str:
+    """What is run, for a person: a shell would read ``argv`` from it."""
+    return shlex.join(command["argv"]) if "argv" in command else command["cmd"]
+
+
+def program_hash(command: Mapping[str, Any]) -> str:
+    """The hash that travels with it."""
+    return crc32hex("\0".join(command["argv"]) if "argv" in command else command["cmd"])
+
+
+def job_spec(command: Mapping[str, Any], *, labels: Mapping[str, str], time_limit: float | None) -> JobSpec:
+    """The job for a checked, stored command."""
+    powershell = command.get("cmdtyp") == CommandType.POWERSHELL
+    return JobSpec(
+        shell_command=None if "argv" in command else command["cmd"],
+        argv=tuple(command["argv"]) if "argv" in command else None,
+        shell_type="powershell" if powershell else "native",
+        user=command.get("cmdusr") or "",
+        working_directory=command.get("cwd") or "",
+        environment=command.get("env") or {},
+        standard_input=_input_bytes(command.get("input")),
+        time_limit=time_limit,
+        labels=labels,
+        source=command.get("src") or "",
+    )
+
+
+def same_program(one: JobSpec, other: JobSpec) -> bool:
+    """Whether two jobs run the same, whatever their limits and labels are."""
+    names = ("shell_command", "argv", "shell_type", "user", "working_directory", "source")
+    return all(getattr(one, name) == getattr(other, name) for name in names) and dict(
+        one.environment
+    ) == dict(other.environment)
+
+
+def _input_bytes(value: Any) -> bytes:
+    if isinstance(value, Mapping):
+        return base64.b64decode(value["base64"])
+    return value.encode() if isinstance(value, str) else value or b""

@@ -1,0 +1,379 @@
+"""Run commands as durable jobs: each runs once, whoever asks and however often.
+
+Nothing in memory is needed to go on after a restart: the request ids lead to the same jobs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+from datetime import datetime
+
+from remsvc.client import AsyncClient
+from remsvc.client.jobs import Job, JobState, StateChange
+from remsvc.client.options import ConnectionOptions
+from remsvc.errors import AlreadyExistsError, NotFoundError, RemSvcError, ServerError, UnimplementedError
+from remsvc_provider import earlier_tries
+from remsvc_provider.channels import pooled_channel
+from remsvc_provider.command_output import CommandOutput
+from remsvc_provider.job_keys import job_spec, program_hash, program_text, same_program
+from remsvc_provider.live_log import LiveLog, Log
+from remsvc_provider.origin import Origin
+from remsvc_provider.outcome import JobState as RunState
+from remsvc_provider.outcome import Outcome, Results
+from remsvc_provider.patience import ATTEMPTS, TRANSIENT, Patience
+from remsvc_provider.plan import Plan
+from remsvc_provider.task_log import failure_text, one_line, security_text, without_nul
+
+GRACE = 2.0
+"""Seconds beyond stream_timeout, in which the server itself ends the command and says so."""
+CANCEL_TIMEOUT = 20.0
+"""Seconds to reach the server with the order to end a job."""
+SKIP_PAUSE = 0.25
+SKIP_PAUSES = 4
+"""How often to ask whether a job has ended, before more of its flood of output is looked at."""
+
+
+class NoJobsError(RemSvcError):
+    """The server knows no durable jobs. Nothing ran."""
+
+
+class _TimeIsUpError(RemSvcError):
+    """stream_timeout has passed."""
+
+
+class JobRun:
+    """One run of a plan. Needs a running event loop; :meth:`close` it.
+
+    Args:
+        plan: what to run; it has an origin.
+        options: where to.
+        log: where the story goes.
+    """
+
+    def __init__(self, plan: Plan, origin: Origin, options: ConnectionOptions, log: Log) -> None:
+        self._plan = plan
+        self._origin = origin
+        self._options = options
+        self._client = AsyncClient.over(pooled_channel(options), options)
+        self._live = LiveLog(log)
+        self._patience = Patience(lambda text: self._live.add(text, "warning"), forever=plan.resumed)
+        self._results: Results = {}
+        self._begun = 0
+        self._problems: list[str] = []
+        self._found: dict[int, Job | None] = {}
+        self._adopted: dict[int, Job] = {}
+        self._creations: dict[int, asyncio.Task[Job]] = {}
+        self._unfinished: dict[int, str] = {}
+        self._started = time.monotonic()
+        self._first_created: datetime | None = None
+        self._server_time: datetime | None = None
+
+    async def outcome(self) -> Outcome:
+        """Run everything. Cancelled, it leaves the jobs alone: see :meth:`cancel`.
+
+        Raises:
+            NoJobsError: nothing ran.
+        """
+        count = len(self._plan.commands)
+        try:
+            await asyncio.wait_for(self._run(), self._plan.stream_timeout + GRACE)
+        except (asyncio.TimeoutError, _TimeIsUpError):
+            limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
+            await self.cancel(limit)
+            problem = f"{limit}, what ran was cancelled: {len(self._results)} of {count} command(s) had ended"
+            outcome = self._end(RunState.CANCELLED, problem)
+        except NoJobsError:
+            raise
+        except RemSvcError as error:
+            problem = str(error)
+            if isinstance(error, TRANSIENT):
+                problem += f"; nothing was sent in {ATTEMPTS} attempts"
+            outcome = self._end(RunState.FAILED, problem)
+        else:
+            failed = any(self._plan.failed(result["rc"]) for result in self._results.values())
+            outcome = self._end(RunState.FAILED if failed or self._problems else RunState.SUCCESS)
+        if outcome.error is None:
+            seconds = time.monotonic() - self._started
+            self._live.add(f"All {count} command(s) succeeded in {seconds:.2f} s")
+        else:
+            self._live.add(outcome.error, "error")
+        await self._live.flush()
+        return outcome
+
+    async def cancel(self, reason: str) -> None:
+        """End the jobs that are not known to have ended. :meth:`outcome` has been cancelled, or is over."""
+        if creations := list(self._creations.values()):
+            # The order to create a job may be on its way: its answer tells the job's id.
+            await asyncio.wait(creations, timeout=CANCEL_TIMEOUT)
+        for tid, creation in self._creations.items():
+            if creation.done() and not creation.cancelled() and creation.exception() is None:
+                self._unfinished[tid] = creation.result().id
+        await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))
+        await self._live.flush()
+
+    async def close(self) -> None:
+        """Release what is held here. The jobs go on."""
+        for creation in self._creations.values():
+            creation.cancel()
+        await asyncio.gather(*self._creations.values(), return_exceptions=True)
+        self._creations.clear()
+        await self._live.close()
+
+    def _end(self, state: RunState, problem: str = "") -> Outcome:
+        if state is RunState.SUCCESS:
+            return Outcome(state, self._results)
+        problems = [problem] if problem else []
+        problems += self._problems
+        if self._problems and (rest := len(self._plan.commands) - self._begun):
+            problems.append(f"the remaining {rest} command(s) were not started")
+        results = [self._results[tid] for tid in sorted(self._results)]
+        problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
+        return Outcome(state, self._results, "; ".join(problems))
+
+    async def _run(self) -> None:
+        await self._patience.insist(lambda: self._client.connect(metadata=self._plan.metadata))
+        try:
+            self._found[1] = await self._find(1)
+        except UnimplementedError as error:
+            raise NoJobsError(str(error)) from error
+        count = len(self._plan.commands)
+        self._live.add(
+            f"Running {count} command(s) on {self._options.target} ({security_text(self._options)}), "
+            f"within {self._plan.stream_timeout:g} s, as durable jobs"
+        )
+        self._adopted = await self._patience.insist(
+            lambda: earlier_tries.settle(self._plan, self._origin, self._client, self._live)
+        )
+        tids = iter(range(1, count + 1))
+        working = [asyncio.create_task(self._work(tids)) for _ in range(min(self._plan.parallel, count))]
+        try:
+            done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _work(self, tids: Iterator[int]) -> None:
+        """One command after another, until there are no more or one could not be followed to its end."""
+        for tid in tids:
+            if self._problems:
+                return
+            self._begun += 1
+            try:
+                await self._command(tid)
+            except _TimeIsUpError:
+                raise
+            except RemSvcError as error:
+                where = f"command {tid} (commands[{tid - 1}])"
+                if tid in self._unfinished:
+                    where += f", whose job {self._unfinished[tid]} may go on,"
+                self._problems.append(f"{where} failed: {error}")
+
+    async def _command(self, tid: int) -> None:
+        job = await self._obtain(tid)
+        self._unfinished[tid] = job.id
+        output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes)
+        try:
+            job = await self._follow(job, output)
+        finally:
+            output.finish()
+        del self._unfinished[tid]
+        self._note_time(job)
+        self._enter(tid, job, output)
+
+    # ---- from a command to its job
+
+    async def _find(self, tid: int) -> Job | None:
+        """The job that this try has created already, before this trigger was started again or by its twin."""
+        if tid in self._found:
+            return self._found.pop(tid)
+        request_id = self._origin.command_id(tid)
+        try:
+            return await self._patience.insist(
+                lambda: self._client.get_job(request_id=request_id, metadata=self._plan.metadata)
+            )
+        except NotFoundError:
+            return None
+
+    async def _obtain(self, tid: int) -> Job:
+        title = f"Command {tid}: {one_line(program_text(self._plan.commands[tid - 1]))}"
+        if (job := await self._find(tid)) is not None:
+            self._note_time(job)
+            self._live.add(
+                f"{title}\nwas started before, as job {job.id}, and is not started again; "
+                f"what follows repeats its output from the beginning"
+            )
+            return job
+        if (job := self._adopted.get(tid)) is not None:
+            self._live.add(f"{title}\nits output so far, from job {job.id}:")
+            return job
+        creation = self._creations[tid] = asyncio.create_task(self._create(tid))
+        # A call that is cut off in the middle may have created the job, whose id nobody would know.
+        job = await asyncio.shield(creation)
+        self._unfinished[tid] = job.id
+        del self._creations[tid]
+        self._note_time(job)
+        self._live.add(f"{title}\nstarted as job {job.id}")
+        return job
+
+    async def _create(self, tid: int) -> Job:
+        spec = job_spec(
+            self._plan.commands[tid - 1],
+            labels=self._origin.command_labels(tid),
+            time_limit=self._time_left(),
+        )
+        request_id = self._origin.command_id(tid)
+        try:
+            return await self._patience.insist(
+                lambda: self._client.create_job(spec, request_id, metadata=self._plan.metadata)
+            )
+        except AlreadyExistsError:
+            # A twin of this trigger was quicker, and left it another time limit.
+            job = await self._patience.insist(
+                lambda: self._client.get_job(request_id=request_id, metadata=self._plan.metadata)
+            )
+            if not same_program(job.spec, spec):
+                raise
+            return job
+
+    def _note_time(self, job: Job) -> None:
+        """Learn from a job of this try how late it is on the server: its clock may differ from ours."""
+        if job.created_at is None or not job.request_id.startswith(f"{self._origin.request_id}/"):
+            return
+        self._first_created = min(self._first_created or job.created_at, job.created_at)
+        self._server_time = max(self._server_time or job.created_at, job.ended_at or job.created_at)
+
+    def _time_left(self) -> float:
+        """Seconds that a new job may take."""
+        passed = time.monotonic() - self._started
+        if self._first_created is not None and self._server_time is not None:
+            passed = max(passed, (self._server_time - self._first_created).total_seconds())
+        left = self._plan.stream_timeout - passed
+        if left <= 0:
+            raise _TimeIsUpError("stream_timeout")
+        return max(left, 0.001)
+
+    # ---- from a job to its result
+
+    async def _follow(self, job: Job, output: CommandOutput) -> Job:
+        """Watch it to its end, and pass its output on."""
+        while not (followed := await self._watch(job, output)).ended:
+            # A flood. The log has caught up meanwhile, or the job has ended.
+            for _ in range(SKIP_PAUSES):
+                followed = await self._patience.insist(
+                    lambda: self._client.get_job(job.id, metadata=self._plan.metadata)
+                )
+                if followed.ended:
+                    break
+                await asyncio.sleep(SKIP_PAUSE)
+            output.skip_to_end(followed)
+        return followed
+
+    async def _watch(self, job: Job, output: CommandOutput) -> Job:
+        """Watch a job to its end, or until more comes than can be passed on; the job as it is then."""
+        connection = _Connection(self._live)
+        events = self._client.watch_job(
+            job.id,
+            stdout_offset=output.offset("stdout"),
+            stderr_offset=output.offset("stderr"),
+            reconnect_timeout=self._plan.stream_timeout + GRACE,
+            on_disconnect=connection.lost,
+            metadata=self._plan.metadata,
+        )
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    connection.back()
+                    if isinstance(event, StateChange):
+                        job = event.job
+                    else:
+                        output.feed(event)
+                        if output.overrun:
+                            break
+        except NotFoundError as error:
+            raise ServerError(
+                error.code,
+                f"the server does not know job {job.id} any more (has it lost its state?); "
+                "not retried to prevent duplicate execution",
+                error.target,
+            ) from error
+        return job
+
+    def _enter(self, tid: int, job: Job, output: CommandOutput) -> None:
+        """Enter how a job ended."""
+        where = f"command {tid} (commands[{tid - 1}])"
+        if job.state is JobState.TIMED_OUT:
+            self._live.add(f"Command {tid} was ended by its time limit", "error")
+            raise _TimeIsUpError("stream_timeout")
+        if job.state in (JobState.CANCELLED, JobState.LOST):
+            verb = (
+                "was cancelled"
+                if job.state is JobState.CANCELLED
+                else "is lost: what became of it is not known"
+            )
+            self._problems.append(f"{where} {verb} (job {job.id}: {job.reason or 'no reason given'})")
+            return
+        rc, out, err = job.exit_code, *output.texts(job)
+        if rc is None and job.state is JobState.FAILED:
+            # As version 1 has it.
+            rc, err = 1, err or f"could not be started: {job.reason}"
+        if rc is None or (rc == 0) != (job.state is JobState.SUCCEEDED):
+            self._problems.append(f"{where} ended as {job.state} with exit code {rc} (job {job.id})")
+            return
+        out, err, note = without_nul(out, err)
+        command = self._plan.commands[tid - 1]
+        self._results[tid] = {
+            "tid": tid,
+            "rc": rc,
+            "out": out,
+            "err": err,
+            "hsh": program_hash(command),
+            "cmd": program_text(command),
+        }
+        seconds = (job.ended_at - job.started_at).total_seconds() if job.ended_at and job.started_at else 0.0
+        text = f"Command {tid} ended with rc {rc} after {seconds:.2f} s"
+        if job.signal:
+            text += f", by signal {job.signal}"
+        if job.reason:
+            text += f": {job.reason}"
+        self._live.add(
+            f"{text}\nnote: {note}" if note else text, "error" if self._plan.failed(rc) else "info"
+        )
+
+    async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
+        try:
+            await self._client.cancel_job(
+                job_id, reason=reason, timeout=CANCEL_TIMEOUT, metadata=self._plan.metadata
+            )
+        except NotFoundError:
+            return
+        except ServerError as error:
+            self._live.add(
+                f"Command {tid}: job {job_id} could not be cancelled, its time limit ends it: {error}",
+                "error",
+            )
+        else:
+            self._live.add(f"Command {tid}: job {job_id} is cancelled: {reason}", "warning")
+
+
+class _Connection:
+    """Tells the log once that a watch's connection was lost, and once that it is back."""
+
+    def __init__(self, live: LiveLog) -> None:
+        self._live = live
+        self._lost = False
+
+    def lost(self, error: ServerError) -> None:
+        if not self._lost:
+            self._live.add(f"Connection lost, the command goes on: {error}", "warning")
+        self._lost = True
+
+    def back(self) -> None:
+        if self._lost:
+            self._live.add("Connected again; the log goes on where it stopped")
+        self._lost = False

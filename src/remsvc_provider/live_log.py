@@ -1,0 +1,116 @@
+"""A task's log, written while commands run.
+
+A log call costs the event loop most of a millisecond, however much it says, and the loop is shared by
+thousands of triggers. So lines are gathered into few calls, and all calls of one loop together get at
+most about half of its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+GATHER = 0.2
+"""Seconds to wait for more lines, before those that have come are written."""
+CALL_CHARACTERS = 32_768
+"""Of one log call, unless a single line has more."""
+BACKLOG_CHARACTERS = 262_144
+"""Waiting to be written; whoever has more for a full log leaves it out, and says so."""
+
+
+class Log(Protocol):
+    """The part of a task's logger that is used here."""
+
+    def info(self, event: str, /) -> Any: ...
+    def warning(self, event: str, /) -> Any: ...
+    def error(self, event: str, /) -> Any: ...
+
+
+class LiveLog:
+    """Writes lines to a task's log in their order, soon after they are added.
+
+    It belongs to the running event loop. :meth:`close` it.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._lines: deque[tuple[str, str]] = deque()  # level, text
+        self._size = 0
+        self._added = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._writer = asyncio.get_running_loop().create_task(self._write(), name="remsvc-live-log")
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that output should rather be left out."""
+        return self._size >= BACKLOG_CHARACTERS
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a log that was full has caught up."""
+        return self._size <= BACKLOG_CHARACTERS // 4
+
+    def add(self, text: str, level: str = "info") -> None:
+        """Add lines. ``level``: ``info``, ``warning`` or ``error``."""
+        self._lines.append((level, text))
+        self._size += len(text) + 1
+        self._added.set()
+
+    async def flush(self) -> None:
+        """Write all that was added so far."""
+        async with self._turn:
+            while self._lines:
+                await self._write_some()
+
+    async def close(self) -> None:
+        """Write what is left, and end."""
+        try:
+            await self.flush()
+        finally:
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+
+    async def _write(self) -> None:
+        while True:
+            await self._added.wait()
+            await asyncio.sleep(GATHER)
+            async with self._turn:
+                self._added.clear()
+                if self._lines:
+                    await self._write_some()
+                if self._lines:
+                    self._added.set()
+
+    async def _write_some(self) -> None:
+        """One log call: the next lines of one level."""
+        async with _gate():
+            if not self._lines:
+                return
+            level = self._lines[0][0]
+            texts: list[str] = []
+            size = 0
+            while self._lines and self._lines[0][0] == level:
+                following = len(self._lines[0][1]) + 1
+                if texts and size + following > CALL_CHARACTERS:
+                    break
+                texts.append(self._lines.popleft()[1])
+                size += following
+            self._size -= size
+            started = time.perf_counter()
+            getattr(self._log, level)("\n".join(texts))
+            await asyncio.sleep(time.perf_counter() - started)
+
+
+_gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+def _gate() -> asyncio.Lock:
+    """Whoever holds it may write. It is held as long again as the writing took."""
+    loop = asyncio.get_running_loop()
+    gate = _gates.get(loop)
+    if gate is None:
+        gate = _gates[loop] = asyncio.Lock()
+    return gate

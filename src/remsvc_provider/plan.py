@@ -1,0 +1,61 @@
+"""What a task wants to have run, and how: what the operator hands to a trigger, or to its worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES
+from remsvc_provider.job_keys import JOB_KEYS
+from remsvc_provider.origin import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Checked commands, and how to run them.
+
+    Attributes:
+        commands: the operator's command dicts.
+        stream_timeout: seconds for all of them together.
+        metadata: call metadata beside the connection's token.
+        origin: the try of the task that asks; without it, no durable jobs are used.
+        max_output_bytes: bytes of each output that go into a result.
+        skip_on_exit_code: exit codes that do not count as failures: they skip the task.
+        parallel: how many commands run side by side.
+        durable: take over what an earlier try has left running or has got done.
+        on_kill: ``cancel`` the jobs when the task is killed, or ``leave`` them.
+        resumed: the server may have the jobs already, from a run that was cut off.
+    """
+
+    commands: Sequence[Mapping[str, Any]]
+    stream_timeout: float
+    metadata: Sequence[tuple[str, str]] = ()
+    origin: Origin | None = None
+    max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES
+    skip_on_exit_code: Sequence[int] = ()
+    parallel: int = 1
+    durable: bool = False
+    on_kill: str = "cancel"
+    resumed: bool = False
+
+    def failed(self, rc: int) -> bool:
+        """Whether an exit code counts as a failure."""
+        return rc != 0 and rc not in self.skip_on_exit_code
+
+    @property
+    def needs_jobs(self) -> list[str]:
+        """What of it only a server with durable jobs can do, for a person."""
+        needs = [
+            f"commands[{index}] {key}"
+            for index, command in enumerate(self.commands)
+            for key in JOB_KEYS
+            if key in command
+        ]
+        if self.parallel > 1:
+            needs.append(f"parallel={self.parallel}")
+        if self.durable:
+            needs.append("durable=True")
+        if self.on_kill != "cancel":
+            needs.append(f"on_kill={self.on_kill!r}")
+        return needs
