@@ -99,10 +99,12 @@ class PosixEngine(asyncio.Protocol):
     async def open(self) -> None:
         if self._state_dir is not None and (connection := connect(self._state_dir)) is not None:
             try:
-                return await self._meet(connection)
+                await self._meet(connection)
             except ExecutionError as error:
                 # One that had nothing to do may have been about to end.
                 _logger.warning("%s; starting another one", error)
+            else:
+                return
         try:
             connection = self._start_supervisor()
         except OSError as error:
