@@ -12,6 +12,7 @@ import pytest
 from remsvc.client import ConnectionOptions
 
 from .flavours import AnyClient, asyncio_client, blocking_client
+from .scripted_jobs import ScriptedJobs
 from .scripted_server import ScriptedServer
 
 DEADLINE = 30.0
@@ -38,6 +39,14 @@ def scripted() -> Iterator[Callable[..., ScriptedServer]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def jobs() -> Iterator[ScriptedJobs]:
+    """A server of jobs that do what the test says."""
+    server = ScriptedJobs()
+    yield server
+    server.close()
 
 
 @pytest.fixture

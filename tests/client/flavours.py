@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from remsvc.client import AsyncClient, Client, CommandResult, ConnectionOptions, Pong, Status
+from remsvc.client import AsyncClient, Client, CommandResult, ConnectionOptions, Job, JobSpec, Pong, Status
+from remsvc.client.jobs import WatchEvent
 from remsvc.command import Command
+
+T = TypeVar("T")
 
 
 class AnyClient(Protocol):
@@ -16,6 +19,11 @@ class AnyClient(Protocol):
     def status(self, **others: Any) -> Status: ...
     def run(self, command: Command, **others: Any) -> CommandResult: ...
     def run_many(self, commands: Sequence[Command], **others: Any) -> Iterator[CommandResult]: ...
+    def create_job(self, spec: JobSpec, request_id: str, **others: Any) -> Job: ...
+    def get_job(self, job_id: str | None = None, **others: Any) -> Job: ...
+    def list_jobs(self, **others: Any) -> Iterator[Job]: ...
+    def cancel_job(self, job_id: str, **others: Any) -> Job: ...
+    def watch_job(self, job_id: str, **others: Any) -> Iterator[WatchEvent]: ...
 
 
 class _AsyncioFlavour:
@@ -33,7 +41,24 @@ class _AsyncioFlavour:
         return self._wait(self._client.run(command, **others))
 
     def run_many(self, commands: Sequence[Command], **others: Any) -> Iterator[CommandResult]:
-        results = self._client.run_many(commands, **others)
+        return self._each(self._client.run_many(commands, **others))
+
+    def create_job(self, spec: JobSpec, request_id: str, **others: Any) -> Job:
+        return self._wait(self._client.create_job(spec, request_id, **others))
+
+    def get_job(self, job_id: str | None = None, **others: Any) -> Job:
+        return self._wait(self._client.get_job(job_id, **others))
+
+    def list_jobs(self, **others: Any) -> Iterator[Job]:
+        return self._each(self._client.list_jobs(**others))
+
+    def cancel_job(self, job_id: str, **others: Any) -> Job:
+        return self._wait(self._client.cancel_job(job_id, **others))
+
+    def watch_job(self, job_id: str, **others: Any) -> Iterator[WatchEvent]:
+        return self._each(self._client.watch_job(job_id, **others))
+
+    def _each(self, results: AsyncGenerator[T, None]) -> Iterator[T]:
         try:
             while True:
                 yield self._wait(results.__anext__())

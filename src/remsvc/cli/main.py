@@ -11,17 +11,15 @@ import click
 
 from remsvc.cli.check_config import check_config
 from remsvc.cli.completion import completion
+from remsvc.cli.exit_codes import FAILURE, INTERRUPTED, USAGE
 from remsvc.cli.init import init
+from remsvc.cli.jobs.group import jobs
 from remsvc.cli.ping import ping
 from remsvc.cli.run import run
 from remsvc.cli.serve import serve
 from remsvc.cli.status import status
 from remsvc.cli.terminal import error_line
 from remsvc.errors import ConfigurationError, InvalidCommandError, RemSvcError
-
-FAILURE = 255
-USAGE = 2
-INTERRUPTED = 130
 
 
 class CommandLine(click.Group):
@@ -72,13 +70,14 @@ def command_line() -> None:
       remsvc init ./remsvc                          certificates, a token and server.ini
       remsvc serve --config ./remsvc/server.ini     start the server
       remsvc run -s build7 --tls -- uname -a        run a command there
+      remsvc jobs list -s build7 --tls              what has run there
 
     Exit codes: that of the command for "run"; 2 for wrong usage or configuration; 255 when
     remsvc itself failed, with one line on standard error.
     """
 
 
-for verb in (serve, check_config, ping, status, run, init, completion):
+for verb in (serve, check_config, ping, status, run, jobs, init, completion):
     command_line.add_command(verb)
 if sys.platform == "win32":
     from remsvc.cli.service import service

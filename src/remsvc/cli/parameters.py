@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime, timedelta, timezone
 
 import click
 
 from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
 
+_AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -40,3 +43,23 @@ def assignment(value: str) -> tuple[str, str]:
     if not _VARIABLE.fullmatch(key):
         raise click.BadParameter(f"{key!r} is not the name of a variable: letters, digits and '_'")
     return key, text
+
+
+def label(value: str) -> tuple[str, str]:
+    """``KEY=VALUE`` for a label of a job."""
+    key, separator, text = value.partition("=")
+    if not separator or not key:
+        raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+    return key, text
+
+
+def moment(value: str) -> datetime:
+    """A time in the past: how long ago (``90s``, ``30m``, ``12h``, ``7d``, ``2w``), or ISO 8601."""
+    try:
+        if ago := _AGO.fullmatch(value):
+            return datetime.now(timezone.utc) - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
+        return datetime.fromisoformat(value.removesuffix("Z") + "+00:00" * value.endswith("Z")).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{value!r} is not a time: 90s, 30m, 12h or 7d ago, or such as 2030-01-31T12:00"
+        ) from None

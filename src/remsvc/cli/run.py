@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 import sys
-import time
-from typing import TYPE_CHECKING, NoReturn
+import uuid
+from typing import TYPE_CHECKING
 
 import click
 
 from remsvc.cli import parameters
 from remsvc.cli.connection import connection_options, open_client
+from remsvc.cli.job_output import binary
+from remsvc.cli.run_command import run_command
+from remsvc.cli.run_job import detach_job, run_job
 from remsvc.cli.shell_text import SHELLS, command_text
-from remsvc.cli.terminal import escape_controls, print_json, progress, warning_line
+from remsvc.cli.terminal import escape_controls
+from remsvc.client.jobs import MAX_STANDARD_INPUT, JobSpec, check_request_id
 from remsvc.command import Command, CommandType
-from remsvc.errors import InvalidCommandError
+from remsvc.errors import InvalidCommandError, RemSvcError, UnimplementedError
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
-
-_NEEDS_JOBS = "needs durable jobs, which protocol version 1 does not have: this version of remsvc refuses it"
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -39,21 +40,34 @@ _NEEDS_JOBS = "needs durable jobs, which protocol version 1 does not have: this 
     "--timeout",
     type=parameters.seconds,
     metavar="SECONDS",
-    help="End the command after this time. The server's own limit (30 s unless configured) still holds.",
+    help="End the command after this time. Else the server's limit holds, if it has one.",
 )
-@click.option("--cwd", metavar="DIRECTORY", help="Run there (POSIX servers). No ~ or $VAR.")
+@click.option("--cwd", metavar="DIRECTORY", help="Run there: an absolute path. No ~ or $VAR.")
 @click.option(
     "--env",
     type=parameters.assignment,
     metavar="KEY=VALUE",
     multiple=True,
-    help="Set a variable (POSIX servers). Repeatable.",
+    help="Set a variable. Repeatable.",
+)
+@click.option("-i", "--stdin", is_flag=True, help="Pass standard input on, up to 1 MiB; else it is empty.")
+@click.option(
+    "--request-id",
+    metavar="ID",
+    help="Run at most once: if this id has created a job before, show that one, whatever became of it.",
 )
 @click.option(
-    "--request-id", metavar="ID", help="Run at most once under this id. Not possible yet: " + _NEEDS_JOBS
+    "--label",
+    "labels",
+    type=parameters.label,
+    metavar="KEY=VALUE",
+    multiple=True,
+    help='Mark the job, for "remsvc jobs list --label". Repeatable.',
 )
-@click.option("--detach", is_flag=True, help="Do not wait. Not possible yet: needs durable jobs, as above.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--detach", is_flag=True, help="Print the job's id and leave it running.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object: the result; with --detach, the job."
+)
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 def run(
     options: ConnectionOptions,
@@ -62,20 +76,33 @@ def run(
     timeout: float | None,
     cwd: str | None,
     env: tuple[tuple[str, str], ...],
+    stdin: bool,
     request_id: str | None,
+    labels: tuple[tuple[str, str], ...],
     detach: bool,
     as_json: bool,
     words: tuple[str, ...],
 ) -> None:
-    """Run COMMAND on a server, print its output, and exit with its exit code.
+    """Run COMMAND on a server, show its output as it appears, and exit with its exit code.
 
     The words of COMMAND are joined with blanks and interpreted by the shell over there, as with
-    ssh: quote what the shell here should leave alone. The output comes when the command has ended.
-    Ctrl-C ends the command and exits 130. Exit code 255 with a line on standard error: remsvc
-    itself failed.
+    ssh: quote what the shell here should leave alone.
 
-    --cwd and --env put "cd" and "export" in front of the command's text, which is what the server's
-    allow and deny patterns see.
+    The command is a durable job: it survives a lost connection and a restart of the server, and
+    its output goes on where it was. Ctrl-C cancels it and shows how it ends; a second Ctrl-C kills
+    it, a third one leaves it running. "remsvc jobs" knows it from now on.
+
+    \b
+    Exit codes, besides the command's own (128+N when signal N ended it); each of them comes with
+    a line on standard error:
+      1    the command could not be started
+      124  its time limit ended it
+      130  it was cancelled
+      255  what became of it is not known, or remsvc itself failed
+
+    A server that has protocol version 1 alone runs it too, for 30 s unless configured otherwise:
+    the output comes at the end, --cwd and --env become "cd" and "export" in front of COMMAND, and
+    --stdin, --request-id, --label and --detach are refused.
 
     \b
     Examples:
@@ -84,38 +111,62 @@ def run(
       remsvc run --user deploy --cwd /srv/app --env MODE=fast -- ./update.sh
       remsvc run --shell none -- printf '%s\\n' 'one argument' '$HOME as it is'
       remsvc run --shell pwsh -- Get-Date
+      remsvc run --request-id nightly-2030-01-31 -- ./backup.sh
+      remsvc run --stdin -- tar -xzf - < files.tgz
+      job=$(remsvc run --detach -- make all) && remsvc jobs logs -f $job
       remsvc run --json -- hostname | jq -r .out
     """
-    if request_id is not None or detach:
-        raise InvalidCommandError(f"{'--detach' if detach else '--request-id'} {_NEEDS_JOBS}")
+    _check_directory(cwd)
+    if request_id is not None:
+        check_request_id(request_id)
+    spec = JobSpec(
+        shell_command=" ".join(words) if shell != "none" else None,
+        argv=words if shell == "none" else None,
+        shell_type="powershell" if shell == "pwsh" else "native",
+        user=user,
+        working_directory=cwd or "",
+        environment=dict(env),
+        standard_input=_standard_input() if stdin else b"",
+        time_limit=timeout,
+        labels=dict(labels),
+        # Part of the content that a request id stands for: the same from wherever it is sent.
+        source=_source() if request_id is None else "remsvc run",
+    )
+    spec.validate()
+    try:
+        with open_client(options.for_jobs()) as client:
+            create_as = request_id or uuid.uuid4().hex
+            if detach:
+                detach_job(client, spec, create_as, as_json=as_json)
+            else:
+                run_job(client, spec, create_as, server=options.target, as_json=as_json)
+        return
+    except UnimplementedError:
+        refused = {"--detach": detach, "--request-id": request_id, "--stdin": stdin, "--label": labels}
+        if needing := [name for name, given in refused.items() if given]:
+            raise RemSvcError(
+                f"{needing[0]} needs durable jobs, which {options.target} does not have: "
+                "it speaks protocol version 1 alone"
+            ) from None
     command = Command(
         command_text(words, shell, cwd, env),
         CommandType.POWERSHELL if shell == "pwsh" else CommandType.SHELL,
         user,
         _source(),
     )
-    command.validate()
-    started = time.monotonic()
-    with open_client(options) as client, progress(f"running on {options.target}"):
-        result = client.run(command, timeout=timeout)
-    if as_json:
-        print_json(
-            {
-                "rc": result.rc,
-                "out": result.out,
-                "err": result.err,
-                "lossy": result.lossy,
-                "command": command.cmd,
-                "server": options.target,
-                "seconds": round(time.monotonic() - started, 3),
-            }
-        )
-    else:
-        _write(sys.stdout, result.out)
-        _write(sys.stderr, result.err)
-    if result.lossy:
-        warning_line("the server sent bytes that are not UTF-8; they are shown as U+FFFD")
-    _exit(result.rc)
+    run_command(options, command, timeout=timeout, as_json=as_json)
+
+
+def _check_directory(cwd: str | None) -> None:
+    if cwd is not None and not cwd.startswith("/") and cwd[1:3] not in (":\\", ":/"):
+        raise InvalidCommandError(f"--cwd must be an absolute path, not {cwd!r}")
+
+
+def _standard_input() -> bytes:
+    data = binary(sys.stdin).read(MAX_STANDARD_INPUT + 1)
+    if len(data) > MAX_STANDARD_INPUT:
+        raise InvalidCommandError(f"--stdin passes on at most {MAX_STANDARD_INPUT} bytes, and there are more")
+    return data
 
 
 def _source() -> str:
@@ -125,18 +176,3 @@ def _source() -> str:
     except (OSError, KeyError, ImportError):
         user = "?"
     return escape_controls(f"remsvc run by {user}@{socket.gethostname()}")
-
-
-def _write(stream: object, text: str) -> None:
-    """Exactly these characters as UTF-8, whatever the locale, without translated line ends."""
-    buffer = getattr(stream, "buffer")  # noqa: B009
-    buffer.write(text.encode("utf-8"))
-    buffer.flush()
-
-
-def _exit(rc: int) -> NoReturn:
-    if os.name != "nt" and not 0 <= rc <= 255:
-        # An exit code of Windows: the low byte alone could say 0.
-        warning_line(f"the command's exit code is {rc}, which does not fit here: exiting with 255")
-        rc = 255
-    sys.exit(rc)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import click
@@ -49,8 +49,8 @@ def _line(prefix: str, style: str, message: str) -> None:
     Console(stderr=True).print(Text.assemble((prefix, style), message), soft_wrap=True)
 
 
-def print_json(value: Mapping[str, object]) -> None:
-    """One JSON object on one line of standard output."""
+def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+    """A JSON object, or an array of them, on one line of standard output."""
     click.echo(json.dumps(value))
 
 

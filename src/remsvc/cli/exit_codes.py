@@ -1,0 +1,52 @@
+"""What ``remsvc`` exits with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from remsvc.cli.terminal import warning_line
+from remsvc.client.jobs import Job, JobState
+
+FAILURE = 255
+USAGE = 2
+INTERRUPTED = 130
+
+NOT_STARTED = 1
+TIMED_OUT = 124
+
+
+def job_exit_code(job: Job) -> int:
+    """The exit code that tells how an ended job fared: never 0 unless it succeeded."""
+    if job.state is JobState.TIMED_OUT:
+        return TIMED_OUT
+    if job.state is JobState.CANCELLED:
+        return INTERRUPTED
+    if job.state is JobState.LOST:
+        return FAILURE
+    return NOT_STARTED if job.exit_code is None else job.exit_code
+
+
+def job_end_line(job: Job) -> str | None:
+    """What to say about a job's end besides its exit code; None where that says it all."""
+    if job.state is JobState.TIMED_OUT:
+        end = f"job {job.id} timed out"
+    elif job.state is JobState.CANCELLED:
+        end = f"job {job.id} was cancelled"
+    elif job.state is JobState.LOST:
+        end = f"job {job.id} is lost"
+    elif job.exit_code is None:
+        end = f"job {job.id} could not be started"
+    else:
+        return None
+    return f"{end}: {job.reason}" if job.reason else end
+
+
+def exit_as_command(code: int) -> NoReturn:
+    """Exit with a command's exit code."""
+    if os.name != "nt" and not 0 <= code <= 255:
+        # An exit code of Windows: the low byte alone could say 0.
+        warning_line(f"the command's exit code is {code}, which does not fit here: exiting with {FAILURE}")
+        code = FAILURE
+    sys.exit(code)

@@ -1,0 +1,106 @@
+"""Ctrl-C while a job is watched: cancel it over there, rather than leave it."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from remsvc.cli.terminal import error_line, warning_line
+from remsvc.errors import DeadlineExceededError, RemSvcError, UnavailableError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from remsvc.client import Client
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_CALL_TIMEOUT = 5.0
+_RETRY_SECONDS = 1.0
+
+
+class Interruption:
+    """While it is entered, Ctrl-C, TERM and HUP end the job: first gently, the second time by KILL.
+
+    The watch goes on meanwhile and shows the job's last words. The third time, or where there is no
+    job yet the second time, raises ``KeyboardInterrupt``, which leaves the job to itself.
+
+    Attributes:
+        signal: the first signal that came; None while there was none.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._before: dict[int, Any] = {}
+        # Put by a signal handler: only this kind of queue may be. True: kill; None: no more.
+        self._orders: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
+        self._worker: threading.Thread | None = None
+        self._count = 0
+        self.signal: int | None = None
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, HUP stays ignored
+                self._before[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._orders.put(None)
+        if self._worker is not None:
+            self._worker.join(2 * _CALL_TIMEOUT if kind is None else 0.0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def ends(self, job_id: str) -> None:
+        """Name the job that is to be ended; also by a signal that came before."""
+        self._worker = threading.Thread(target=self._cancel, args=(job_id,), name="cancel job", daemon=True)
+        self._worker.start()
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self.signal is None:
+            self.signal = number
+        if self._count > (1 if self._worker is None else 2):
+            raise KeyboardInterrupt
+        self._orders.put(self._count > 1)
+
+    def _cancel(self, job_id: str) -> None:
+        """Carry out the orders, however long the server is away."""
+        kill = pending = told = False
+        while True:
+            try:
+                order = self._orders.get(timeout=_RETRY_SECONDS if pending else None)
+            except queue.Empty:
+                order = kill
+            if order is None:
+                return
+            kill = kill or order
+            if not pending:
+                _say_what_follows(job_id, kill)
+            try:
+                self._client.cancel_job(
+                    job_id, reason="interrupted by the user", kill=kill, timeout=_CALL_TIMEOUT
+                )
+                pending = False
+            except (UnavailableError, DeadlineExceededError) as error:
+                pending = True
+                if not told:
+                    warning_line(f"job {job_id} cannot be cancelled yet: {error}")
+                told = True
+            except RemSvcError as error:
+                pending = False
+                error_line(f"job {job_id} cannot be cancelled: {error}")
+
+
+def _say_what_follows(job_id: str, kill: bool) -> None:
+    if kill:
+        warning_line(f"killing job {job_id}; Ctrl-C again leaves it")
+    else:
+        warning_line(f"cancelling job {job_id}; Ctrl-C again kills it")

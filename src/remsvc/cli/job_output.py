@@ -1,0 +1,88 @@
+"""Following a job: its output to standard output and error as bytes, and what is to be said about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, BinaryIO
+
+from remsvc.cli.terminal import warning_line
+from remsvc.client.jobs import Job, OutputChunk, StateChange, WatchEvent
+
+if TYPE_CHECKING:
+    from remsvc.client import Client
+    from remsvc.errors import ServerError
+
+
+class OutputWriter:
+    """Writes chunks where they belong, unchanged and at once, and says what is missing between them.
+
+    Args:
+        streams: where each output goes: ``stdout``, ``stderr`` or both.
+    """
+
+    def __init__(self, streams: Mapping[str, BinaryIO]) -> None:
+        self._streams = streams
+
+    def __call__(self, chunk: OutputChunk) -> None:
+        if chunk.dropped:
+            warning_line(
+                f"{chunk.dropped} bytes of {chunk.stream} are missing here: "
+                "the server dropped them, as the output was over its limit"
+            )
+        stream = self._streams[chunk.stream]
+        stream.write(chunk.data)
+        stream.flush()
+
+
+class ConnectionNotice:
+    """Says once that the connection is lost, until it is back."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._lost = False
+
+    def lost(self, error: ServerError) -> None:
+        if not self._lost:
+            warning_line(f"connection to {self._server} lost, reconnecting")
+        self._lost = True
+
+    def back(self) -> None:
+        self._lost = False
+
+
+def binary(stream: object) -> BinaryIO:
+    """The stream's bytes, without encoding or translated line ends."""
+    buffer: BinaryIO = getattr(stream, "buffer")  # noqa: B009
+    return buffer
+
+
+def own_streams() -> dict[str, BinaryIO]:
+    """This process's own standard output and error."""
+    return {"stdout": binary(sys.stdout), "stderr": binary(sys.stderr)}
+
+
+def follow(
+    client: Client,
+    job_id: str,
+    server: str,
+    write: Callable[[OutputChunk], None],
+    *,
+    on_event: Callable[[WatchEvent], None] = lambda event: None,
+) -> Job:
+    """Write a job's output from its beginning, as it appears; the job, once it has ended.
+
+    ``on_event`` sees everything first. Raises what :meth:`Client.watch_job` raises, and what
+    ``write`` does.
+    """
+    notice = ConnectionNotice(server)
+    job: Job | None = None
+    for event in client.watch_job(job_id, on_disconnect=notice.lost):
+        notice.back()
+        on_event(event)
+        if isinstance(event, StateChange):
+            job = event.job
+        else:
+            write(event)
+    assert job is not None  # a watch ends after the final state alone
+    return job

@@ -1,0 +1,1 @@
+"""``remsvc jobs``: one module a verb."""

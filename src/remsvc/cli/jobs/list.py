@@ -1,0 +1,133 @@
+"""``remsvc jobs list``: which jobs there are."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import click
+
+from remsvc.cli import parameters
+from remsvc.cli.connection import connection_options
+from remsvc.cli.job_description import as_json as job_as_json
+from remsvc.cli.job_description import command_of, duration, local_time, time_text
+from remsvc.cli.jobs.client import job_client
+from remsvc.cli.terminal import escape_controls, print_json, warning_line
+from remsvc.client.jobs import Job, JobState
+
+if TYPE_CHECKING:
+    from remsvc.client import ConnectionOptions
+
+_STYLES = {
+    JobState.QUEUED: "dim",
+    JobState.RUNNING: "cyan",
+    JobState.SUCCEEDED: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "yellow",
+    JobState.TIMED_OUT: "magenta",
+    JobState.LOST: "bold red",
+}
+
+
+@click.command("list")
+@connection_options
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice([state.value for state in JobState], case_sensitive=False),
+    multiple=True,
+    help="Only jobs in this state. Repeatable.",
+)
+@click.option(
+    "--label",
+    "labels",
+    type=parameters.label,
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Only jobs that have this label. Repeatable: all of them.",
+)
+@click.option(
+    "--since",
+    type=parameters.moment,
+    metavar="TIME",
+    help="Only jobs created since then: 30m, 12h, 7d, or 2030-01-31T12:00 (local, unless it says).",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array of objects.")
+def list_jobs(
+    options: ConnectionOptions,
+    states: tuple[str, ...],
+    labels: tuple[tuple[str, str], ...],
+    since: datetime | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List your jobs, newest first.
+
+    Where standard output is no terminal, each job is a line of columns separated by tabs: id,
+    state, exit code, created, started, ended (UTC), request id, command.
+
+    \b
+    Examples:
+      remsvc jobs list --state RUNNING --state QUEUED
+      remsvc jobs list --label release=7 --since 12h
+      remsvc jobs list --json | jq '.[] | select(.rc != 0) | .id'
+      remsvc jobs list --state RUNNING | cut -f1 | xargs -n1 remsvc jobs cancel
+    """
+    with job_client(options) as client:
+        found = client.list_jobs(
+            states=[JobState(state.upper()) for state in states],
+            labels=dict(labels),
+            created_after=since,
+            page_size=min(limit + 1, 1000),
+        )
+        jobs = list(islice(found, limit + 1))
+    more, jobs = len(jobs) > limit, jobs[:limit]
+    if as_json:
+        print_json([job_as_json(job) for job in jobs])
+    elif sys.stdout.isatty():
+        _print_table(jobs)
+    else:
+        for job in jobs:
+            click.echo("\t".join(_columns(job)))
+    if more:
+        warning_line(f"there are more than these {limit}: see --limit")
+
+
+def _columns(job: Job) -> list[str]:
+    columns = [
+        job.id,
+        job.state.value,
+        "" if job.exit_code is None else str(job.exit_code),
+        time_text(job.created_at) or "",
+        time_text(job.started_at) or "",
+        time_text(job.ended_at) or "",
+        job.request_id,
+        command_of(job),
+    ]
+    return [escape_controls(column) for column in columns]
+
+
+def _print_table(jobs: list[Job]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("ID", "STATE", "EXIT", "CREATED", "TOOK"):
+        table.add_column(name, no_wrap=True, justify="right" if name in ("EXIT", "TOOK") else "left")
+    table.add_column("COMMAND", no_wrap=True, overflow="ellipsis", ratio=1)
+    for job in jobs:
+        table.add_row(
+            Text(escape_controls(job.id)),
+            Text(job.state.value, style=_STYLES[job.state]),
+            "" if job.exit_code is None else str(job.exit_code),
+            local_time(job.created_at),
+            duration(job),
+            Text(escape_controls(command_of(job))),
+        )
+    Console().print(table)

@@ -1,0 +1,44 @@
+"""``remsvc jobs show``: all about one job."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from remsvc.cli.connection import connection_options
+from remsvc.cli.job_description import as_json as job_as_json
+from remsvc.cli.jobs.client import job_client
+from remsvc.cli.terminal import escape_controls, print_json
+
+if TYPE_CHECKING:
+    from remsvc.client import ConnectionOptions
+
+
+@click.command()
+@connection_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("job_id", metavar="ID")
+def show(options: ConnectionOptions, as_json: bool, job_id: str) -> None:
+    """Show all about a job: what it runs, how it fares, how much it has printed.
+
+    Where standard output is no terminal, each line is a name, a tab and a value.
+
+    \b
+    Examples:
+      remsvc jobs show 5f3a9c0d1e
+      remsvc jobs show 5f3a9c0d1e --json | jq .rc
+    """
+    with job_client(options) as client:
+        job = client.get_job(job_id)
+    fields = job_as_json(job)
+    if as_json:
+        print_json(fields)
+        return
+    separate = f"{{:<{max(map(len, fields)) + 2}}}{{}}" if sys.stdout.isatty() else "{}\t{}"
+    for name, value in fields.items():
+        if value not in (None, "", {}):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            click.echo(separate.format(name, escape_controls(text)))

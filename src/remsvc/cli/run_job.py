@@ -1,0 +1,118 @@
+"""``remsvc run`` as a durable job: live output, survives lost connections and restarts of the server."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from remsvc.cli.exit_codes import exit_as_command, job_end_line, job_exit_code
+from remsvc.cli.interruption import Interruption
+from remsvc.cli.job_description import as_json as job_as_json
+from remsvc.cli.job_output import OutputWriter, follow, own_streams
+from remsvc.cli.terminal import error_line, print_json, progress, warning_line
+from remsvc.client.jobs import Job, JobState, OutputChunk, WatchEvent
+from remsvc.errors import ServerError, UnimplementedError
+
+if TYPE_CHECKING:
+    from remsvc.client import Client
+    from remsvc.client.jobs import JobSpec
+
+
+def detach_job(client: Client, spec: JobSpec, request_id: str, *, as_json: bool) -> None:
+    """Create a job and print its id.
+
+    Raises:
+        UnimplementedError: the server has no jobs.
+        ServerError: no connection, or another error status.
+    """
+    job = client.create_job(spec, request_id)
+    if as_json:
+        print_json(job_as_json(job))
+    else:
+        click.echo(job.id)
+
+
+def run_job(client: Client, spec: JobSpec, request_id: str, *, server: str, as_json: bool) -> NoReturn:
+    """Create a job, show its output as it appears, and exit as the command did.
+
+    Raises:
+        UnimplementedError: the server has no jobs.
+        ServerError: no connection, or another error status.
+    """
+    started = time.monotonic()
+    client.connect()  # may take its time, and Ctrl-C still ends it at once
+    with Interruption(client) as interruption:
+        job = _create(client, spec, request_id, interruption)
+        interruption.ends(job.id)
+        collector = OutputCollector() if as_json else None
+        write = collector or OutputWriter(own_streams())
+        try:
+            with ExitStack() as waiting:
+                waiting.enter_context(progress(f"running on {server}"))
+
+                def stop_waiting(event: WatchEvent) -> None:
+                    if isinstance(event, OutputChunk):
+                        waiting.close()
+
+                job = follow(client, job.id, server, write, on_event=stop_waiting)
+        except BrokenPipeError:
+            # Nobody reads its output any more: what SIGPIPE would have done.
+            client.cancel_job(job.id, reason="nobody reads its output any more")
+            raise
+        except (ServerError, OSError, KeyboardInterrupt):
+            warning_line(f"job {job.id} may still be running: see remsvc jobs show {job.id}")
+            raise
+    if collector is not None:
+        print_json(
+            {
+                **job_as_json(job),
+                **collector.as_json(),
+                "server": server,
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+    if line := job_end_line(job):
+        error_line(line)
+    if interruption.signal is not None and job.state is JobState.CANCELLED:
+        sys.exit(128 + interruption.signal)
+    exit_as_command(job_exit_code(job))
+
+
+def _create(client: Client, spec: JobSpec, request_id: str, interruption: Interruption) -> Job:
+    try:
+        return client.create_job(spec, request_id)
+    except UnimplementedError:
+        if interruption.signal is not None:
+            raise KeyboardInterrupt from None
+        raise
+    except (ServerError, KeyboardInterrupt) as error:
+        if not isinstance(error, ServerError) or (error.sent and error.code in _UNKNOWN_OUTCOMES):
+            warning_line(f"whether the job was created is not known; its request id is {request_id}")
+        raise
+
+
+_UNKNOWN_OUTCOMES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED")
+
+
+class OutputCollector:
+    """Keeps all output, for the one JSON object at the end."""
+
+    def __init__(self) -> None:
+        self._streams = {"stdout": bytearray(), "stderr": bytearray()}
+
+    def __call__(self, chunk: OutputChunk) -> None:
+        self._streams[chunk.stream] += chunk.data
+
+    def as_json(self) -> dict[str, object]:
+        """``out`` and ``err`` as text, and whether bytes that are not UTF-8 were replaced in them."""
+        lossy = False
+        texts = {}
+        for name, stream in (("out", "stdout"), ("err", "stderr")):
+            data = bytes(self._streams[stream])
+            texts[name] = data.decode("utf-8", errors="replace")
+            lossy = lossy or texts[name].encode("utf-8") != data
+        return {**texts, "lossy": lossy}
