@@ -1,15 +1,20 @@
-"""An engine with its real supervisor."""
+"""Engines with their real supervisors."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from remsvc.execution.engine import Engine, Process, ProcessSpec, create_engine
+from remsvc.execution.job_limits import JobLimits
+
+from .job_host import JobHost
 
 Shell = Callable[..., Process]
 
@@ -36,3 +41,28 @@ def shell(engine: Engine) -> Shell:
         return engine.start(ProcessSpec(("/bin/sh", "-c", text), **spec))  # type: ignore[arg-type]
 
     return start
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[JobHost]:
+    """The durable-jobs engine, open, on a state directory of its own."""
+    host = JobHost(tmp_path / "state")
+    await host.open()
+    yield host
+    await host.end()
+
+
+@pytest.fixture
+async def host_with(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[JobHost]]]:
+    """``await host_with(max_running=2)``: the same with limits."""
+    hosts = []
+
+    async def open_host(**limits: Any) -> JobHost:
+        host = JobHost(tmp_path / f"state{len(hosts)}", JobLimits(**limits))
+        hosts.append(host)
+        await host.open()
+        return host
+
+    yield open_host
+    for host in hosts:
+        await host.end()

@@ -9,8 +9,11 @@ from typing import Any
 from remsvc.execution.job import Job, JobState, OutputSize
 
 
-def ended_job(job: Job, record: dict[str, Any], cancel_reason: str) -> Job:
-    """The job that ended as ``record`` says (:mod:`remsvc.execution.exit_record`)."""
+def ended_job(job: Job, record: dict[str, Any]) -> Job:
+    """The job that ended as ``record`` says (:mod:`remsvc.execution.exit_record`).
+
+    Where it was cancelled, its reason already says why.
+    """
     code, signal = record.get("exit_code"), record.get("signal")
     state, reason = JobState.FAILED, ""
     if "error" in record:
@@ -18,7 +21,7 @@ def ended_job(job: Job, record: dict[str, Any], cancel_reason: str) -> Job:
     elif record.get("cause") == "time limit":
         state, reason = JobState.TIMED_OUT, f"its time limit of {job.spec.time_limit:g} s was reached"
     elif record.get("cause") == "cancelled":
-        state, reason = JobState.CANCELLED, cancel_reason or "cancelled"
+        state, reason = JobState.CANCELLED, job.reason or "cancelled"
     elif code == 0:
         state = JobState.SUCCEEDED
     elif signal:

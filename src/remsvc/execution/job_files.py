@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ class JobFiles:
 
         await asyncio.to_thread(write)
 
+    async def remove_stdin(self, job_id: str) -> None:
+        """Remove standard input, which the job does not need any more."""
+        if self.has_stdin(job_id):
+            path = self.folder(job_id) / "stdin"
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
     def has_stdin(self, job_id: str) -> bool:
         """Whether there is standard input to give to the job."""
         return (self.folder(job_id) / "stdin").exists()
@@ -86,10 +92,18 @@ class JobFiles:
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Remove jobs' files, whatever there is of them."""
-        folders = [self.folder(job_id) for job_id in ids]
+        if folders := [folder for job_id in ids if (folder := self.folder(job_id)).exists()]:
+            await asyncio.to_thread(_remove, folders)
+
+    async def keep_only(self, ids: Container[str]) -> None:
+        """Remove the files of all jobs but these."""
 
         def remove() -> None:
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder for folder in self._root.iterdir() if folder.name not in ids)
 
         await asyncio.to_thread(remove)
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

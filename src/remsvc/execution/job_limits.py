@@ -13,6 +13,7 @@ class JobLimits:
         max_running, max_queued: jobs at one time.
         retention_seconds: age from which an ended job may be forgotten.
         retention_count, retention_bytes: ended jobs, and their output, that are kept at most.
+        collect_seconds: how often to look for jobs that need not be kept.
     """
 
     max_running: int = 256
@@ -20,3 +21,4 @@ class JobLimits:
     retention_seconds: float = 7 * 86_400
     retention_count: int = 10_000
     retention_bytes: int = 10 * 1024**3
+    collect_seconds: float = 30.0

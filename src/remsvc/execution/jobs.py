@@ -12,10 +12,10 @@ import dataclasses
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError, RemSvcError, StartError
 from remsvc.execution import process_tree
@@ -37,8 +37,9 @@ _logger = logging.getLogger("remsvc.job")
 
 _RETRY_SECONDS = 1.0
 _TICK_SECONDS = 1.0
-_COLLECT_TICKS = 30
 _LOOKUP_SECONDS = 10.0
+
+T = TypeVar("T")
 
 
 class RequestReusedError(RemSvcError):
@@ -57,16 +58,22 @@ class QueueFullError(RemSvcError):
     """As many jobs wait as may wait."""
 
 
+class JobForgottenError(RemSvcError):
+    """The job ended so long ago that it is not kept any more."""
+
+
 @dataclass(eq=False)
 class _Active:
     """A job that has not ended, and who waits for it.
 
-    ``sent``: whether a supervisor was told to start it; None where a server before this one knows.
+    ``told``: the supervisor that was told to start it; empty before that, and None where only a
+    server before this one knows.
     """
 
     job: Job
-    sent: bool | None = None
-    cancel_reason: str = ""
+    told: str | None = None
+    cancelled: bool = False
+    kill: bool = False
     watchers: set[asyncio.Event] = field(default_factory=set)
     last_watched: float = field(default_factory=time.monotonic)
     ending: bool = False
@@ -96,9 +103,12 @@ class Jobs:
         self._active: dict[str, _Active] = {}
         self._queue: FairQueue[str] = FairQueue()
         self._running = 0
+        self._queueing = 0
         self._instance = ""
+        self._supervised = asyncio.Event()
         self._watched: dict[str, int] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._forgotten: set[str] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._reconciled: asyncio.Future[None] | None = None
         self._closing = False
         self._own_login = login()
@@ -112,7 +122,13 @@ class Jobs:
         self._files = JobFiles(self._files_path)
         self._journal = Journal(self._journal_path)
         for job in await self._journal.unended():
-            self._active[job.id] = _Active(job)
+            self._active[job.id] = _Active(job, cancelled=bool(job.reason))
+            if job.state is JobState.QUEUED:
+                self._queue.put(job.identity, job.id)
+            else:
+                self._running += 1
+        # What a server left that was killed between a job's files and its row, or the other way round.
+        await self._files.keep_only(await self._journal.ids())
         self._reconciled = asyncio.get_running_loop().create_future()
         await self.engine.open()
         await self._reconciled
@@ -143,11 +159,15 @@ class Jobs:
             QueueFullError: nothing was created.
             JournalError: nothing was created, as far as can be known.
         """
+        return await self._to_the_end(self._create(identity, request_id, digest, spec, stdin))
+
+    async def _create(self, identity: str, request_id: str, digest: str, spec: JobSpec, stdin: bytes) -> Job:
         starts = bool(self._instance) and self._running < self._limits.max_running and not self._queue
-        if not starts and len(self._queue) >= self._limits.max_queued:
+        waiting = len(self._queue) + self._queueing
+        if not starts and waiting >= self._limits.max_queued:
             existing = await self._journal.find(identity=identity, request_id=request_id)
             if existing is None:
-                raise QueueFullError(f"{len(self._queue)} jobs are waiting already")
+                raise QueueFullError(f"{waiting} jobs are waiting already")
             return self._same(existing, digest)
         job = Job(
             id=secrets.token_hex(10),
@@ -159,26 +179,39 @@ class Jobs:
             state=JobState.RUNNING if starts else JobState.QUEUED,
             supervisor=self._instance if starts else "",
         )
-        if stdin:
-            await self._files.write_stdin(job.id, stdin)
+        # Whatever the journal says has not ended is here: it is found by its id from the first moment on.
+        active = self._active[job.id] = _Active(job, told="")
         self._running += starts
+        self._queueing += not starts
         try:
-            claimed, is_new = await self._journal.claim(job)
-        except JournalError:
-            self._running -= starts
-            raise
-        if not is_new:
-            self._running -= starts
             if stdin:
-                await self._files.remove([job.id])
+                await self._files.write_stdin(job.id, stdin)
+            claimed, is_new = await self._journal.claim(job)
+        except (JournalError, OSError) as error:
+            await self._abandon(active)
+            if isinstance(error, JournalError):
+                raise
+            raise JournalError(f"standard input cannot be kept: {error.strerror}") from error
+        finally:
+            self._queueing -= not starts
+        if not is_new:
+            await self._abandon(active)
             return self._same(claimed, digest)
-        active = self._active[claimed.id] = _Active(claimed, sent=False)
+        active.job = claimed
         if starts:
             self._spawn(self._start(active))
         else:
             self._queue.put(identity, claimed.id)
             self._start_queued()
         return claimed
+
+    async def _abandon(self, active: _Active) -> None:
+        """Undo the preparations for a job that was not claimed."""
+        del self._active[active.job.id]
+        if active.job.state is JobState.RUNNING:
+            self._running -= 1
+            self._start_queued()
+        await self._files.remove([active.job.id])
 
     async def get(self, job_id: str) -> Job | None:
         """The job as it is now."""
@@ -205,31 +238,55 @@ class Jobs:
         if active is None:
             self.passing.cancel(job.id, reason)
             return job
-        active.cancel_reason = active.cancel_reason or reason
-        if active.job.state is JobState.QUEUED and self._queue.remove(job.id):
-            await self._end(active, ended_job(active.job, {"cause": "cancelled"}, active.cancel_reason))
-        else:
-            self.engine.send({"op": "end", "id": job.id, "kill": kill})
+        return await self._to_the_end(self._cancel(active, reason, kill))
+
+    async def _cancel(self, active: _Active, reason: str, kill: bool) -> Job:
+        if active.ending:
+            return active.job
+        first, active.cancelled = not active.cancelled, True
+        active.kill = active.kill or kill
+        if first:
+            active.job = dataclasses.replace(active.job, reason=reason)
+        if active.job.state is JobState.QUEUED and self._queue.remove(active.job.id):
+            await self._end(active, ended_job(active.job, {"cause": "cancelled"}))
+            return active.job
+        if first:
+            try:
+                # A server that is killed now still knows, when it is back.
+                await self._journal.note_reason(active.job)
+            except JournalError as error:
+                _logger.error("that job %s is cancelled cannot be written: %s", active.job.id, error)
+        self._tell_end(active)
         return active.job
+
+    def _tell_end(self, active: _Active) -> None:
+        self.engine.send({"op": "end", "id": active.job.id, "kill": active.kill})
 
     async def watch(
         self, job: Job, stdout_offset: int | None, stderr_offset: int | None
     ) -> AsyncGenerator[Job | Piece, None]:
         """The job now, its output from the offsets on (None: none of that stream), and its end.
 
-        Raises nothing of its own; closing the iterator early is all it takes to stop.
+        Closing the iterator early is all it takes to stop.
+
+        Raises:
+            JobForgottenError: at the first step.
         """
         offsets = {"stdout": stdout_offset, "stderr": stderr_offset}
         wake = asyncio.Event()
+        self._watched[job.id] = self._watched.get(job.id, 0) + 1
         active = self._active.get(job.id)
-        if active is not None:
-            self._add_watcher(active, wake)
         try:
-            current = active.job if active else await self.get(job.id) or job
+            if active is not None:
+                self._add_watcher(active, wake)
+            # Asked for again, now that being watched keeps its output where it is.
+            current = active.job if active is not None else await self.get(job.id)
+            if current is None:
+                raise JobForgottenError(f"job {job.id} is not kept any more")
             yield current
             while True:
                 wake.clear()
-                now = active.job if active else current
+                now = active.job if active is not None else current
                 if now.state is not current.state and not now.state.ended:
                     yield now
                 current = now
@@ -249,6 +306,9 @@ class Jobs:
                     return
                 await wake.wait()
         finally:
+            self._watched[job.id] -= 1
+            if not self._watched[job.id]:
+                del self._watched[job.id]
             if active is not None:
                 self._remove_watcher(active, wake)
 
@@ -256,10 +316,12 @@ class Jobs:
 
     def on_supervisor(self, instance: str, known: Sequence[Header]) -> None:
         self._instance = instance
+        self._supervised.set()
         self._spawn(self._reconcile(instance, {entry["id"]: entry for entry in known}))
 
     def on_supervisor_lost(self) -> None:
         self._instance = ""
+        self._supervised.clear()
 
     def on_event(self, event: Header) -> None:
         active = self._active.get(event["id"])
@@ -274,40 +336,46 @@ class Jobs:
             self._spawn(self._take_record(active, event["record"]))
 
     async def _reconcile(self, instance: str, known: dict[str, Header]) -> None:
-        for active in list(self._active.values()):
-            job, entry = active.job, known.get(active.job.id)
-            if job.state is JobState.QUEUED:
-                if job.id not in self._queue:
-                    self._queue.put(job.identity, job.id)
-                continue
-            if self._reconciled is not None and not self._reconciled.done():
-                self._running += 1
-            if entry is not None and "record" not in entry:
-                self._note_start(active, entry)
-                if active.cancel_reason:
-                    self.engine.send({"op": "end", "id": job.id, "kill": False})
-                if active.watchers:
-                    self.engine.send({"op": "watch", "id": job.id, "on": True})
-                continue
-            record = entry["record"] if entry else await self._files.exit_record(job.id)
-            if record is not None:
-                self._spawn(self._take_record(active, record))
-            elif active.sent is False:
-                pass  # on its way to the supervisor
-            elif active.sent is None and job.supervisor == instance:
-                # It was claimed for this very supervisor, which never heard of it: it has not run.
-                self._spawn(self._start(active))
-            else:
-                reason = "the supervisor ended, or the host was restarted: whether it ran is not known"
-                _logger.error("job %s is lost: %s", job.id, reason)
-                lost = dataclasses.replace(job, state=JobState.LOST, reason=reason, ended=time.time())
-                await asyncio.to_thread(self._kill_leftovers, job.id)
-                await self._end(active, lost)
-        for name in known.keys() - self._active.keys():
-            self.engine.send({"op": "forget", "id": name})
+        try:
+            for active in list(self._active.values()):
+                if active.job.state is JobState.RUNNING and active.told not in ("", instance):
+                    await self._find_again(active, instance, known.get(active.job.id))
+            for name in known.keys() - self._active.keys():
+                self.engine.send({"op": "forget", "id": name})
+        except Exception as error:
+            if self._reconciled is None or self._reconciled.done():
+                raise
+            self._reconciled.set_exception(error)
+            return
         if self._reconciled is not None and not self._reconciled.done():
             self._reconciled.set_result(None)
         self._start_queued()
+
+    async def _find_again(self, active: _Active, instance: str, entry: Header | None) -> None:
+        """What became of a job that a supervisor before this one, or a server before this one, started."""
+        job = active.job
+        if entry is not None and "record" not in entry:
+            active.told = instance
+            self._note_start(active, entry)
+            if active.cancelled:
+                self._tell_end(active)
+            if active.watchers:
+                self.engine.send({"op": "watch", "id": job.id, "on": True})
+            return
+        record = entry["record"] if entry is not None else await self._files.exit_record(job.id)
+        if record is not None:
+            self._spawn(self._take_record(active, record))
+        elif active.told is None and job.supervisor in ("", instance):
+            # It was claimed for this very supervisor, which never heard of it: it has not run.
+            active.told = ""
+            self._spawn(self._start(active))
+        elif not active.ending:
+            active.ending = True
+            reason = "the supervisor ended, or the host was restarted: whether it ran is not known"
+            _logger.error("job %s is lost: %s", job.id, reason)
+            lost = dataclasses.replace(job, state=JobState.LOST, reason=reason, ended=time.time())
+            await asyncio.to_thread(self._kill_leftovers, job.id)
+            await self._end(active, lost)
 
     def _kill_leftovers(self, job_id: str) -> None:
         if self._groups is not None:
@@ -323,7 +391,7 @@ class Jobs:
     async def _take_record(self, active: _Active, record: dict[str, Any]) -> None:
         if not active.ending:
             active.ending = True
-            await self._end(active, ended_job(active.job, record, active.cancel_reason))
+            await self._end(active, ended_job(active.job, record))
 
     # A job's life
 
@@ -344,12 +412,13 @@ class Jobs:
             "kill_grace": job.spec.kill_grace or 0.0,
             "stdin": self._files.has_stdin(job.id),
         }
+        if active.cancelled:
+            await self._take_record(active, {"cause": "cancelled"})
+            return
         self.engine.send(message)
-        active.sent = True
+        active.told = self._instance
         if active.watchers:
             self.engine.send({"op": "watch", "id": job.id, "on": True})
-        if active.cancel_reason:
-            self.engine.send({"op": "end", "id": job.id, "kill": False})
 
     async def _process_spec(self, job: Job) -> ProcessSpec:
         spec, surroundings = job.spec, self._own_login
@@ -378,7 +447,7 @@ class Jobs:
 
     async def _start_from_queue(self, job_id: str) -> None:
         active = self._active[job_id]
-        active.sent = False
+        active.told = ""
         await self._claim_for_supervisor(active)
         active.wake()
         await self._start(active)
@@ -386,16 +455,18 @@ class Jobs:
     async def _claim_for_supervisor(self, active: _Active) -> Job:
         """Write down that the job runs, and by which supervisor, before that is told."""
         while True:
-            job = dataclasses.replace(active.job, state=JobState.RUNNING, supervisor=self._instance)
+            await self._supervised.wait()
+            instance = self._instance
+            claimed = dataclasses.replace(active.job, state=JobState.RUNNING, supervisor=instance)
             try:
-                await self._journal.update(job)
+                await self._journal.update(claimed)
             except JournalError as error:
-                _logger.error("job %s cannot be started yet: %s", job.id, error)
-            else:
-                if self._instance == job.supervisor != "":
-                    active.job = job
-                    return job
-            await asyncio.sleep(_RETRY_SECONDS)
+                _logger.error("job %s cannot be started yet: %s", claimed.id, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            active.job = dataclasses.replace(active.job, state=JobState.RUNNING, supervisor=instance)
+            if self._instance == instance:
+                return active.job
 
     async def _end(self, active: _Active, job: Job) -> None:
         """Write the end down before anybody hears of it."""
@@ -410,6 +481,7 @@ class Jobs:
                 await asyncio.sleep(_RETRY_SECONDS)
         active.job = job
         del self._active[job.id]
+        await self._files.remove_stdin(job.id)
         self.engine.send({"op": "forget", "id": job.id})
         self._running -= held_slot
         active.wake()
@@ -426,30 +498,28 @@ class Jobs:
 
     def _add_watcher(self, active: _Active, wake: asyncio.Event) -> None:
         active.watchers.add(wake)
-        self._watched[active.job.id] = self._watched.get(active.job.id, 0) + 1
         if len(active.watchers) == 1:
             self.engine.send({"op": "watch", "id": active.job.id, "on": True})
 
     def _remove_watcher(self, active: _Active, wake: asyncio.Event) -> None:
         active.watchers.discard(wake)
         active.last_watched = time.monotonic()
-        self._watched[active.job.id] -= 1
-        if not self._watched[active.job.id]:
-            del self._watched[active.job.id]
         if not active.watchers:
             self.engine.send({"op": "watch", "id": active.job.id, "on": False})
 
     async def _tick(self) -> None:
-        ticks = 0
+        collected = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            ticks += 1
             now = time.monotonic()
             for active in list(self._active.values()):
                 lease = active.job.spec.lease
-                if lease is not None and not active.watchers and now - active.last_watched > lease:
-                    await self.cancel(active.job, "lease expired: nobody watched it", kill=False)
-            if ticks % _COLLECT_TICKS == 0:
+                if lease is None or active.watchers or active.cancelled or now - active.last_watched < lease:
+                    continue
+                reason = f"LEASE_EXPIRED: nobody watched it for {lease:g} s"
+                self._spawn(self._cancel(active, reason, False))
+            if now - collected >= self._limits.collect_seconds:
+                collected = now
                 try:
                     await self._collect()
                 except ExecutionError as error:
@@ -470,7 +540,11 @@ class Jobs:
                 count, size = count - 1, size - kept
         if doomed:
             await self._journal.forget(doomed)
-            await self._files.remove(doomed)
+            self._forgotten.update(doomed)
+        # A watch that began meanwhile keeps the files until it ends.
+        unused = self._forgotten - self._watched.keys()
+        self._forgotten -= unused
+        await self._files.remove(unused)
 
     def _same(self, job: Job, digest: str) -> Job:
         if job.digest != digest:
@@ -478,12 +552,24 @@ class Jobs:
         active = self._active.get(job.id)
         return active.job if active else job
 
-    def _spawn(self, coroutine: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+    async def _to_the_end(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Do what must not be left half done, even if whoever asked for it has gone away."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._answered)
+        return await asyncio.shield(task)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _answered(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # for the caller, who may not be there any more
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self._closing:
             _logger.error("a job could not be looked after", exc_info=error)

@@ -145,10 +145,24 @@ class Journal:
 
         await self._change(change)
 
+    async def note_reason(self, job: Job) -> None:
+        """Write the reason of ``job`` alone, unless it has ended meanwhile."""
+        await self._change(
+            lambda connection: connection.execute(
+                "UPDATE jobs SET reason = ? WHERE id = ? AND ended IS NULL", (job.reason, job.id)
+            )
+        )
+
     async def forget(self, ids: Iterable[str]) -> None:
         """Delete jobs."""
         names = [(name,) for name in ids]
         await self._change(lambda connection: connection.executemany("DELETE FROM jobs WHERE id = ?", names))
+
+    async def ids(self) -> set[str]:
+        """The ids of all jobs."""
+        return await self._read(
+            lambda connection: {row[0] for row in connection.execute("SELECT id FROM jobs")}
+        )
 
     async def unended(self) -> list[Job]:
         """The jobs that have not ended, oldest first."""

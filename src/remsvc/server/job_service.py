@@ -17,7 +17,7 @@ from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.job import Job, JobSpec, content_digest
 from remsvc.execution.job_files import Piece
-from remsvc.execution.jobs import Jobs, QueueFullError, RequestReusedError
+from remsvc.execution.jobs import JobForgottenError, Jobs, QueueFullError, RequestReusedError
 from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_length
 from remsvc.server.authentication import CallContext
@@ -237,6 +237,8 @@ async def _abort(error: Exception, context: CallContext) -> NoReturn:
     refused = error
     if isinstance(error, InvalidCommandError):
         refused = _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    elif isinstance(error, JobForgottenError):
+        refused = _RefusedError(grpc.StatusCode.NOT_FOUND, str(error))
     elif isinstance(error, RequestReusedError):
         info = error_details_pb2.ErrorInfo(
             reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
