@@ -23,6 +23,8 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.client.scripted_jobs import ScriptedJobs
+from tests.conftest import Serve, ServerProcess
 
 from remsvc_proto import RemSvc_pb2 as pb2
 
@@ -33,6 +35,9 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(_HOME) / "dags")
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_HOME}/airflow.db"
 os.environ["AIRFLOW__CORE__FERNET_KEY"] = Fernet.generate_key().decode()
+
+
+from triggering import supervisor  # noqa: E402
 
 
 def pytest_unconfigure() -> None:
@@ -190,3 +195,26 @@ def run_python(*arguments: str) -> str:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def scripted_jobs() -> Iterator[ScriptedJobs]:
+    """A real gRPC server with durable jobs that do what a test says."""
+    server = ScriptedJobs()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def job_server(serve_module: Serve) -> ServerProcess:
+    """A server with durable jobs, shared by the tests of a module."""
+    return serve_module("[jobs]\nkill_grace_ms = 1000\n")
+
+
+@pytest.fixture
+def conn_id(job_server: ServerProcess, connect: Callable[[str], str]) -> str:
+    """The connection to it."""
+    return connect(f"remsvc://{job_server.target}")
+
+
+__all__ = ["supervisor"]

@@ -118,5 +118,5 @@ def test_names_that_dags_import():
         "error_msg": None,
     }
     assert (RemSvcHook.conn_type, RemSvcHook.conn_name_attr) == ("remsvc", "remsvc_conn_id")
-    assert set(RemSvcOperator.template_fields) == {"commands", "grpc_conn_id", "metadata"}
+    assert {"commands", "grpc_conn_id", "metadata"} <= set(RemSvcOperator.template_fields)
     assert RemSvcTrigger(commands=[]).serialize()[0] == "remsvc_provider.triggers.remsvc.RemSvcTrigger"

@@ -1,0 +1,147 @@
+"""``durable=True``: a retry takes over what the try before has left, a clear starts afresh."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from triggering import RUN_STARTED, Triggerer, context, fire, next_try, results, task_instance, trigger, until
+
+from remsvc_provider.origin import Origin
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Gets a line for each run of a command."""
+    return tmp_path / "trace"
+
+
+def retried_task(**changes):
+    ti = task_instance(max_tries=3, **changes)
+    ti.task.retries = 3
+    return ti
+
+
+async def cut_off(one, trace: Path, lines: int = 1) -> None:
+    """Run a trigger until its commands have left so many traces, then stop its triggerer."""
+    triggerer = Triggerer(one)
+    await until(lambda: trace.exists() and len(trace.read_text().split()) >= lines)
+    await triggerer.stop()
+
+
+async def test_a_running_command_is_taken_over(conn_id, trace, tmp_path, capsys):
+    command = f"echo x >> {trace}; echo begin; until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo end"
+    ti = retried_task()
+    await cut_off(trigger(conn_id, command, ti=ti, durable=True), trace)
+    again = asyncio.create_task(fire(trigger(conn_id, command, ti=next_try(ti), durable=True)))
+    await asyncio.sleep(0.3)
+    (tmp_path / "go").touch()
+    event = await again
+    assert event["state"] == "SUCCESS"
+    assert results(event)[0]["out"] == "begin\nend\n"
+    assert trace.read_text() == "x\n"
+    assert "Command 1 is taken over from try 1: job " in capsys.readouterr().out
+
+
+async def test_what_has_succeeded_meanwhile_is_taken_over(conn_id, trace):
+    ti = retried_task()
+    command = f"echo x >> {trace}; sleep 0.3; echo done"
+    await cut_off(trigger(conn_id, command, ti=ti, durable=True), trace)
+    await asyncio.sleep(0.5)
+    event = await fire(trigger(conn_id, command, ti=next_try(ti), durable=True))
+    assert results(event)[0]["out"] == "done\n"
+    assert trace.read_text() == "x\n"
+    event = await fire(trigger(conn_id, command, ti=next_try(next_try(ti)), durable=True))
+    assert results(event)[0]["out"] == "done\n"
+    assert trace.read_text() == "x\n"
+
+
+async def test_what_has_failed_runs_again(conn_id, trace):
+    ti = retried_task()
+    command = f"echo x >> {trace}; exit 3"
+    for _ in range(2):
+        assert (await fire(trigger(conn_id, command, ti=ti, durable=True)))["state"] == "FAILED"
+        ti = next_try(ti)
+    assert trace.read_text() == "x\nx\n"
+
+
+async def test_what_follows_a_command_that_runs_again_runs_again_too(conn_id, trace):
+    ti = retried_task()
+    commands = [
+        f"echo {name} >> {trace}; {work}" for name, work in (("a", "true"), ("b", "false"), ("c", "true"))
+    ]
+    await fire(trigger(conn_id, *commands, ti=ti, durable=True))
+    event = await fire(trigger(conn_id, *commands, ti=next_try(ti), durable=True))
+    assert trace.read_text().split() == ["a", "b", "c", "b", "c"]
+    assert [result["rc"] for result in results(event)] == [0, 1, 0]
+
+
+async def test_side_by_side_only_what_failed_runs_again(conn_id, trace):
+    ti = retried_task()
+    commands = [
+        f"echo {name} >> {trace}; {work}" for name, work in (("a", "true"), ("b", "false"), ("c", "true"))
+    ]
+    await fire(trigger(conn_id, *commands, ti=ti, durable=True, parallel=3))
+    await fire(trigger(conn_id, *commands, ti=next_try(ti), durable=True, parallel=3))
+    assert sorted(trace.read_text().split()) == ["a", "b", "b", "c"]
+
+
+async def test_a_clear_starts_afresh(conn_id, trace):
+    ti = retried_task()
+    command = f"echo x >> {trace}"
+    await fire(trigger(conn_id, command, ti=ti, durable=True))
+    cleared = next_try(ti, cleared=True)
+    await fire(trigger(conn_id, command, ti=cleared, durable=True))
+    assert trace.read_text() == "x\nx\n"
+    await fire(trigger(conn_id, command, ti=next_try(cleared), durable=True))
+    assert trace.read_text() == "x\nx\n"
+
+
+async def test_a_clear_ends_what_still_runs_first(conn_id, trace):
+    ti = retried_task()
+    command = f"echo $$ >> {trace}; sleep 300"
+    await cut_off(trigger(conn_id, command, ti=ti, durable=True), trace)
+    afresh = Triggerer(trigger(conn_id, command, ti=next_try(ti, cleared=True), durable=True))
+    await until(lambda: len(trace.read_text().split()) == 2)
+    first = trace.read_text().split()[0]
+    assert not Path(f"/proc/{first}").exists()
+    await afresh.stop()
+
+
+async def test_a_command_that_has_changed_runs_again(conn_id, trace):
+    ti = retried_task()
+    await fire(trigger(conn_id, f"echo x >> {trace}; echo try 1", ti=ti, durable=True))
+    event = await fire(trigger(conn_id, f"echo x >> {trace}; echo try 2", ti=next_try(ti), durable=True))
+    assert results(event)[0]["out"] == "try 2\n"
+    assert trace.read_text() == "x\nx\n"
+
+
+async def test_a_run_of_the_same_name_has_nothing_to_take_over(conn_id, trace):
+    names = {"dag_id": "dag", "run_id": "scheduled__2030-01-01", "task_id": "remote"}
+    first = retried_task(**names)
+    await fire(trigger(conn_id, f"echo x >> {trace}", ti=first, durable=True))
+    second = next_try(retried_task(**names))
+    origin = Origin.of(second, context(second, RUN_STARTED.replace(year=2031)))
+    await fire(trigger(conn_id, f"echo x >> {trace}", ti=second, durable=True, origin=origin.arguments()))
+    assert trace.read_text() == "x\nx\n"
+
+
+async def test_without_it_a_retry_runs_again(conn_id, trace):
+    ti = retried_task()
+    for _ in range(2):
+        await fire(trigger(conn_id, f"echo x >> {trace}", ti=ti))
+        ti = next_try(ti)
+    assert trace.read_text() == "x\nx\n"
+
+
+@pytest.mark.parametrize("state", ["up_for_retry", "scheduled", "queued", "running"])
+async def test_a_stalled_triggerer_leaves_to_a_retry_what_it_may_take_over(supervisor, conn_id, trace, state):
+    ti = retried_task()
+    one = trigger(conn_id, f"echo $$ >> {trace}; sleep 300", ti=ti, durable=True)
+    triggerer = Triggerer(one)
+    await until(trace.exists)
+    supervisor.set(ti, state)
+    await triggerer.lose_it()
+    await asyncio.sleep(0.5)
+    assert Path(f"/proc/{trace.read_text().strip()}").exists()
