@@ -1,11 +1,14 @@
 """A real Airflow on this machine, for the demo and the end-to-end tests.
 
-:class:`LocalAirflow` starts one in a throw-away home and stops it again; :class:`AirflowApi`
-speaks to its REST API; :class:`BackgroundProcess` is a process that is really gone when stopped.
+:class:`LocalAirflow` starts one in a throw-away home and stops it again; :class:`PostgresServer` is a
+database for it. :class:`AirflowApi` speaks to its REST API; :class:`BackgroundProcess` is a process
+that is really gone when stopped.
 """
 
-from local_airflow.airflow import LocalAirflow, free_port
+from local_airflow.airflow import LocalAirflow, Triggerer
 from local_airflow.api import AirflowApi, ApiError, DagRun
+from local_airflow.ports import free_port
+from local_airflow.postgres import PostgresServer
 from local_airflow.process import BackgroundProcess, StartupError, end_children
 
 __all__ = [
@@ -14,7 +17,9 @@ __all__ = [
     "BackgroundProcess",
     "DagRun",
     "LocalAirflow",
+    "PostgresServer",
     "StartupError",
+    "Triggerer",
     "end_children",
     "free_port",
 ]

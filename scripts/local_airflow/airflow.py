@@ -6,17 +6,19 @@ import base64
 import json
 import os
 import secrets
-import socket
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from local_airflow.api import AirflowApi, ApiError
+from local_airflow.ports import free_port
 from local_airflow.process import BackgroundProcess, StartupError, stop_all
 
 if TYPE_CHECKING:
@@ -30,30 +32,53 @@ _COMPONENTS = {
     "api-server": ["api-server", "--workers", "1"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
-    "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+_TRIGGERER = ["triggerer", "--skip-serve-logs"]
+
+
+@dataclass(frozen=True)
+class Triggerer:
+    """One of an Airflow's triggerers.
+
+    Attributes:
+        process: its process, in whose session another one runs the triggers.
+        job_id: by which Airflow names it, as in a deferred task instance's ``triggerer_job``.
+    """
+
+    process: BackgroundProcess
+    job_id: int
 
 
 class LocalAirflow:
-    """Scheduler, DAG processor, triggerer and API server on SQLite, listening on 127.0.0.1 only.
+    """Scheduler, DAG processor, triggerers and API server, listening on 127.0.0.1 only.
 
     A context manager: started on entry, every process gone on exit. The Airflow is the one
     installed beside this Python.
 
     Attributes:
-        home: ``AIRFLOW_HOME``: database, task logs, and each component's log in ``components/``.
+        home: ``AIRFLOW_HOME``: task logs, each component's log in ``components/``, and SQLite's file.
         url: where the UI and the REST API are.
         username, password: the login for both.
         api: the REST API.
     """
 
-    def __init__(self, home: Path, dags: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        dags: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        database: str | None = None,
+        triggerers: int = 1,
+    ) -> None:
         """Prepare an Airflow; nothing is started yet.
 
         Args:
             home: an empty or missing directory.
             dags: the directory of DAG files.
             environment: additional environment variables, such as ``AIRFLOW_CONN_...``.
+            database: an empty metadata database, as a URL of SQLAlchemy's; left out: SQLite.
+            triggerers: how many to start, at least one.
         """
         self.home = home
         self.username = "admin"
@@ -61,22 +86,21 @@ class LocalAirflow:
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.api = AirflowApi(self.url, self.username, self.password)
+        self._database = database or f"sqlite:///{home / 'airflow.db'}"
         self._environment = self._make_environment(dags, environment or {})
         self._processes: dict[str, BackgroundProcess] = {}
-
-    @property
-    def database(self) -> Path:
-        """The metadata database's file."""
-        return self.home / "airflow.db"
+        self._wanted_triggerers = triggerers
+        self._triggerers: list[Triggerer] = []
 
     @property
     def logs(self) -> Path:
         """The directory of task logs."""
         return self.home / "logs"
 
-    def component(self, name: str) -> BackgroundProcess:
-        """A running component: ``api-server``, ``scheduler``, ``dag-processor`` or ``triggerer``."""
-        return self._processes[name]
+    @property
+    def triggerers(self) -> list[Triggerer]:
+        """The triggerers that were started and have not ended."""
+        return [triggerer for triggerer in self._triggerers if triggerer.process.running]
 
     def start(self) -> None:
         """Create the database, start all components and wait until they are healthy.
@@ -91,22 +115,36 @@ class LocalAirflow:
         try:
             self._create_database()
             for name, arguments in _COMPONENTS.items():
-                self._processes[name] = BackgroundProcess(
-                    f"airflow {name}",
-                    [sys.executable, "-m", "airflow", *arguments],
-                    env=self._environment,
-                    cwd=self.home,
-                    log_path=self.home / "components" / f"{name}.log",
-                )
+                self._launch(name, arguments)
+            first = self._launch("triggerer-1", _TRIGGERER)
             self._wait_until_healthy()
+            self._triggerers.append(self._wait_until_registered(first, set()))
+            while len(self._triggerers) < self._wanted_triggerers:
+                self.start_triggerer()
         except BaseException:
             self.stop()
             raise
 
+    def start_triggerer(self) -> Triggerer:
+        """Start one more triggerer, and wait until Airflow knows it.
+
+        Raises:
+            StartupError: it ended, or was not ready in time; with the end of its log.
+        """
+        # One at a time, so that it is clear which process is which job.
+        known = self.api.triggerer_jobs()
+        process = self._launch(f"triggerer-{len(self._triggerers) + 1}", _TRIGGERER)
+        triggerer = self._wait_until_registered(process, known)
+        self._triggerers.append(triggerer)
+        return triggerer
+
     def stop(self) -> None:
         """End every process. Idempotent."""
+        for process in self._processes.values():
+            process.send_signal_to_all(signal.SIGCONT)  # a stopped one could not follow TERM
         stop_all(self._processes.values())
         self._processes.clear()
+        self._triggerers.clear()
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
         """Wait until the DAG processor has read the DAG.
@@ -133,6 +171,16 @@ class LocalAirflow:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _launch(self, name: str, arguments: list[str]) -> BackgroundProcess:
+        process = self._processes[name] = BackgroundProcess(
+            f"airflow {name}",
+            [sys.executable, "-m", "airflow", *arguments],
+            env=self._environment,
+            cwd=self.home,
+            log_path=self.home / "components" / f"{name}.log",
+        )
+        return process
 
     def _create_database(self) -> None:
         command = [sys.executable, "-m", "airflow", "db", "migrate"]
@@ -168,6 +216,16 @@ class LocalAirflow:
                 raise StartupError(f"Airflow was not healthy after {STARTUP_TIMEOUT:.0f} s: {health}")
             time.sleep(0.1)
 
+    def _wait_until_registered(self, process: BackgroundProcess, known: set[int]) -> Triggerer:
+        deadline = time.monotonic() + STARTUP_TIMEOUT
+        while not (new := self.api.triggerer_jobs() - known):
+            process.check()
+            if time.monotonic() > deadline:
+                raise StartupError(f"{process.name} was not ready after {STARTUP_TIMEOUT:.0f} s")
+            time.sleep(0.1)
+        (job_id,) = new
+        return Triggerer(process, job_id)
+
     def _make_environment(self, dags: Path, additional: Mapping[str, str]) -> dict[str, str]:
         # Settings of another Airflow that the user may have must not leak into this one.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
@@ -185,7 +243,7 @@ class LocalAirflow:
                 "simple_auth_manager_passwords_file": str(self.home / "passwords.json"),
                 "execution_api_server_url": f"{self.url}/execution/",
             },
-            "database": {"sql_alchemy_conn": f"sqlite:///{self.database}"},
+            "database": {"sql_alchemy_conn": self._database},
             "logging": {"base_log_folder": str(self.logs)},
             "api": {
                 "host": "127.0.0.1",
@@ -226,11 +284,3 @@ class LocalAirflow:
             },
             **additional,
         }
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -51,6 +51,11 @@ class AirflowApi:
         answer = self._send("GET", "/api/v2/monitor/health", None, {})
         return {name: component["status"] for name, component in answer.items() if component}
 
+    def triggerer_jobs(self) -> set[int]:
+        """The ids of all triggerers that were ever started."""
+        answer = self.request("GET", "/jobs?job_type=TriggererJob&limit=100")
+        return {job["id"] for job in answer["jobs"]}
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> DagRun:
         """Start a run of a DAG, for the logical date of this moment."""
         now = datetime.now(timezone.utc).isoformat()

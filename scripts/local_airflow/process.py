@@ -89,14 +89,36 @@ class BackgroundProcess:
                 )
             time.sleep(0.05)
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process alone; nothing happens where it has ended."""
+        self._process.send_signal(number)
+
+    def send_signal_to_all(self, number: int) -> None:
+        """Send a signal to it and everything in its session: what stopping a whole machine does."""
+        self.send_signal(number)
+        for pid in self._session_members():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end, and return its exit code: negative, the signal that ended it.
+
+        Raises:
+            TimeoutError: it goes on.
+        """
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{self.name} goes on after {timeout:.0f} s") from error
+
     def stop(self, grace: float = TERM_GRACE) -> None:
         """End it and everything in its session. Idempotent."""
         stop_all([self], grace)
-
-    def kill(self) -> None:
-        """``kill -9`` the process alone: what a crash looks like to the others."""
-        self._process.kill()
-        self._process.wait()
 
     def _session_members(self) -> list[int]:
         return [pid for pid in psutil.pids() if pid != self.pid and _session_of(pid) == self.pid]

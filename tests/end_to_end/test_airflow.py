@@ -15,7 +15,8 @@ from local_airflow import DagRun, LocalAirflow, free_port
 from remsvc.command import crc32hex
 from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
 from tests.conftest import Serve, ServerProcess
-from tests.end_to_end.conftest import DEADLINE, Connect, LongCommand
+from tests.end_to_end.conftest import Connect, LongCommand
+from tests.end_to_end.waiting import DEADLINE
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -11,7 +11,8 @@ import pytest
 
 from local_airflow import LocalAirflow
 from secured_server import SecuredServer
-from tests.end_to_end.conftest import DEADLINE, Connect
+from tests.end_to_end.conftest import Connect
+from tests.end_to_end.waiting import DEADLINE
 
 pytestmark = pytest.mark.timeout(180)
 

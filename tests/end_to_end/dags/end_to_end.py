@@ -33,3 +33,7 @@ three_commands = make_dag(
     "three_commands",
     commands=[{"cmd": "echo fine"}, {"cmd": "echo broken >&2; exit 3"}, {"cmd": "echo also fine"}],
 )
+three_steps = make_dag(
+    "three_steps",
+    commands=[{"cmd": f"{{{{ dag_run.conf['{name}'] }}}}"} for name in ("before", "cmd", "after")],
+)

