@@ -16,6 +16,7 @@ ESCAPES = {
     "double fork": "(setsid sh -c 'sleep {0} & sleep {0} &' &) ; sleep {0} & sleep {0}",
     "nohup": "nohup sleep {0} >/dev/null 2>&1 & sleep {0} & (sleep {0} &) ; sleep {0}",
     "empty environment": "(setsid env -i sleep {0} &) ; (env -i sleep {0} >/dev/null 2>&1 &) ; sleep {0}",
+    "daemon": "(env -i setsid sh -c 'sleep {0} & sleep {0} &' >/dev/null 2>&1 </dev/null &) ; sleep {0}",
     "no output held": "(setsid sleep {0} > /dev/null 2>&1 < /dev/null &) ; sleep {0}",
     "stopped": "sh -c 'kill -STOP $$' {0} & (setsid sh -c 'kill -STOP $$; sleep {0}' {0} &) ; sleep {0}",
     "ignores TERM": "trap '' TERM HUP INT; sleep {0} & while :; do sleep {0}; done",

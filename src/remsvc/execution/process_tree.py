@@ -2,9 +2,10 @@
 
 The supervisor is a child subreaper: whatever a command starts stays below it in the process
 tree, however often it forks and whatever sessions it makes. A process whose parent has ended
-becomes the supervisor's own child; it is told apart by its session, by its process group, by the
-mark in its environment, or by holding the command's output pipe open. Where the host lets us have
-control groups (:mod:`remsvc.execution.cgroup`) nothing has to be told apart.
+becomes the supervisor's own child; it is told apart by a mark that it inherited and cannot lose by
+accident (:func:`marked`), by its session, by its process group, by the mark in its environment, or by
+holding the command's output pipe open. Where the host lets us have control groups
+(:mod:`remsvc.execution.cgroup`) nothing has to be told apart.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import stat
-from collections.abc import Collection
+import zlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,7 @@ MARK = "REMSVC_COMMAND_ID"
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _MAX_ROUNDS = 100
+_LIMIT_BASE = 1 << 61  # microseconds: 73,000 years
 
 
 def become_subreaper() -> None:
@@ -33,6 +37,41 @@ def become_subreaper() -> None:
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+@contextlib.contextmanager
+def marked(mark: str) -> Iterator[None]:
+    """What this process starts meanwhile carries ``mark``, and so does all that comes from it.
+
+    The mark is a number far beyond any use, as the limit of time that a realtime process may take
+    without a pause. Like every resource limit it is inherited over fork and exec, with another user
+    and an empty environment, and everybody may read it in ``/proc/PID/limits``.
+    """
+    own = resource.getrlimit(resource.RLIMIT_RTTIME)
+    if own[1] != resource.RLIM_INFINITY:
+        yield  # somebody has a use for it
+        return
+    resource.setrlimit(resource.RLIMIT_RTTIME, (_limit(mark), own[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_RTTIME, own)
+
+
+def _limit(mark: str) -> int:
+    data = mark.encode()
+    return _LIMIT_BASE + (zlib.crc32(data) << 28 ^ zlib.crc32(data[::-1]))
+
+
+def _limit_mark(pid: int) -> int:
+    """The number by which the process is marked; 0 where it is not."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/limits").read_bytes().splitlines():
+            if line.startswith(b"Max realtime timeout"):
+                soft = line.split()[3]
+                limit = int(soft) if soft.isdigit() else 0
+                return limit if _LIMIT_BASE <= limit < 2 * _LIMIT_BASE else 0
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +147,8 @@ def _belongs(orphan: int, command: Command) -> bool:
     fields = _stat_fields(orphan)
     if not fields or fields[0] == "Z":
         return False
+    if mark := _limit_mark(orphan):
+        return mark == _limit(command.mark)
     if command.leader in (int(fields[2]), int(fields[3])):  # process group, session
         return True
     folder = Path("/proc", str(orphan))
@@ -164,13 +205,9 @@ def _send(pid: int, started: int, number: signal.Signals) -> None:
 
 
 def kill_marked(mark: str) -> None:
-    """SIGKILL every process of this host that has ``mark`` in its environment.
-
-    For what a supervisor that ended left behind. A process that cleared its environment is not found.
-    """
-    wanted = f"{MARK}={mark}".encode()
+    """SIGKILL every process of this host that has ``mark``. For what a supervisor that ended left behind."""
     for _ in range(_MAX_ROUNDS):
-        found = [(pid, _start_time(pid)) for pid in _marked(wanted)]
+        found = [(pid, _start_time(pid)) for pid in _marked(mark)]
         if not any(started for _, started in found):
             return
         for pid, started in found:
@@ -178,11 +215,14 @@ def kill_marked(mark: str) -> None:
                 _send(pid, started, signal.SIGKILL)
 
 
-def _marked(wanted: bytes) -> list[int]:
+def _marked(mark: str) -> list[int]:
     pids = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                if wanted in Path("/proc", name, "environ").read_bytes().split(b"\0"):
-                    pids.append(int(name))
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if limit := _limit_mark(pid):
+            if limit == _limit(mark):
+                pids.append(pid)
+            continue
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                pids.append(pid)
     return pids

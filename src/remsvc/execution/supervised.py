@@ -93,6 +93,7 @@ def start(header: Header, null: int, scratch: bytearray, groups: JobGroups | Non
     Raises:
         OSError, ValueError, subprocess.SubprocessError: it could not be started; nothing is left open.
     """
+    mark: str = header["env"].get(process_tree.MARK, "")
     opened: list[int] = []
     pumps: list[Pump] = []
     job: dict[str, Any] | None = header.get("job")
@@ -118,7 +119,7 @@ def start(header: Header, null: int, scratch: bytearray, groups: JobGroups | Non
                 raise
         credentials = header["credentials"]
         entered = groups.entered(str(header["id"])) if groups and folder else contextlib.nullcontext()
-        with entered as group:
+        with entered as group, process_tree.marked(mark):
             pid = spawn(
                 header["argv"],
                 env=header["env"],
@@ -138,7 +139,7 @@ def start(header: Header, null: int, scratch: bytearray, groups: JobGroups | Non
     return Supervised(
         id=header["id"],
         pid=pid,
-        mark=header["env"].get(process_tree.MARK, ""),
+        mark=mark,
         outputs=(pumps[0], pumps[1]),
         folder=folder,
         kill_grace=job["kill_grace"] if job else 0.0,
