@@ -5,7 +5,9 @@ Importing this module loads gRPC; a DAG file never does.
 
 from __future__ import annotations
 
+from remsvc.client import AsyncClient
 from remsvc.client.options import ConnectionOptions
+from remsvc_provider.channels import pooled_channel
 from remsvc_provider.job_run import JobRun, NoJobsError
 from remsvc_provider.live_log import Log
 from remsvc_provider.outcome import JobState, Outcome
@@ -20,19 +22,27 @@ class CommandRun:
         plan: what to run.
         options: where to.
         log: the task's log.
+        alone: use a connection of its own, which stays open until :meth:`close`. The shared one is
+            closed when its event loop is told to end, and then no job could be cancelled any more.
     """
 
-    def __init__(self, plan: Plan, options: ConnectionOptions, log: Log) -> None:
+    def __init__(self, plan: Plan, options: ConnectionOptions, log: Log, *, alone: bool = False) -> None:
         self._plan = plan
         self._options = options
         self._log = log
+        self._alone = alone
+        self._client: AsyncClient | None = None
         self._jobs: JobRun | None = None
 
     async def outcome(self) -> Outcome:
         """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
         ended by the server."""
         if self._plan.origin is not None:
-            self._jobs = JobRun(self._plan, self._plan.origin, self._options, self._log)
+            options = self._options
+            self._client = (
+                AsyncClient(options) if self._alone else AsyncClient.over(pooled_channel(options), options)
+            )
+            self._jobs = JobRun(self._plan, self._plan.origin, self._client, options, self._log)
             try:
                 return await self._jobs.outcome()
             except NoJobsError:
@@ -53,3 +63,6 @@ class CommandRun:
         jobs, self._jobs = self._jobs, None
         if jobs is not None:
             await jobs.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()

@@ -16,7 +16,6 @@ from remsvc.client.jobs import Job, JobState, StateChange
 from remsvc.client.options import ConnectionOptions
 from remsvc.errors import AlreadyExistsError, NotFoundError, RemSvcError, ServerError, UnimplementedError
 from remsvc_provider import earlier_tries
-from remsvc_provider.channels import pooled_channel
 from remsvc_provider.command_output import CommandOutput
 from remsvc_provider.job_keys import job_spec, program_hash, program_text, same_program
 from remsvc_provider.live_log import LiveLog, Log
@@ -48,16 +47,20 @@ class JobRun:
     """One run of a plan. Needs a running event loop; :meth:`close` it.
 
     Args:
-        plan: what to run; it has an origin.
-        options: where to.
+        plan: what to run.
+        origin: who asks.
+        client: the server's. Whoever made it closes it.
+        options: the client's, to name in the log.
         log: where the story goes.
     """
 
-    def __init__(self, plan: Plan, origin: Origin, options: ConnectionOptions, log: Log) -> None:
+    def __init__(
+        self, plan: Plan, origin: Origin, client: AsyncClient, options: ConnectionOptions, log: Log
+    ) -> None:
         self._plan = plan
         self._origin = origin
+        self._client = client
         self._options = options
-        self._client = AsyncClient.over(pooled_channel(options), options)
         self._live = LiveLog(log)
         self._patience = Patience(lambda text: self._live.add(text, "warning"), forever=plan.resumed)
         self._results: Results = {}
@@ -321,7 +324,7 @@ class JobRun:
         rc, out, err = job.exit_code, *output.texts(job)
         if rc is None and job.state is JobState.FAILED:
             # As version 1 has it.
-            rc, err = 1, err or f"could not be started: {job.reason}"
+            rc, err = 1, err or job.reason
         if rc is None or (rc == 0) != (job.state is JobState.SUCCEEDED):
             self._problems.append(f"{where} ended as {job.state} with exit code {rc} (job {job.id})")
             return
@@ -337,10 +340,10 @@ class JobRun:
         }
         seconds = (job.ended_at - job.started_at).total_seconds() if job.ended_at and job.started_at else 0.0
         text = f"Command {tid} ended with rc {rc} after {seconds:.2f} s"
-        if job.signal:
-            text += f", by signal {job.signal}"
-        if job.reason:
-            text += f": {job.reason}"
+        if job.exit_code is None:
+            text = f"Command {tid} could not be started"
+        if why := job.reason or (f"ended by signal {job.signal}" if job.signal else ""):
+            text += f": {why}"
         self._live.add(
             f"{text}\nnote: {note}" if note else text, "error" if self._plan.failed(rc) else "info"
         )
@@ -352,7 +355,7 @@ class JobRun:
             )
         except NotFoundError:
             return
-        except ServerError as error:
+        except RemSvcError as error:
             self._live.add(
                 f"Command {tid}: job {job_id} could not be cancelled, its time limit ends it: {error}",
                 "error",

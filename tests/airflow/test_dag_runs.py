@@ -141,7 +141,7 @@ def test_the_task_log_tells_the_story_without_the_token(runs):
         "bearer token",
         "Command 1: echo 2030-01-02",
         "ended with rc 0",
-        "  | 2030-01-02",
+        "1 out | 2030-01-02",
         "All 2 command(s)",
     ):
         assert text in log

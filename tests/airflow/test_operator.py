@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from triggering import context, task_instance
 
 from conftest import answer, in_a_thread, run_python
 from remsvc.command import crc32hex
 from remsvc_provider.operators.remsvc import RemSvcOperator
+from remsvc_provider.origin import Origin
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
-from remsvc_provider.version_compat import AirflowException, AirflowFailException
+from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
 try:
     from airflow.sdk.exceptions import TaskDeferred
@@ -62,6 +64,21 @@ def defer(task: RemSvcOperator) -> TaskDeferred:
         ([{"cmd": "true", "cmdusr": 0}], ["commands[0]", "cmdusr", "int"]),
         ([{"cmd": "true", "src": None}], ["commands[0]", "src", "NoneType"]),
         ([{"cmd": ""}, {"cmd": "true"}, {"cmd": "true", "src": 1}], ["commands[0]", "commands[2]"]),
+        ([{"cmd": "true", "argv": ["true"]}], ["commands[0]", "cmd and argv"]),
+        ([{"argv": ["true"], "cmdtyp": 0}], ["commands[0]", "cmdtyp", "argv"]),
+        ([{"argv": []}], ["commands[0]", "argv must begin with the name of a program"]),
+        ([{"argv": [""]}], ["commands[0]", "argv must begin with the name of a program"]),
+        ([{"argv": "true"}], ["commands[0]", "argv must be a list of strings", "str"]),
+        ([{"argv": ["sleep", 1]}], ["commands[0]", "argv[1] must be a string", "int"]),
+        ([{"argv": ["a\0b"]}], ["commands[0]", "argv[0]", "NUL"]),
+        ([{"cmd": "true", "env": ["A=1"]}], ["commands[0]", "env must be a dict", "list"]),
+        ([{"cmd": "true", "env": {"A": 1}}], ["commands[0]", "env['A'] must be a string", "int"]),
+        ([{"cmd": "true", "env": {"A=B": "1"}}], ["commands[0]", "'A=B'", "name of a variable"]),
+        ([{"cmd": "true", "env": {"": "1"}}], ["commands[0]", "''", "name of a variable"]),
+        ([{"cmd": "true", "cwd": "tmp"}], ["commands[0]", "cwd is 'tmp'", "absolute path"]),
+        ([{"cmd": "true", "cwd": 1}], ["commands[0]", "cwd must be a string", "int"]),
+        ([{"cmd": "true", "input": 1}], ["commands[0]", "input must be text or bytes", "int"]),
+        ([{"cmd": "true", "input": b"x" * 1048577}], ["commands[0]", "1048577 bytes", "at most 1048576"]),
     ],
 )
 def test_commands_that_cannot_be_used(commands, words):
@@ -92,6 +109,27 @@ def test_metadata_that_cannot_be_used(metadata, words):
     with pytest.raises(AirflowException, match=words) as caught:
         operator(metadata=metadata).execute({})
     assert "t0ken" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"env": ["A"]}, "env must be a dict of strings, not list"),
+        ({"env": {"A": None}}, r"env\['A'\] must be a string, not NoneType"),
+        ({"cwd": "here"}, "cwd is 'here'; expected an absolute path"),
+        ({"max_output_bytes": 0}, "max_output_bytes is 0; expected a whole number from 1 on"),
+        ({"max_output_bytes": 1.5}, "max_output_bytes is 1.5"),
+        ({"parallel": 0}, "parallel is 0; expected a whole number from 1 on"),
+        ({"parallel": True}, "parallel is True"),
+        ({"skip_on_exit_code": 0}, "skip_on_exit_code has 0; expected an exit code other than 0"),
+        ({"skip_on_exit_code": "99"}, "skip_on_exit_code has '99'"),
+        ({"skip_on_exit_code": [1, None]}, "skip_on_exit_code has None"),
+        ({"on_kill": "kill"}, "on_kill is 'kill'; expected 'cancel' or 'leave'"),
+    ],
+)
+def test_other_parameters_that_cannot_be_used(options, words):
+    with pytest.raises(AirflowException, match=words):
+        operator(**options).execute({})
 
 
 # ---- deferring
@@ -156,6 +194,52 @@ def test_an_authorization_entry_is_neither_shown_nor_stored():
     assert arguments["metadata"] == [("x-run", "1")]
 
 
+def test_what_jobs_need_travels_with_the_trigger():
+    ti = task_instance(dag_id="nightly", run_id="manual__1", try_number=2, max_tries=3)
+    ti.task.retries = 3
+    task = operator(
+        [{"argv": ("cat", "-")}, {"cmd": "cat", "input": b"\xff", "env": {"B": "2"}, "cwd": "/tmp"}],
+        env={"A": "1", "B": "1"},
+        cwd="/",
+        parallel=2,
+        durable=True,
+        on_kill="leave",
+        skip_on_exit_code=99,
+        max_output_bytes=1000,
+    )
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute(context(ti))
+    _, arguments = caught.value.trigger.serialize()
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert arguments["commands"] == [
+        {"argv": ["cat", "-"], "env": {"A": "1", "B": "1"}, "cwd": "/"},
+        {"cmd": "cat", "input": {"base64": "/w=="}, "env": {"A": "1", "B": "2"}, "cwd": "/tmp"},
+    ]
+    assert arguments["origin"] == Origin.of(ti, context(ti)).arguments()
+    assert time.time() - arguments["deferred_at"] < 60
+    options = {"parallel": 2, "durable": True, "on_kill": "leave", "skip_on_exit_code": [99]}
+    assert options.items() <= arguments.items()
+    assert arguments["max_output_bytes"] == 1000
+
+
+def test_templates_of_what_jobs_need():
+    task = operator(
+        [{"argv": ["echo", "{{ ds }}"], "input": "{{ ds }}", "env": {"D": "{{ ds }}"}}],
+        env={"E": "{{ ds }}"},
+        cwd="/{{ ds }}",
+    )
+    _, arguments = defer(render(task, ds="2030-01-02")).trigger.serialize()
+    day = "2030-01-02"
+    assert arguments["commands"] == [
+        {"argv": ["echo", day], "input": day, "env": {"D": day, "E": day}, "cwd": f"/{day}"}
+    ]
+
+
+def test_on_kill_stays_airflows_method():
+    task = operator(on_kill="leave")
+    assert callable(task.on_kill)
+
+
 # ---- after the trigger's event
 
 
@@ -194,6 +278,12 @@ def test_a_failed_run_fails_the_task_with_its_reason():
     ) as caught:
         operator(retries=3).execute_complete({}, event)
     assert not isinstance(caught.value, AirflowFailException)  # retries apply
+
+
+def test_an_exit_code_to_skip_on_skips():
+    event = {"state": "SUCCESS", "results": {1: result(1), 2: result(2, rc=99)}, "error_msg": None}
+    with pytest.raises(AirflowSkipException, match="command 2 with 99"):
+        operator(skip_on_exit_code=99).execute_complete({}, json.loads(json.dumps(event)))
 
 
 def test_an_exceeded_stream_timeout_fails_without_retry():

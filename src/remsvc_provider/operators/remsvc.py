@@ -235,7 +235,7 @@ class RemSvcOperator(BaseOperator):
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
-            commands = CommandRun(plan, options, self.log)
+            commands = CommandRun(plan, options, self.log, alone=True)
             try:
                 return await commands.outcome()
             except asyncio.CancelledError:
