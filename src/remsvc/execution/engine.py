@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+MARK = "REMSVC_COMMAND_ID"
+"""The environment variable that tells a command's processes from another's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:

@@ -22,9 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remsvc.execution.cgroup import group_members, kill_group
-
-MARK = "REMSVC_COMMAND_ID"
-"""The environment variable that marks the processes of one command."""
+from remsvc.execution.engine import MARK
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _MAX_ROUNDS = 100
@@ -80,7 +78,7 @@ class Command:
 
     Attributes:
         leader: pid of its first process, a session leader.
-        mark: the value of :data:`MARK` in its environment.
+        mark: the value of ``REMSVC_COMMAND_ID`` in its environment.
         pipes: inode numbers of its output pipes.
         reaped: the first process is gone, and its number may be somebody else's.
         group: the control group that all of them are in, and nothing else; None where there is none.

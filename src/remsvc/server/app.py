@@ -23,8 +23,6 @@ from remsvc.server.authentication import AuthenticationInterceptor, TokenVerifie
 from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.config import ServerConfig
-from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
-from remsvc.server.job_service import JobService
 from remsvc.server.logs import Logs, fields
 from remsvc.server.policy import Policy
 
@@ -108,6 +106,7 @@ def _locked_state_dir(config: ServerConfig) -> Iterator[Path | None]:
 async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Callable[[str], None]) -> None:
     jobs = None
     if state_dir is not None and config.jobs is not None:
+        # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs import Jobs
 
         jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups)
@@ -123,6 +122,9 @@ async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Cal
         policy = Policy(config.deny, config.allow)
         services = {SERVICE_NAME: CommandService(runner, policy, draining).handlers()}
         if jobs is not None and config.jobs is not None:
+            from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
+            from remsvc.server.job_service import JobService
+
             services[JOB_SERVICE_NAME] = JobService(jobs, policy, config.jobs, draining).handlers()
         interceptor = AuthenticationInterceptor(TokenVerifier(config.tokens), _log_refusal)
         server = grpc.aio.server(interceptors=(interceptor,), options=_CHANNEL_OPTIONS)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from remsvc.command import Command, CommandType
 from remsvc.errors import StartError
-from remsvc.execution.engine import Engine, Outcome, Output, ProcessSpec
+from remsvc.execution.engine import MARK, Engine, Outcome, Output, ProcessSpec
 from remsvc.execution.job import JobSpec
 from remsvc.execution.login import login
 from remsvc.execution.passing_jobs import PassingJob, PassingJobs
-from remsvc.execution.process_tree import MARK
 from remsvc.execution.shell import shell_argv
 
 _LOOKUP_SECONDS = 10.0

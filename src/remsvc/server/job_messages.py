@@ -10,8 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from remsvc.errors import InvalidCommandError
+from remsvc.execution.engine import MARK
 from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
-from remsvc.execution.process_tree import MARK
 from remsvc.server.job_config import JobConfig
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
