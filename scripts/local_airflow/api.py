@@ -174,9 +174,10 @@ class DagRun:
             time.sleep(POLL_INTERVAL)
         return instance
 
-    def xcom(self, task_id: str, key: str = "return_value") -> Any:
-        """What the task pushed, as the object that it was."""
-        return self.api.request("GET", f"{self.path}/taskInstances/{task_id}/xcomEntries/{key}")["value"]
+    def xcom(self, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
+        """What the task, or one of a mapped task's, pushed, as the object that it was."""
+        path = f"{self.path}/taskInstances/{task_id}/xcomEntries/{key}?map_index={map_index}"
+        return self.api.request("GET", path)["value"]
 
     def log(self, task_id: str, try_number: int = 1) -> str:
         """The log of one try: each event with its level, and the type and text of an exception."""

