@@ -143,6 +143,20 @@ class JobHost:
         assert watched.job.state.ended, "a watch ends with the job's end"
         return watched
 
+    async def watch_until(self, job: Job, wanted: bytes) -> Job:
+        """Watch until ``wanted`` was written to standard output; the job as it is then."""
+
+        async def look() -> None:
+            seen = b""
+            async for event in self.jobs.watch(job, 0, None):
+                if isinstance(event, Piece) and (seen := seen + event.data).startswith(wanted):
+                    return
+
+        await asyncio.wait_for(look(), DEADLINE)
+        found = await self.jobs.get(job.id)
+        assert found is not None
+        return found
+
     async def ended(self, job: Job) -> Job:
         """The job, once it has ended."""
         return (await self.watch(job, None, None)).job

@@ -38,7 +38,7 @@ async def running(host: JobHost, script: str, duration: str, count: int, **optio
 
 
 async def test_cancel(host: JobHost, duration: str) -> None:
-    job = await running(host, "sleep {0}", duration, 1)
+    job = await running(host, "exec sleep {0}", duration, 1)
     ended = await cancelled(host, job, reason="because of the weather")
     assert (ended.state, ended.reason) == (JobState.CANCELLED, "because of the weather")
     assert (ended.exit_code, ended.signal) == (143, 15)

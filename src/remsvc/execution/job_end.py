@@ -35,6 +35,7 @@ def ended_job(job: Job, record: dict[str, Any]) -> Job:
         reason=reason,
         exit_code=128 + signal if signal else code,
         signal=signal,
+        started=record.get("started", job.started),
         ended=record.get("ended") or time.time(),
         stdout=sizes[0],
         stderr=sizes[1],

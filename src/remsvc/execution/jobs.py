@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from remsvc.errors import ExecutionError, RemSvcError, StartError
 from remsvc.execution import process_tree
 from remsvc.execution.cgroup import group_of, kill_group
-from remsvc.execution.engine import ProcessSpec
+from remsvc.execution.engine import MARK, ProcessSpec
 from remsvc.execution.fair_queue import FairQueue
 from remsvc.execution.frames import Header
 from remsvc.execution.job import Job, JobSpec, JobState
@@ -32,10 +32,12 @@ from remsvc.execution.login import login
 from remsvc.execution.passing_jobs import PassingJobs
 from remsvc.execution.posix import PosixEngine, start_message
 from remsvc.execution.shell import shell_argv
+from remsvc.execution.supervisor_link import forget_ends, has_ended
 
 _logger = logging.getLogger("remsvc.job")
 
 _RETRY_SECONDS = 1.0
+_SETTLE_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _LOOKUP_SECONDS = 10.0
 
@@ -94,6 +96,7 @@ class Jobs:
     """
 
     def __init__(self, state_dir: Path, limits: JobLimits, groups: Path | None = None) -> None:
+        self._state_dir = state_dir
         self._groups = groups
         self._files_path = state_dir / "jobs"
         self._journal_path = state_dir / "journal.sqlite"
@@ -337,11 +340,17 @@ class Jobs:
 
     async def _reconcile(self, instance: str, known: dict[str, Header]) -> None:
         try:
-            for active in list(self._active.values()):
-                if active.job.state is JobState.RUNNING and active.told not in ("", instance):
-                    await self._find_again(active, instance, known.get(active.job.id))
+            searches = [
+                self._spawn(self._find_again(active, instance, known.get(active.job.id)))
+                for active in self._active.values()
+                if active.job.state is JobState.RUNNING and active.told not in ("", instance)
+            ]
             for name in known.keys() - self._active.keys():
                 self.engine.send({"op": "forget", "id": name})
+            if searches:
+                # Where the disk is full, what became of a job cannot be written yet. That must not keep us.
+                await asyncio.wait(searches, timeout=_SETTLE_SECONDS)
+            forget_ends(self._state_dir, {active.job.supervisor for active in self._active.values()})
         except Exception as error:
             if self._reconciled is None or self._reconciled.done():
                 raise
@@ -364,9 +373,11 @@ class Jobs:
             return
         record = entry["record"] if entry is not None else await self._files.exit_record(job.id)
         if record is not None:
-            self._spawn(self._take_record(active, record))
-        elif active.told is None and job.supervisor in ("", instance):
-            # It was claimed for this very supervisor, which never heard of it: it has not run.
+            await self._take_record(active, record)
+        elif active.told is None and (
+            job.supervisor in ("", instance) or has_ended(self._state_dir, job.supervisor)
+        ):
+            # It was claimed for a supervisor that never heard of it: it has not run.
             active.told = ""
             self._spawn(self._start(active))
         elif not active.ending:
@@ -427,7 +438,7 @@ class Jobs:
                 surroundings = await asyncio.wait_for(asyncio.to_thread(login, spec.user), _LOOKUP_SECONDS)
         except asyncio.TimeoutError:
             raise StartError(f"user {spec.user} could not be looked up in time") from None
-        env = {**surroundings.env, **spec.env, process_tree.MARK: job.id}
+        env = {**surroundings.env, **spec.env, MARK: job.id}
         argv = spec.argv
         if spec.shell_command is not None:
             argv = shell_argv(spec.shell_command, int(spec.powershell), env.get("PATH", ""))
@@ -559,10 +570,11 @@ class Jobs:
         task.add_done_callback(self._answered)
         return await asyncio.shield(task)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _answered(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

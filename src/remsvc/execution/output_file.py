@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import struct
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _BLOCK = 1 << 20
 _GAP = struct.Struct("!QQ")
 _MAX_READS = 32  # as for a pipe whose output stays in memory
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +95,8 @@ class OutputFile:
                 written = os.pwrite(self._file, data, start)
                 start += written
                 data = data[written:]
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            # No room: the command goes on, and what could not be stored is part of the gap.
+        except OSError:
+            # No room, most likely: the command goes on, and what could not be stored is part of the gap.
             self._widen(Gap(self._head(start), end))
             return
         kept = end - self.gap.end if self.gap.end else end

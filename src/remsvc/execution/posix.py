@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import secrets
 import socket
 import subprocess
 import sys
@@ -29,6 +30,10 @@ _ROOT = str(Path(remsvc.__file__).resolve().parents[1])
 _HELLO_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
+
+
+class _NoHelloError(ExecutionError):
+    """The supervisor ended before it said hello."""
 
 
 class PosixProcess:
@@ -85,7 +90,8 @@ class PosixEngine(asyncio.Protocol):
         self._state_dir = state_dir
         self._groups = groups
         self._jobs = jobs
-        self._numbers = itertools.count(1)
+        # A supervisor may outlive this engine: the next one must not count the same numbers again.
+        self._numbers = itertools.count(secrets.randbits(48))
         self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -100,7 +106,7 @@ class PosixEngine(asyncio.Protocol):
         if self._state_dir is not None and (connection := connect(self._state_dir)) is not None:
             try:
                 await self._meet(connection)
-            except ExecutionError as error:
+            except _NoHelloError as error:
                 # One that had nothing to do may have been about to end.
                 _logger.warning("%s; starting another one", error)
             else:
@@ -127,10 +133,13 @@ class PosixEngine(asyncio.Protocol):
         self._closing = True
         if self._restart is not None:
             self._restart.cancel()
+            await asyncio.wait([self._restart])
         if self._transport is not None:
             self._transport.write_eof()
         supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None and not self.jobs_running:
+        if supervisor is not None and self.jobs_running:
+            supervisor.returncode = 0  # it outlives this process: nobody here waits for it
+        elif supervisor is not None:
             try:
                 await asyncio.to_thread(supervisor.wait, _CLOSE_SECONDS)
             except subprocess.TimeoutExpired:
@@ -177,7 +186,7 @@ class PosixEngine(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         if self._hello is not None and not self._hello.done():
-            self._hello.set_exception(ExecutionError("the supervisor ended before it said hello"))
+            self._hello.set_exception(_NoHelloError("the supervisor ended before it said hello"))
             return
         outcomes, self._outcomes = self._outcomes, {}
         for outcome in outcomes.values():
@@ -193,9 +202,9 @@ class PosixEngine(asyncio.Protocol):
         self._restart = asyncio.get_running_loop().create_task(self._start_again())
 
     def _settle(self, event: Header, blobs: list[bytes]) -> None:
-        outcome = self._outcomes.pop(event["id"])
-        if outcome.done():
-            return
+        outcome = self._outcomes.pop(event["id"], None)
+        if outcome is None or outcome.done():
+            return  # of the engine before this one, or nobody waits any more
         record: dict[str, Any] = event["record"]
         if "error" in record:
             outcome.set_exception(StartError(record["error"]))
@@ -225,11 +234,11 @@ class PosixEngine(asyncio.Protocol):
         return ours
 
     async def _start_again(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.kill()
-            await asyncio.to_thread(self._supervisor.wait)
-            self._supervisor = None
         while True:
+            if self._supervisor is not None:
+                self._supervisor.kill()
+                await asyncio.to_thread(self._supervisor.wait)
+                self._supervisor = None
             try:
                 return await self.open()
             except ExecutionError as error:

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from remsvc.execution.engine import Credentials
 
 # Python ignores these; a command must not inherit that.
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+# Of open files. What this process takes for itself is nothing for commands: select(2) knows 1024.
+_command_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+_low: list[int] = []
+
+
+def open_more_files() -> None:
+    """Let this process, but not its commands, open as many files as the system lets it."""
+    hard = _command_limit[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Room below the commands' limit: posix_spawn knows no descriptor above it.
+    _low.extend(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3))
+
+
+@contextlib.contextmanager
+def _with_command_limit(streams: Sequence[int]) -> Iterator[Sequence[int]]:
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)
+    moves = _low and max(streams) >= _command_limit[0]
+    if moves:
+        streams = [os.dup2(stream, low, inheritable=False) for stream, low in zip(streams, _low, strict=True)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, _command_limit)
+    try:
+        yield streams
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, own)
+        if moves:
+            for low in _low:
+                os.dup2(0, low, inheritable=False)  # the null device again
 
 
 def spawn(
@@ -49,14 +80,15 @@ def spawn(
         if cwd_required:
             raise
     # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
-    return os.posix_spawn(
-        argv[0],
-        list(argv),
-        env,
-        file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)],
-        setsid=True,
-        setsigdef=_DEFAULT_SIGNALS,
-    )
+    with _with_command_limit(streams) as usable:
+        return os.posix_spawn(
+            argv[0],
+            list(argv),
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(usable)],
+            setsid=True,
+            setsigdef=_DEFAULT_SIGNALS,
+        )
 
 
 def _spawn_as(
@@ -68,6 +100,7 @@ def _spawn_as(
     streams: tuple[int, int, int],
 ) -> int:
     def enter() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, _command_limit)
         # In the child, once it is the user: only there can be seen where that user may go.
         try:
             os.chdir(cwd)

@@ -11,7 +11,7 @@ from typing import Any
 
 from remsvc.execution import process_tree
 from remsvc.execution.cgroup import JobGroups
-from remsvc.execution.engine import Credentials
+from remsvc.execution.engine import MARK, Credentials
 from remsvc.execution.frames import Header
 from remsvc.execution.output_file import OutputFile
 from remsvc.execution.output_pipe import OutputPipe
@@ -34,6 +34,8 @@ class Supervised:
         status: the first process's exit code, or minus the signal's number; None until it is reaped.
         cause: why it is being ended (``time limit``, ``cancelled``), or None.
         watched: whether the server wants to hear of its output.
+        looking: whether it is looked at, again and again, until all of it has ended.
+        given_up: whether nobody waits any more for all of it to end.
         group: the control group that it is in, if it has one.
     """
 
@@ -46,6 +48,8 @@ class Supervised:
     status: int | None = None
     cause: str | None = None
     watched: bool = False
+    looking: bool = False
+    given_up: bool = False
     group: Path | None = None
     told: tuple[int, int] = (0, 0)
     started: float = field(default_factory=time.time)
@@ -76,6 +80,7 @@ class Supervised:
             "signal": -self.status if self.status < 0 else None,
             "cause": self.cause,
             "totals": self.totals,
+            "started": self.started,
             "ended": time.time(),
         }
         if self.folder is not None:
@@ -93,7 +98,7 @@ def start(header: Header, null: int, scratch: bytearray, groups: JobGroups | Non
     Raises:
         OSError, ValueError, subprocess.SubprocessError: it could not be started; nothing is left open.
     """
-    mark: str = header["env"].get(process_tree.MARK, "")
+    mark: str = header["env"].get(MARK, "")
     opened: list[int] = []
     pumps: list[Pump] = []
     job: dict[str, Any] | None = header.get("job")

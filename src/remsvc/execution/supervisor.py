@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,9 @@ from remsvc.execution.cgroup import JobGroups
 from remsvc.execution.engine import DRAIN_GRACE
 from remsvc.execution.exit_record import write_exit_record
 from remsvc.execution.frames import Header
+from remsvc.execution.spawn import open_more_files
 from remsvc.execution.supervised import Pump, Supervised
-from remsvc.execution.supervisor_link import Link, listen
+from remsvc.execution.supervisor_link import Link, listen, note_end
 
 VERSION = 1
 """Of the messages. A supervisor may be older than the server that connects to it."""
@@ -43,7 +45,9 @@ VERSION = 1
 _MAX_LEFT_OPEN = 1024
 _SHUTDOWN_SECONDS = 5.0
 _TELL_SECONDS = 0.005
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.02
+_WRITE_SECONDS = 1.0
+_MANY_TIMERS = 1000
 
 
 class Supervisor:
@@ -66,6 +70,10 @@ class Supervisor:
         self._by_pid: dict[int, Supervised] = {}
         self._ended: dict[int | str, dict[str, Any]] = {}
         self._left_open: OrderedDict[int, Pump] = OrderedDict()
+        self._unwritten: set[int | str] = set()
+        self._written = 0.0
+        self._deadline: float | None = None
+        self._state_dir = state_dir
         self._timers: list[tuple[float, int, int | str, str]] = []
         self._order = itertools.count()
         self._scratch = bytearray(65536)
@@ -82,17 +90,33 @@ class Supervisor:
         if self._listener is not None:
             self._selector.register(self._listener, selectors.EVENT_READ, lambda _: self._accept())
         self._connect(self._first)
-        deadline: float | None = None
-        while self._link is not None or self._commands:
+        while not self._idle():
             for key, events in self._selector.select(self._next_timer()):
-                key.data(events)
-            self._run_timers()
-            if self._link is not None or any(command.folder for command in self._commands.values()):
-                deadline = None
-            elif deadline is None:
-                deadline = time.monotonic() + _SHUTDOWN_SECONDS
-            elif time.monotonic() > deadline:
-                break  # killed, but stuck in the kernel
+                self._survive(key.data, events)
+            self._survive(self._run_timers)
+        if self._state_dir is not None:
+            with contextlib.suppress(OSError):
+                note_end(self._state_dir, self.instance)
+
+    def _idle(self) -> bool:
+        """Whether there is neither a server nor anything left to do for the next one."""
+        if self._link is None and self._unwritten and time.monotonic() - self._written > _WRITE_SECONDS:
+            self._write_records()
+        jobs = any(command.folder for command in self._commands.values())
+        if self._link is not None or jobs or self._unwritten:
+            self._deadline = None
+            return False
+        if self._deadline is None:
+            self._deadline = time.monotonic() + _SHUTDOWN_SECONDS
+        # What is still there after that was killed, but is stuck in the kernel.
+        return not self._commands or time.monotonic() > self._deadline
+
+    def _survive(self, action: Callable[..., None], *arguments: Any) -> None:
+        """An error must not cost the outcomes of all commands."""
+        try:
+            action(*arguments)
+        except Exception:  # noqa: BLE001
+            _complain(traceback.format_exc())
 
     # The server's side
 
@@ -123,8 +147,8 @@ class Supervisor:
             command.watched = False
             if command.folder is None:
                 self._end(command, "cancelled", kill=True)
-        for name, record in self._ended.items():
-            self._write_record(Path(record["folder"]), name, record)
+        self._unwritten = set(self._ended)
+        self._write_records()
 
     def _tell(self, header: Header, *blobs: bytes) -> None:
         if self._link is not None:
@@ -136,6 +160,7 @@ class Supervisor:
             self._start(message)
         elif operation == "forget":
             self._ended.pop(message["id"], None)
+            self._unwritten.discard(message["id"])
         elif command := self._commands.get(message["id"]):
             if operation == "end":
                 self._end(command, "cancelled", kill=message.get("kill", True))
@@ -147,6 +172,8 @@ class Supervisor:
     # A command's life
 
     def _start(self, message: Header) -> None:
+        if message["id"] in self._commands or message["id"] in self._ended:
+            return  # never twice, whatever a server believes
         try:
             command = supervised.start(message, self._null, self._scratch, self._groups)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -215,7 +242,7 @@ class Supervisor:
     def _finish_if_possible(self, command: Supervised, *, waited: bool = False) -> None:
         if command.status is None or command.id not in self._commands:
             return
-        if command.cause is not None and command.folder is not None and self._members(command):
+        if command.cause is not None and not command.given_up and self._members(command):
             return  # told to end, but not all of it has; the timers go on
         if command.drained or waited:
             self._finish(command)
@@ -238,15 +265,20 @@ class Supervisor:
         record["folder"] = str(folder)
         self._ended[name] = record
         if self._link is None:
-            self._write_record(folder, name, record)
+            self._unwritten.add(name)
+            self._write_records()
 
-    def _write_record(self, folder: Path, name: int | str, record: dict[str, Any]) -> None:
-        """Write down how a job ended, as no server is there to do it."""
-        try:
-            write_exit_record(folder, record)
-        except OSError as error:
-            # It is still in memory, for the server that comes.
-            print(f"remsvc supervisor: job {name}: {error}", file=sys.stderr)  # noqa: T201
+    def _write_records(self) -> None:
+        """Write down how jobs ended, as no server is there to do it."""
+        self._written = time.monotonic()
+        for name in list(self._unwritten):
+            record = self._ended[name]
+            try:
+                write_exit_record(Path(record["folder"]), record)
+            except OSError as error:
+                _complain(f"the end of job {name} cannot be written yet: {error}")
+            else:
+                self._unwritten.discard(name)
 
     def _leave_open(self, output: Pump) -> None:
         """Read on and drop: closing would kill a background process that still writes."""
@@ -286,12 +318,18 @@ class Supervisor:
         else:
             process_tree.terminate_tree(command.tree, self._other_leaders(command))
             self._after(command.kill_grace, command.id, "kill")
-            self._after(_LOOK_SECONDS, command.id, "look")
+            self._look(command)
 
     def _kill(self, command: Supervised) -> None:
         process_tree.kill_tree(command.tree, self._other_leaders(command))
-        if command.folder is not None:
-            self._after(0, command.id, "look")
+        if command.folder is None:
+            self._after(_SHUTDOWN_SECONDS, command.id, "give up")
+        self._look(command)
+
+    def _look(self, command: Supervised) -> None:
+        if not command.looking:
+            command.looking = True
+            self._after(_LOOK_SECONDS, command.id, "look")
 
     def _members(self, command: Supervised) -> set[int]:
         return process_tree.members(command.tree, self._other_leaders(command))
@@ -302,6 +340,10 @@ class Supervisor:
     # Timers
 
     def _after(self, seconds: float, name: int | str, purpose: str) -> None:
+        if len(self._timers) > _MANY_TIMERS + 8 * len(self._commands):
+            # Most are of commands that ended long before their time limit.
+            self._timers = [timer for timer in self._timers if timer[2] in self._commands]
+            heapq.heapify(self._timers)
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), name, purpose))
 
     def _next_timer(self) -> float | None:
@@ -324,10 +366,22 @@ class Supervisor:
         elif purpose == "tell":
             command.told = command.totals
             self._tell({"event": "output", "id": command.id, "totals": command.totals})
-        elif purpose == "drain" or (command.status is not None and not self._members(command)):
+        elif purpose == "drain":
+            self._finish_if_possible(command, waited=True)
+        elif purpose == "give up":
+            command.given_up = True
             self._finish_if_possible(command, waited=True)
         else:
-            self._after(_LOOK_SECONDS, command.id, "look")
+            command.looking = False
+            self._finish_if_possible(command, waited=True)
+            if command.id in self._commands:
+                self._look(command)
+
+
+def _complain(text: str) -> None:
+    """Say it where the server that started this supervisor writes its log, if that is still read."""
+    with contextlib.suppress(OSError):
+        print(f"remsvc supervisor: {text}", file=sys.stderr)  # noqa: T201
 
 
 def _describe(error: Exception) -> str:
@@ -345,6 +399,7 @@ def main(fd: int, state_dir: str, groups: str) -> None:
     os.umask(0o022)
     os.set_inheritable(fd, False)  # no command may have the server's ear
     process_tree.become_subreaper()
+    open_more_files()
     with socket.socket(fileno=fd) as control:
         job_groups = JobGroups(Path(groups)) if groups else None
         Supervisor(control, Path(state_dir) if state_dir else None, job_groups).run()

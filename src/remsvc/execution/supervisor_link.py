@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from remsvc.execution.frames import FrameReader, Header, encode_frame
 
 SOCKET_NAME = "supervisor.sock"
+_END_PREFIX = "supervisor.ended."
 
 
 class Link:
@@ -117,6 +118,35 @@ def connect(state_dir: Path) -> socket.socket | None:
         connection.close()
         return None
     return connection
+
+
+def note_end(state_dir: Path, instance: str) -> None:
+    """Note that the supervisor ``instance`` has ended, and left no job behind whose end is not known.
+
+    A job that was claimed for it and has no exit record was never started. Raises ``OSError``.
+    """
+    path = _end_note(state_dir, instance)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def has_ended(state_dir: Path, instance: str) -> bool:
+    """Whether the supervisor ``instance`` noted its end."""
+    return bool(instance) and _end_note(state_dir, instance).exists()
+
+
+def forget_ends(state_dir: Path, needed: Collection[str]) -> None:
+    """Remove the notes of all supervisors but those that are still ``needed``."""
+    for note in state_dir.glob(f"{_END_PREFIX}*"):
+        if note.name.removeprefix(_END_PREFIX) not in needed:
+            note.unlink(missing_ok=True)
+
+
+def _end_note(state_dir: Path, instance: str) -> Path:
+    return state_dir / f"{_END_PREFIX}{instance}"
 
 
 def _address(folder: int) -> str:
