@@ -1,4 +1,7 @@
-"""The operator in a real Airflow: real scheduler, real triggerer, real server."""
+"""The operator in a real Airflow: real scheduler, real triggerer, real server.
+
+The servers here know version 1 alone; ``test_jobs_*.py`` have durable jobs.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,12 @@ from tests.end_to_end.waiting import DEADLINE
 
 pytestmark = pytest.mark.timeout(180)
 
+VERSION_1 = "[jobs]\nenabled = false\n"
+
 
 @pytest.fixture(scope="module")
 def server(serve_module: Serve) -> ServerProcess:
-    return serve_module("", "--cmd-timeout-ms", "3600000")
+    return serve_module(VERSION_1, "--cmd-timeout-ms", "3600000")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,7 @@ def test_the_log_tells_what_ran_where_and_how_it_ended(
     assert dag_run.wait(DEADLINE) == "success", dag_run.log("remote")
 
     log = dag_run.log("remote")
-    for text in (server.target, "echo to be read", "rc 0", "  | to be read"):
+    for text in (server.target, "echo to be read", "rc 0", "1 out | to be read"):
         assert text in log
 
 
@@ -121,21 +126,21 @@ def test_a_server_that_comes_up_late_is_waited_for_and_runs_the_command_once(
     dag_run = run(airflow, "command_with_retries", connect(port), f"echo ran >> {trace}")
     dag_run.wait_for_task("remote", lambda _: "nothing was sent" in logs(dag_run), DEADLINE)
 
-    serve("", "--port", str(port))
+    serve(VERSION_1, "--port", str(port))
 
     assert dag_run.wait(DEADLINE) == "success", logs(dag_run)
     assert trace.read_text() == "ran\n"
 
 
-def test_a_server_killed_midway_fails_the_task_and_nothing_runs_twice(
+def test_a_version_1_server_killed_midway_fails_the_task_and_nothing_runs_twice(
     airflow: LocalAirflow, connect: Connect, serve: Serve, long_command: LongCommand
 ) -> None:
-    server = serve("", "--cmd-timeout-ms", "3600000")
+    server = serve("[jobs]\nenabled = false\n", "--cmd-timeout-ms", "3600000")
     dag_run = run(airflow, "command", connect(server.port), long_command.cmd)
     long_command.wait_until_started()
 
     server.kill()
-    again = serve("", "--port", str(server.port))
+    again = serve(VERSION_1, "--port", str(server.port))
 
     assert dag_run.wait(DEADLINE) == "failed"
     assert "not retried to prevent duplicate execution" in dag_run.log("remote")
