@@ -1,7 +1,4 @@
-"""The operator in a real Airflow: real scheduler, real triggerer, real server.
-
-The servers here know version 1 alone; ``test_jobs_*.py`` have durable jobs.
-"""
+"""The operator in a real Airflow: real scheduler, real triggerer, real server."""
 
 from __future__ import annotations
 
@@ -23,12 +20,10 @@ from tests.end_to_end.waiting import DEADLINE
 
 pytestmark = pytest.mark.timeout(180)
 
-VERSION_1 = "[jobs]\nenabled = false\n"
-
 
 @pytest.fixture(scope="module")
 def server(serve_module: Serve) -> ServerProcess:
-    return serve_module(VERSION_1, "--cmd-timeout-ms", "3600000")
+    return serve_module("", "--cmd-timeout-ms", "3600000")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +121,7 @@ def test_a_server_that_comes_up_late_is_waited_for_and_runs_the_command_once(
     dag_run = run(airflow, "command_with_retries", connect(port), f"echo ran >> {trace}")
     dag_run.wait_for_task("remote", lambda _: "nothing was sent" in logs(dag_run), DEADLINE)
 
-    serve(VERSION_1, "--port", str(port))
+    serve("", "--port", str(port))
 
     assert dag_run.wait(DEADLINE) == "success", logs(dag_run)
     assert trace.read_text() == "ran\n"
@@ -140,7 +135,7 @@ def test_a_version_1_server_killed_midway_fails_the_task_and_nothing_runs_twice(
     long_command.wait_until_started()
 
     server.kill()
-    again = serve(VERSION_1, "--port", str(server.port))
+    again = serve("", "--port", str(server.port))
 
     assert dag_run.wait(DEADLINE) == "failed"
     assert "not retried to prevent duplicate execution" in dag_run.log("remote")
