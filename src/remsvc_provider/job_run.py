@@ -62,7 +62,9 @@ class JobRun:
         self._client = client
         self._options = options
         self._live = LiveLog(log)
-        self._patience = Patience(lambda text: self._live.add(text, "warning"), forever=plan.resumed)
+        self._patience = Patience(
+            options.target, lambda text: self._live.add(text, "warning"), forever=plan.resumed
+        )
         self._results: Results = {}
         self._begun = 0
         self._problems: list[str] = []

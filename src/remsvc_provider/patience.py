@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from remsvc.errors import DeadlineExceededError, ResourceExhaustedError, ServerError, UnavailableError
+from remsvc_provider.turns import turn
 
 ATTEMPTS = 3
 FIRST_DELAY = 1.0
@@ -28,11 +29,13 @@ class Patience:
     ours, only the caller's own time limit ends the waiting. So it is with a full queue.
 
     Args:
+        server: whose turn it is: see :mod:`remsvc_provider.turns`.
         report: called with a line about each failure that is not the last.
         forever: the server may hold jobs of ours already.
     """
 
-    def __init__(self, report: Callable[[str], None], *, forever: bool) -> None:
+    def __init__(self, server: str, report: Callable[[str], None], *, forever: bool) -> None:
+        self._server = server
         self._report = report
         self._forever = forever
 
@@ -45,7 +48,8 @@ class Patience:
         failures = 0
         while True:
             try:
-                answer = await call()
+                async with turn(self._server):
+                    answer = await call()
             except (UnavailableError, ResourceExhaustedError, DeadlineExceededError) as error:
                 failures += 1
                 if not self._goes_on(error, failures):

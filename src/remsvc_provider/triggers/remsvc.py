@@ -18,6 +18,7 @@ from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, Outcome
 from remsvc_provider.plan import Plan
 from remsvc_provider.task_state import AIRFLOW_TELLS_KILLS, is_abandoned
+from remsvc_provider.turns import turn
 from remsvc_provider.version_compat import AirflowException
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ class RemSvcTrigger(BaseTrigger):
         module = await asyncio.to_thread(import_module, "remsvc_provider.command_run")
         hook = RemSvcHook(self.grpc_conn_id)
         try:
-            await hook.get_async_conn()
+            async with turn("Airflow"):
+                await hook.get_async_conn()
             metadata = [*self.metadata, *self._secret_metadata]
             if self._sealed_metadata:
                 metadata += sealing.unseal(self._sealed_metadata)

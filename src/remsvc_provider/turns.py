@@ -1,0 +1,25 @@
+"""Taking turns: a thousand triggers that start at once must not hold up the loop that all share.
+
+What becomes ready at the same time runs in one go, before the loop looks at anything else. So only a few
+may wait for the same kind of answer at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from weakref import WeakKeyDictionary
+
+AT_ONCE = 16
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+def turn(kind: str) -> asyncio.Semaphore:
+    """For ``async with``, in the running loop. ``kind``: what is waited for, such as a server's name: one
+    that does not answer holds up nobody who waits for another."""
+    loop = asyncio.get_running_loop()
+    kinds = _turns.get(loop)
+    if kinds is None:
+        kinds = _turns[loop] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+    return kinds[kind]
