@@ -8,6 +8,7 @@ disk is shared; another one reads. Output and standard input are files of their 
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -98,8 +99,12 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            # It holds commands and their environments, and its -wal and -shm files get its mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._writing = self._connect()
             _migrate(self._writing, path)
+        except OSError as error:
+            raise JournalError(f"{path}: {error.strerror}") from error
         except sqlite3.Error as error:
             raise JournalError(f"{path}: {error}") from error
         self._reading: sqlite3.Connection | None = None
@@ -254,9 +259,14 @@ class Journal:
             self._writing.execute("BEGIN IMMEDIATE")
             results = [change(self._writing) for change, _ in batch]
             self._writing.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  handed to whoever asked for the change
             if self._writing.in_transaction:
-                self._writing.execute("ROLLBACK")
+                self._writing.rollback()
+            if len(batch) > 1:
+                # One of them is to blame, perhaps: it must not take the others with it.
+                for item in batch:
+                    self._commit([item])
+                return
             failure = JournalError(f"{self._path}: {error}")
             self._loop.call_soon_threadsafe(_fail, [done for _, done in batch], failure)
         else:
