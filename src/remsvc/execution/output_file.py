@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import struct
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from pathlib import Path
 
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _BLOCK = 1 << 20
-_GAP = struct.Struct("!QQ")
+_MAX_FS_BLOCK = 1 << 16
+_GAP = struct.Struct("!QQQ")  # start, end, and both combined: a reader may meet a half-written one
 _MAX_READS = 32  # as for a pipe whose output stays in memory
 
 
@@ -55,7 +57,8 @@ class OutputFile:
         self._limit = limit
         self._scratch = scratch
         self._storing = True
-        self._unsaid: Gap | None = None
+        self._unsaid = False
+        self._punched = 0
 
     def read(self) -> bool:
         """Move what is there, once; False when nothing was."""
@@ -86,23 +89,23 @@ class OutputFile:
     def _store(self, data: memoryview) -> None:
         start, end = self.total, self.total + len(data)
         self.total = end
-        if self._unsaid is not None and not self._widen(Gap(self._unsaid.start, end)):
-            return
         try:
             if self._file < 0:
                 self._create()
+            if self._unsaid:
+                self._say_gap()
             while data:
                 written = os.pwrite(self._file, data, start)
                 start += written
                 data = data[written:]
         except OSError:
             # No room, most likely: the command goes on, and what could not be stored is part of the gap.
-            self._widen(Gap(self._head(start), end))
+            self._drop(Gap(self._head(start), end))
             return
         kept = end - self.gap.end if self.gap.end else end
         tail = self._limit - self._limit // 2
         if end > self._limit and kept > tail + _BLOCK:
-            self._widen(Gap(self._head(self._limit // 2), end - tail))
+            self._drop(Gap(self._head(self._limit // 2), end - tail))
 
     def _create(self) -> None:
         # Not before there is something to write: a new file may have to wait for the file system's journal.
@@ -113,20 +116,22 @@ class OutputFile:
     def _head(self, start: int) -> int:
         return self.gap.start if self.gap.end else start
 
-    def _widen(self, gap: Gap) -> bool:
-        """Drop what is in ``gap``; False while the disk is too full to say so: then nothing is stored."""
-        punched = max(gap.start, self.gap.end)
+    def _drop(self, gap: Gap) -> None:
+        """Leave out what is in ``gap``. While the disk is too full even to say so, nothing is stored."""
         self.gap = gap
-        try:
-            write_gap(self._path, gap)
-        except OSError:
-            self._unsaid = gap
-            return False
-        self._unsaid = None
-        if gap.end > punched and self._file >= 0:
+        self._unsaid = True
+        with contextlib.suppress(OSError):
+            self._say_gap()
+
+    def _say_gap(self) -> None:
+        write_gap(self._path, self.gap)
+        self._unsaid = False
+        # Only whole blocks of the file system become free: the one that was cut in two, now.
+        begin = max(self.gap.start, self._punched - self._punched % _MAX_FS_BLOCK)
+        self._punched = self.gap.end
+        if self.gap.end > begin and self._file >= 0:
             with contextlib.suppress(OSError):  # a file system without holes: bounded by nothing but itself
-                _punch(self._file, punched, gap.end - punched)
-        return True
+                _punch(self._file, begin, self.gap.end - begin)
 
 
 def read_output(path: Path, offset: int, size: int) -> tuple[int, bytes]:
@@ -159,18 +164,24 @@ def write_gap(path: Path, gap: Gap) -> None:
     """Note the gap of the output file ``path``. Raises ``OSError``."""
     file = os.open(path.with_suffix(".gap"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.pwrite(file, _GAP.pack(gap.start, gap.end), 0)
+        os.pwrite(file, _GAP.pack(gap.start, gap.end, gap.start ^ gap.end), 0)
     finally:
         os.close(file)
 
 
 def read_gap(path: Path) -> Gap:
     """The gap of the output file ``path``."""
-    try:
-        data = path.with_suffix(".gap").read_bytes()
-    except FileNotFoundError:
-        return Gap()
-    return Gap(*_GAP.unpack(data)) if len(data) == _GAP.size else Gap()
+    for _ in range(_MAX_READS):
+        try:
+            data = path.with_suffix(".gap").read_bytes()
+        except FileNotFoundError:
+            return Gap()
+        if len(data) < _GAP.size:
+            return Gap()  # being written for the first time, before anything is dropped
+        start, end, check = _GAP.unpack(data)
+        if check == start ^ end:
+            return Gap(start, end)
+    raise OSError(errno.EIO, "the note of what was dropped is damaged", str(path.with_suffix(".gap")))
 
 
 def _punch(file: int, offset: int, length: int) -> None:
