@@ -55,7 +55,7 @@ async def host(tmp_path: Path) -> AsyncIterator[JobHost]:
 @pytest.fixture
 async def host_with(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[JobHost]]]:
     """``await host_with(max_running=2)``: the same with limits."""
-    hosts = []
+    hosts: list[JobHost] = []
 
     async def open_host(**limits: Any) -> JobHost:
         host = JobHost(tmp_path / f"state{len(hosts)}", JobLimits(**limits))

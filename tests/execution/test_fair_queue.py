@@ -18,7 +18,7 @@ ACTIONS = st.lists(
 
 @given(ACTIONS)
 def test_against_a_simple_model(actions: list[tuple[str, object]]) -> None:
-    """The model: a list of lanes, each an identity and its items; the first lane is served, then goes last."""
+    """The model: lanes, each an identity and its items. The first one is served, and goes last."""
     queue: FairQueue[int] = FairQueue()
     lanes: list[tuple[str, list[int]]] = []
     put = 0

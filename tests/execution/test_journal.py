@@ -176,7 +176,7 @@ def test_filters_and_pages(tmp_path_factory: pytest.TempPathFactory, data: st.Da
     async def check() -> None:
         journal = Journal(tmp_path_factory.mktemp("journal") / "journal.sqlite")
         try:
-            expected = []
+            expected: list[str] = []
             for number, (identity, state, labels, created) in enumerate(jobs):
                 spec = JobSpec(shell_command="x", labels=labels)
                 await journal.claim(
