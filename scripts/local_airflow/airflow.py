@@ -57,6 +57,7 @@ class LocalAirflow:
 
     Attributes:
         home: ``AIRFLOW_HOME``: task logs, each component's log in ``components/``, and SQLite's file.
+        environment: of every component, and for commands such as ``airflow dags list``.
         url: where the UI and the REST API are.
         username, password: the login for both.
         api: the REST API.
@@ -70,6 +71,7 @@ class LocalAirflow:
         *,
         database: str | None = None,
         triggerers: int = 1,
+        scheduler: bool = True,
     ) -> None:
         """Prepare an Airflow; nothing is started yet.
 
@@ -78,7 +80,8 @@ class LocalAirflow:
             dags: the directory of DAG files.
             environment: additional environment variables, such as ``AIRFLOW_CONN_...``.
             database: an empty metadata database, as a URL of SQLAlchemy's; left out: SQLite.
-            triggerers: how many to start, at least one.
+            triggerers: how many to start.
+            scheduler: False leaves it out: no task is started then.
         """
         self.home = home
         self.username = "admin"
@@ -87,8 +90,11 @@ class LocalAirflow:
         self.url = f"http://127.0.0.1:{self._port}"
         self.api = AirflowApi(self.url, self.username, self.password)
         self._database = database or f"sqlite:///{home / 'airflow.db'}"
-        self._environment = self._make_environment(dags, environment or {})
+        self.environment = self._make_environment(dags, environment or {})
         self._processes: dict[str, BackgroundProcess] = {}
+        self._components = {
+            name: arguments for name, arguments in _COMPONENTS.items() if scheduler or name != "scheduler"
+        }
         self._wanted_triggerers = triggerers
         self._triggerers: list[Triggerer] = []
 
@@ -114,11 +120,14 @@ class LocalAirflow:
         passwords.write_text(json.dumps({self.username: self.password}) + "\n", encoding="utf-8")
         try:
             self._create_database()
-            for name, arguments in _COMPONENTS.items():
+            for name, arguments in self._components.items():
                 self._launch(name, arguments)
-            first = self._launch("triggerer-1", _TRIGGERER)
+            if self._wanted_triggerers:
+                self._launch("triggerer-1", _TRIGGERER)
             self._wait_until_healthy()
-            self._triggerers.append(self._wait_until_registered(first, set()))
+            if self._wanted_triggerers:
+                first = self._wait_until_registered(self._processes["triggerer-1"], set())
+                self._triggerers.append(first)
             while len(self._triggerers) < self._wanted_triggerers:
                 self.start_triggerer()
         except BaseException:
@@ -176,7 +185,7 @@ class LocalAirflow:
         process = self._processes[name] = BackgroundProcess(
             f"airflow {name}",
             [sys.executable, "-m", "airflow", *arguments],
-            env=self._environment,
+            env=self.environment,
             cwd=self.home,
             log_path=self.home / "components" / f"{name}.log",
         )
@@ -187,7 +196,7 @@ class LocalAirflow:
         try:
             result = subprocess.run(
                 command,
-                env=self._environment,
+                env=self.environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -202,7 +211,9 @@ class LocalAirflow:
             raise StartupError(f"airflow db migrate ended with code {result.returncode}\n{text}")
 
     def _wait_until_healthy(self) -> None:
-        wanted = {"metadatabase", "scheduler", "triggerer", "dag_processor"}
+        # By the name of the process; the API server answers for itself.
+        names = {"scheduler": "scheduler", "triggerer-1": "triggerer", "dag-processor": "dag_processor"}
+        wanted = {"metadatabase"} | {name for process, name in names.items() if process in self._processes}
         deadline = time.monotonic() + STARTUP_TIMEOUT
         health: dict[str, str | None] = {}
         while True:
