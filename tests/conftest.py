@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 DEADLINE = 30.0
@@ -135,6 +136,23 @@ def _servers(directory: Path) -> Iterator[Serve]:
                     server.process.wait()
             if server.process.stdout is not None:
                 server.process.stdout.close()
+        end_supervisors(directory)
+
+
+def end_supervisors(directory: Path) -> None:
+    """End the supervisors of the servers that had their state below ``directory``, and all their jobs.
+
+    Durable jobs outlive their server, but not the tests.
+    """
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            arguments = process.cmdline()
+            if "-I" in arguments and any(argument.startswith(f"{directory}/") for argument in arguments):
+                process.suspend()
+                for descendant in process.children(recursive=True):
+                    descendant.kill()
+                process.kill()
+                process.wait(DEADLINE)
 
 
 def _read_lines(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> None:

@@ -15,6 +15,7 @@ from remsvc.execution.job import OutputSize
 from remsvc.execution.output_file import read_gap, read_output
 
 STREAMS = ("stdout", "stderr")
+_STDIN = "stdin"
 _CHUNK = 256 * 1024
 
 
@@ -44,7 +45,7 @@ class JobFiles:
         def write() -> None:
             folder = self.folder(job_id)
             folder.mkdir(mode=0o700)
-            descriptor = os.open(folder / "stdin", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(folder / _STDIN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(stdin)
                 file.flush()
@@ -55,12 +56,12 @@ class JobFiles:
     async def remove_stdin(self, job_id: str) -> None:
         """Remove standard input, which the job does not need any more."""
         if self.has_stdin(job_id):
-            path = self.folder(job_id) / "stdin"
+            path = self.folder(job_id) / _STDIN
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def has_stdin(self, job_id: str) -> bool:
         """Whether there is standard input to give to the job."""
-        return (self.folder(job_id) / "stdin").exists()
+        return (self.folder(job_id) / _STDIN).exists()
 
     async def read(self, job_id: str, stream: str, offset: int) -> Piece:
         """What there is of an output from ``offset`` on: a piece of bounded size, empty for nothing."""
@@ -95,11 +96,15 @@ class JobFiles:
         if folders := [folder for job_id in ids if (folder := self.folder(job_id)).exists()]:
             await asyncio.to_thread(_remove, folders)
 
-    async def keep_only(self, ids: Container[str]) -> None:
-        """Remove the files of all jobs but these."""
+    async def keep_only(self, ids: Container[str], unended: Container[str]) -> None:
+        """Remove the files of all jobs but these, and standard input of all that have ended."""
 
         def remove() -> None:
-            _remove(folder for folder in self._root.iterdir() if folder.name not in ids)
+            for folder in self._root.iterdir():
+                if folder.name not in ids:
+                    shutil.rmtree(folder, ignore_errors=True)
+                elif folder.name not in unended:
+                    (folder / _STDIN).unlink(missing_ok=True)
 
         await asyncio.to_thread(remove)
 

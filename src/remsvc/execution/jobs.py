@@ -131,7 +131,7 @@ class Jobs:
             else:
                 self._running += 1
         # What a server left that was killed between a job's files and its row, or the other way round.
-        await self._files.keep_only(await self._journal.ids())
+        await self._files.keep_only(await self._journal.ids(), self._active)
         self._reconciled = asyncio.get_running_loop().create_future()
         await self.engine.open()
         await self._reconciled
@@ -228,8 +228,8 @@ class Jobs:
         return await self.get(job.id) if job else None
 
     async def select(self, wanted: Filter, limit: int) -> list[Job]:
-        """At most ``limit`` jobs, newest first; version-1 commands before all others, on the first page."""
-        passing = self.passing.select(wanted)[:limit] if wanted.before_seq is None else []
+        """At most ``limit`` jobs, newest first; version-1 commands before all others."""
+        passing = self.passing.select(wanted)[:limit]
         jobs = await self._journal.select(wanted, limit - len(passing))
         return passing + [
             await self._measured(self._active[job.id].job) if job.id in self._active else job for job in jobs
@@ -287,6 +287,10 @@ class Jobs:
             if current is None:
                 raise JobForgottenError(f"job {job.id} is not kept any more")
             yield current
+            if active is None and not current.state.ended:
+                # A version-1 command: its output is its caller's alone.
+                yield await self.passing.ended(current)
+                return
             while True:
                 wake.clear()
                 now = active.job if active is not None else current

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remsvc.execution.engine import Process
 from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
 from remsvc.execution.journal import Filter
 
 _KEPT = 200
+_FIRST_SEQ = 2**53  # above that of any durable job: they come first in the list
 
 
 @dataclass(eq=False)
@@ -30,9 +32,12 @@ class PassingJob:
     job: Job
     process: Process | None = None
     cancel_reason: str = ""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def end(self, exit_code: int, timed_out: bool, stdout: int, stderr: int) -> None:
-        """Note how it ended; the sizes are in bytes."""
+    def end(
+        self, exit_code: int, timed_out: bool = False, stdout: int = 0, stderr: int = 0, reason: str = ""
+    ) -> None:
+        """Note how it ended. The sizes are in bytes, and none of them are kept."""
         state = JobState.SUCCEEDED if exit_code == 0 else JobState.FAILED
         if timed_out:
             state = JobState.TIMED_OUT
@@ -42,10 +47,10 @@ class PassingJob:
             self.job,
             state=state,
             exit_code=exit_code,
-            reason=self.cancel_reason,
+            reason=self.cancel_reason or reason,
             ended=time.time(),
-            stdout=OutputSize(stdout),
-            stderr=OutputSize(stderr),
+            stdout=OutputSize(stdout, 0, stdout),
+            stderr=OutputSize(stderr, 0, stderr),
         )
 
 
@@ -62,14 +67,24 @@ class PassingJobs:
     @contextmanager
     def running(self, identity: str, spec: JobSpec) -> Iterator[PassingJob]:
         """A command, listed from now on, as running until the end of the block."""
-        now = time.time()
-        job_id = f"v1-{self._prefix}-{next(self._numbers)}"
+        now, number = time.time(), next(self._numbers)
+        job_id = f"v1-{self._prefix}-{number}"
         job = Job(
-            job_id, identity, "", "", spec, created=now, started=now, state=JobState.RUNNING, durable=False
+            *(job_id, identity, "", "", spec),
+            created=now,
+            seq=_FIRST_SEQ + number,
+            state=JobState.RUNNING,
+            started=now,
+            durable=False,
         )
         passing = self._running[job_id] = PassingJob(job)
         try:
             yield passing
+        except Exception as error:
+            passing.job = dataclasses.replace(
+                passing.job, state=JobState.LOST, reason=str(error), ended=time.time()
+            )
+            raise
         finally:
             del self._running[job_id]
             if not passing.job.state.ended:
@@ -80,6 +95,7 @@ class PassingJobs:
             self._ended[job_id] = passing.job
             if len(self._ended) > _KEPT:
                 self._ended.popitem(last=False)
+            passing.gone.set()
 
     def get(self, job_id: str) -> Job | None:
         """The one with this id."""
@@ -89,14 +105,23 @@ class PassingJobs:
     def cancel(self, job_id: str, reason: str) -> None:
         """End it, if it runs."""
         passing = self._running.get(job_id)
-        if passing is not None and passing.process is not None:
+        if passing is not None:
             passing.cancel_reason = passing.cancel_reason or reason
-            passing.process.end()
+            if passing.process is not None:
+                passing.process.end()
+
+    async def ended(self, job: Job) -> Job:
+        """The job, once it has ended."""
+        passing = self._running.get(job.id)
+        if passing is None:
+            return self._ended.get(job.id, job)
+        await passing.gone.wait()
+        return passing.job
 
     def select(self, wanted: Filter) -> list[Job]:
         """Those that match, newest first."""
         jobs = [*self._ended.values(), *(passing.job for passing in self._running.values())]
-        return sorted((job for job in jobs if _matches(job, wanted)), key=lambda job: -job.created)
+        return sorted((job for job in jobs if _matches(job, wanted)), key=lambda job: -job.seq)
 
 
 def _matches(job: Job, wanted: Filter) -> bool:
@@ -105,4 +130,5 @@ def _matches(job: Job, wanted: Filter) -> bool:
         and (not wanted.states or job.state in wanted.states)
         and not wanted.labels
         and (wanted.created_after is None or job.created >= wanted.created_after)
+        and (wanted.before_seq is None or job.seq < wanted.before_seq)
     )

@@ -63,7 +63,7 @@ class CommandRunner:
             try:
                 outcome = await self._outcome(command, passing)
             except StartError as error:
-                passing.end(1, False, 0, 0)
+                passing.end(1, reason=str(error))
                 return Answer(1, err=str(error))
             answer = self._answer(outcome)
             passing.end(answer.rc, outcome.timed_out, outcome.stdout.total, outcome.stderr.total)
@@ -73,6 +73,8 @@ class CommandRunner:
         spec = await self._spec(command)
         self.started += 1
         process = passing.process = self._engine.start(spec)
+        if passing.cancel_reason:
+            process.end()
         try:
             return await process.wait()
         except asyncio.CancelledError:

@@ -49,9 +49,9 @@ def read_spec(message: jobs_pb2.JobSpec, config: JobConfig) -> JobSpec:
     if len(message.labels) > _MAX_LABELS:
         raise InvalidCommandError(f"labels: expected at most {_MAX_LABELS}")
     for label, value in message.labels.items():
-        if not 1 <= len(label) <= 63 or len(value) > 255:
+        if not 1 <= len(label) <= 63 or len(value) > 255 or "\0" in label + value:
             raise InvalidCommandError(
-                f"labels: {label!r}: expected 1 to 63 characters, and a value of at most 255"
+                f"labels: {label!r}: expected 1 to 63 characters, and a value of at most 255, without NUL"
             )
     if not 0 <= message.output_limit <= config.max_output_limit:
         raise InvalidCommandError(f"output_limit: expected at most {config.max_output_limit} bytes")
@@ -117,6 +117,15 @@ def _seconds(message: jobs_pb2.JobSpec, name: str, *, zero: bool) -> float | Non
     return seconds
 
 
+def read_time(name: str, timestamp: Timestamp) -> float:
+    """Seconds since the epoch. Raises :class:`InvalidCommandError`."""
+    try:
+        timestamp.ToNanoseconds()
+    except ValueError as error:
+        raise InvalidCommandError(f"{name}: {error}") from None
+    return timestamp.seconds + timestamp.nanos / 1e9
+
+
 def job_message(job: Job, retention: float) -> jobs_pb2.Job:
     """A job as it goes to its caller. ``retention``: seconds that it is kept after its end."""
     message = jobs_pb2.Job(
@@ -176,6 +185,7 @@ def _output(size: OutputSize) -> jobs_pb2.Output:
 
 
 def _timestamp(seconds: float) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromNanoseconds(round(seconds * 1e9))
-    return timestamp
+    # In two parts, each exact: one number of nanoseconds has too many digits for a float.
+    whole = int(seconds)
+    nanos = round((seconds - whole) * 1e9)
+    return Timestamp(seconds=whole + nanos // 10**9, nanos=nanos % 10**9)

@@ -22,7 +22,14 @@ from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_length
 from remsvc.server.authentication import CallContext
 from remsvc.server.job_config import JobConfig
-from remsvc.server.job_messages import job_message, read_request_id, read_spec, state_from, with_defaults
+from remsvc.server.job_messages import (
+    job_message,
+    read_request_id,
+    read_spec,
+    read_time,
+    state_from,
+    with_defaults,
+)
 from remsvc.server.logs import fields
 from remsvc.server.policy import Policy
 from remsvc.server.requests import Malformed, parsed, parser, serialize
@@ -34,7 +41,6 @@ SERVICE_NAME = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOMAIN = "remsvc.jobs.v1"
 _PAGE, _MAX_PAGE = 100, 1000
 _RETRY_SECONDS = 1
-_NEWEST = 2**53  # where durable jobs begin, after a page of nothing but version-1 commands
 
 T = TypeVar("T")
 
@@ -111,6 +117,8 @@ class JobService:
         return self._message(job)
 
     async def _get(self, request: jobs_pb2.GetJobRequest, context: CallContext) -> jobs_pb2.Job:
+        if request.WhichOneof("key") is None:
+            raise InvalidCommandError("expected id or request_id")
         if request.WhichOneof("key") == "request_id":
             found = await self._jobs.find(context.identity, request.request_id)
             if found is None:
@@ -130,13 +138,13 @@ class JobService:
             identity=None if context.identity in self._config.admins else context.identity,
             states=[state_from(state) for state in request.states],
             labels=dict(request.labels),
-            created_after=request.created_after.ToNanoseconds() / 1e9
+            created_after=read_time("created_after", request.created_after)
             if request.HasField("created_after")
             else None,
-            before_seq=int(request.page_token[:16]) if request.page_token else None,
+            before_seq=int(request.page_token[:18]) if request.page_token else None,
         )
         jobs = await self._jobs.select(wanted, size + 1)
-        token = str(jobs[size - 1].seq or _NEWEST) if len(jobs) > size else ""
+        token = str(jobs[size - 1].seq) if len(jobs) > size else ""
         return jobs_pb2.ListJobsResponse(
             jobs=[self._message(job) for job in jobs[:size]], next_page_token=token
         )
