@@ -27,8 +27,9 @@ class LogReader:
 
     def lines(self, prefix: str) -> list[str]:
         """The lines of one command's stream, without what the log adds to a message."""
-        found = re.findall(rf"{re.escape(prefix)} \| (.*)", self.text)
-        return [line.split(" [remsvc_provider.")[0] for line in found]
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.text)  # Airflow 3.1 colours its messages
+        found = re.findall(rf"{re.escape(prefix)} \| (.*)", plain)
+        return [line.split(" [remsvc_provider.")[0].rstrip() for line in found]
 
 
 @pytest.fixture
