@@ -17,11 +17,14 @@ from .conftest import Remsvc, clean_environment
 if TYPE_CHECKING:
     from tests.conftest import Serve
 
-VERBS = ["serve", "check-config", "ping", "status", "run", "init", "completion"]
+VERBS = ["serve", "check-config", "ping", "status", "run", "jobs", "init", "completion"]
+JOB_VERBS = ["list", "show", "wait", "cancel", "logs"]
 
 
 @pytest.mark.parametrize(
-    "verb", [[], *([verb] for verb in VERBS)], ids=lambda words: " ".join(words) or "remsvc"
+    "verb",
+    [[], *([verb] for verb in VERBS), *(["jobs", verb] for verb in JOB_VERBS)],
+    ids=lambda words: " ".join(words) or "remsvc",
 )
 def test_help_has_examples_and_fits_the_screen(remsvc: Remsvc, verb: list[str]) -> None:
     run = remsvc(*verb, "--help", env={"COLUMNS": "80"})
@@ -32,8 +35,9 @@ def test_help_has_examples_and_fits_the_screen(remsvc: Remsvc, verb: list[str]) 
 
 
 def test_the_group_lists_every_verb_in_order(remsvc: Remsvc) -> None:
-    lines = remsvc("--help").stdout.split("Commands:\n")[1].splitlines()
-    assert [line.split()[0] for line in lines if line[2] != " "] == VERBS
+    for group, verbs in (([], VERBS), (["jobs"], JOB_VERBS)):
+        lines = remsvc(*group, "--help").stdout.split("Commands:\n")[1].splitlines()
+        assert [line.split()[0] for line in lines if line[2] != " "] == verbs
 
 
 def test_version(remsvc: Remsvc) -> None:
@@ -122,7 +126,7 @@ def test_serve_refuses_what_is_wrong_all_at_once(remsvc: Remsvc) -> None:
 
 def test_flags_override_the_file(remsvc: Remsvc, serve: Serve, tmp_path: Path) -> None:
     server = serve(
-        "[server]\nport = 1\ncmd_timeout_ms = 60000\n[allowlist]\n1 = nothing\n",
+        "[server]\nport = 1\ncmd_timeout_ms = 60000\n[jobs]\nenabled = false\n[allowlist]\n1 = nothing\n",
         *(
             "--port",
             "0",

@@ -148,7 +148,7 @@ def test_a_token_in_the_clear_is_warned_about(remsvc: Remsvc) -> None:
         run = remsvc("run", "-s", target, "--", " ", env={"REMSVC_TOKEN": "s3cret"})
         assert run.returncode == 2, "the command is blank: nothing is sent"
         assert "s3cret" not in run.stderr
-        return run.stderr.removesuffix("remsvc: cmd must not be blank\n")
+        return run.stderr.removesuffix("remsvc: shell_command must not be blank\n")
 
     for elsewhere in ("build7:1", "192.0.2.1:1", "[2001:db8::1]:1"):
         assert warnings(elsewhere) == (

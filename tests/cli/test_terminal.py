@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remsvc.cli.terminal import escape_controls
+from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+from tests.client.scripted_jobs import ScriptedJobs
 from tests.client.scripted_server import ScriptedServer
 
 from .conftest import PROGRAM, Remsvc, clean_environment
@@ -31,7 +33,7 @@ def on_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
     terminal, program_side = os.openpty()
     with subprocess.Popen(
         [*PROGRAM, *arguments],
-        env=clean_environment(TERM="xterm-256color", COLUMNS="60", LINES="24", **environment),
+        env=clean_environment(**{"TERM": "xterm-256color", "COLUMNS": "60", "LINES": "24", **environment}),
         stdin=program_side,
         stdout=program_side,
         stderr=program_side,
@@ -92,3 +94,44 @@ def test_escaped_text_is_one_line_without_controls(text: str) -> None:
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"])))
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert escape_controls(text) == text
+
+
+def test_jobs_are_listed_in_a_table(jobs: ScriptedJobs) -> None:
+    spec = jobs_pb2.JobSpec(shell_command="printf '\x1b]0;owned\x07 [red]x[/red]'; " + "long " * 100)
+    jobs.change(jobs.add(spec=spec), jobs_pb2.FAILED, exit_code=3)
+    jobs.add(spec=jobs_pb2.JobSpec(shell_command="sleep 1"))
+    code, text = on_terminal("jobs", "list", "-s", jobs.target, COLUMNS="80")
+    assert code == 0
+    assert "\x1b[36mRUNNING\x1b[0m" in text
+    assert "\x1b[31mFAILED" in text
+    assert "\x1b]0;" not in text
+    code, plain = on_terminal("jobs", "list", "-s", jobs.target, COLUMNS="80", NO_COLOR="1")
+    header, running, failed = plain.splitlines()  # one line each, cut to the terminal's width
+    assert header.split() == ["ID", "STATE", "EXIT", "CREATED", "TOOK", "COMMAND"]
+    assert running.split()[:2] == ["job2", "RUNNING"]
+    assert failed.split()[:3] == ["job1", "FAILED", "3"]
+    assert failed.endswith("…")
+
+
+def test_a_job_is_shown_in_aligned_lines_that_cannot_steer_the_terminal(jobs: ScriptedJobs) -> None:
+    jobs.change(
+        jobs.add(
+            spec=jobs_pb2.JobSpec(shell_command="a\x1b]0;owned\x07\nb", labels={"k": "\x1b[31m\x9b31m"})
+        ),
+        jobs_pb2.LOST,
+        reason="\x1b[2J",
+    )
+    code, text = on_terminal("jobs", "show", "-s", jobs.target, "job1")
+    assert code == 0
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+    assert r"command               a\x1b]0;owned\x07\nb" in text.splitlines()
+    assert "\t" not in text
+
+
+def test_live_output_takes_the_place_of_the_spinner(server: ServerProcess) -> None:
+    text = "sleep 0.5; printf 'one\\n'; sleep 0.3; printf 'two\\n' >&2; exit 4"
+    code, shown = on_terminal("run", "-s", server.target, "--", text)
+    assert code == 4
+    assert shown.endswith("one\r\ntwo\r\n"), "nothing is drawn any more"
+    assert "running on" in shown

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -63,7 +63,7 @@ class ScriptedJobs:
         refusals: for each method's name, statuses to answer with, one call after another, before it
             answers as it should: ``(code, details, trailing metadata)``.
         unanswered: for each method's name, how many calls to carry out and then not answer.
-        silent: names of methods that do not answer any more.
+        silent: names of methods that do not answer, as long as they are in it.
         watch_faults: for one watch after another, after how many messages to end it, and how: a
             code, or None to end it without error.
     """
@@ -153,7 +153,9 @@ class ScriptedJobs:
 
     async def _start(self) -> None:
         self._change = asyncio.Condition()
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(
+            options=[("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5_000)]
+        )
         methods = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._unary(name, handler), kind.FromString, lambda message: message.SerializeToString()
@@ -193,8 +195,8 @@ class ScriptedJobs:
     def _unary(self, name: str, handler: Callable[[Any, Any], Coroutine[Any, Any, Any]]) -> Any:
         async def handle(request: Any, context: Any) -> Any:
             self.requests.append((name, request))
-            if name in self.silent:
-                await asyncio.Event().wait()
+            while name in self.silent:
+                await asyncio.sleep(0.01)
             if refusals := self.refusals.get(name):
                 code, details, metadata = refusals.pop(0)
                 await context.abort(code, details, metadata)
@@ -259,21 +261,24 @@ class ScriptedJobs:
         if job is None:
             await self._not_found(context)
         self.watches += 1
+        events = self._events(job, request.stdout_offset, request.stderr_offset)
         try:
             sent = 0
-            async for message in self._events(job, request.stdout_offset, request.stderr_offset):
-                if sent == limit:
-                    break
-                yield message
+            while sent != limit:
+                try:
+                    yield await events.__anext__()
+                except StopAsyncIteration:
+                    return
                 sent += 1
-            if code is not None and sent == limit:
+            if code is not None:
                 await context.abort(code, "as the test wants it")
         finally:
             self.watches -= 1
+            await events.aclose()
 
     async def _events(
         self, job: ScriptedJob, stdout_offset: int, stderr_offset: int
-    ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
+    ) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
         offsets = {"stdout": stdout_offset, "stderr": stderr_offset}
         state = job.message.state
         yield jobs_pb2.WatchJobResponse(job=job.message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from remsvc.client.jobs import Job
 
@@ -52,9 +52,13 @@ def time_text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="microseconds")
 
 
-def local_time(moment: datetime | None) -> str:
-    """For a person's eyes, in the local time zone."""
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def short_time(moment: datetime | None) -> str:
+    """For a person's eyes, in the local time zone: the time of day only where it is not long ago."""
+    if moment is None:
+        return ""
+    local = moment.astimezone()
+    recent = datetime.now(timezone.utc) - moment < timedelta(days=180)
+    return local.strftime("%m-%d %H:%M" if recent else "%Y-%m-%d")
 
 
 def duration(job: Job) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, BinaryIO
 
 from remsvc.cli.terminal import warning_line
-from remsvc.client.jobs import Job, OutputChunk, StateChange, WatchEvent
+from remsvc.client.jobs import Job, OutputChunk, StateChange
 
 if TYPE_CHECKING:
     from remsvc.client import Client
@@ -33,6 +33,26 @@ class OutputWriter:
         stream = self._streams[chunk.stream]
         stream.write(chunk.data)
         stream.flush()
+
+
+class OutputCollector:
+    """Keeps all output, for one JSON object at the end."""
+
+    def __init__(self) -> None:
+        self._streams = {"stdout": bytearray(), "stderr": bytearray()}
+
+    def __call__(self, chunk: OutputChunk) -> None:
+        self._streams[chunk.stream] += chunk.data
+
+    def as_json(self) -> dict[str, object]:
+        """``out`` and ``err`` as text, and whether bytes that are not UTF-8 were replaced in them."""
+        lossy = False
+        texts = {}
+        for name, stream in (("out", "stdout"), ("err", "stderr")):
+            data = bytes(self._streams[stream])
+            texts[name] = data.decode("utf-8", errors="replace")
+            lossy = lossy or texts[name].encode("utf-8") != data
+        return {**texts, "lossy": lossy}
 
 
 class ConnectionNotice:
@@ -67,19 +87,16 @@ def follow(
     job_id: str,
     server: str,
     write: Callable[[OutputChunk], None],
-    *,
-    on_event: Callable[[WatchEvent], None] = lambda event: None,
 ) -> Job:
     """Write a job's output from its beginning, as it appears; the job, once it has ended.
 
-    ``on_event`` sees everything first. Raises what :meth:`Client.watch_job` raises, and what
-    ``write`` does.
+    Raises what :meth:`Client.watch_job <remsvc.client.sync_jobs.JobCalls.watch_job>` raises, and
+    what ``write`` does.
     """
     notice = ConnectionNotice(server)
     job: Job | None = None
     for event in client.watch_job(job_id, on_disconnect=notice.lost):
         notice.back()
-        on_event(event)
         if isinstance(event, StateChange):
             job = event.job
         else:

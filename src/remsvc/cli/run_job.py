@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,14 +13,16 @@ import click
 from remsvc.cli.exit_codes import exit_as_command, job_end_line, job_exit_code
 from remsvc.cli.interruption import Interruption
 from remsvc.cli.job_description import as_json as job_as_json
-from remsvc.cli.job_output import OutputWriter, follow, own_streams
+from remsvc.cli.job_output import OutputCollector, OutputWriter, follow, own_streams
 from remsvc.cli.terminal import error_line, print_json, progress, warning_line
-from remsvc.client.jobs import Job, JobState, OutputChunk, WatchEvent
-from remsvc.errors import ServerError, UnimplementedError
+from remsvc.client.jobs import Job, JobState, OutputChunk
+from remsvc.errors import RemSvcError, ServerError, UnimplementedError
 
 if TYPE_CHECKING:
     from remsvc.client import Client
     from remsvc.client.jobs import JobSpec
+
+_UNKNOWN_OUTCOMES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED")
 
 
 def detach_job(client: Client, spec: JobSpec, request_id: str, *, as_json: bool) -> None:
@@ -49,23 +52,7 @@ def run_job(client: Client, spec: JobSpec, request_id: str, *, server: str, as_j
         job = _create(client, spec, request_id, interruption)
         interruption.ends(job.id)
         collector = OutputCollector() if as_json else None
-        write = collector or OutputWriter(own_streams())
-        try:
-            with ExitStack() as waiting:
-                waiting.enter_context(progress(f"running on {server}"))
-
-                def stop_waiting(event: WatchEvent) -> None:
-                    if isinstance(event, OutputChunk):
-                        waiting.close()
-
-                job = follow(client, job.id, server, write, on_event=stop_waiting)
-        except BrokenPipeError:
-            # Nobody reads its output any more: what SIGPIPE would have done.
-            client.cancel_job(job.id, reason="nobody reads its output any more")
-            raise
-        except (ServerError, OSError, KeyboardInterrupt):
-            warning_line(f"job {job.id} may still be running: see remsvc jobs show {job.id}")
-            raise
+        job = _watch(client, job.id, server, collector or OutputWriter(own_streams()))
     if collector is not None:
         print_json(
             {
@@ -95,24 +82,21 @@ def _create(client: Client, spec: JobSpec, request_id: str, interruption: Interr
         raise
 
 
-_UNKNOWN_OUTCOMES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED")
+def _watch(client: Client, job_id: str, server: str, write: Callable[[OutputChunk], None]) -> Job:
+    """The job, once it has ended; with a spinner until it prints something."""
+    with ExitStack() as spinner:
+        spinner.enter_context(progress(f"running on {server}"))
 
+        def write_alone(chunk: OutputChunk) -> None:
+            spinner.close()
+            write(chunk)
 
-class OutputCollector:
-    """Keeps all output, for the one JSON object at the end."""
-
-    def __init__(self) -> None:
-        self._streams = {"stdout": bytearray(), "stderr": bytearray()}
-
-    def __call__(self, chunk: OutputChunk) -> None:
-        self._streams[chunk.stream] += chunk.data
-
-    def as_json(self) -> dict[str, object]:
-        """``out`` and ``err`` as text, and whether bytes that are not UTF-8 were replaced in them."""
-        lossy = False
-        texts = {}
-        for name, stream in (("out", "stdout"), ("err", "stderr")):
-            data = bytes(self._streams[stream])
-            texts[name] = data.decode("utf-8", errors="replace")
-            lossy = lossy or texts[name].encode("utf-8") != data
-        return {**texts, "lossy": lossy}
+        try:
+            return follow(client, job_id, server, write_alone)
+        except BrokenPipeError:
+            # Nobody reads its output any more: what SIGPIPE would have done.
+            client.cancel_job(job_id, reason="nobody reads its output any more")
+            raise
+        except (RemSvcError, OSError, KeyboardInterrupt):
+            warning_line(f"job {job_id} may still be running: see remsvc jobs show {job_id}")
+            raise

@@ -73,6 +73,7 @@ def _settings(options: ConnectionOptions) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 30_000),
         # Watching, a client sends nothing for hours; gRPC would ping only twice meanwhile.
         ("grpc.http2.max_pings_without_data", 0),
         # A pooled channel notices within seconds that its server is back (gRPC: up to two minutes).

@@ -12,7 +12,7 @@ import click
 from remsvc.cli import parameters
 from remsvc.cli.connection import connection_options
 from remsvc.cli.job_description import as_json as job_as_json
-from remsvc.cli.job_description import command_of, duration, local_time, time_text
+from remsvc.cli.job_description import command_of, duration, short_time, time_text
 from remsvc.cli.jobs.client import job_client
 from remsvc.cli.terminal import escape_controls, print_json, warning_line
 from remsvc.client.jobs import Job, JobState
@@ -120,14 +120,14 @@ def _print_table(jobs: list[Job]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("ID", "STATE", "EXIT", "CREATED", "TOOK"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("EXIT", "TOOK") else "left")
-    table.add_column("COMMAND", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("COMMAND")  # takes what is left
     for job in jobs:
         table.add_row(
             Text(escape_controls(job.id)),
             Text(job.state.value, style=_STYLES[job.state]),
             "" if job.exit_code is None else str(job.exit_code),
-            local_time(job.created_at),
+            short_time(job.created_at),
             duration(job),
-            Text(escape_controls(command_of(job))),
+            Text(escape_controls(command_of(job)), no_wrap=True, overflow="ellipsis"),
         )
     Console().print(table)
