@@ -256,9 +256,22 @@ def test_logs_say_where_bytes_were_dropped(remsvc: Remsvc, jobs: ScriptedJobs) -
     run = remsvc("jobs", "logs", "-s", jobs.target, "job1", text=False)
     assert run.stdout == RANDOM[:1000] + RANDOM[501_000:]
     assert run.stderr == (
-        b"remsvc: warning: 500000 bytes of stdout are missing here: "
-        b"the server dropped them, as the output was over its limit\n"
+        b"remsvc: warning: 500000 bytes of stdout are missing here: the job's output is over its limit\n"
     )
+
+
+def test_many_gaps_are_told_in_few_lines(remsvc: Remsvc, jobs: ScriptedJobs) -> None:
+    job = jobs.finish(RANDOM)
+    job.chunk, job.leap = 100, 50
+    run = remsvc("jobs", "logs", "-s", jobs.target, "job1", text=False)
+    assert run.stdout == b"".join(RANDOM[at : at + 100] for at in range(0, len(RANDOM), 150))
+    said = run.stderr.decode().splitlines()
+    assert said[:3] == 3 * [
+        "remsvc: warning: 50 bytes of stdout are missing here: the job's output is over its limit"
+    ]
+    assert said[3] == "remsvc: warning: more of stdout is missing from here on"
+    gaps = len(range(150, len(RANDOM), 150))
+    assert said[4:] == [f"remsvc: warning: {50 * gaps} bytes of stdout are missing, in {gaps} places"]
 
 
 def test_logs_for_machines(remsvc: Remsvc, jobs: ScriptedJobs) -> None:

@@ -71,6 +71,20 @@ def test_every_byte_arrives_unchanged(remsvc: Remsvc, server: ServerProcess, tmp
     assert len(run.stderr) == len(data)
 
 
+def test_output_over_its_limit_is_told(remsvc: Remsvc, server: ServerProcess) -> None:
+    arguments = ["run", "-s", server.target, "--output-limit"]
+    text = "seq 1 1000000"
+    whole = "".join(f"{number}\n" for number in range(1, 1000001))
+    run = remsvc(*arguments, len(whole), "--", text)
+    assert (run.returncode, run.stdout, run.stderr) == (0, whole, "")
+    run = remsvc(*arguments, 1000, "--", text)
+    assert run.returncode == 0
+    assert run.stdout.startswith("1\n2\n")
+    assert run.stdout.endswith("\n1000000\n")
+    assert len(run.stdout) < len(whole)
+    assert "bytes of stdout are missing" in run.stderr
+
+
 def test_json_holds_job_and_output(remsvc: Remsvc, server: ServerProcess) -> None:
     text = r"printf 'gr\303\274n\377'; echo err >&2; exit 4"
     run = remsvc("run", "-s", server.target, "--json", "--label", "a=b", "--", text)

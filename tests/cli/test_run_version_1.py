@@ -52,6 +52,7 @@ def test_bytes_that_are_not_utf8_are_replaced(remsvc: Remsvc, version_1_server: 
         ("--request-id", ["--request-id", "7"]),
         ("--label", ["--label", "a=b"]),
         ("--stdin", ["-i"]),
+        ("--output-limit", ["--output-limit", "1"]),
     ],
 )
 def test_what_needs_jobs_is_refused(

@@ -35,6 +35,8 @@ class ScriptedJob:
     )
     chunk: int = 1 << 16
     """The most bytes of one message."""
+    leap: int = 0
+    """How many bytes after each message are dropped, as if the reader had been too slow for them."""
     overlap: int = 0
     """How many bytes before the offset asked for are sent once more, as no server should."""
 
@@ -287,7 +289,7 @@ class ScriptedJobs:
             for stream, offset in offsets.items():
                 if 0 <= offset < job.size(stream):
                     begin, data = job.piece(stream, offset)
-                    offsets[stream] = begin + len(data)
+                    offsets[stream] = begin + len(data) + job.leap
                     progress = True
                     if not data:  # the tail was dropped
                         continue

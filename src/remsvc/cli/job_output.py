@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from remsvc.client import Client
     from remsvc.errors import ServerError
 
+_GAPS_TOLD = 3
+"""Over its limit, a quick job drops what a slower reader has not seen yet, again and again."""
+
 
 class OutputWriter:
     """Writes chunks where they belong, unchanged and at once, and says what is missing between them.
@@ -23,16 +26,32 @@ class OutputWriter:
 
     def __init__(self, streams: Mapping[str, BinaryIO]) -> None:
         self._streams = streams
+        self._gaps = dict.fromkeys(streams, 0)
+        self._missing = dict.fromkeys(streams, 0)
 
     def __call__(self, chunk: OutputChunk) -> None:
         if chunk.dropped:
-            warning_line(
-                f"{chunk.dropped} bytes of {chunk.stream} are missing here: "
-                "the server dropped them, as the output was over its limit"
-            )
+            self._note_gap(chunk)
         stream = self._streams[chunk.stream]
         stream.write(chunk.data)
         stream.flush()
+
+    def finish(self) -> None:
+        """Say how much is missing in all, where that was not said gap by gap."""
+        for name, gaps in self._gaps.items():
+            if gaps > _GAPS_TOLD:
+                warning_line(f"{self._missing[name]} bytes of {name} are missing, in {gaps} places")
+
+    def _note_gap(self, chunk: OutputChunk) -> None:
+        name = chunk.stream
+        self._missing[name] += chunk.dropped
+        self._gaps[name] += 1
+        if self._gaps[name] <= _GAPS_TOLD:
+            warning_line(
+                f"{chunk.dropped} bytes of {name} are missing here: the job's output is over its limit"
+            )
+        elif self._gaps[name] == _GAPS_TOLD + 1:
+            warning_line(f"more of {name} is missing from here on")
 
 
 class OutputCollector:

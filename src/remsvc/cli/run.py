@@ -64,6 +64,13 @@ if TYPE_CHECKING:
     multiple=True,
     help='Mark the job, for "remsvc jobs list --label". Repeatable.',
 )
+@click.option(
+    "--output-limit",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    help="Have the server keep so much of each output; of more than that it drops the middle. Else the "
+    "server's limit holds: 64 MiB unless configured.",
+)
 @click.option("--detach", is_flag=True, help="Print the job's id and leave it running.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object: the result; with --detach, the job."
@@ -79,6 +86,7 @@ def run(
     stdin: bool,
     request_id: str | None,
     labels: tuple[tuple[str, str], ...],
+    output_limit: int | None,
     detach: bool,
     as_json: bool,
     words: tuple[str, ...],
@@ -102,7 +110,7 @@ def run(
 
     A server that has protocol version 1 alone runs it too, for 30 s unless configured otherwise:
     the output comes at the end, --cwd and --env become "cd" and "export" in front of COMMAND, and
-    --stdin, --request-id, --label and --detach are refused.
+    --stdin, --request-id, --label, --output-limit and --detach are refused.
 
     \b
     Examples:
@@ -128,6 +136,7 @@ def run(
         environment=dict(env),
         standard_input=_standard_input() if stdin else b"",
         time_limit=timeout,
+        output_limit=output_limit or 0,
         labels=dict(labels),
         # Part of the content that a request id stands for: the same from wherever it is sent.
         source=_source() if request_id is None else "remsvc run",
@@ -142,7 +151,13 @@ def run(
                 run_job(client, spec, create_as, server=options.target, as_json=as_json)
         return
     except UnimplementedError:
-        refused = {"--detach": detach, "--request-id": request_id, "--stdin": stdin, "--label": labels}
+        refused = {
+            "--detach": detach,
+            "--request-id": request_id,
+            "--stdin": stdin,
+            "--label": labels,
+            "--output-limit": output_limit,
+        }
         if needing := [name for name, given in refused.items() if given]:
             raise RemSvcError(
                 f"{needing[0]} needs durable jobs, which {options.target} does not have: "

@@ -51,9 +51,10 @@ def run_job(client: Client, spec: JobSpec, request_id: str, *, server: str, as_j
     with Interruption(client) as interruption:
         job = _create(client, spec, request_id, interruption)
         interruption.ends(job.id)
-        collector = OutputCollector() if as_json else None
-        job = _watch(client, job.id, server, collector or OutputWriter(own_streams()))
-    if collector is not None:
+        collector, writer = OutputCollector(), OutputWriter(own_streams())
+        job = _watch(client, job.id, server, collector if as_json else writer)
+    writer.finish()
+    if as_json:
         print_json(
             {
                 **job_as_json(job),

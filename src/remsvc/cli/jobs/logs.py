@@ -50,13 +50,8 @@ def logs(options: ConnectionOptions, follow: bool, stream: str | None, as_json: 
       remsvc jobs logs --json 5f3a9c0d1e | jq -r '.base64 | @base64d'
     """
     wanted = list(_STREAMS.values()) if stream is None else [_STREAMS[stream]]
-    write: Callable[[OutputChunk], None]
-    if as_json:
-        write = _print_piece
-    elif stream is None:
-        write = OutputWriter(own_streams())
-    else:
-        write = OutputWriter({_STREAMS[stream]: binary(sys.stdout)})
+    writer = OutputWriter(own_streams() if stream is None else {_STREAMS[stream]: binary(sys.stdout)})
+    write: Callable[[OutputChunk], None] = _print_piece if as_json else writer
     notice = ConnectionNotice(options.target)
     with job_client(options) as client:
         rest = None if follow else _Rest(client.get_job(job_id), wanted)
@@ -73,6 +68,7 @@ def logs(options: ConnectionOptions, follow: bool, stream: str | None, as_json: 
             if rest is not None and rest.is_seen_with(event):
                 break
         events.close()
+    writer.finish()
 
 
 class _Rest:
