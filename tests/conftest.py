@@ -152,7 +152,6 @@ def end_supervisors(directory: Path) -> None:
                 for descendant in process.children(recursive=True):
                     descendant.kill()
                 process.kill()
-                process.wait(DEADLINE)
 
 
 def _read_lines(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> None:

@@ -3,7 +3,7 @@
 A byte's place in the file is its place in the output. Over the limit the head and the tail are
 kept: what lies between is punched out of the file, which keeps its length. Where the gap is stands
 in a small file beside it, written before the hole is punched, so that a reader can tell a hole from
-zeros that the command wrote.
+zeros that the command wrote. Output stops being stored a little before the disk is full.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _BLOCK = 1 << 20
 _MAX_FS_BLOCK = 1 << 16
+_RESERVE = 64 << 20
+_RESERVED_PART = 20
 _GAP = struct.Struct("!QQQ")  # start, end, and both combined: a reader may meet a half-written one
 _MAX_READS = 32  # as for a pipe whose output stays in memory
 
@@ -94,6 +96,7 @@ class OutputFile:
                 self._create()
             if self._unsaid:
                 self._say_gap()
+            self._leave_room()
             while data:
                 written = os.pwrite(self._file, data, start)
                 start += written
@@ -112,6 +115,13 @@ class OutputFile:
         self._path.parent.mkdir(0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._path, flags, 0o600)
+
+    def _leave_room(self) -> None:
+        # Output must not take the last of the disk from the journal: no job could end any more.
+        status = os.fstatvfs(self._file)
+        reserve = min(_RESERVE, status.f_blocks * status.f_frsize // _RESERVED_PART)
+        if status.f_bavail * status.f_frsize < reserve:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _head(self, start: int) -> int:
         return self.gap.start if self.gap.end else start
