@@ -50,8 +50,14 @@ demo: $(INSTALLED) ## Run an example DAG in a real Airflow against a real server
 # --- Checking --------------------------------------------------------------------------------
 
 .PHONY: test
-test: $(INSTALLED) ## Run all tests (some of them: make test ARGS=tests/server)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## Run all tests but the next two commands' (some of them: make test ARGS=tests/server)
+	$(BIN)/python -m pytest $(foreach path,$(FAULT_TESTS),--ignore $(path)) $(ARGS)
+
+FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py)
+
+.PHONY: test-faults
+test-faults: $(INSTALLED) ## Kill servers and triggerers, fill disks, cut networks (longer: REMSVC_FAULT_ROUNDS=200)
+	$(BIN)/python -m pytest $(or $(ARGS),$(FAULT_TESTS))
 
 .PHONY: test-windows
 test-windows: $(INSTALLED) ## Test the Windows side in a Windows Python under Wine
