@@ -97,12 +97,12 @@ def run(
     ssh: quote what the shell here should leave alone.
 
     The command is a durable job: it survives a lost connection and a restart of the server, and
-    its output goes on where it was. Ctrl-C cancels it and shows how it ends; a second Ctrl-C kills
-    it, a third one leaves it running. "remsvc jobs" knows it from now on.
+    its output goes on where it was. Ctrl-C (or TERM, HUP) cancels it and shows how it ends; a
+    second Ctrl-C kills it, a third one leaves it running. "remsvc jobs" knows it from now on.
 
     \b
-    Exit codes, besides the command's own (128+N when signal N ended it); each of them comes with
-    a line on standard error:
+    Exit codes, besides the command's own (128+N when signal N ended it);
+    each comes with a line on standard error:
       1    the command could not be started
       124  its time limit ended it
       130  it was cancelled

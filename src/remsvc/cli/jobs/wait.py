@@ -32,8 +32,8 @@ def wait(options: ConnectionOptions, timeout: float | None, as_json: bool, job_i
     Ctrl-C stops waiting; the job goes on.
 
     \b
-    Exit codes, besides the command's own (128+N when signal N ended it); each of them comes with
-    a line on standard error:
+    Exit codes, besides the command's own (128+N when signal N ended it);
+    each comes with a line on standard error:
       1    the command could not be started
       124  its time limit ended it
       130  it was cancelled
