@@ -16,7 +16,7 @@ from remsvc_provider.stream import run_commands
 
 
 class CommandRun:
-    """One run of a plan: what the trigger and the worker share. :meth:`close` it.
+    """One run of a plan, in the running event loop: what the trigger and the worker share. :meth:`close` it.
 
     Args:
         plan: what to run.
@@ -30,19 +30,15 @@ class CommandRun:
         self._plan = plan
         self._options = options
         self._log = log
-        self._alone = alone
-        self._client: AsyncClient | None = None
+        self._client = AsyncClient(options) if alone else AsyncClient.over(pooled_channel(options), options)
         self._jobs: JobRun | None = None
+        if plan.origin is not None:
+            self._jobs = JobRun(plan, plan.origin, self._client, options, log)
 
     async def outcome(self) -> Outcome:
         """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
         ended by the server."""
-        if self._plan.origin is not None:
-            options = self._options
-            self._client = (
-                AsyncClient(options) if self._alone else AsyncClient.over(pooled_channel(options), options)
-            )
-            self._jobs = JobRun(self._plan, self._plan.origin, self._client, options, self._log)
+        if self._jobs is not None:
             try:
                 return await self._jobs.outcome()
             except NoJobsError:
@@ -54,7 +50,7 @@ class CommandRun:
         return await run_commands(self._plan, self._options, self._log)
 
     async def cancel(self, reason: str) -> None:
-        """End the jobs that still run, after :meth:`outcome` was cancelled."""
+        """End the jobs that still run, after :meth:`outcome` was cancelled, or in its place."""
         if self._jobs is not None:
             await self._jobs.cancel(reason)
 
@@ -63,6 +59,4 @@ class CommandRun:
         jobs, self._jobs = self._jobs, None
         if jobs is not None:
             await jobs.close()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._client.close()

@@ -19,7 +19,7 @@ from remsvc_provider import earlier_tries
 from remsvc_provider.command_output import CommandOutput
 from remsvc_provider.job_keys import job_spec, program_hash, program_text, same_program
 from remsvc_provider.live_log import LiveLog, Log
-from remsvc_provider.origin import Origin
+from remsvc_provider.origin import TRY_NUMBER, Origin
 from remsvc_provider.outcome import JobState as RunState
 from remsvc_provider.outcome import Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, Patience
@@ -116,8 +116,26 @@ class JobRun:
         for tid, creation in self._creations.items():
             if creation.done() and not creation.cancelled() and creation.exception() is None:
                 self._unfinished[tid] = creation.result().id
+        self._unfinished |= {tid: job.id for tid, job in self._adopted.items() if not job.ended}
+        try:
+            self._unfinished |= await self._created_before()
+        except RemSvcError as error:
+            self._live.add(f"The server's jobs could not be listed: {error}", "warning")
         await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))
         await self._live.flush()
+
+    async def _created_before(self) -> dict[int, str]:
+        """The jobs of this try that have not ended, by command number: this trigger may have been started
+        again, and cut off before it has found them."""
+        jobs = self._client.list_jobs(
+            states=(JobState.QUEUED, JobState.RUNNING),
+            labels={**self._origin.labels, TRY_NUMBER: str(self._origin.try_number)},
+            timeout=CANCEL_TIMEOUT,
+            metadata=self._plan.metadata,
+        )
+        tids = {self._origin.command_id(tid): tid for tid in range(1, len(self._plan.commands) + 1)}
+        async with aclosing(jobs):
+            return {tids[job.request_id]: job.id async for job in jobs if job.request_id in tids}
 
     async def close(self) -> None:
         """Release what is held here. The jobs go on."""

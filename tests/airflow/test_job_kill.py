@@ -16,6 +16,7 @@ from tests.conftest import ServerProcess
 from triggering import (
     Supervisor,
     Triggerer,
+    context,
     fire,
     next_try,
     restored,
@@ -26,6 +27,8 @@ from triggering import (
 )
 
 from remsvc.client import AsyncClient, ConnectionOptions
+from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+from remsvc_provider.origin import Origin
 from remsvc_provider.task_state import AIRFLOW_TELLS_KILLS
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
@@ -90,6 +93,20 @@ async def test_a_killed_or_cleared_task_ends_its_command(supervisor, conn_id, cl
     assert "the Airflow task was killed" in await reason(client)
 
 
+@pytest.mark.skipif(not AIRFLOW_TELLS_KILLS, reason="before Airflow 3.3 a kill looks like a triggerer's end")
+async def test_a_kill_waits_for_an_answer_longer_than_a_triggerer_that_stops(
+    supervisor, conn_id, client, tmp_path, monkeypatch
+):
+    """Airflow's first answer may take long."""
+    monkeypatch.setattr("remsvc_provider.triggers.remsvc.ANSWER_TIMEOUT", 0.1)
+    sleeper = Sleeper(tmp_path)
+    triggerer = await deferred(supervisor, trigger(conn_id, sleeper.cmd), sleeper)
+    supervisor.set(triggerer.trigger.task_instance, "failed")
+    supervisor.delay = 1.0
+    await triggerer.lose_it()
+    await sleeper.ended()
+
+
 async def test_so_does_deleting_its_run(supervisor, conn_id, client, tmp_path):
     sleeper = Sleeper(tmp_path)
     triggerer = await deferred(supervisor, trigger(conn_id, sleeper.cmd), sleeper)
@@ -143,6 +160,25 @@ async def test_a_job_whose_order_was_on_its_way(supervisor, scripted_jobs, conne
     assert len(scripted_jobs.jobs) == 1
 
 
+async def test_a_job_of_before_a_restart_that_was_not_found_yet(supervisor, scripted_jobs, connect):
+    """Killed while the restarted trigger still waits for the server's first answer."""
+    ti = task_instance()
+    one = trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", "b", ti=ti)
+    origin = Origin.of(ti, context(ti))
+    for tid, state in ((1, jobs_pb2.SUCCEEDED), (2, jobs_pb2.RUNNING)):
+        spec = jobs_pb2.JobSpec(shell_command="a", labels=origin.command_labels(tid))
+        scripted_jobs.add(request_id=origin.command_id(tid), spec=spec, state=state)
+    other = Origin.of(next_try(ti), context(ti))
+    spec = jobs_pb2.JobSpec(shell_command="a", labels=other.command_labels(1))
+    scripted_jobs.add(request_id=other.command_id(1), spec=spec)
+    scripted_jobs.silent.add("GetJob")
+    supervisor.set(ti, "failed")
+    triggerer = Triggerer(one)
+    await until(lambda: scripted_jobs.asked("GetJob"))
+    await triggerer.lose_it()
+    assert [order.id for order in scripted_jobs.asked("CancelJob")] == ["job2"]
+
+
 async def test_on_kill_may_leave_the_command(supervisor, conn_id, client, tmp_path):
     sleeper = Sleeper(tmp_path)
     triggerer = await deferred(supervisor, trigger(conn_id, sleeper.cmd, on_kill="leave"), sleeper)
@@ -174,7 +210,7 @@ async def test_a_triggerer_that_stops_leaves_it_alone(supervisor, conn_id, clien
 async def test_a_triggerer_that_stops_and_is_not_answered_any_more(
     supervisor, conn_id, client, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("remsvc_provider.task_state.ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr("remsvc_provider.triggers.remsvc.ANSWER_TIMEOUT", 0.2)
     supervisor.answers = False
     sleeper = Sleeper(tmp_path)
     one = trigger(conn_id, sleeper.cmd)

@@ -132,6 +132,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.states: dict[str, dict[str, str | None]] = {}
         self.answers = True
+        self.delay = 0.0
         self.asked: list[Any] = []
 
     def set(self, ti: SimpleNamespace, state: str | None) -> None:
@@ -142,6 +143,7 @@ class Supervisor:
         self.asked.append(request)
         if not self.answers:
             await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(self.delay)
         return SimpleNamespace(task_states=self.states)
 
 

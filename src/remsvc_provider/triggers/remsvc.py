@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from remsvc.errors import RemSvcError
 from remsvc_provider import sealing
 from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
 from remsvc_provider.hooks.remsvc import RemSvcHook
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, Outcome
 from remsvc_provider.plan import Plan
-from remsvc_provider.task_state import AIRFLOW_TELLS_KILLS, is_abandoned
+from remsvc_provider.task_state import (
+    AIRFLOW_TELLS_KILLS,
+    ANSWER_TIMEOUT,
+    KILL_ANSWER_TIMEOUT,
+    is_abandoned,
+)
 from remsvc_provider.turns import turn
 from remsvc_provider.version_compat import AirflowException
 
@@ -138,7 +144,8 @@ class RemSvcTrigger(BaseTrigger):
         """Cancel the jobs, unless somebody still waits for them. Airflow 3.3 and later call it when the
         task was marked or cleared, and also when the trigger was moved to another triggerer."""
         self._kill_seen = True
-        await self._cancel_jobs("the Airflow task was killed or cleared")
+        if await self._cancel_jobs("the Airflow task was killed or cleared", KILL_ANSWER_TIMEOUT) is None:
+            self.log.warning("Airflow does not tell whether the task was killed: its commands are left alone")
 
     async def cleanup(self) -> None:
         """Release what is held here, after :meth:`run` has ended in whatever way.
@@ -148,18 +155,26 @@ class RemSvcTrigger(BaseTrigger):
         """
         try:
             if self._cancelled and not self._kill_seen and (self._timed_out or not AIRFLOW_TELLS_KILLS):
-                await self._cancel_jobs("the Airflow task was killed, cleared or timed out")
+                await self._cancel_jobs("the Airflow task was killed, cleared or timed out", ANSWER_TIMEOUT)
         finally:
             run, self._run = self._run, None
             if run is not None:
                 await run.close()
 
-    async def _cancel_jobs(self, reason: str) -> None:
-        if self._fired or self._run is None or self._options["on_kill"] != "cancel":
-            return
+    async def _cancel_jobs(self, reason: str, timeout: float) -> bool | None:
+        """Whether it did; None where the task's state could not be learned within ``timeout`` seconds."""
+        if self._fired or self._options["on_kill"] != "cancel":
+            return False
+        if self.task_instance is None:
+            return None
         durable = self._options["durable"]
-        if self.task_instance is not None and await is_abandoned(self.task_instance, durable=durable):
+        abandoned = await is_abandoned(self.task_instance, durable=durable, timeout=timeout)
+        if abandoned:
+            if self._run is None:
+                # Cut off before it began; but it may have begun before, in another triggerer.
+                self._run = await self._prepare()
             await self._run.cancel(reason)
+        return abandoned
 
     @property
     def _timed_out(self) -> bool:
@@ -169,20 +184,24 @@ class RemSvcTrigger(BaseTrigger):
         return (limit if limit.tzinfo else limit.replace(tzinfo=timezone.utc)) < datetime.now(timezone.utc)
 
     async def _outcome(self) -> Outcome:
+        try:
+            self._run = await self._prepare()
+        except (AirflowException, RemSvcError) as error:
+            return Outcome(JobState.FAILED, {}, str(error))
+        return await self._run.outcome()
+
+    async def _prepare(self) -> CommandRun:
+        """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
         # Loading gRPC may take seconds where the disk is cold: not in the event loop that all triggers share.
         module = await asyncio.to_thread(import_module, "remsvc_provider.command_run")
         hook = RemSvcHook(self.grpc_conn_id)
-        try:
-            async with turn("Airflow"):
-                await hook.get_async_conn()
-            metadata = [*self.metadata, *self._secret_metadata]
-            if self._sealed_metadata:
-                metadata += sealing.unseal(self._sealed_metadata)
-        except AirflowException as error:
-            return Outcome(JobState.FAILED, {}, str(error))
-        self._run = module.CommandRun(self._plan(metadata), hook.options, self.log)
-        outcome: Outcome = await self._run.outcome()
-        return outcome
+        async with turn("Airflow"):
+            await hook.get_async_conn()
+        metadata = [*self.metadata, *self._secret_metadata]
+        if self._sealed_metadata:
+            metadata += sealing.unseal(self._sealed_metadata)
+        run: CommandRun = module.CommandRun(self._plan(metadata), hook.options, self.log)
+        return run
 
     def _plan(self, metadata: Sequence[tuple[str, str]]) -> Plan:
         commands, options = self.commands, dict(self._options)
