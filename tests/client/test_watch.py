@@ -142,13 +142,13 @@ def test_a_broken_watch_goes_on_where_it_was(jobs: ScriptedJobs, connect: Connec
     job = jobs.finish(RANDOM[:1000], RANDOM[:500])
     job.chunk = 100
     status = None if code is None else grpc.StatusCode[code]
-    jobs.watch_faults = [(0, status), (1, status), (2, status), (5, status)]
+    jobs.watch_faults = [(0, status), (3, status)]
     losses: list[ServerError] = []
     with connect(options(jobs)) as client:
         seen = Seen.of(client.watch_job("job1", on_disconnect=losses.append))
     assert (seen.stdout, seen.stderr) == (RANDOM[:1000], RANDOM[:500])
     assert seen.states == [JobState.SUCCEEDED]
-    assert [loss.code for loss in losses] == [code or "UNKNOWN"] * 4
+    assert [loss.code for loss in losses] == [code or "UNKNOWN"] * 2
 
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "DATA_LOSS"])
@@ -388,7 +388,7 @@ def test_whatever_the_cuts_the_bytes_come_once_and_in_order(
 def test_connections_may_be_cut_after_any_byte(flavour: Connect) -> None:
     stdout, stderr = RANDOM[:200_000], RANDOM[200_000:250_000]
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         cuts=st.lists(st.one_of(st.integers(1, 600), st.integers(1, 120_000)), min_size=1, max_size=3),
         chunk=st.sampled_from([1_000, 16_384, 100_000]),
