@@ -42,6 +42,11 @@ def test_state_dir_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_config(None).state_dir == Path("/var/lib/remsvc")
 
 
+def test_a_relative_state_dir_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(None, {"state_dir": "state"}).state_dir == tmp_path / "state"
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     text = "[server]\nport = 1\ncmd_timeout_ms = 5\n[denylist]\na = x\n[allowlist]\nb = y\n"
     config = load(tmp_path, text, port=2, cmd_timeout_ms=7, deny=("z",), log_level="DEBUG")

@@ -151,7 +151,7 @@ def _read_state_dir(settings: Settings) -> Path:
         return _default_state_dir()
     if path.exists() and not path.is_dir():
         settings.report(settings.given("server", "state_dir"), "", "expected a directory")
-    return path
+    return path.absolute()  # the supervisor's working directory is another one
 
 
 def _default_state_dir() -> Path:
