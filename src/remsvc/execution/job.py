@@ -77,13 +77,10 @@ class JobSpec:
 def content_digest(spec: JobSpec, stdin: bytes) -> str:
     """Tells whether two requests ask for the same thing.
 
-    What is at its default does not count, so that a field that a later version adds changes nothing; nor
-    does the source: a request may be sent again from elsewhere.
+    What is at its default does not count, so that a field that a later version adds changes nothing.
     """
     default = asdict(JobSpec())
-    content = {
-        name: value for name, value in asdict(replace(spec, source="")).items() if value != default[name]
-    }
+    content = {name: value for name, value in asdict(spec).items() if value != default[name]}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode() + b"\0" + stdin).hexdigest()
 
