@@ -59,6 +59,10 @@ FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py)
 test-faults: $(INSTALLED) ## Kill servers and triggerers, fill disks, cut networks (longer: REMSVC_FAULT_ROUNDS=200)
 	$(BIN)/python -m pytest $(or $(ARGS),$(FAULT_TESTS))
 
+.PHONY: faults
+faults: $(INSTALLED) ## Kill, fill and break things for half an hour (ROUNDS=20: less)
+	REMSVC_FAULT_ROUNDS=$(or $(ROUNDS),200) $(BIN)/python -m pytest -s $(or $(ARGS),tests/faults tests/execution/test_job_crashes.py)
+
 .PHONY: test-windows
 test-windows: $(INSTALLED) ## Test the Windows side in a Windows Python under Wine
 	scripts/windows_python.sh

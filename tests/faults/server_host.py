@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -99,16 +100,7 @@ class ServerHost:
 
     def supervisors(self) -> set[int]:
         """Pids of the supervisors of the state directory."""
-        found = set()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                if b"-I" in arguments and str(self.state_dir).encode() in arguments:
-                    found.add(int(entry.name))
-        return found
+        return processes_with(str(self.state_dir)) & processes_with("-I")
 
     def kill_supervisor(self) -> None:
         for pid in self.supervisors():
@@ -118,6 +110,18 @@ class ServerHost:
         """Leave nothing behind."""
         if self._process is not None:
             self.kill()
+
+
+def processes_with(argument: str) -> set[int]:
+    """Pids of the processes, zombies left out, that have ``argument`` on their command line."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")  # empty for a zombie
+                if argument.encode() in arguments:
+                    found.add(int(entry.name))
+    return found
 
 
 def lines(path: Path) -> list[str]:
