@@ -6,18 +6,17 @@ Nothing in memory is needed to go on after a restart: the request ids lead to th
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import aclosing
-from datetime import datetime
 
 from remsvc.client import AsyncClient
-from remsvc.client.jobs import Job, JobState, StateChange
+from remsvc.client.jobs import Job, JobState
 from remsvc.client.options import ConnectionOptions
-from remsvc.errors import AlreadyExistsError, NotFoundError, RemSvcError, ServerError, UnimplementedError
+from remsvc.errors import AlreadyExistsError, NotFoundError, RemSvcError, UnimplementedError
 from remsvc_provider import earlier_tries
 from remsvc_provider.command_output import CommandOutput
 from remsvc_provider.job_keys import job_spec, program_hash, program_text, same_program
+from remsvc_provider.job_watch import GRACE, JobWatch
 from remsvc_provider.live_log import LiveLog, Log
 from remsvc_provider.origin import TRY_NUMBER, Origin
 from remsvc_provider.outcome import JobState as RunState
@@ -25,22 +24,14 @@ from remsvc_provider.outcome import Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, Patience
 from remsvc_provider.plan import Plan
 from remsvc_provider.task_log import failure_text, one_line, security_text, without_nul
+from remsvc_provider.time_budget import TimeBudget, TimeIsUpError
 
-GRACE = 2.0
-"""Seconds beyond stream_timeout, in which the server itself ends the command and says so."""
-CANCEL_TIMEOUT = 20.0
-"""Seconds to reach the server with the order to end a job."""
-SKIP_PAUSE = 0.25
-SKIP_PAUSES = 4
-"""How often to ask whether a job has ended, before more of its flood of output is looked at."""
+CANCEL_TIMEOUT = 10.0
+"""Seconds to find the jobs that have not ended, and to order their end."""
 
 
 class NoJobsError(RemSvcError):
     """The server knows no durable jobs. Nothing ran."""
-
-
-class _TimeIsUpError(RemSvcError):
-    """stream_timeout has passed."""
 
 
 class JobRun:
@@ -72,9 +63,7 @@ class JobRun:
         self._adopted: dict[int, Job] = {}
         self._creations: dict[int, asyncio.Task[Job]] = {}
         self._unfinished: dict[int, str] = {}
-        self._started = time.monotonic()
-        self._first_created: datetime | None = None
-        self._server_time: datetime | None = None
+        self._budget = TimeBudget(plan.stream_timeout, origin.request_id)
 
     async def outcome(self) -> Outcome:
         """Run everything. Cancelled, it leaves the jobs alone: see :meth:`cancel`.
@@ -85,7 +74,7 @@ class JobRun:
         count = len(self._plan.commands)
         try:
             await asyncio.wait_for(self._run(), self._plan.stream_timeout + GRACE)
-        except (asyncio.TimeoutError, _TimeIsUpError):
+        except (asyncio.TimeoutError, TimeIsUpError):
             limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
             await self.cancel(limit)
             problem = f"{limit}, what ran was cancelled: {len(self._results)} of {count} command(s) had ended"
@@ -101,8 +90,7 @@ class JobRun:
             failed = any(self._plan.failed(result["rc"]) for result in self._results.values())
             outcome = self._end(RunState.FAILED if failed or self._problems else RunState.SUCCESS)
         if outcome.error is None:
-            seconds = time.monotonic() - self._started
-            self._live.add(f"All {count} command(s) succeeded in {seconds:.2f} s")
+            self._live.add(f"All {count} command(s) succeeded in {self._budget.passed:.2f} s")
         else:
             self._live.add(outcome.error, "error")
         await self._live.flush()
@@ -110,9 +98,16 @@ class JobRun:
 
     async def cancel(self, reason: str) -> None:
         """End the jobs that are not known to have ended. :meth:`outcome` has been cancelled, or is over."""
+        try:
+            await asyncio.wait_for(self._cancel_all(reason), CANCEL_TIMEOUT)
+        except asyncio.TimeoutError:
+            self._live.add("The server does not answer; what still runs is ended by its time limit", "error")
+        await self._live.flush()
+
+    async def _cancel_all(self, reason: str) -> None:
         if creations := list(self._creations.values()):
             # The order to create a job may be on its way: its answer tells the job's id.
-            await asyncio.wait(creations, timeout=CANCEL_TIMEOUT)
+            await asyncio.wait(creations)
         for tid, creation in self._creations.items():
             if creation.done() and not creation.cancelled() and creation.exception() is None:
                 self._unfinished[tid] = creation.result().id
@@ -122,7 +117,6 @@ class JobRun:
         except RemSvcError as error:
             self._live.add(f"The server's jobs could not be listed: {error}", "warning")
         await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))
-        await self._live.flush()
 
     async def _created_before(self) -> dict[int, str]:
         """The jobs of this try that have not ended, by command number: this trigger may have been started
@@ -189,7 +183,7 @@ class JobRun:
             self._begun += 1
             try:
                 await self._command(tid)
-            except _TimeIsUpError:
+            except TimeIsUpError:
                 raise
             except RemSvcError as error:
                 where = f"command {tid} (commands[{tid - 1}])"
@@ -202,11 +196,11 @@ class JobRun:
         self._unfinished[tid] = job.id
         output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes)
         try:
-            job = await self._follow(job, output)
+            job = await JobWatch(self._client, self._plan, self._patience, self._live).to_its_end(job, output)
         finally:
             output.finish()
         del self._unfinished[tid]
-        self._note_time(job)
+        self._budget.note(job)
         self._enter(tid, job, output)
 
     # ---- from a command to its job
@@ -226,7 +220,7 @@ class JobRun:
     async def _obtain(self, tid: int) -> Job:
         title = f"Command {tid}: {one_line(program_text(self._plan.commands[tid - 1]))}"
         if (job := await self._find(tid)) is not None:
-            self._note_time(job)
+            self._budget.note(job)
             self._live.add(
                 f"{title}\nwas started before, as job {job.id}, and is not started again; "
                 f"what follows repeats its output from the beginning"
@@ -240,7 +234,7 @@ class JobRun:
         job = await asyncio.shield(creation)
         self._unfinished[tid] = job.id
         del self._creations[tid]
-        self._note_time(job)
+        self._budget.note(job)
         self._live.add(f"{title}\nstarted as job {job.id}")
         return job
 
@@ -248,7 +242,7 @@ class JobRun:
         spec = job_spec(
             self._plan.commands[tid - 1],
             labels=self._origin.command_labels(tid),
-            time_limit=self._time_left(),
+            time_limit=self._budget.left(),
         )
         request_id = self._origin.command_id(tid)
         try:
@@ -264,75 +258,14 @@ class JobRun:
                 raise
             return job
 
-    def _note_time(self, job: Job) -> None:
-        """Learn from a job of this try how late it is on the server: its clock may differ from ours."""
-        if job.created_at is None or not job.request_id.startswith(f"{self._origin.request_id}/"):
-            return
-        self._first_created = min(self._first_created or job.created_at, job.created_at)
-        self._server_time = max(self._server_time or job.created_at, job.ended_at or job.created_at)
-
-    def _time_left(self) -> float:
-        """Seconds that a new job may take."""
-        passed = time.monotonic() - self._started
-        if self._first_created is not None and self._server_time is not None:
-            passed = max(passed, (self._server_time - self._first_created).total_seconds())
-        left = self._plan.stream_timeout - passed
-        if left <= 0:
-            raise _TimeIsUpError("stream_timeout")
-        return max(left, 0.001)
-
     # ---- from a job to its result
-
-    async def _follow(self, job: Job, output: CommandOutput) -> Job:
-        """Watch it to its end, and pass its output on."""
-        while not (followed := await self._watch(job, output)).ended:
-            # A flood. The log has caught up meanwhile, or the job has ended.
-            for _ in range(SKIP_PAUSES):
-                followed = await self._patience.insist(
-                    lambda: self._client.get_job(job.id, metadata=self._plan.metadata)
-                )
-                if followed.ended:
-                    break
-                await asyncio.sleep(SKIP_PAUSE)
-            output.skip_to_end(followed)
-        return followed
-
-    async def _watch(self, job: Job, output: CommandOutput) -> Job:
-        """Watch a job to its end, or until more comes than can be passed on; the job as it is then."""
-        connection = _Connection(self._live)
-        events = self._client.watch_job(
-            job.id,
-            stdout_offset=output.offset("stdout"),
-            stderr_offset=output.offset("stderr"),
-            reconnect_timeout=self._plan.stream_timeout + GRACE,
-            on_disconnect=connection.lost,
-            metadata=self._plan.metadata,
-        )
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    connection.back()
-                    if isinstance(event, StateChange):
-                        job = event.job
-                    else:
-                        output.feed(event)
-                        if output.overrun:
-                            break
-        except NotFoundError as error:
-            raise ServerError(
-                error.code,
-                f"the server does not know job {job.id} any more (has it lost its state?); "
-                "not retried to prevent duplicate execution",
-                error.target,
-            ) from error
-        return job
 
     def _enter(self, tid: int, job: Job, output: CommandOutput) -> None:
         """Enter how a job ended."""
         where = f"command {tid} (commands[{tid - 1}])"
         if job.state is JobState.TIMED_OUT:
             self._live.add(f"Command {tid} was ended by its time limit", "error")
-            raise _TimeIsUpError("stream_timeout")
+            raise TimeIsUpError("stream_timeout")
         if job.state in (JobState.CANCELLED, JobState.LOST):
             verb = (
                 "was cancelled"
@@ -382,21 +315,3 @@ class JobRun:
             )
         else:
             self._live.add(f"Command {tid}: job {job_id} is cancelled: {reason}", "warning")
-
-
-class _Connection:
-    """Tells the log once that a watch's connection was lost, and once that it is back."""
-
-    def __init__(self, live: LiveLog) -> None:
-        self._live = live
-        self._lost = False
-
-    def lost(self, error: ServerError) -> None:
-        if not self._lost:
-            self._live.add(f"Connection lost, the command goes on: {error}", "warning")
-        self._lost = True
-
-    def back(self) -> None:
-        if self._lost:
-            self._live.add("Connected again; the log goes on where it stopped")
-        self._lost = False

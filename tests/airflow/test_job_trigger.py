@@ -377,3 +377,15 @@ async def test_serialized_arguments(conn_id):
     assert restored(one).serialize()[1] == arguments
     with pytest.raises(TypeError, match="paralel"):
         type(one)(commands=[], paralel=2)
+
+
+async def test_a_server_that_is_gone_does_not_hold_up_stream_timeout(scripted_jobs, connect, capsys):
+    conn_id = connect(f"remsvc://{scripted_jobs.target}")
+    running = asyncio.create_task(fire(trigger(conn_id, "a", stream_timeout=1.0)))
+    await until(lambda: scripted_jobs.watches)
+    scripted_jobs.silent |= {"GetJob", "ListJobs", "CancelJob"}
+    started = time.monotonic()
+    event = await running
+    assert time.monotonic() - started < DEADLINE
+    assert event["state"] == "CANCELLED"
+    assert "ended by its time limit" in capsys.readouterr().out
