@@ -105,6 +105,7 @@ class JobRun:
         await self._live.flush()
 
     async def _cancel_all(self, reason: str) -> None:
+        self._patience.stop()
         if creations := list(self._creations.values()):
             # The order to create a job may be on its way: its answer tells the job's id.
             await asyncio.wait(creations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from remsvc.errors import DeadlineExceededError, ResourceExhaustedError, ServerError, UnavailableError
@@ -38,6 +39,11 @@ class Patience:
         self._server = server
         self._report = report
         self._forever = forever
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """Make no further attempts."""
+        self._stopped.set()
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """The call's answer.
@@ -60,6 +66,8 @@ class Patience:
                 return answer
 
     def _goes_on(self, error: ServerError, failures: int) -> bool:
+        if self._stopped.is_set():
+            return False
         if isinstance(error, ResourceExhaustedError):
             return error.retry_after is not None or failures < ATTEMPTS
         return self._forever or failures < ATTEMPTS
@@ -72,4 +80,6 @@ class Patience:
             self._report(
                 f"{error}; nothing was sent, attempt {failures + 1} of {ATTEMPTS} follows in {delay:g} s"
             )
-        await asyncio.sleep(delay)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), delay)
+            raise error

@@ -179,6 +179,24 @@ async def test_a_job_of_before_a_restart_that_was_not_found_yet(supervisor, scri
     assert [order.id for order in scripted_jobs.asked("CancelJob")] == ["job2"]
 
 
+async def test_a_command_that_waits_for_room_is_not_started_any_more(supervisor, serve, connect, tmp_path):
+    server = serve("[jobs]\nmax_running = 1\nmax_queued = 0\n")
+    conn_id = connect(f"remsvc://{server.target}")
+    go = tmp_path / "go"
+    command = f"touch {tmp_path}/on; until [ -e {go} ]; do sleep 0.02; done"
+    busy = asyncio.create_task(fire(trigger(conn_id, command)))
+    await until((tmp_path / "on").exists)
+    one = trigger(conn_id, f"touch {tmp_path}/late")
+    supervisor.set(one.task_instance, "failed")
+    triggerer = Triggerer(one)
+    await asyncio.sleep(1)
+    await triggerer.lose_it()
+    go.touch()
+    assert (await busy)["state"] == "SUCCESS"
+    assert (await fire(trigger(conn_id, "true")))["state"] == "SUCCESS"
+    assert not (tmp_path / "late").exists()
+
+
 async def test_on_kill_may_leave_the_command(supervisor, conn_id, client, tmp_path):
     sleeper = Sleeper(tmp_path)
     triggerer = await deferred(supervisor, trigger(conn_id, sleeper.cmd, on_kill="leave"), sleeper)
