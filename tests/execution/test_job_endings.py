@@ -174,3 +174,12 @@ async def test_what_a_job_leaves_behind_is_its_own_business(host: JobHost, durat
     assert await host.jobs.cancel(ended, "", kill=True) == ended
     assert processes_with(duration) == {pid}
     os.kill(pid, signal.SIGKILL)
+
+
+async def test_limits_beyond_what_a_wait_can_last(host: JobHost, duration: str) -> None:
+    """A system call waits for 24 days at most."""
+    months = 90 * 86_400.0
+    job = await running(host, TERM_IGNORED + "sleep {0}", duration, 1, time_limit=months, kill_grace=months)
+    await host.jobs.cancel(job, "gently", kill=False)
+    assert (await host.run(shell("echo other"))).stdout == b"other\n"
+    assert (await cancelled(host, job, kill=True)).signal == 9

@@ -122,7 +122,10 @@ class Jobs:
         Raises:
             ExecutionError: the journal or the supervisor cannot be used.
         """
-        self._files = JobFiles(self._files_path)
+        try:
+            self._files = JobFiles(self._files_path)
+        except OSError as error:
+            raise ExecutionError(f"{self._files_path}: {error.strerror}") from error
         self._journal = Journal(self._journal_path)
         for job in await self._journal.unended():
             self._active[job.id] = _Active(job, cancelled=bool(job.reason))
@@ -414,7 +417,7 @@ class Jobs:
         job = active.job
         try:
             spec = await self._process_spec(job)
-        except StartError as error:
+        except (StartError, OSError) as error:
             await self._take_record(active, {"error": str(error), "ended": time.time()})
             return
         if self._instance != job.supervisor:

@@ -48,6 +48,7 @@ _TELL_SECONDS = 0.005
 _LOOK_SECONDS = 0.02
 _WRITE_SECONDS = 1.0
 _MANY_TIMERS = 1000
+_LONGEST_WAIT = 3600.0  # a system call knows a longest one, too
 
 
 class Supervisor:
@@ -122,11 +123,13 @@ class Supervisor:
 
     def _accept(self) -> None:
         assert self._listener is not None
-        with contextlib.suppress(BlockingIOError):
+        try:
             connection, _ = self._listener.accept()
-            # A server holds the state directory's lock: the one before is gone, whatever its socket says.
-            self._disconnect()
-            self._connect(connection)
+        except OSError:
+            return  # gone again, or no descriptor is free
+        # A server holds the state directory's lock: the one before is gone, whatever its socket says.
+        self._disconnect()
+        self._connect(connection)
 
     def _connect(self, connection: socket.socket) -> None:
         self._link = Link(connection, self._selector, self._receive, self._disconnect)
@@ -348,7 +351,7 @@ class Supervisor:
 
     def _next_timer(self) -> float | None:
         if self._timers:
-            return max(0.0, self._timers[0][0] - time.monotonic())
+            return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT)
         return 1.0 if self._link is None else None
 
     def _run_timers(self) -> None:

@@ -63,7 +63,7 @@ class Link:
             data = self._connection.recv(1 << 20)
         except BlockingIOError:
             return
-        except ConnectionError:
+        except OSError:
             data = b""
         if not data:
             self._on_end()
@@ -77,7 +77,7 @@ class Link:
                 del self._unsent[: self._connection.send(self._unsent)]
         except BlockingIOError:
             pass
-        except ConnectionError:
+        except OSError:
             self._unsent.clear()  # reading notices, and ends it
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
         if self._selector.get_key(self._connection).events != events:
