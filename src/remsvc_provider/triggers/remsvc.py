@@ -72,9 +72,9 @@ class RemSvcTrigger(BaseTrigger):
         sealed_metadata: the secret part of it, encrypted.
         options: for durable jobs; each may be left out:
 
-            - ``origin``: the try of the task, as :meth:`Origin.arguments` gives it. Versions before
-              1.2.0 did not store it: then it is derived from the task instance that Airflow gives the
-              trigger. Without either, commands go over a stream of version 1.
+            - ``origin``: the try of the task, as :meth:`Origin.arguments` gives it. Version 1.0.0 did
+              not store it: then it is derived from the task instance that Airflow gives the trigger.
+              Without either, commands go over a stream of version 1.
             - ``deferred_at``: when the task was deferred, in seconds since the epoch.
             - ``max_output_bytes``, ``skip_on_exit_code``, ``parallel``, ``durable``, ``on_kill``: as for
               the operator.
@@ -208,7 +208,7 @@ class RemSvcTrigger(BaseTrigger):
         stored, deferred_at = options.pop("origin"), options.pop("deferred_at")
         origin = Origin.from_arguments(stored) if stored else None
         if origin is None and self.task_instance is not None:
-            # Versions that stored no origin knew no other keys, and 1.0.0 let any pass.
+            # Stored by 1.0.0, which knew no other keys and let any pass.
             commands = [{key: command.get(key) or "" for key in KEYS} for command in commands]
             origin = Origin.of(self.task_instance)
         return Plan(
