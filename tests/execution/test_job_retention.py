@@ -17,7 +17,7 @@ from .processes import DEADLINE
 from .test_jobs import HostWith
 
 FOREVER = {
-    "collect_seconds": 0.0,
+    "collect_seconds": 0.05,
     "retention_seconds": 1e9,
     "retention_count": 10**9,
     "retention_bytes": 2**60,
@@ -79,7 +79,7 @@ async def test_dropped_output_does_not_count(host_with: HostWith) -> None:
     for _ in range(2):
         job = await host.create(shell("head -c 10000000 /dev/zero", output_limit=1000))
         jobs.append(await host.ended(job))
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(0.5)
     assert await remaining(host) == [job.id for job in jobs]
 
 
@@ -93,14 +93,14 @@ async def test_a_request_that_is_forgotten_is_a_new_one(host_with: HostWith) -> 
 
 async def test_a_job_that_is_watched_stays_until_the_watch_ends(host_with: HostWith) -> None:
     """Also one that had ended when the watch began, and however slow the watcher is."""
-    host = await host_with(**{**FOREVER, "retention_seconds": 0.5})
+    host = await host_with(**{**FOREVER, "retention_seconds": 0.2})
     job = await host.create(shell("head -c 3000000 /dev/zero", output_limit=1 << 30))
     before = host.jobs.watch(job, 0, None)
     assert isinstance(await anext(before), Job)
     await host.ended(job)
     after = host.jobs.watch(job, 0, None)
     assert isinstance(await anext(after), Job)
-    await asyncio.sleep(3)
+    await asyncio.sleep(1)
     for events in (before, after):
         size = 0
         async for event in events:
@@ -144,25 +144,27 @@ async def test_after_a_restart_what_belongs_to_no_job_is_removed(host: JobHost) 
 # Leases
 
 
-async def test_a_lease_that_nobody_renews_ends_the_job(host: JobHost) -> None:
-    job = await host.create(shell("sleep 1000", lease=1.0))
+async def test_a_lease_that_nobody_renews_ends_the_job(host_with: HostWith) -> None:
+    host = await host_with(**FOREVER)
+    job = await host.create(shell("sleep 1000", lease=0.5))
     deadline = time.monotonic() + DEADLINE
     while not (found := await host.jobs.get(job.id)) or not found.state.ended:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
     assert found.state is JobState.CANCELLED
-    assert found.reason == "LEASE_EXPIRED: nobody watched it for 1 s"
+    assert found.reason == "LEASE_EXPIRED: nobody watched it for 0.5 s"
     assert found.signal == 15
 
 
-async def test_a_watch_renews_the_lease(host: JobHost) -> None:
-    job = await host.create(shell("sleep 3.5; echo done", lease=1.0))
+async def test_a_watch_renews_the_lease(host_with: HostWith) -> None:
+    host = await host_with(**FOREVER)
+    job = await host.create(shell("sleep 2; echo done", lease=0.5))
     watched = await host.watch(job)
     assert (watched.job.state, watched.stdout) == (JobState.SUCCEEDED, b"done\n")
 
 
 async def test_a_lease_of_a_job_that_waits(host_with: HostWith) -> None:
-    host = await host_with(max_running=1)
+    host = await host_with(**FOREVER, max_running=1)
     await host.create(shell("sleep 1000"))
     job = await host.create(shell("true", lease=0.5))
     deadline = time.monotonic() + DEADLINE
@@ -173,12 +175,12 @@ async def test_a_lease_of_a_job_that_waits(host_with: HostWith) -> None:
 
 
 async def test_a_restart_gives_watchers_time_to_come_back(host: JobHost) -> None:
-    job = await host.create(shell("sleep 1000", lease=2.0))
+    job = await host.create(shell("sleep 1000", lease=1.5))
     watching = asyncio.ensure_future(host.watch(job))
     await asyncio.sleep(0.2)
     await host.close()
     watching.cancel()
-    await asyncio.sleep(2.2)
+    await asyncio.sleep(1.6)
     await host.open()
     found = await host.jobs.get(job.id)
     assert found is not None

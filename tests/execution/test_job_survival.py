@@ -149,6 +149,7 @@ async def test_a_job_whose_supervisor_was_killed_is_lost(
     job = await host.create(shell(script), "once")
     watching = asyncio.ensure_future(host.watch(job))
     await eventually(lambda: len(processes_with(duration)) == 2, "all of it runs")
+    await host.watch_until(job, b"output\n")  # what it has not taken out of the pipe is lost with it
     host.kill_supervisor()
     watched = await watching
     assert watched.job.state is JobState.LOST

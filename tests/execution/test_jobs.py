@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -142,7 +143,20 @@ async def test_another_user(host: JobHost, tmp_path: Path) -> None:
 
 
 @needs_root
-async def test_another_user_cannot_read_the_state_directory(host: JobHost) -> None:
+async def test_another_user_cannot_read_the_state_directory() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        host = JobHost(Path(folder, "state"))
+        await host.open()
+        try:
+            await check_that_nobody_reads(host)
+        finally:
+            await host.end()
+
+
+async def check_that_nobody_reads(host: JobHost) -> None:
+    watched = await host.run(shell(f"ls -ld {host.path}; id -un", user="nobody", cwd="/"))
+    assert watched.stdout.split()[-1] == b"nobody", "it gets there, at least"
     await host.run(shell("echo secret"), stdin=b"secret")
     watched = await host.run(
         shell(f"find {host.path}; cat {host.path}/journal.sqlite", user="nobody", cwd="/")

@@ -401,7 +401,7 @@ async def read_by_journal(path: Path) -> dict[str, str]:
 
 
 def read_directly(path: Path) -> dict[str, str]:
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         return dict(connection.execute("SELECT id, state FROM jobs"))
     finally:

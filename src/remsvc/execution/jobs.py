@@ -528,7 +528,7 @@ class Jobs:
     async def _tick(self) -> None:
         collected = time.monotonic()
         while True:
-            await asyncio.sleep(_TICK_SECONDS)
+            await asyncio.sleep(min(_TICK_SECONDS, self._limits.collect_seconds))
             now = time.monotonic()
             for active in list(self._active.values()):
                 lease = active.job.spec.lease
