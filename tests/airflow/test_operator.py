@@ -280,6 +280,17 @@ def test_a_failed_run_fails_the_task_with_its_reason():
     assert not isinstance(caught.value, AirflowFailException)  # retries apply
 
 
+def test_a_retry_that_airflow_resumes_with_the_event_of_the_try_before_starts_over():
+    """As Airflow 3.1.0 does."""
+    ti = task_instance(try_number=2)
+    event = {"state": "FAILED", "results": {}, "error_msg": "command 1 (commands[0]) ended with rc 3"}
+    with pytest.raises(TaskDeferred) as caught:
+        operator().execute_complete(context(ti), event, try_number=1)
+    assert caught.value.kwargs == {"try_number": 2}
+    with pytest.raises(AirflowException, match="rc 3"):
+        operator().execute_complete(context(ti), event, **caught.value.kwargs)
+
+
 def test_an_exit_code_to_skip_on_skips():
     event = {"state": "SUCCESS", "results": {1: result(1), 2: result(2, rc=99)}, "error_msg": None}
     with pytest.raises(AirflowSkipException, match="command 2 with 99"):

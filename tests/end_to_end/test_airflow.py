@@ -186,6 +186,27 @@ def test_clearing_a_task_ends_its_command_and_starts_it_again(
     long_command.wait_until_ended(times=2)
 
 
+def test_a_durable_retry_takes_over_what_has_succeeded_and_a_clear_starts_afresh(
+    airflow: LocalAirflow, connection: str, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    conf = {"before": f"echo a >> {trace}; echo a", "cmd": f"echo b >> {trace}; exit 3"}
+    dag_run = airflow.api.trigger("durable_steps", {"connection": connection, **conf})
+
+    assert dag_run.wait(DEADLINE) == "failed", logs(dag_run)
+    assert trace.read_text().split() == ["a", "b", "b"], logs(dag_run)
+    assert "Command 1 is taken over from try 1" in dag_run.log("remote", 2)
+
+    dag_run.clear_task("remote")
+    dag_run.wait_for_task(
+        "remote", lambda task: task["try_number"] == 4 and task["state"] == "failed", DEADLINE
+    )
+
+    assert trace.read_text().split() == ["a", "b", "b", "a", "b", "b"], logs(dag_run)
+    assert "is taken over" not in dag_run.log("remote", 3)
+    assert "Command 1 is taken over from try 3" in dag_run.log("remote", 4)
+
+
 @pytest.fixture
 def forgetful_server() -> Iterator[int]:
     """A server that leaves out the answer to every command with an even number."""

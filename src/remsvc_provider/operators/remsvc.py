@@ -169,6 +169,7 @@ class RemSvcOperator(BaseOperator):
                     **options,
                 ),
                 method_name="execute_complete",
+                kwargs={"try_number": origin.try_number} if origin is not None else None,
                 # Nothing but this applies execution_timeout to a deferred task.
                 timeout=self.execution_timeout,
             )
@@ -183,8 +184,15 @@ class RemSvcOperator(BaseOperator):
         )
         return self.execute_complete(context, self._run_here(plan).payload())
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], try_number: int | None = None
+    ) -> dict[str, Any]:
         """Take the trigger's event.
+
+        Args:
+            context: of the task.
+            event: the trigger's.
+            try_number: of the try that was deferred, where that is known.
 
         Returns:
             The XCom value.
@@ -194,6 +202,12 @@ class RemSvcOperator(BaseOperator):
             AirflowFailException: ``stream_timeout`` ran out: the task is not retried.
             AirflowSkipException: a command ended with a code of ``skip_on_exit_code``, and none failed.
         """
+        task_instance = context.get("ti")
+        if task_instance is not None and try_number not in (None, task_instance.try_number):
+            # Airflow 3.1.0 resumes a retry in the place where the try before it failed.
+            self.log.info(f"This is the event of try {try_number}: the commands run again")
+            result: dict[str, Any] = self.execute(context)
+            return result
         if not isinstance(event, Mapping) or EVT_STATE not in event:
             raise AirflowException(f"not an event of a RemSvcTrigger: it has no {EVT_STATE!r}")
         state = event[EVT_STATE]

@@ -42,3 +42,10 @@ with DAG("mapped_tasks", schedule=None) as mapped_tasks:
     RemSvcOperator.partial(task_id="remote", grpc_conn_id=CONNECTION).expand(
         commands=[[{"cmd": f"{{{{ dag_run.conf['cmd'] }}}} {number}"}] for number in range(16)]
     )
+durable_steps = make_dag(
+    "durable_steps",
+    commands=[{"cmd": f"{{{{ dag_run.conf['{name}'] }}}}"} for name in ("before", "cmd")],
+    durable=True,
+    retries=1,
+    retry_delay=timedelta(seconds=1),
+)
