@@ -173,3 +173,18 @@ def test_version_1_commands_are_listed_watched_and_cancelled(serve: Callable[...
         assert watched[0].states == ["RUNNING", "CANCELLED"]
         assert jobs.get(shown[0].id).reason == "enough"
         assert jobs.watch(shown[0].id).states == ["CANCELLED", "CANCELLED"]
+
+
+def test_a_page_is_no_longer_than_clients_take(serve: Callable[..., ServerProcess]) -> None:
+    """gRPC clients take 4 MiB, where they are not told otherwise."""
+    with grpc.insecure_channel(serve().target) as channel:
+        jobs = JobClient(channel)
+        created = [jobs.create(spec(f"true {n} {'x' * 130_000}")).id for n in range(50)]
+        found: list[str] = []
+        token = ""
+        while True:
+            answer = jobs.list(page_size=1000, page_token=token)
+            found += ids(answer)
+            if not (token := answer.next_page_token):
+                break
+        assert found == created[::-1]

@@ -270,3 +270,10 @@ async def test_nothing_is_left_after_many(host: JobHost) -> None:
     assert not Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
     left_files = {path.name for path in (host.path / "jobs").glob("*/*")}
     assert left_files == {"stdout"}
+
+
+async def test_the_supervisor_stays_in_no_folder(host: JobHost, tmp_path: Path) -> None:
+    """A file system that somebody is in cannot be unmounted."""
+    await host.run(shell("true", cwd=str(tmp_path)))
+    (supervisor,) = host.supervisors()
+    assert Path(f"/proc/{supervisor}/cwd").readlink() == Path("/")

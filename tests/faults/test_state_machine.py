@@ -177,7 +177,10 @@ class JobsMachine(RuleBasedStateMachine):
             # One that still waits, for a supervisor after the last one that died, is not lost with this one.
             wait_until(lambda model=model: not self._waits(model), "it runs")
             model.doomed = True
+        old = self._host.supervisors()
         self._host.kill_supervisor()
+        # What is given to a supervisor whose death nobody has noticed yet is lost as well.
+        wait_until(lambda: self._host.supervisors() - old, "there is another one")
         for model in self._models:
             wait_until(lambda model=model: self.client.get_job(model.job_id).ended, "it is lost")
             model.check(self.client.get_job(model.job_id))

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -356,7 +356,7 @@ class Jobs:
                 self.engine.send({"op": "forget", "id": name})
             if searches:
                 # Where the disk is full, what became of a job cannot be written yet. That must not keep us.
-                await asyncio.wait(searches, timeout=_SETTLE_SECONDS)
+                await asyncio.wait((self._spawn(self._settle(searches)),), timeout=_SETTLE_SECONDS)
             forget_ends(self._state_dir, {active.job.supervisor for active in self._active.values()})
         except Exception as error:
             if self._reconciled is None or self._reconciled.done():
@@ -367,8 +367,23 @@ class Jobs:
             self._reconciled.set_result(None)
         self._start_queued()
 
-    async def _find_again(self, active: _Active, instance: str, entry: Header | None) -> None:
-        """What became of a job that a supervisor before this one, or a server before this one, started."""
+    async def _settle(self, searches: Iterable[asyncio.Task[_Active | None]]) -> None:
+        """End the jobs that nobody knows anything of."""
+        lost = [active for active in await asyncio.gather(*searches) if active is not None]
+        if not lost:
+            return
+        await asyncio.to_thread(self._kill_leftovers, [active.job.id for active in lost])
+        reason = "the supervisor ended, or the host was restarted: whether it ran is not known"
+        for active in lost:
+            _logger.error("job %s is lost: %s", active.job.id, reason)
+        ends = [
+            dataclasses.replace(active.job, state=JobState.LOST, reason=reason, ended=time.time())
+            for active in lost
+        ]
+        await asyncio.gather(*map(self._end, lost, ends))
+
+    async def _find_again(self, active: _Active, instance: str, entry: Header | None) -> _Active | None:
+        """Go on with a job that a supervisor or a server before this one started; return it if it is lost."""
         job = active.job
         if entry is not None and "record" not in entry:
             active.told = instance
@@ -377,7 +392,7 @@ class Jobs:
                 self._tell_end(active)
             if active.watchers:
                 self.engine.send({"op": "watch", "id": job.id, "on": True})
-            return
+            return None
         record = entry["record"] if entry is not None else await self._files.exit_record(job.id)
         if record is not None:
             await self._take_record(active, record)
@@ -389,16 +404,14 @@ class Jobs:
             self._spawn(self._start(active))
         elif not active.ending:
             active.ending = True
-            reason = "the supervisor ended, or the host was restarted: whether it ran is not known"
-            _logger.error("job %s is lost: %s", job.id, reason)
-            lost = dataclasses.replace(job, state=JobState.LOST, reason=reason, ended=time.time())
-            await asyncio.to_thread(self._kill_leftovers, job.id)
-            await self._end(active, lost)
+            return active
+        return None
 
-    def _kill_leftovers(self, job_id: str) -> None:
+    def _kill_leftovers(self, ids: Collection[str]) -> None:
         if self._groups is not None:
-            kill_group(group_of(self._groups, job_id))
-        process_tree.kill_marked(job_id)
+            for job_id in ids:
+                kill_group(group_of(self._groups, job_id))
+        process_tree.kill_marked(ids)
 
     def _note_start(self, active: _Active, event: Header) -> None:
         active.job = dataclasses.replace(

@@ -202,10 +202,13 @@ def _send(pid: int, started: int, number: signal.Signals) -> None:
             os.close(handle)
 
 
-def kill_marked(mark: str) -> None:
-    """SIGKILL every process of this host that has ``mark``. For what a supervisor that ended left behind."""
+def kill_marked(marks: Collection[str]) -> None:
+    """SIGKILL every process of this host that has one of these marks.
+
+    For what a supervisor that ended left behind.
+    """
     for _ in range(_MAX_ROUNDS):
-        found = [(pid, _start_time(pid)) for pid in _marked(mark)]
+        found = [(pid, _start_time(pid)) for pid in _marked(marks)]
         if not any(started for _, started in found):
             return
         for pid, started in found:
@@ -213,14 +216,16 @@ def kill_marked(mark: str) -> None:
                 _send(pid, started, signal.SIGKILL)
 
 
-def _marked(mark: str) -> list[int]:
+def _marked(marks: Collection[str]) -> list[int]:
     pids = []
+    limits = {_limit(mark) for mark in marks}
+    variables = {f"{MARK}={mark}".encode() for mark in marks}
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         if limit := _limit_mark(pid):
-            if limit == _limit(mark):
+            if limit in limits:
                 pids.append(pid)
             continue
         with contextlib.suppress(OSError):
-            if f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if not variables.isdisjoint(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
                 pids.append(pid)
     return pids

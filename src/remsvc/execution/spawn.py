@@ -79,16 +79,19 @@ def spawn(
         os.chdir("/")
         if cwd_required:
             raise
-    # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
-    with _with_command_limit(streams) as usable:
-        return os.posix_spawn(
-            argv[0],
-            list(argv),
-            env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(usable)],
-            setsid=True,
-            setsigdef=_DEFAULT_SIGNALS,
-        )
+    try:
+        # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
+        with _with_command_limit(streams) as usable:
+            return os.posix_spawn(
+                argv[0],
+                list(argv),
+                env,
+                file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(usable)],
+                setsid=True,
+                setsigdef=_DEFAULT_SIGNALS,
+            )
+    finally:
+        os.chdir("/")  # a file system that this process is in cannot be unmounted
 
 
 def _spawn_as(

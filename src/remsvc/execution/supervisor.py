@@ -48,6 +48,7 @@ _TELL_SECONDS = 0.005
 _LOOK_SECONDS = 0.02
 _WRITE_SECONDS = 1.0
 _MANY_TIMERS = 1000
+_MUCH = 1 << 16
 _LONGEST_WAIT = 3600.0  # a system call knows a longest one, too
 
 
@@ -366,6 +367,8 @@ class Supervisor:
             self._end(command, "time limit", kill=command.folder is None)
         elif purpose == "kill":
             self._kill(command)
+        elif purpose == "tell" and self._link is not None and self._link.backlog > _MUCH:
+            self._after(_LOOK_SECONDS, command.id, "tell")  # the server stalls: this can wait
         elif purpose == "tell":
             command.told = command.totals
             self._tell({"event": "output", "id": command.id, "totals": command.totals})

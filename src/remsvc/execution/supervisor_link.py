@@ -45,6 +45,11 @@ class Link:
             self._unsent += encode_frame(header, blobs)
             self._flush()
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that the other side has not taken yet."""
+        return len(self._unsent)
+
     def close(self) -> None:
         """Close the connection. Idempotent."""
         if not self._closed:

@@ -40,6 +40,7 @@ _logger = logging.getLogger("remsvc.job")
 SERVICE_NAME = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOMAIN = "remsvc.jobs.v1"
 _PAGE, _MAX_PAGE = 100, 1000
+_PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
 _RETRY_SECONDS = 1
 
 T = TypeVar("T")
@@ -144,10 +145,17 @@ class JobService:
             before_seq=int(request.page_token[:18]) if request.page_token else None,
         )
         jobs = await self._jobs.select(wanted, size + 1)
-        token = str(jobs[size - 1].seq) if len(jobs) > size else ""
-        return jobs_pb2.ListJobsResponse(
-            jobs=[self._message(job) for job in jobs[:size]], next_page_token=token
-        )
+        answer = jobs_pb2.ListJobsResponse()
+        room = _PAGE_BYTES
+        for job in jobs[:size]:
+            message = self._message(job)
+            room -= message.ByteSize()
+            if room < 0 and answer.jobs:
+                break
+            answer.jobs.append(message)
+        if len(jobs) > len(answer.jobs):
+            answer.next_page_token = str(jobs[len(answer.jobs) - 1].seq)
+        return answer
 
     async def _cancel(self, request: jobs_pb2.CancelJobRequest, context: CallContext) -> jobs_pb2.Job:
         job = await self._own(request.id, context)
