@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -155,6 +156,22 @@ async def test_the_first_process_ends_in_the_grace_and_another_does_not(host: Jo
     ended = await cancelled(host, job)
     assert (ended.state, ended.signal) == (JobState.CANCELLED, 15)
     assert not processes_with(duration)
+
+
+async def test_a_process_whose_first_thread_has_ended(host: JobHost, tmp_path: Path) -> None:
+    """It looks like a zombie, and is not one."""
+    code = (
+        "import ctypes, os, threading, time; "
+        "threading.Thread(target=time.sleep, args=(1000,)).start(); print(os.getpid(), flush=True); "
+        "ctypes.CDLL(None).pthread_exit(0)"
+    )
+    pid_file = tmp_path / "pid"
+    job = await host.create(shell(f"(setsid {sys.executable} -c '{code}' > {pid_file} &); sleep 1000"))
+    await eventually(lambda: pid_file.exists() and pid_file.read_text(), "it runs")
+    pid = int(pid_file.read_text())
+    await eventually(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text(), "its first thread has ended")
+    assert (await cancelled(host, job, kill=True)).state is JobState.CANCELLED
+    assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_others_are_left_alone(host: JobHost, duration: str) -> None:

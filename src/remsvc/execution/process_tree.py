@@ -143,7 +143,7 @@ def members(command: Command, other_leaders: Collection[int]) -> set[int]:
 
 def _belongs(orphan: int, command: Command) -> bool:
     fields = _stat_fields(orphan)
-    if not fields or fields[0] == "Z":
+    if not fields or _has_ended(fields):
         return False
     if mark := _limit_mark(orphan):
         return mark == _limit(command.mark)
@@ -188,7 +188,12 @@ def _stat_fields(pid: int) -> list[str]:
 
 def _start_time(pid: int) -> int:
     fields = _stat_fields(pid)
-    return int(fields[19]) if fields and fields[0] != "Z" else 0
+    return int(fields[19]) if fields and not _has_ended(fields) else 0
+
+
+def _has_ended(fields: list[str]) -> bool:
+    # A process looks like a zombie, too, when only its first thread has ended.
+    return fields[0] == "Z" and int(fields[17]) <= 1
 
 
 def _send(pid: int, started: int, number: signal.Signals) -> None:
