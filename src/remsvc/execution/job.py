@@ -74,13 +74,15 @@ class JobSpec:
         return cls(**{**values, "argv": tuple(values["argv"])})
 
 
+_DEFAULTS = asdict(JobSpec())
+
+
 def content_digest(spec: JobSpec, stdin: bytes) -> str:
     """Tells whether two requests ask for the same thing.
 
     What is at its default does not count, so that a field that a later version adds changes nothing.
     """
-    default = asdict(JobSpec())
-    content = {name: value for name, value in asdict(spec).items() if value != default[name]}
+    content = {name: value for name, value in asdict(spec).items() if value != _DEFAULTS[name]}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode() + b"\0" + stdin).hexdigest()
 
