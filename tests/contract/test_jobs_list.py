@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from .client import Client
 from .commands import posix_only
-from .jobs import JobClient, refused, spec, state
+from .jobs import JobClient, Watched, refused, spec, state
 from .waiting import wait_until
 
 if TYPE_CHECKING:
@@ -163,14 +161,13 @@ def test_version_1_commands_are_listed_watched_and_cancelled(serve: Callable[...
                     break
             assert found == ids(jobs.list()), size
         assert found[3:] == durable[::-1]
-        watched: list[Any] = []
-        watching = threading.Thread(target=lambda: watched.append(jobs.watch(shown[0].id)))
-        watching.start()
-        time.sleep(0.1)
+        watching = jobs.open_watch(shown[0].id)
+        first = next(watching)
         assert state(jobs.cancel(shown[0].id, "enough")) == "RUNNING"
         assert running.result().rc == 137
-        watching.join(30)
-        assert watched[0].states == ["RUNNING", "CANCELLED"]
+        watched = Watched()
+        JobClient.follow(watched, iter([first, *watching]))
+        assert watched.states == ["RUNNING", "CANCELLED"]
         assert jobs.get(shown[0].id).reason == "enough"
         assert jobs.watch(shown[0].id).states == ["CANCELLED", "CANCELLED"]
 

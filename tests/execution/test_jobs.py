@@ -16,7 +16,7 @@ from remsvc.execution.job_files import Piece
 from remsvc.execution.jobs import QueueFullError, RequestReusedError
 from remsvc.execution.journal import Filter
 
-from .job_host import JobHost, program, shell
+from .job_host import DEADLINE, JobHost, program, shell
 from .processes import eventually
 
 HostWith = Callable[..., Awaitable[JobHost]]
@@ -42,9 +42,24 @@ async def test_both_outputs_and_the_end(host: JobHost) -> None:
     assert job.created <= job.started <= job.ended
 
 
-async def test_a_watch_tells_each_state_once(host: JobHost) -> None:
-    watched = await host.run(shell("sleep 0.2"))
-    assert watched.states == [JobState.RUNNING, JobState.SUCCEEDED]
+async def test_a_watch_tells_each_state_once(host: JobHost, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    job = await host.create(shell(f"echo begun; read line < {go}"))
+    states = []
+
+    async def look() -> None:
+        async for event in host.jobs.watch(job, 0, None):
+            if isinstance(event, Job):
+                states.append(event.state)
+            else:
+                go.write_text("now\n")
+
+    await asyncio.wait_for(look(), DEADLINE)
+    assert states in (
+        [JobState.RUNNING, JobState.SUCCEEDED],
+        [JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED],
+    )
 
 
 @pytest.mark.parametrize("code", [1, 2, 255])
