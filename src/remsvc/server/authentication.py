@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import inspect
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -57,17 +59,35 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
-class CallContext:
-    """A call as its handler sees it: gRPC's context without the token, plus the identity.
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as far as it was verified.
 
     Attributes:
-        identity: the verified identity; a client certificate's common name under mutual TLS
-            without tokens; else ``anonymous``.
+        identity: the token's or the client certificate's; a client certificate's common name under
+            mutual TLS without tokens; else ``anonymous``.
+        token_id: which of the identity's tokens, as ``remsvc token list`` shows it; empty where no
+            token was asked for, or where the token has no id.
+        fingerprint: SHA-256 of the client's certificate (DER), 64 lower-case hex digits; empty
+            without mutual TLS. It is there whether or not the certificate gave the identity.
     """
 
-    def __init__(self, context: Any, identity: str) -> None:
+    identity: str = ANONYMOUS
+    token_id: str = ""
+    fingerprint: str = ""
+
+
+class CallContext:
+    """A call as its handler sees it: gRPC's context without the token, plus the verified caller."""
+
+    def __init__(self, context: Any, caller: Caller) -> None:
         self._context = context
-        self.identity = identity
+        self.caller = caller
+
+    @property
+    def identity(self) -> str:
+        """``caller.identity``."""
+        return self.caller.identity
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -116,19 +136,23 @@ def _with_identity(inner: Any, identity: str) -> Any:
     if inspect.isasyncgenfunction(inner):
 
         async def stream(request: Any, context: Any) -> Any:
-            async for response in inner(request, CallContext(context, _identity(context, identity))):
+            async for response in inner(request, CallContext(context, _caller(context, identity))):
                 yield response
 
         return stream
 
     async def call(request: Any, context: Any) -> Any:
-        return await inner(request, CallContext(context, _identity(context, identity)))
+        return await inner(request, CallContext(context, _caller(context, identity)))
 
     return call
 
 
-def _identity(context: Any, identity: str) -> str:
-    if identity != ANONYMOUS:
-        return identity
-    names = context.auth_context().get("x509_common_name", ())
-    return names[0].decode(errors="replace") if names else ANONYMOUS
+def _caller(context: Any, identity: str) -> Caller:
+    properties = context.auth_context()
+    fingerprint = ""
+    if pem := properties.get("x509_pem_cert"):
+        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem[0].decode("ascii"))).hexdigest()
+    names = properties.get("x509_common_name", ())
+    if identity == ANONYMOUS and names:
+        identity = names[0].decode(errors="replace")
+    return Caller(identity, fingerprint=fingerprint)
