@@ -24,7 +24,7 @@ from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.config import ServerConfig
 from remsvc.server.logs import Logs, fields
-from remsvc.server.policy import Policy
+from remsvc.server.policy import Policy, PolicyInForce
 
 _logger = logging.getLogger("remsvc.server")
 
@@ -119,7 +119,7 @@ async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Cal
         runner = CommandRunner(
             engine, passing, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes
         )
-        policy = Policy(config.deny, config.allow)
+        policy = PolicyInForce(Policy(config.deny, config.allow))
         services = {SERVICE_NAME: CommandService(runner, policy, draining).handlers()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME

@@ -16,8 +16,9 @@ from remsvc.errors import ExecutionError, InvalidCommandError
 from remsvc.execution.shell import check_length
 from remsvc.server.authentication import CallContext
 from remsvc.server.command_runner import Answer, CommandRunner
+from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.logs import fields
-from remsvc.server.policy import Policy
+from remsvc.server.policy import PolicyInForce
 from remsvc.server.requests import Malformed, parsed, parser, serialize
 from remsvc_proto import RemSvc_pb2
 
@@ -40,7 +41,7 @@ class CommandService:
         draining: done when the server is shutting down: what runs may finish, nothing else starts.
     """
 
-    def __init__(self, runner: CommandRunner, policy: Policy, draining: asyncio.Future[None]) -> None:
+    def __init__(self, runner: CommandRunner, policy: PolicyInForce, draining: asyncio.Future[None]) -> None:
         self._runner = runner
         self._policy = policy
         self._draining = draining
@@ -117,7 +118,7 @@ class CommandService:
             cmd=request.cmd,
         )
         try:
-            self._check(command, request.hsh)
+            self._check(command, request.hsh, context.identity)
         except _RefusedError as refused:
             _logger.warning("command refused %s %s", fields(reason=str(refused)), about)
             raise
@@ -135,7 +136,7 @@ class CommandService:
             rc=answer.rc, tid=request.tid, out=answer.out, err=answer.err, hsh=request.hsh
         )
 
-    def _check(self, command: Command, hsh: str) -> None:
+    def _check(self, command: Command, hsh: str, identity: str) -> Decision:
         if self._draining.done():
             raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         try:
@@ -143,12 +144,14 @@ class CommandService:
             check_length(command.cmd, command.cmdtyp)
         except InvalidCommandError as error:
             raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-        if refusal := self._policy.refusal(command.cmd):
-            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, refusal)
+        decision = self._policy.decide(identity, CommandRequest.of_command(command))
+        if not decision.allowed:
+            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message)
         if hsh and hsh != crc32hex(command.cmd):
             raise _RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
             )
+        return decision
 
     def _log_end(self, answer: Answer, duration: float, about: str) -> None:
         _logger.info("command %s %s", fields(rc=answer.rc, duration=f"{duration:.3f}s"), about)

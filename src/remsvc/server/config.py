@@ -13,7 +13,7 @@ from pathlib import Path
 
 from remsvc.errors import ConfigurationError
 from remsvc.server.job_config import JobConfig, read_jobs
-from remsvc.server.policy import Rule
+from remsvc.server.patterns import Rule
 from remsvc.server.settings import Settings
 from remsvc.server.tls import TlsConfig, read_tls
 

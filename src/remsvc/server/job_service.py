@@ -21,6 +21,7 @@ from remsvc.execution.jobs import JobForgottenError, Jobs, QueueFullError, Reque
 from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_length
 from remsvc.server.authentication import CallContext
+from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.job_config import JobConfig
 from remsvc.server.job_messages import (
     job_message,
@@ -31,7 +32,7 @@ from remsvc.server.job_messages import (
     with_defaults,
 )
 from remsvc.server.logs import fields
-from remsvc.server.policy import Policy
+from remsvc.server.policy import PolicyInForce
 from remsvc.server.requests import Malformed, parsed, parser, serialize
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
@@ -62,7 +63,9 @@ class JobService:
         draining: done when the server is shutting down: nothing new is created, and watches end.
     """
 
-    def __init__(self, jobs: Jobs, policy: Policy, config: JobConfig, draining: asyncio.Future[None]) -> None:
+    def __init__(
+        self, jobs: Jobs, policy: PolicyInForce, config: JobConfig, draining: asyncio.Future[None]
+    ) -> None:
         self._jobs = jobs
         self._policy = policy
         self._config = config
@@ -102,7 +105,7 @@ class JobService:
             cmd=spec.text,
         )
         try:
-            self._check(spec, request.hash)
+            self._check(spec, request.hash, context.identity)
         except _RefusedError as refused:
             _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
             raise
@@ -185,16 +188,18 @@ class JobService:
             return jobs_pb2.WatchJobResponse(stdout=chunk)
         return jobs_pb2.WatchJobResponse(stderr=chunk)
 
-    def _check(self, spec: JobSpec, hash: str) -> None:  # noqa: A002
+    def _check(self, spec: JobSpec, hash: str, identity: str) -> Decision:  # noqa: A002
         if spec.shell_command is not None:
             check_length(spec.shell_command, int(spec.powershell))
-        if refusal := self._policy.refusal(spec.text):
-            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, refusal)
+        decision = self._policy.decide(identity, CommandRequest.of_job(spec))
+        if not decision.allowed:
+            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message)
         content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)
         if hash and hash != crc32hex(content):
             raise _RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
             )
+        return decision
 
     async def _own(self, job_id: str, context: CallContext) -> Job:
         job = await self._jobs.get(job_id)

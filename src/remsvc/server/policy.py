@@ -1,70 +1,80 @@
-"""Which commands may run: deny patterns first, then allow patterns.
+"""Whether a command may run. Every rule that applies to its caller must permit it.
 
-Patterns are RE2's: matched in linear time whatever the pattern and the command. They match
-anywhere in the command's text. On shell text they are a guard rail, not a sandbox (SECURITY.md).
+The global lists apply to everyone, a section of an identity or a group to those it names. A
+section only ever narrows: no section permits what another one, or the global lists, refuse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import re2
+from remsvc.server.decision import CommandRequest, Decision
+from remsvc.server.patterns import AllowPatterns, DenyPatterns, Rule
 
-# RE2's words for what would take more than linear time: look-around, and \\1 or (?P=name).
-_NOT_LINEAR = ("invalid perl operator", "invalid escape sequence", "invalid named capture")
-_LINEAR_TIME = "look-around and back-references cannot be matched in linear time and are not supported"
+DEFAULT_RULE = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """One pattern of a list.
+class Step:
+    """One check of a decision.
 
     Attributes:
-        name: its key in the configuration, or the flag that gave it.
-        pattern: RE2 syntax.
+        allowed: False where it refuses the command.
+        rule: what was checked; the rule itself where one matched.
+        message: for the caller, where it refuses.
+        program: see :class:`Decision`.
     """
 
-    name: str
-    pattern: str
-
-
-class PatternError(ValueError):
-    """A pattern that RE2 does not accept, and why."""
-
-
-def compile_pattern(pattern: str) -> Any:
-    """The compiled pattern. Raises :class:`PatternError`."""
-    if not pattern:
-        raise PatternError("an empty pattern matches every command")
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        reason = error.args[0] if error.args else error
-        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        hint = f"; {_LINEAR_TIME}" if text.startswith(_NOT_LINEAR) else ""
-        raise PatternError(f"{text}{hint}") from error
+    allowed: bool
+    rule: str
+    message: str = ""
+    program: str = ""
 
 
 class Policy:
-    """The global deny and allow lists.
+    """The rules of one configuration; never changes.
 
     Raises:
         PatternError: on construction, for a pattern that cannot be used.
     """
 
     def __init__(self, deny: Iterable[Rule] = (), allow: Iterable[Rule] = ()) -> None:
-        self._deny = [(rule, compile_pattern(rule.pattern)) for rule in deny]
-        self._allow = [(rule, compile_pattern(rule.pattern)) for rule in allow]
+        self._deny = DenyPatterns(deny)
+        self._allow = AllowPatterns(allow)
 
-    def refusal(self, command: str) -> str | None:
-        """Why the command's text is refused, or None where it is permitted."""
-        for rule, pattern in self._deny:
-            if pattern.search(command):
-                return f"command denied by denylist (rule {rule.name})"
-        if self._allow and not any(pattern.search(command) for _, pattern in self._allow):
-            return "command not permitted by allowlist"
-        return None
+    def decide(self, identity: str, request: CommandRequest) -> Decision:
+        """Whether ``identity`` may run a valid request."""
+        rule = DEFAULT_RULE
+        program = ""
+        for step in self.steps(identity, request):
+            if not step.allowed:
+                return Decision(False, step.rule, step.message)
+            rule, program = step.rule, step.program or program
+        return Decision(True, rule, program=program)
+
+    def steps(self, identity: str, request: CommandRequest) -> Iterator[Step]:
+        """The checks that apply, in their order. The first that refuses decides."""
+        if rule := self._deny.matching(request):
+            yield Step(False, str(rule), f"command denied by denylist (rule {rule.name})")
+        if self._allow:
+            permitting = self._allow.matching(request)
+            if permitting is None:
+                yield Step(False, "[allowlist]", "command not permitted by allowlist")
+            else:
+                yield Step(True, str(permitting))
+
+
+class PolicyInForce:
+    """The policy that the services ask; a reload replaces it.
+
+    Attributes:
+        policy: the one in force now.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def decide(self, identity: str, request: CommandRequest) -> Decision:
+        """As :meth:`Policy.decide`."""
+        return self.policy.decide(identity, request)

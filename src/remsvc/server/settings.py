@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remsvc.server.ini import Entry, parse_ini
-from remsvc.server.policy import PatternError, Rule, compile_pattern
+from remsvc.server.patterns import PatternError, Rule, compile_pattern
 
 _KEYS: dict[str, tuple[str, ...]] = {
     "server": (
@@ -193,7 +193,11 @@ class Settings:
             ]
         else:
             entries = sorted(self._free[section], key=lambda entry: entry.key)
-            given = [(Rule(entry.key, entry.value), self._value(entry)) for entry in entries if entry.value]
+            given = [
+                (Rule(entry.key, entry.value, f"[{section}]"), self._value(entry))
+                for entry in entries
+                if entry.value
+            ]
             for entry in entries:
                 if _DOUBLED.search(entry.value):
                     self.warnings.append(

@@ -1,0 +1,123 @@
+"""What the policy is asked, and what it answers."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from remsvc.command import Command, CommandType
+from remsvc.execution.job import JobSpec
+
+NO_SHELL, SHELL, POWERSHELL = "none", "sh", "pwsh"
+SHELLS = (NO_SHELL, SHELL, POWERSHELL)
+"""How a command may be started: a program with its arguments, or a text for one of two shells."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """A command as somebody asks for it, of either service.
+
+    Attributes:
+        shell: one of :data:`SHELLS`.
+        text: for the shell; empty without one.
+        argv: program and arguments; empty with a shell.
+        user: the user to run as; empty for the server's own.
+        environment: the variables that the caller sets.
+        time_limit, kill_grace: seconds, where the caller asks for them.
+        output_limit: bytes, where the caller asks for them.
+    """
+
+    shell: str
+    text: str = ""
+    argv: tuple[str, ...] = ()
+    user: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    time_limit: float | None = None
+    kill_grace: float | None = None
+    output_limit: int | None = None
+
+    @classmethod
+    def of_command(cls, command: Command) -> CommandRequest:
+        """A version-1 command."""
+        shell = POWERSHELL if command.cmdtyp == CommandType.POWERSHELL else SHELL
+        return cls(shell, command.cmd, user=_effective(command.cmdusr))
+
+    @classmethod
+    def of_job(cls, spec: JobSpec) -> CommandRequest:
+        """A durable job as it was asked for, its server's defaults not filled in."""
+        shell = NO_SHELL
+        if spec.shell_command is not None:
+            shell = POWERSHELL if spec.powershell else SHELL
+        return cls(
+            shell,
+            spec.shell_command or "",
+            spec.argv if shell == NO_SHELL else (),
+            _effective(spec.user),
+            spec.env,
+            spec.time_limit,
+            spec.kill_grace,
+            spec.output_limit or None,
+        )
+
+    @property
+    def matched(self) -> str:
+        """What patterns are matched against: the shell's text, or the arguments quoted as a shell
+        would need them, so that none can pass for two.
+        """
+        return self.text if self.shell != NO_SHELL else shlex.join(self.argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``count`` commands in ``seconds``."""
+
+    count: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.count}/{ {1.0: 's', 60.0: 'm', 3600.0: 'h'}.get(self.seconds, f'{self.seconds:g} s') }"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityLimits:
+    """How much one identity may take; None where nothing limits it.
+
+    Attributes:
+        time_limit: seconds for a command.
+        output_limit: bytes kept of each output of a command.
+        max_running, max_queued: commands at one time.
+        rates: each holds by itself.
+    """
+
+    time_limit: float | None = None
+    output_limit: int | None = None
+    max_running: int | None = None
+    max_queued: int | None = None
+    rates: tuple[Rate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a command may run, and why.
+
+    Attributes:
+        allowed: whether it may.
+        rule: what decided, as the configuration writes it: ``[identity etl] users``; ``default``
+            where no rule speaks of it. For the audit log and whoever administers the server.
+        message: for the caller, where it is refused.
+        program: where a list of programs decided: the path to start in place of the first argument.
+        limits: for the command, where it is allowed.
+    """
+
+    allowed: bool
+    rule: str
+    message: str = ""
+    program: str = ""
+    limits: IdentityLimits = IdentityLimits()
+
+
+def _effective(user: str) -> str:
+    # On Windows a command runs as the server's own user, whatever it asks for.
+    return "" if sys.platform == "win32" else user
