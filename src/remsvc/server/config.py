@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remsvc.errors import ConfigurationError
+from remsvc.server.auth_config import AuthConfig, read_auth
+from remsvc.server.file_signature import Signature
+from remsvc.server.audit_config import AuditConfig, read_audit
 from remsvc.server.job_config import JobConfig, read_jobs
 from remsvc.server.patterns import Rule
 from remsvc.server.settings import Settings
@@ -34,6 +37,21 @@ _LEVELS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where a configuration comes from.
+
+    Attributes:
+        path: the file; None: flags only.
+        overrides: the flags, as :func:`load_config` takes them.
+        files: all files that were read, with their signatures before they were.
+    """
+
+    path: Path | None
+    overrides: Mapping[str, object]
+    files: Mapping[Path, Signature]
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """A configuration that can be served.
 
@@ -44,12 +62,14 @@ class ServerConfig:
         shutdown_grace: seconds that running commands get after SIGTERM.
         state_dir: where durable state goes.
         tls: certificate, key and client authorities, or None for plaintext.
-        tokens: bearer token by identity.
+        auth: who may call.
         deny, allow: the policy's patterns, in the order they are tried.
         jobs: durable jobs, or None where they are switched off.
+        audit: the audit log.
         state_dir_given: whether somebody chose it; a default one may be done without.
         log_file, log_level: where the log goes besides standard error, and from which level on.
         warnings: what is permitted but deserves a second look.
+        source: where it was read, to read it again.
     """
 
     host: str = _LOOPBACK
@@ -59,19 +79,26 @@ class ServerConfig:
     shutdown_grace: float = 30.0
     state_dir: Path = Path()
     tls: TlsConfig | None = None
-    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    auth: AuthConfig = field(default_factory=AuthConfig)
     deny: tuple[Rule, ...] = ()
     allow: tuple[Rule, ...] = ()
     log_file: Path | None = None
     log_level: int = logging.INFO
     jobs: JobConfig | None = field(default_factory=JobConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     state_dir_given: bool = False
     warnings: tuple[str, ...] = ()
+    source: Source | None = None
 
     @property
     def mutual_tls(self) -> bool:
         """Whether every client must present a certificate."""
         return self.tls is not None and self.tls.ca is not None
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers must show who they are."""
+        return self.auth.uses_tokens or self.mutual_tls
 
     @property
     def exposed(self) -> bool:
@@ -94,11 +121,18 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     Raises:
         ConfigurationError: with every problem found.
     """
-    settings = Settings(path, overrides or {})
-    config = _read(settings)
-    if settings.problems:
-        raise ConfigurationError(settings.problems)
+    config, problems = read_config(path, overrides or {})
+    if problems:
+        raise ConfigurationError(problems)
     return config
+
+
+def read_config(path: Path | None, overrides: Mapping[str, object]) -> tuple[ServerConfig, list[str]]:
+    """Like :func:`load_config`, with the problems returned; where there are any, only ``source`` and
+    ``warnings`` of the configuration mean something."""
+    settings = Settings(path, overrides)
+    config = dataclasses.replace(_read(settings), source=Source(path, overrides, settings.files))
+    return config, settings.problems
 
 
 def check_config(path: Path) -> tuple[list[str], list[str]]:
@@ -110,8 +144,8 @@ def check_config(path: Path) -> tuple[list[str], list[str]]:
 
 def _read(settings: Settings) -> ServerConfig:
     tls = read_tls(settings)
-    tokens = settings.tokens()
-    safe = tls is not None and (bool(tokens) or tls.ca is not None)
+    auth = read_auth(settings, tls)
+    safe = tls is not None and (auth.uses_tokens or tls.ca is not None)
     config = ServerConfig(
         host=_read_host(settings) or (_EVERYWHERE if safe else _LOOPBACK),
         port=settings.integer("server", "port", DEFAULT_PORT, 0, 65535, "0 for any free port"),
@@ -120,11 +154,12 @@ def _read(settings: Settings) -> ServerConfig:
         shutdown_grace=settings.integer("server", "shutdown_grace_ms", 30_000, 0, _MAX_INT32) / 1000,
         state_dir=_read_state_dir(settings),
         tls=tls,
-        tokens=tokens,
+        auth=auth,
         deny=settings.rules("denylist", "deny"),
         allow=settings.rules("allowlist", "allow"),
         log_file=_read_log_file(settings),
         jobs=read_jobs(settings),
+        audit=read_audit(settings),
         state_dir_given=settings.given("server", "state_dir") is not None,
         log_level=_LEVELS[settings.choice("log", "level", "info", _LEVELS)],
     )
@@ -174,7 +209,7 @@ def _read_log_file(settings: Settings) -> Path | None:
 
 
 def _check_exposure(settings: Settings, config: ServerConfig, allow_plaintext: bool) -> None:
-    if config.tokens and config.tls is None:
+    if config.auth.uses_tokens and config.tls is None:
         if not config.exposed:
             settings.warnings.append("[auth] without TLS: tokens travel in the clear, on loopback only")
         elif allow_plaintext:
@@ -186,7 +221,7 @@ def _check_exposure(settings: Settings, config: ServerConfig, allow_plaintext: b
                 "expected a loopback address, or [tls] enabled = true, or [server] "
                 "allow_plaintext_tokens = true: [auth] without TLS sends tokens in the clear",
             )
-    if config.exposed and not config.tokens and not config.mutual_tls:
+    if config.exposed and not config.authenticates:
         settings.warnings.append(
             f"[server] host = {config.host}: anyone who can connect may run commands: "
             "there is neither [auth] nor mutual TLS ([tls] ca)"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remsvc.server.ini import Entry, parse_ini
+from remsvc.server.file_signature import Signature, signature_of
+from remsvc.server.ini import Entry, parse_ini, section_names
 from remsvc.server.patterns import PatternError, Rule, compile_pattern
 
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -20,6 +21,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "shutdown_grace_ms",
         "state_dir",
         "allow_plaintext_tokens",
+        "token_file",
+        "authentication",
     ),
     "tls": ("enabled", "cert", "key", "ca"),
     "log": ("file", "level", "debug_level"),
@@ -37,8 +40,11 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "admins",
         "cgroup",
     ),
+    "audit": ("file", "key_file", "syslog", "redact", "on_failure"),
 }
-_FREE_SECTIONS = ("auth", "denylist", "allowlist")
+# Keys that may be given more than once, as KEY.NAME.
+_REPEATABLE = {("audit", "redact")}
+_FREE_SECTIONS = ("auth", "denylist", "allowlist", "certificates")
 _FLAGS = {
     "host": ("server", "host"),
     "port": ("server", "port"),
@@ -77,11 +83,14 @@ class Settings:
 
     Attributes:
         warnings: a line for each thing that is permitted but probably not meant.
+        files: the files that were read, with their signatures before they were.
     """
 
     def __init__(self, path: Path | None, overrides: Mapping[str, object]) -> None:
         self._problems: list[tuple[int, str]] = []
         self.warnings: list[str] = []
+        self.files: dict[Path, Signature] = {}
+        self._sections: set[str] = set()
         self._values: dict[tuple[str, str], Value] = {}
         self._free: dict[str, list[Entry]] = {section: [] for section in _FREE_SECTIONS}
         self._path = path
@@ -142,13 +151,13 @@ class Settings:
         self.report(value, "", f"expected a whole number from {low} to {high}{hint}")
         return default
 
-    def boolean(self, section: str, key: str, default: bool) -> bool:
-        """``true`` or ``false`` (or yes/no, on/off, 1/0)."""
+    def boolean(self, section: str, key: str, default: bool, otherwise: str = "") -> bool:
+        """``true`` or ``false`` (or yes/no, on/off, 1/0); ``otherwise`` names what else may be given."""
         value = self._values.get((section, key))
         if value is None:
             return default
         if value.text.lower() not in _TRUTH:
-            self.report(value, "", "expected true or false")
+            self.report(value, "", f"expected true or false{otherwise}")
         return _TRUTH.get(value.text.lower(), default)
 
     def choice(self, section: str, key: str, default: str, choices: Mapping[str, object]) -> str:
@@ -161,28 +170,50 @@ class Settings:
         self.report(value, "", f"expected one of {', '.join(choices)}")
         return default
 
-    def tokens(self) -> dict[str, str]:
-        """Identity and token of each entry of ``[auth]``. No message ever shows a token."""
-        tokens: dict[str, str] = {}
+    def note_file(self, path: Path) -> None:
+        """Note that ``path`` is about to be read."""
+        self.files.setdefault(path, signature_of(path))
+
+    def has_section(self, name: str) -> bool:
+        """Whether the file has the section, with or without entries."""
+        return name in self._sections
+
+    def entries(self, section: str) -> list[Entry]:
+        """All of a section whose keys are free."""
+        return self._free[section]
+
+    def value_of(self, entry: Entry) -> Value:
+        """For :meth:`report`."""
+        return self._value(entry)
+
+    def credentials(self) -> list[Credential]:
+        """The entries of ``[auth]``: a token, or its hash. No message ever shows one."""
+        found: dict[bytes, Credential] = {}
+        credentials: list[Credential] = []
         empty = [entry for entry in self._free["auth"] if not _expand(entry.value)]
         # Without any token every caller would be permitted: not what naming identities means.
         fatal = len(empty) == len(self._free["auth"])
         for entry in self._free["auth"]:
             where = f"{self._path}:{entry.line}: [auth] {entry.key}"
             token = _expand(entry.value)
+            digest = parse_hash(token)
             if not token and fatal:
                 self._note(entry.line, f"{where}: expected a token")
             elif not token:
                 self.warnings.append(f"{where}: not used, because its token is empty")
             elif not token.isascii() or not token.isprintable():
                 self._note(entry.line, f"{where}: expected printable ASCII characters (value not shown)")
+            elif is_hash(token) and digest is None:
+                self._note(entry.line, f"{where}: expected sha256: and 64 hex digits (value not shown)")
             else:
-                if token in tokens.values():
+                credential = Credential(entry.key, digest or digest_of(token))
+                if credential.digest in found:
                     self.warnings.append(f"{where}: the same token as an identity before it")
                 if _VARIABLE.fullmatch(token):
                     self.warnings.append(f"{where}: the variable is not set, so its name itself is the token")
-                tokens[entry.key] = token
-        return tokens
+                found[credential.digest] = credential
+                credentials.append(credential)
+        return credentials
 
     def rules(self, section: str, flag: str) -> tuple[Rule, ...]:
         """The patterns of a list, in the order of their keys. A flag's list replaces the file's."""
@@ -220,6 +251,7 @@ class Settings:
         self._problems.append((line, problem))
 
     def _read_file(self, path: Path) -> None:
+        self.note_file(path)
         try:
             text = path.read_bytes().decode("utf-8")
         except OSError as error:
@@ -228,6 +260,7 @@ class Settings:
         except UnicodeDecodeError as error:
             self._note(0, f"{path}: expected UTF-8 text: byte {error.start} is not")
             return
+        self._sections = section_names(text)
         entries, mistakes = parse_ini(text)
         for mistake in mistakes:
             self._note(mistake.line, f"{path}:{mistake.line}: {mistake.message}")
@@ -242,7 +275,7 @@ class Settings:
                     text = f"{path}:{entry.line}: [{entry.section}]: unknown section, expected one of {known}"
                     self._note(entry.line, text)
                 unknown.add(section)
-            elif key not in _KEYS[section]:
+            elif key not in _KEYS[section] and (section, key.partition(".")[0]) not in _REPEATABLE:
                 known = ", ".join(_KEYS[section])
                 self._note(entry.line, f"{self._where(entry)}: unknown key, expected one of {known}")
             else:

@@ -1,0 +1,234 @@
+"""The audit log: who asked for what, what was decided, and what became of it.
+
+A line for each decision about a command or a job, each transition of a job, and each call that was
+not authenticated. A command that is permitted starts only once its line is on disk. How lines are
+chained is in :mod:`remsvc.server.audit_chain`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+from remsvc.execution.job import Job, JobSpec
+from remsvc.server.audit_config import AuditConfig
+from remsvc.server.audit_file import AuditFile
+from remsvc.server.audit_syslog import Syslog
+from remsvc.server.audit_writer import AuditError, AuditWriter
+from remsvc.server.authentication import CallContext
+from remsvc.server.policy import Rule, compile_pattern
+
+_logger = logging.getLogger("remsvc.audit")
+
+_SHOWN_REFUSED = 4096
+_MAX_UNAUTHENTICATED = 100
+_UNAUTHENTICATED_A_SECOND = 20.0
+_REPLACEMENT = "***"
+
+
+class Redaction:
+    """Replaces what must not be written anywhere.
+
+    Raises:
+        PatternError: on construction, for a pattern that cannot be used.
+    """
+
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self._patterns = [compile_pattern(rule.pattern) for rule in rules]
+
+    def __call__(self, text: str) -> str:
+        """The text with ``***`` for each match."""
+        for pattern in self._patterns:
+            text = pattern.sub(_REPLACEMENT, text)
+        return text
+
+
+class Audit:
+    """The audit log of a server; where none is configured, nothing is written and nothing refused."""
+
+    def __init__(self, config: AuditConfig) -> None:
+        self.redact = Redaction(config.redact)
+        self._refuse = config.refuse
+        self._writer: AuditWriter | None = None
+        if config.file is not None:
+            syslog = Syslog(config.syslog) if config.syslog is not None else None
+            self._writer = AuditWriter(AuditFile(config.file, config.key_file), syslog)
+        self._room = float(_MAX_UNAUTHENTICATED)
+        self._room_at = time.monotonic()
+        self._suppressed = 0
+
+    async def open(self) -> None:
+        """Open the log. Raises :class:`~remsvc.server.audit_file.AuditFileInUseError`."""
+        if self._writer is not None:
+            await self._writer.open()
+        self.note_server("started", version=_version(), pid=os.getpid())
+
+    async def close(self) -> None:
+        """Write what waits, and that the log ends here."""
+        self.note_server("stopped", pid=os.getpid())
+        if self._writer is not None:
+            await self._writer.close()
+
+    def reopen(self) -> None:
+        """Go on in a new file, if the log was moved away. Any thread may call this."""
+        if self._writer is not None:
+            self._writer.reopen()
+
+    async def permit(
+        self, context: CallContext, method: str, spec: JobSpec, *, rule: str = "", request_id: str = ""
+    ) -> None:
+        """Write that a command may start; it must not before this returns.
+
+        Raises:
+            AuditError: it must not start, because the log cannot be written.
+        """
+        if self._writer is None:
+            return
+        record = {
+            **_decision(context, method, "allowed", rule=rule, request_id=request_id),
+            **self._command(spec),
+        }
+        try:
+            await self._writer.write(record, keep=not self._refuse)
+        except AuditError as error:
+            if self._refuse:
+                _logger.error("a command is refused: the audit log cannot be written: %s", error)
+                raise AuditError("the audit log cannot be written: commands are refused") from error
+
+    def refuse(
+        self,
+        context: CallContext,
+        method: str,
+        spec: JobSpec | None,
+        *,
+        code: str,
+        reason: str,
+        rule: str = "",
+        request_id: str = "",
+        job: str = "",
+    ) -> None:
+        """Write that something was refused; ``code`` and ``reason`` are those of the call's status."""
+        record: dict[str, object] = {
+            **_decision(context, method, "refused", rule=rule, request_id=request_id, job=job),
+            "code": code,
+            "reason": self.redact(reason),
+        }
+        if spec is not None:
+            record |= self._command(spec, _SHOWN_REFUSED)
+        self._note(record)
+
+    def permit_access(self, context: CallContext, method: str, job: Job, reason: str = "") -> None:
+        """Write that somebody watches or ends a job."""
+        record = _decision(context, method, "allowed", request_id=job.request_id, job=job.id)
+        self._note({**record, "reason": self.redact(reason)})
+
+    def unauthenticated(self, method: str, peer: str, reason: str) -> None:
+        """Write that a call was not authenticated. Of very many in a short time they are only counted."""
+        now = time.monotonic()
+        self._room += (now - self._room_at) * _UNAUTHENTICATED_A_SECOND
+        self._room, self._room_at = min(self._room, _MAX_UNAUTHENTICATED), now
+        if self._room < 1:
+            self._suppressed += 1
+            return
+        self._room -= 1
+        record: dict[str, object] = {"event": "authentication", "outcome": "refused"}
+        record |= {"peer": peer, "method": method, "reason": reason}
+        if self._suppressed:
+            record["suppressed"] = self._suppressed
+            self._suppressed = 0
+        self._note(record)
+
+    def note_server(self, action: str, **details: object) -> None:
+        """Write what the server itself did, such as ``reloaded``."""
+        self._note({"event": "server", "action": action, **details})
+
+    async def on_transition(self, job: Job) -> None:
+        """Write a job's new state; its end is on disk when this returns, where that is possible."""
+        if self._writer is None:
+            return
+        record: dict[str, object] = {
+            "event": "transition",
+            "outcome": job.state.value,
+            "identity": job.identity,
+            "request_id": job.request_id,
+            "job": job.id,
+            **self._command(job.spec),
+            "reason": self.redact(job.reason),
+        }
+        if not job.state.ended:
+            self._note(record)
+            return
+        record |= {
+            "exit_code": job.exit_code,
+            "signal": job.signal,
+            "stdout_bytes": job.stdout.total,
+            "stderr_bytes": job.stderr.total,
+        }
+        try:
+            await self._writer.write(record, keep=True)
+        except AuditError as error:
+            _logger.error("that job %s ended is not in the audit log yet: %s", job.id, error)
+
+    def _note(self, record: dict[str, object]) -> None:
+        if self._writer is not None:
+            self._writer.note(record)
+
+    def _command(self, spec: JobSpec, limit: int | None = None) -> dict[str, object]:
+        """What runs, as whom; arguments are quoted as for a shell. Never a variable's value, nor input."""
+        shell = "powershell" if spec.powershell else "sh"
+        text = spec.shell_command if spec.shell_command is not None else shlex.join(spec.argv)
+        text = self.redact(text)
+        about: dict[str, object] = {"command": text[:limit]}
+        if limit is not None and len(text) > limit:
+            about["command_length"] = len(text)
+        about |= {
+            "shell": shell if spec.shell_command is not None else "none",
+            "user": spec.user or _OWN_USER,
+            "working_directory": spec.cwd,
+            "environment": sorted(spec.env),
+            "source": spec.source,
+        }
+        return about
+
+
+def _decision(
+    context: CallContext, method: str, outcome: str, *, rule: str = "", request_id: str = "", job: str = ""
+) -> dict[str, object]:
+    return {
+        "event": "decision",
+        "outcome": outcome,
+        "identity": context.identity,
+        "token": context.caller.token_id,
+        "certificate": context.caller.fingerprint,
+        "peer": context.peer(),
+        "method": method,
+        "request_id": request_id,
+        "job": job,
+        "rule": rule,
+    }
+
+
+def _own_user() -> str:
+    if sys.platform == "win32":
+        return os.environ.get("USERNAME", "")
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+_OWN_USER = _own_user()
+
+
+def _version() -> str:
+    try:
+        return version("airflow-provider-remsvc")
+    except PackageNotFoundError:
+        return "unknown"
