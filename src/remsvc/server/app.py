@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -19,12 +21,16 @@ from grpc_reflection.v1alpha import reflection
 from remsvc.errors import RemSvcError
 from remsvc.execution.engine import create_engine
 from remsvc.execution.passing_jobs import PassingJobs
-from remsvc.server.authentication import AuthenticationInterceptor, TokenVerifier
+from remsvc.server.access import Access
+from remsvc.server.audit import Audit
+from remsvc.server.audit_file import AuditFileInUseError
 from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.config import ServerConfig
+from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
 from remsvc.server.policy import Policy, PolicyInForce
+from remsvc.server.reload import Reloader
 
 _logger = logging.getLogger("remsvc.server")
 
@@ -104,47 +110,92 @@ def _locked_state_dir(config: ServerConfig) -> Iterator[Path | None]:
 
 
 async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Callable[[str], None]) -> None:
+    audit = Audit(config.audit)
+    try:
+        await audit.open()
+    except AuditFileInUseError as error:
+        raise ServeError(str(error)) from error
+    try:
+        await _serve_audited(config, state_dir, audit, on_listening)
+    finally:
+        await audit.close()
+    _logger.info("stopped")
+
+
+async def _serve_audited(
+    config: ServerConfig, state_dir: Path | None, audit: Audit, on_listening: Callable[[str], None]
+) -> None:
     jobs = None
     if state_dir is not None and config.jobs is not None:
         # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs import Jobs
 
-        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups)
+        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit)
     engine = jobs.engine if jobs is not None else create_engine()
     await (jobs or engine).open()
     try:
         loop = asyncio.get_running_loop()
         draining: asyncio.Future[None] = loop.create_future()
-        passing = jobs.passing if jobs is not None else PassingJobs("")
+        passing = jobs.passing if jobs is not None else PassingJobs("", audit)
         runner = CommandRunner(
             engine, passing, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes
         )
+        reloader = Reloader(config)
         policy = PolicyInForce(Policy(config.deny, config.allow))
-        services = {SERVICE_NAME: CommandService(runner, policy, draining).handlers()}
+        services = {SERVICE_NAME: CommandService(runner, policy, audit, draining).handlers()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
             from remsvc.server.job_service import JobService
 
-            services[JOB_SERVICE_NAME] = JobService(jobs, policy, config.jobs, draining).handlers()
-        interceptor = AuthenticationInterceptor(TokenVerifier(config.tokens), _log_refusal)
-        server = grpc.aio.server(interceptors=(interceptor,), options=_CHANNEL_OPTIONS)
+            job_service = JobService(jobs, policy, audit, config.jobs, draining)
+            services[JOB_SERVICE_NAME] = job_service.handlers()
+            reloader.add(lambda new: partial(job_service.use, new.jobs or JobConfig()))
+
+        def refused(method: str, peer: str, reason: str) -> None:
+            _log_refusal(method, peer, reason)
+            audit.unauthenticated(method, peer, reason)
+
+        access = Access(config, refused)
+        reloader.add(access.prepare)
+        reloader.add(lambda new: partial(setattr, policy, "policy", Policy(new.deny, new.allow)))
+        server = grpc.aio.server(interceptors=(access.interceptor,), options=_CHANNEL_OPTIONS)
         server.add_generic_rpc_handlers(tuple(services.values()))
         health_servicer = _add_health_and_reflection(server, services)
-        address = _listen(server, config)
+        address = _listen(server, config, access.credentials)
         stop: asyncio.Queue[str] = asyncio.Queue()
-        _on_signals(loop, stop.put_nowait)
+        _on_signals(loop, stop.put_nowait, reloader.ask)
         await server.start()
         for name in ("", *services):
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
         on_listening(address)
-        _logger.info("stopping %s", fields(signal=await stop.get(), grace=f"{config.shutdown_grace:g}s"))
+        async with _in_background(reloader.run(), access.end_expired_streams()):
+            signal_name = await stop.get()
+        _logger.info("stopping %s", fields(signal=signal_name, grace=f"{config.shutdown_grace:g}s"))
         draining.set_result(None)
         await health_servicer.enter_graceful_shutdown()
         await _stop(server, config.shutdown_grace, stop)
     finally:
         await (jobs or engine).close()
-    _logger.info("stopped")
+
+
+@asynccontextmanager
+async def _in_background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Meanwhile do ``works``, which never end by themselves; that one fails is logged at once."""
+    tasks = [asyncio.create_task(work) for work in works]
+    for task in tasks:
+        task.add_done_callback(_log_failure)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _logger.critical("a task of the server's has failed", exc_info=error)
 
 
 async def _stop(server: grpc.aio.Server, grace: float, signals: asyncio.Queue[str]) -> None:
@@ -165,13 +216,13 @@ def _add_health_and_reflection(server: grpc.aio.Server, services: Iterable[str])
     return servicer
 
 
-def _listen(server: grpc.aio.Server, config: ServerConfig) -> str:
+def _listen(server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None) -> str:
     host = f"[{config.host}]" if ":" in config.host else config.host
     try:
-        if config.tls is None:
+        if credentials is None:
             port = server.add_insecure_port(f"{host}:{config.port}")
         else:
-            port = server.add_secure_port(f"{host}:{config.port}", config.tls.credentials())
+            port = server.add_secure_port(f"{host}:{config.port}", credentials)
     except RuntimeError as error:
         raise ServeError(
             f"cannot listen on {host}:{config.port}: the port is in use, the address is not this "
@@ -180,13 +231,16 @@ def _listen(server: grpc.aio.Server, config: ServerConfig) -> str:
     return f"{host}:{port}"
 
 
-def _on_signals(loop: asyncio.AbstractEventLoop, note: Callable[[str], None]) -> None:
+def _on_signals(
+    loop: asyncio.AbstractEventLoop, note: Callable[[str], None], on_hangup: Callable[[], None]
+) -> None:
     if sys.platform == "win32":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGBREAK):
             signal.signal(number, lambda got, _: loop.call_soon_threadsafe(note, signal.Signals(got).name))
     else:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, note, number.name)
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
 
 
 def _log_refusal(method: str, peer: str, reason: str) -> None:

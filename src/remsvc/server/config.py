@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remsvc.errors import ConfigurationError
+from remsvc.server.audit_config import AuditConfig, read_audit
 from remsvc.server.auth_config import AuthConfig, read_auth
 from remsvc.server.file_signature import Signature
-from remsvc.server.audit_config import AuditConfig, read_audit
 from remsvc.server.job_config import JobConfig, read_jobs
 from remsvc.server.patterns import Rule
 from remsvc.server.settings import Settings

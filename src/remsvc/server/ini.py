@@ -12,7 +12,14 @@ import re
 from dataclasses import dataclass
 
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*(;.*)?')
+# A URI has colons, and may have equals signs; an identity has neither.
+_COLONS_IN_KEYS = ("certificates",)
+_KEY = re.compile(r"([^=:]*)[=:](.*)", re.DOTALL)
+_KEY_WITH_COLONS = re.compile(r"(.*)=(.*)", re.DOTALL)
 _INLINE_COMMENT = re.compile(r"(?:^|\s+);.*$")
+
+NAMED_SECTIONS = ("identity", "group")
+"""Sections of which there may be many, as ``[identity NAME]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,21 @@ class Mistake:
     message: str
 
 
+def section_names(text: str) -> set[str]:
+    """The sections of ``text`` in lower case, those without entries as well."""
+    headings = (line.strip() for line in text.removeprefix("\ufeff").split("\n"))
+    names = (_INLINE_COMMENT.sub("", line) for line in headings if line.startswith("["))
+    return {name[1:-1].strip().lower() for name in names if name.endswith("]")}
+
+
+def section_key(section: str) -> str:
+    """What tells sections apart: their name in any case, but identities and groups as written."""
+    kind, _, name = " ".join(section.split()).partition(" ")
+    if kind.lower() in NAMED_SECTIONS and name:
+        return f"{kind.lower()} {name}"
+    return section.lower()
+
+
 def parse_ini(text: str) -> tuple[list[Entry], list[Mistake]]:
     """The entries of ``text`` in their order, and every line that is not well formed."""
     entries: list[Entry] = []
@@ -57,7 +79,7 @@ def parse_ini(text: str) -> tuple[list[Entry], list[Mistake]]:
             if not section:
                 mistakes.append(Mistake(number, f"{line!r}: expected [section]"))
             continue
-        match = re.match(r"([^=:]*)[=:](.*)", line, re.DOTALL)
+        match = (_KEY_WITH_COLONS if (section or "").lower() in _COLONS_IN_KEYS else _KEY).match(line)
         key = match[1].strip() if match else ""
         if match is None or not key:
             mistakes.append(Mistake(number, f"{_shown(section, line)}: expected key = value"))
@@ -65,7 +87,7 @@ def parse_ini(text: str) -> tuple[list[Entry], list[Mistake]]:
             mistakes.append(Mistake(number, f"{key}: expected a [section] before the first key"))
         elif section:
             entry = Entry(section, key, *_value(match[2]), number)
-            first = seen.setdefault((section.lower(), key), number)
+            first = seen.setdefault((section_key(section), key), number)
             if first != number:
                 mistakes.append(Mistake(number, f"[{section}] {key}: given twice, first in line {first}"))
             entries.append(entry)

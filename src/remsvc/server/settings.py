@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remsvc.server.file_signature import Signature, signature_of
-from remsvc.server.ini import Entry, parse_ini, section_names
+from remsvc.server.ini import NAMED_SECTIONS, Entry, parse_ini, section_key, section_names
 from remsvc.server.patterns import PatternError, Rule, compile_pattern
+from remsvc.server.token_file import is_hash, parse_hash
+from remsvc.server.tokens import Credential, digest_of
 
 _KEYS: dict[str, tuple[str, ...]] = {
     "server": (
@@ -93,6 +95,7 @@ class Settings:
         self._sections: set[str] = set()
         self._values: dict[tuple[str, str], Value] = {}
         self._free: dict[str, list[Entry]] = {section: [] for section in _FREE_SECTIONS}
+        self._named: dict[str, list[Entry]] = {}
         self._path = path
         if path is not None:
             self._read_file(path)
@@ -215,6 +218,14 @@ class Settings:
                 credentials.append(credential)
         return credentials
 
+    def named_sections(self, kind: str) -> dict[str, list[Entry]]:
+        """The entries of each ``[kind NAME]``, by name."""
+        return {
+            section.removeprefix(f"{kind} "): entries
+            for section, entries in self._named.items()
+            if section.startswith(f"{kind} ")
+        }
+
     def rules(self, section: str, flag: str) -> tuple[Rule, ...]:
         """The patterns of a list, in the order of their keys. A flag's list replaces the file's."""
         if flag in self._lists:
@@ -269,9 +280,12 @@ class Settings:
             section, key = entry.section.lower(), entry.key.lower()
             if section in self._free:
                 self._free[section].append(entry)
+            elif section.split()[0] in NAMED_SECTIONS and section_key(entry.section) not in NAMED_SECTIONS:
+                self._named.setdefault(section_key(entry.section), []).append(entry)
             elif section not in _KEYS:
                 if section not in unknown:
                     known = ", ".join(f"[{name}]" for name in (*_KEYS, *_FREE_SECTIONS))
+                    known += "".join(f", [{kind} NAME]" for kind in NAMED_SECTIONS)
                     text = f"{path}:{entry.line}: [{entry.section}]: unknown section, expected one of {known}"
                     self._note(entry.line, text)
                 unknown.add(section)

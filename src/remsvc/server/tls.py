@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -27,11 +29,39 @@ class TlsConfig:
     key: bytes = field(repr=False)
     ca: bytes | None = None
 
-    def credentials(self) -> grpc.ServerCredentials:
+
+class TlsCredentials:
+    """The server's credentials: each new connection is made with what :meth:`use` was given last.
+
+    Whether there are client authorities is fixed with the first configuration.
+    """
+
+    def __init__(self, config: TlsConfig) -> None:
+        self._current = self._given = config
+
+    def use(self, config: TlsConfig) -> None:
+        """From the next connection on; those that are open stay."""
+        self._current = config
+
+    def server_credentials(self) -> grpc.ServerCredentials:
         """gRPC's form of it."""
-        return grpc.ssl_server_credentials(
-            [(self.key, self.cert)], root_certificates=self.ca, require_client_auth=self.ca is not None
+        fetch: Any = self._fetch  # the stubs do not know of None
+        return grpc.dynamic_ssl_server_credentials(
+            _grpc_form(self._given), fetch, require_client_authentication=self._given.ca is not None
         )
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        # In a thread of gRPC's, before each handshake. None: nothing new.
+        current = self._current
+        if current is self._given:
+            return None
+        form = _grpc_form(current)
+        self._given = current
+        return form
+
+
+def _grpc_form(config: TlsConfig) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(config.key, config.cert)], config.ca)
 
 
 def read_tls(settings: Settings) -> TlsConfig | None:
@@ -48,6 +78,8 @@ def read_tls(settings: Settings) -> TlsConfig | None:
     contents: dict[str, bytes | None] = {}
     for name in ("cert", "key", "ca"):
         path = settings.path("tls", name)
+        if path is not None:
+            settings.note_file(path)
         contents[name] = _read(settings, name, path) if path else None
         if path is None and name != "ca":
             settings.report(
@@ -56,6 +88,7 @@ def read_tls(settings: Settings) -> TlsConfig | None:
     cert, key, ca = contents["cert"], contents["key"], contents["ca"]
     if cert is not None and key is not None and _check_pair(settings):
         _check_validity(settings, cert)
+        _check_unchanged(settings, contents)
     if ca is not None:
         _check_authorities(settings, ca)
     return TlsConfig(cert or b"", key or b"", ca if "ca" in named else None)
@@ -93,6 +126,14 @@ def _check_pair(settings: Settings) -> bool:
         )
         return False
     return True
+
+
+def _check_unchanged(settings: Settings, contents: Mapping[str, bytes | None]) -> None:
+    """What was checked is what will be used: certificate and key are often renewed one by one."""
+    for name in ("cert", "key"):
+        path = settings.path("tls", name)
+        if path is not None and _read(settings, name, path) != contents[name]:
+            settings.report(settings.given("tls", name), "", f"changed while it was read: {path}")
 
 
 def _check_validity(settings: Settings, cert: bytes) -> None:

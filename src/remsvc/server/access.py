@@ -1,0 +1,71 @@
+"""Who gets in, following the configuration: TLS for connections, authentication for calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NoReturn
+
+import grpc
+
+from remsvc.errors import ConfigurationError
+from remsvc.server.config import ServerConfig
+from remsvc.server.open_calls import AuthenticationInterceptor
+from remsvc.server.tls import TlsConfig, TlsCredentials
+
+_EXPIRY_SECONDS = 1.0
+
+
+class Access:
+    """The server's credentials and its interceptor.
+
+    Args:
+        config: what the server is started with.
+        on_refusal: see :class:`AuthenticationInterceptor`.
+
+    Attributes:
+        interceptor: for gRPC's server.
+    """
+
+    def __init__(self, config: ServerConfig, on_refusal: Callable[[str, str, str], None]) -> None:
+        self.interceptor = AuthenticationInterceptor(config.auth.authenticator(), on_refusal)
+        self._tls = TlsCredentials(config.tls) if config.tls is not None else None
+        self._first_ca = config.tls.ca if config.tls is not None else None
+        self._ca_changed = False
+
+    @property
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """None for plaintext."""
+        return self._tls.server_credentials() if self._tls is not None else None
+
+    def prepare(self, config: ServerConfig) -> Callable[[], None]:
+        """For :class:`Reloader`.
+
+        Raises:
+            ConfigurationError: TLS or mutual TLS would be switched on or off.
+        """
+        tls, ca = config.tls, config.tls.ca if config.tls is not None else None
+        if (tls is None) != (self._tls is None) or (ca is None) != (self._first_ca is None):
+            raise ConfigurationError(
+                ["[tls] enabled, ca: TLS and mutual TLS can be switched on or off by a restart only"]
+            )
+        # Connections made under other authorities stay open: their certificates are checked anew.
+        ca_changed = self._ca_changed or ca != self._first_ca
+        authenticator = config.auth.authenticator(ca if ca_changed else None)
+
+        def commit() -> None:
+            self._ca_changed = ca_changed
+            self._use_tls(tls)
+            self.interceptor.use(authenticator)
+
+        return commit
+
+    def _use_tls(self, config: TlsConfig | None) -> None:
+        if self._tls is not None and config is not None:
+            self._tls.use(config)
+
+    async def end_expired_streams(self) -> NoReturn:
+        """Work until cancelled: end streams when what their callers showed expires."""
+        while True:
+            await asyncio.sleep(_EXPIRY_SECONDS)
+            self.interceptor.end_expired()

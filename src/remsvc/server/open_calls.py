@@ -1,0 +1,169 @@
+"""Every call passes here: who calls is decided, and streams end when their caller's credentials do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from remsvc.server.authentication import (
+    AuthenticationError,
+    Authenticator,
+    CallContext,
+    Caller,
+    Evidence,
+)
+
+# Load balancers and orchestrators probe without credentials, and learn nothing but "serving".
+_OPEN_TO_ALL = "/grpc.health.v1.Health/"
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+_ENDED = "the credentials of this call have been revoked or have expired"
+
+
+@dataclass(slots=True, eq=False)
+class _OpenStream:
+    """A stream that is open, and what its caller showed."""
+
+    caller: Caller
+    evidence: Evidence
+    task: asyncio.Task[Any]
+    method: str
+    peer: str
+    ended: bool = False
+
+
+class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses calls that are not authenticated; gives the others' handlers a :class:`CallContext`.
+
+    Args:
+        authenticator: decides who calls, until :meth:`use` gives another one.
+        on_refusal: called with the method, the peer and the reason, for calls that are refused and
+            for streams that are ended.
+    """
+
+    def __init__(self, authenticator: Authenticator, on_refusal: Callable[[str, str, str], None]) -> None:
+        self._authenticator = authenticator
+        self._on_refusal = on_refusal
+        self._streams: set[_OpenStream] = set()
+        # By method: there are only as many as have a handler.
+        self._handlers: dict[str, Any] = {}
+
+    def use(self, authenticator: Authenticator) -> None:
+        """From now on, ``authenticator`` decides. Streams whose callers it does not know the same
+        way are ended with ``UNAUTHENTICATED``; all others go on."""
+        self._authenticator = authenticator
+        for stream in tuple(self._streams):
+            try:
+                caller = authenticator.authenticate(stream.evidence)
+            except AuthenticationError as error:
+                self._end(stream, error.reason)
+                continue
+            if caller.identity != stream.caller.identity:
+                self._end(stream, f"no longer of {stream.caller.identity}")
+            stream.caller = caller  # it may expire at another time
+
+    def end_expired(self) -> None:
+        """End the streams whose callers' credentials have expired."""
+        now = time.time()
+        for stream in tuple(self._streams):
+            if stream.caller.expires is not None and stream.caller.expires <= now:
+                self._end(stream, f"what {stream.caller.identity} showed has expired")
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(_OPEN_TO_ALL):
+            return handler
+        try:
+            self._authenticator.check_metadata(details.invocation_metadata)
+        except AuthenticationError as error:
+            return self._refusing(details.method, error)
+        if details.method not in self._handlers:
+            self._handlers[details.method] = self._wrapped(handler, details.method)
+        return self._handlers[details.method]
+
+    def _refusing(self, method: str, error: AuthenticationError) -> Any:
+        async def refuse(requests: Any, context: Any) -> None:
+            await self._refuse(method, context, error)
+
+        # For every kind of method: as a stream, it does not wait for the request.
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    async def _refuse(self, method: str, context: Any, error: AuthenticationError) -> None:
+        self._on_refusal(method, context.peer(), error.reason)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+
+    def _wrapped(self, handler: Any, method: str) -> Any:
+        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        wrap = self._streaming if handler.response_streaming else self._single
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        call = wrap(getattr(handler, kind), method)
+        return make(call, handler.request_deserializer, handler.response_serializer)
+
+    def _single(self, inner: Any, method: str) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            try:
+                caller = self._authenticator.authenticate(Evidence.of_call(context))
+            except AuthenticationError as error:
+                await self._refuse(method, context, error)
+                raise
+            return await inner(request, CallContext(context, caller))
+
+        return call
+
+    def _streaming(self, inner: Any, method: str) -> Any:
+        async def call(request: Any, context: Any) -> None:
+            evidence = Evidence.of_call(context)
+            try:
+                caller = self._authenticator.authenticate(evidence)
+            except AuthenticationError as error:
+                await self._refuse(method, context, error)
+                raise
+            with self._opened(caller, evidence, method, context) as stream:
+                try:
+                    await _run(inner, request, CallContext(context, caller))
+                except asyncio.CancelledError:
+                    if not stream.ended or context.done():
+                        raise
+            # Not within: nothing may interrupt this.
+            if stream.ended and not context.done():
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _ENDED)
+
+        return call
+
+    @contextlib.contextmanager
+    def _opened(self, caller: Caller, evidence: Evidence, method: str, context: Any) -> Iterator[_OpenStream]:
+        task = asyncio.current_task()
+        assert task is not None
+        stream = _OpenStream(caller, evidence, task, method, context.peer())
+        self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.discard(stream)
+
+    def _end(self, stream: _OpenStream, reason: str) -> None:
+        if not stream.ended:
+            stream.ended = True
+            self._on_refusal(stream.method, stream.peer, reason)
+            stream.task.cancel()
+
+
+async def _run(inner: Any, request: Any, context: CallContext) -> None:
+    if not inspect.isasyncgenfunction(inner):
+        await inner(request, context)
+        return
+    # Not handed on as a generator: gRPC's own writing could not be interrupted from here.
+    async with contextlib.aclosing(inner(request, context)) as responses:
+        async for response in responses:
+            await context.write(response)

@@ -1,0 +1,100 @@
+"""Reading files that decide who may do what: only if nobody else could have written them.
+
+As sshd does with ``StrictModes``: the file, every symbolic link on the way to it and every directory
+that holds one must belong to root or to this process's user, and must not be writable by others. A
+directory with the sticky bit may be: there, only the owner of an entry can replace it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+_MAX_BYTES = 16 * 1024 * 1024
+_MAX_LINKS = 40  # as the kernel
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class UntrustedFileError(Exception):
+    """The file cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedFile:
+    """A file's content, and whether everybody may read it."""
+
+    content: bytes
+    readable_by_all: bool
+
+
+def read_trusted_file(path: Path) -> TrustedFile:
+    """Read ``path`` whole, following symbolic links that are to be trusted.
+
+    Raises:
+        UntrustedFileError: it cannot be read, is no regular file, is longer than 16 MiB, or somebody
+            else than root and this process's user could have written it (not checked on Windows).
+    """
+    try:
+        if os.name == "posix":
+            _check_way(path)
+        # Not blocking: a FIFO would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise UntrustedFileError(f"expected a regular file: {path}")
+            if os.name == "posix":
+                _check_status(path, status)
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UntrustedFileError(f"cannot be read: {error.strerror}: {path}") from error
+    if len(content) > _MAX_BYTES:
+        raise UntrustedFileError(f"expected at most {_MAX_BYTES} bytes: {path}")
+    return TrustedFile(content, os.name == "posix" and bool(status.st_mode & stat.S_IROTH))
+
+
+def _check_way(path: Path) -> None:
+    """Check each directory and link that leads to ``path``."""
+    links = 0
+    waiting = list(reversed(Path(os.path.abspath(path)).parts))  # noqa: PTH100  resolves nothing
+    way = Path(waiting.pop())
+    _check_directory(way)
+    while waiting:
+        part = waiting.pop()
+        if part in (".", ".."):
+            way = way if part == "." else way.parent
+            continue
+        entry = way / part
+        status = entry.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _MAX_LINKS:
+                raise UntrustedFileError(f"too many symbolic links: {path}")
+            if status.st_uid not in (0, os.geteuid()):
+                raise UntrustedFileError(f"expected no symbolic link of another user's: {entry}")
+            target = entry.readlink()
+            if target.is_absolute():
+                way = Path(target.anchor)
+            waiting.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            _check_directory(entry)
+        way = entry
+
+
+def _check_directory(directory: Path) -> None:
+    status = directory.stat()
+    sticky = status.st_mode & stat.S_ISVTX
+    if status.st_uid not in (0, os.geteuid()):
+        raise UntrustedFileError(f"expected a directory of root's or the server's user: {directory}")
+    if status.st_mode & _WRITABLE_BY_OTHERS and not sticky:
+        raise UntrustedFileError(f"expected a directory that others cannot write to: {directory}")
+
+
+def _check_status(path: Path, status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise UntrustedFileError(f"expected a file of root's or the server's user: {path}")
+    if status.st_mode & _WRITABLE_BY_OTHERS:
+        raise UntrustedFileError(f"expected a file that others cannot write to (chmod go-w): {path}")
