@@ -19,6 +19,7 @@ from remsvc.cli.run import run
 from remsvc.cli.serve import serve
 from remsvc.cli.status import status
 from remsvc.cli.terminal import error_line
+from remsvc.cli.token import token
 from remsvc.errors import ConfigurationError, InvalidCommandError, RemSvcError
 
 
@@ -77,7 +78,7 @@ def command_line() -> None:
     """
 
 
-for verb in (serve, check_config, ping, status, run, jobs, init, completion):
+for verb in (serve, check_config, ping, status, run, jobs, init, token, completion):
     command_line.add_command(verb)
 if sys.platform == "win32":
     from remsvc.cli.service import service
