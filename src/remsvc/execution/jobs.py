@@ -27,6 +27,7 @@ from remsvc.execution.job import Job, JobSpec, JobState
 from remsvc.execution.job_end import ended_job
 from remsvc.execution.job_files import STREAMS, JobFiles, Piece
 from remsvc.execution.job_limits import JobLimits
+from remsvc.execution.job_observer import JobObserver, NobodyObserves
 from remsvc.execution.journal import Filter, Journal, JournalError
 from remsvc.execution.login import login
 from remsvc.execution.passing_jobs import PassingJobs
@@ -93,16 +94,24 @@ class Jobs:
             the caller.
         limits: see :class:`JobLimits`.
         groups: the control group below which each job gets one; None for none.
+        observer: is told what becomes of them, and of version-1 commands.
     """
 
-    def __init__(self, state_dir: Path, limits: JobLimits, groups: Path | None = None) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        limits: JobLimits,
+        groups: Path | None = None,
+        observer: JobObserver | None = None,
+    ) -> None:
         self._state_dir = state_dir
         self._groups = groups
         self._files_path = state_dir / "jobs"
         self._journal_path = state_dir / "journal.sqlite"
         self._limits = limits
         self.engine = PosixEngine(state_dir, jobs=self, groups=groups)
-        self.passing = PassingJobs(secrets.token_hex(4))
+        self._observer = observer or NobodyObserves()
+        self.passing = PassingJobs(secrets.token_hex(4), observer)
         self._active: dict[str, _Active] = {}
         self._queue: FairQueue[str] = FairQueue()
         self._running = 0
@@ -204,6 +213,7 @@ class Jobs:
             await self._abandon(active)
             return self._same(claimed, digest)
         active.job = claimed
+        self._observer.on_state(claimed)
         if starts:
             self._spawn(self._start(active))
         else:
@@ -479,7 +489,7 @@ class Jobs:
     async def _start_from_queue(self, job_id: str) -> None:
         active = self._active[job_id]
         active.told = ""
-        await self._claim_for_supervisor(active)
+        self._observer.on_state(await self._claim_for_supervisor(active))
         active.wake()
         await self._start(active)
 
@@ -503,6 +513,7 @@ class Jobs:
         """Write the end down before anybody hears of it."""
         active.ending = True
         held_slot = active.job.state is JobState.RUNNING
+        await self._observer.before_end(job)
         while True:
             try:
                 await self._journal.update(job)

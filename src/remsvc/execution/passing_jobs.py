@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from remsvc.execution.engine import Process
 from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.job_observer import JobObserver, NobodyObserves
 from remsvc.execution.journal import Filter
 
 _KEPT = 200
@@ -57,27 +58,32 @@ class PassingJob:
 class PassingJobs:
     """All of a server's."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, observer: JobObserver | None = None) -> None:
         """Ids begin with ``prefix``, which tells this server's from those of the one before."""
         self._prefix = prefix
+        self._observer = observer or NobodyObserves()
         self._numbers = itertools.count(1)
         self._running: dict[str, PassingJob] = {}
         self._ended: OrderedDict[str, Job] = OrderedDict()
 
+    def new_id(self) -> str:
+        """The id for one more command."""
+        return f"v1-{self._prefix}-{next(self._numbers)}"
+
     @contextmanager
-    def running(self, identity: str, spec: JobSpec) -> Iterator[PassingJob]:
-        """A command, listed from now on, as running until the end of the block."""
-        now, number = time.time(), next(self._numbers)
-        job_id = f"v1-{self._prefix}-{number}"
+    def running(self, job_id: str, identity: str, spec: JobSpec) -> Iterator[PassingJob]:
+        """A command, listed from now on, as running until the end of the block. Its id is a new one."""
+        now = time.time()
         job = Job(
             *(job_id, identity, "", "", spec),
             created=now,
-            seq=_FIRST_SEQ + number,
+            seq=_FIRST_SEQ + int(job_id.rpartition("-")[2]),
             state=JobState.RUNNING,
             started=now,
             durable=False,
         )
         passing = self._running[job_id] = PassingJob(job)
+        self._observer.on_state(job)
         try:
             yield passing
         except Exception as error:
@@ -96,6 +102,7 @@ class PassingJobs:
             if len(self._ended) > _KEPT:
                 self._ended.popitem(last=False)
             passing.gone.set()
+            self._observer.on_state(passing.job)
 
     def get(self, job_id: str) -> Job | None:
         """The one with this id."""

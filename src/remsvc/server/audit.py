@@ -21,7 +21,8 @@ from remsvc.server.audit_file import AuditFile
 from remsvc.server.audit_syslog import Syslog
 from remsvc.server.audit_writer import AuditError, AuditWriter
 from remsvc.server.authentication import CallContext
-from remsvc.server.policy import Rule, compile_pattern
+from remsvc.server.decision import NO_SHELL, POWERSHELL, SHELL
+from remsvc.server.patterns import Rule, compile_pattern
 
 _logger = logging.getLogger("remsvc.audit")
 
@@ -80,7 +81,14 @@ class Audit:
             self._writer.reopen()
 
     async def permit(
-        self, context: CallContext, method: str, spec: JobSpec, *, rule: str = "", request_id: str = ""
+        self,
+        context: CallContext,
+        method: str,
+        spec: JobSpec,
+        *,
+        rule: str = "",
+        request_id: str = "",
+        job: str = "",
     ) -> None:
         """Write that a command may start; it must not before this returns.
 
@@ -90,7 +98,7 @@ class Audit:
         if self._writer is None:
             return
         record = {
-            **_decision(context, method, "allowed", rule=rule, request_id=request_id),
+            **_decision(context, method, "allowed", rule=rule, request_id=request_id, job=job),
             **self._command(spec),
         }
         try:
@@ -147,10 +155,23 @@ class Audit:
         """Write what the server itself did, such as ``reloaded``."""
         self._note({"event": "server", "action": action, **details})
 
-    async def on_transition(self, job: Job) -> None:
-        """Write a job's new state; its end is on disk when this returns, where that is possible."""
+    # As a JobObserver
+
+    def on_state(self, job: Job) -> None:
+        """Write a job's new state."""
+        if self._writer is not None:
+            self._note(self._transition(job))
+
+    async def before_end(self, job: Job) -> None:
+        """Write a job's end; it is on disk when this returns, where that is possible."""
         if self._writer is None:
             return
+        try:
+            await self._writer.write(self._transition(job), keep=True)
+        except AuditError as error:
+            _logger.error("that job %s ended is not in the audit log yet: %s", job.id, error)
+
+    def _transition(self, job: Job) -> dict[str, object]:
         record: dict[str, object] = {
             "event": "transition",
             "outcome": job.state.value,
@@ -160,19 +181,14 @@ class Audit:
             **self._command(job.spec),
             "reason": self.redact(job.reason),
         }
-        if not job.state.ended:
-            self._note(record)
-            return
-        record |= {
-            "exit_code": job.exit_code,
-            "signal": job.signal,
-            "stdout_bytes": job.stdout.total,
-            "stderr_bytes": job.stderr.total,
-        }
-        try:
-            await self._writer.write(record, keep=True)
-        except AuditError as error:
-            _logger.error("that job %s ended is not in the audit log yet: %s", job.id, error)
+        if job.state.ended:
+            record |= {
+                "exit_code": job.exit_code,
+                "signal": job.signal,
+                "stdout_bytes": job.stdout.total,
+                "stderr_bytes": job.stderr.total,
+            }
+        return record
 
     def _note(self, record: dict[str, object]) -> None:
         if self._writer is not None:
@@ -180,14 +196,14 @@ class Audit:
 
     def _command(self, spec: JobSpec, limit: int | None = None) -> dict[str, object]:
         """What runs, as whom; arguments are quoted as for a shell. Never a variable's value, nor input."""
-        shell = "powershell" if spec.powershell else "sh"
+        shell = POWERSHELL if spec.powershell else SHELL
         text = spec.shell_command if spec.shell_command is not None else shlex.join(spec.argv)
         text = self.redact(text)
         about: dict[str, object] = {"command": text[:limit]}
         if limit is not None and len(text) > limit:
             about["command_length"] = len(text)
         about |= {
-            "shell": shell if spec.shell_command is not None else "none",
+            "shell": shell if spec.shell_command is not None else NO_SHELL,
             "user": spec.user or _OWN_USER,
             "working_directory": spec.cwd,
             "environment": sorted(spec.env),

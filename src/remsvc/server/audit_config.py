@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remsvc.server.audit_syslog import DEFAULT_SOCKET
-from remsvc.server.policy import Rule
+from remsvc.server.patterns import Rule
 from remsvc.server.settings import Settings
 
 

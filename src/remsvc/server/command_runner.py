@@ -45,13 +45,13 @@ class CommandRunner:
         self.started = 0
         self._mark = secrets.token_hex(8)
 
-    async def run(self, command: Command, identity: str) -> Answer:
-        """Run a valid, permitted command. Cancelled, it ends the command's whole process tree.
+    def new_id(self) -> str:
+        """The id under which one more command will be listed."""
+        return self._passing.new_id()
 
-        Raises:
-            ExecutionError: whether the command ran is not known.
-        """
-        listed = JobSpec(
+    def as_job(self, command: Command) -> JobSpec:
+        """A command as it is listed."""
+        return JobSpec(
             shell_command=command.cmd,
             powershell=command.cmdtyp == CommandType.POWERSHELL,
             user=command.cmdusr,
@@ -59,7 +59,17 @@ class CommandRunner:
             output_limit=self._output_limit,
             source=command.src,
         )
-        with self._passing.running(identity, listed) as passing:
+
+    async def run(self, command: Command, identity: str, job_id: str) -> Answer:
+        """Run a valid, permitted command. Cancelled, it ends the command's whole process tree.
+
+        Args:
+            job_id: of :meth:`new_id`.
+
+        Raises:
+            ExecutionError: whether the command ran is not known.
+        """
+        with self._passing.running(job_id, identity, self.as_job(command)) as passing:
             try:
                 outcome = await self._outcome(command, passing)
             except StartError as error:

@@ -13,7 +13,10 @@ import grpc.aio
 
 from remsvc.command import Command, crc32hex
 from remsvc.errors import ExecutionError, InvalidCommandError
+from remsvc.execution.job import JobSpec
 from remsvc.execution.shell import check_length
+from remsvc.server.audit import Audit
+from remsvc.server.audit_writer import AuditError
 from remsvc.server.authentication import CallContext
 from remsvc.server.command_runner import Answer, CommandRunner
 from remsvc.server.decision import CommandRequest, Decision
@@ -29,8 +32,9 @@ SERVICE_NAME = RemSvc_pb2.DESCRIPTOR.services_by_name["RemSvc"].full_name
 
 
 class _RefusedError(Exception):
-    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+    def __init__(self, code: grpc.StatusCode, reason: str, rule: str = "") -> None:
         self.code = code
+        self.rule = rule
         super().__init__(reason)
 
 
@@ -41,9 +45,12 @@ class CommandService:
         draining: done when the server is shutting down: what runs may finish, nothing else starts.
     """
 
-    def __init__(self, runner: CommandRunner, policy: PolicyInForce, draining: asyncio.Future[None]) -> None:
+    def __init__(
+        self, runner: CommandRunner, policy: PolicyInForce, audit: Audit, draining: asyncio.Future[None]
+    ) -> None:
         self._runner = runner
         self._policy = policy
+        self._audit = audit
         self._draining = draining
         self._started = time.monotonic()
 
@@ -71,7 +78,7 @@ class CommandService:
 
     async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:
         try:
-            return await self._answer(request, context)
+            return await self._answer(request, context, "RemCmd")
         except _RefusedError as refused:
             await context.abort(refused.code, str(refused))
             raise
@@ -85,7 +92,7 @@ class CommandService:
                 if isinstance(request, Malformed):
                     raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
                 reading = asyncio.ensure_future(context.read())
-                answer = await self._answer(request, context)
+                answer = await self._answer(request, context, "RemCmdStrm")
                 if writing is not None:
                     await writing
                 writing = asyncio.ensure_future(context.write(answer))
@@ -107,7 +114,9 @@ class CommandService:
             raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         return reading.result()
 
-    async def _answer(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:
+    async def _answer(
+        self, request: RemSvc_pb2.RemCmdMsg, context: CallContext, method: str
+    ) -> RemSvc_pb2.RemResMsg:
         command = Command(request.cmd, request.cmdtyp, request.cmdusr, request.src)
         about = fields(
             tid=request.tid,
@@ -115,16 +124,22 @@ class CommandService:
             peer=context.peer(),
             user=request.cmdusr,
             src=request.src,
-            cmd=request.cmd,
+            cmd=self._audit.redact(request.cmd),
         )
+        spec, job_id = self._runner.as_job(command), self._runner.new_id()
         try:
-            self._check(command, request.hsh, context.identity)
+            decision = self._check(command, request.hsh, context.identity)
+            await self._permit(context, method, spec, decision, job_id)
         except _RefusedError as refused:
-            _logger.warning("command refused %s %s", fields(reason=str(refused)), about)
+            reason = str(refused)
+            _logger.warning("command refused %s %s", fields(reason=reason), about)
+            self._audit.refuse(
+                context, method, spec, code=refused.code.name, reason=reason, rule=refused.rule, job=job_id
+            )
             raise
         started = time.monotonic()
         try:
-            answer = await self._runner.run(command, context.identity)
+            answer = await self._runner.run(command, context.identity, job_id)
         except asyncio.CancelledError:
             _logger.warning("command ended because its caller went away %s", about)
             raise
@@ -146,12 +161,20 @@ class CommandService:
             raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         decision = self._policy.decide(identity, CommandRequest.of_command(command))
         if not decision.allowed:
-            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message)
+            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message, decision.rule)
         if hsh and hsh != crc32hex(command.cmd):
             raise _RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
             )
         return decision
+
+    async def _permit(
+        self, context: CallContext, method: str, spec: JobSpec, decision: Decision, job_id: str
+    ) -> None:
+        try:
+            await self._audit.permit(context, method, spec, rule=decision.rule, job=job_id)
+        except AuditError as error:
+            raise _RefusedError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
 
     def _log_end(self, answer: Answer, duration: float, about: str) -> None:
         _logger.info("command %s %s", fields(rc=answer.rc, duration=f"{duration:.3f}s"), about)

@@ -20,6 +20,8 @@ from remsvc.execution.job_files import Piece
 from remsvc.execution.jobs import JobForgottenError, Jobs, QueueFullError, RequestReusedError
 from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_length
+from remsvc.server.audit import Audit
+from remsvc.server.audit_writer import AuditError
 from remsvc.server.authentication import CallContext
 from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.job_config import JobConfig
@@ -43,6 +45,7 @@ _DOMAIN = "remsvc.jobs.v1"
 _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
 _RETRY_SECONDS = 1
+_MAX_REQUEST_ID = 128
 
 T = TypeVar("T")
 
@@ -50,9 +53,10 @@ T = TypeVar("T")
 class _RefusedError(Exception):
     """A call that ends with this status; ``details`` are ``google.rpc`` messages."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str, *details: Any) -> None:
+    def __init__(self, code: grpc.StatusCode, reason: str, *details: Any, rule: str = "") -> None:
         self.code = code
         self.details = details
+        self.rule = rule
         super().__init__(reason)
 
 
@@ -64,12 +68,22 @@ class JobService:
     """
 
     def __init__(
-        self, jobs: Jobs, policy: PolicyInForce, config: JobConfig, draining: asyncio.Future[None]
+        self,
+        jobs: Jobs,
+        policy: PolicyInForce,
+        audit: Audit,
+        config: JobConfig,
+        draining: asyncio.Future[None],
     ) -> None:
         self._jobs = jobs
         self._policy = policy
+        self._audit = audit
         self._config = config
         self._draining = draining
+
+    def use(self, config: JobConfig) -> None:
+        """From now on, what jobs may ask for, and who is an administrator, is as ``config`` says."""
+        self._config = config
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a gRPC server is given."""
@@ -92,20 +106,38 @@ class JobService:
         )
 
     async def _create(self, request: jobs_pb2.CreateJobRequest, context: CallContext) -> jobs_pb2.Job:
-        if self._draining.done():
-            raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-        request_id = read_request_id(request.request_id)
-        spec = read_spec(request.spec, self._config)
+        spec = None
+        try:
+            if self._draining.done():
+                raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            request_id = read_request_id(request.request_id)
+            spec = read_spec(request.spec, self._config)
+            return await self._create_permitted(request, request_id, spec, context)
+        except Exception as error:
+            if isinstance(refused := _as_status(error), _RefusedError):
+                self._audit.refuse(
+                    *(context, "CreateJob", spec),
+                    code=refused.code.name,
+                    reason=str(refused),
+                    rule=refused.rule,
+                    request_id=request.request_id[:_MAX_REQUEST_ID],
+                )
+            raise
+
+    async def _create_permitted(
+        self, request: jobs_pb2.CreateJobRequest, request_id: str, spec: JobSpec, context: CallContext
+    ) -> jobs_pb2.Job:
         about = fields(
             request=request_id,
             identity=context.identity,
             peer=context.peer(),
             user=spec.user,
             src=spec.source,
-            cmd=spec.text,
+            cmd=self._audit.redact(spec.text),
         )
         try:
-            self._check(spec, request.hash, context.identity)
+            decision = self._check(spec, request.hash, context.identity)
+            await self._audit.permit(context, "CreateJob", spec, rule=decision.rule, request_id=request_id)
         except _RefusedError as refused:
             _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
             raise
@@ -128,7 +160,7 @@ class JobService:
             if found is None:
                 raise _not_found(request.request_id)
             return self._message(found)
-        return self._message(await self._own(request.id, context))
+        return self._message(await self._own(request.id, context, "GetJob"))
 
     async def _list(
         self, request: jobs_pb2.ListJobsRequest, context: CallContext
@@ -161,8 +193,9 @@ class JobService:
         return answer
 
     async def _cancel(self, request: jobs_pb2.CancelJobRequest, context: CallContext) -> jobs_pb2.Job:
-        job = await self._own(request.id, context)
+        job = await self._own(request.id, context, "CancelJob")
         reason = request.reason or f"cancelled by {context.identity}"
+        self._audit.permit_access(context, "CancelJob", job, reason)
         _logger.info("job cancel %s", fields(job=job.id, identity=context.identity, reason=reason))
         return self._message(await self._jobs.cancel(job, reason[:500], kill=request.kill))
 
@@ -170,7 +203,8 @@ class JobService:
         try:
             if isinstance(request, Malformed):
                 raise InvalidCommandError(request.reason)
-            job = await self._own(request.id, context)
+            job = await self._own(request.id, context, "WatchJob")
+            self._audit.permit_access(context, "WatchJob", job)
             offsets = [
                 offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
             ]
@@ -193,7 +227,7 @@ class JobService:
             check_length(spec.shell_command, int(spec.powershell))
         decision = self._policy.decide(identity, CommandRequest.of_job(spec))
         if not decision.allowed:
-            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message)
+            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
         content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)
         if hash and hash != crc32hex(content):
             raise _RefusedError(
@@ -201,9 +235,11 @@ class JobService:
             )
         return decision
 
-    async def _own(self, job_id: str, context: CallContext) -> Job:
+    async def _own(self, job_id: str, context: CallContext, method: str) -> Job:
         job = await self._jobs.get(job_id)
         if job is None or (job.identity != context.identity and context.identity not in self._config.admins):
+            reason = "there is no such job" if job is None else f"the job is of {job.identity}"
+            self._audit.refuse(context, method, None, code="NOT_FOUND", reason=reason, job=job_id[:128])
             raise _not_found(job_id)
         return job
 
@@ -255,6 +291,23 @@ def _answering(
 
 async def _abort(error: Exception, context: CallContext) -> NoReturn:
     """End the call with the status that belongs to an error."""
+    refused = _as_status(error)
+    if not isinstance(refused, _RefusedError):
+        raise error
+    if isinstance(error, QueueFullError | JournalError):
+        _logger.error("%s", error)
+    metadata: tuple[tuple[str, bytes], ...] = ()
+    if refused.details:
+        status = status_pb2.Status(code=code_pb2.Code.Value(refused.code.name), message=str(refused))
+        for detail in refused.details:
+            status.details.add().Pack(detail)
+        metadata = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(refused.code, str(refused), metadata)
+    raise error
+
+
+def _as_status(error: Exception) -> Exception:
+    """The status that belongs to an error, or the error where none does."""
     refused = error
     if isinstance(error, InvalidCommandError):
         refused = _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -265,17 +318,9 @@ async def _abort(error: Exception, context: CallContext) -> NoReturn:
             reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
         )
         refused = _RefusedError(grpc.StatusCode.ALREADY_EXISTS, str(error), info)
+    elif isinstance(error, AuditError):
+        refused = _RefusedError(grpc.StatusCode.UNAVAILABLE, str(error))
     elif isinstance(error, QueueFullError | JournalError):
-        _logger.error("%s", error)
         retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=_RETRY_SECONDS))
         refused = _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), retry)
-    if not isinstance(refused, _RefusedError):
-        raise error
-    metadata: tuple[tuple[str, bytes], ...] = ()
-    if refused.details:
-        status = status_pb2.Status(code=code_pb2.Code.Value(refused.code.name), message=str(refused))
-        for detail in refused.details:
-            status.details.add().Pack(detail)
-        metadata = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(refused.code, str(refused), metadata)
-    raise error
+    return refused

@@ -1,0 +1,32 @@
+"""Who is told what becomes of jobs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from remsvc.execution.job import Job
+
+
+class JobObserver(Protocol):
+    """Told of every new state of a job, durable or not. Called in the event loop; must not block."""
+
+    def on_state(self, job: Job) -> None:
+        """A job is queued or running, or a version-1 command has ended."""
+        ...
+
+    async def before_end(self, job: Job) -> None:
+        """A durable job has ended as ``job`` says; nobody hears of it before this returns.
+
+        After a crash of the server, it may be told once more. Must return within seconds.
+        """
+        ...
+
+
+class NobodyObserves:
+    """An observer that does nothing."""
+
+    def on_state(self, job: Job) -> None:
+        pass
+
+    async def before_end(self, job: Job) -> None:
+        pass
