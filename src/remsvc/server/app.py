@@ -158,12 +158,18 @@ async def _serve_audited(
         access = Access(config, refused)
         reloader.add(access.prepare)
         reloader.add(lambda new: partial(setattr, policy, "policy", Policy(new.deny, new.allow)))
+        reloader.add(lambda _: partial(audit.note_server, "reloaded"))
         server = grpc.aio.server(interceptors=(access.interceptor,), options=_CHANNEL_OPTIONS)
         server.add_generic_rpc_handlers(tuple(services.values()))
         health_servicer = _add_health_and_reflection(server, services)
         address = _listen(server, config, access.credentials)
         stop: asyncio.Queue[str] = asyncio.Queue()
-        _on_signals(loop, stop.put_nowait, reloader.ask)
+
+        def on_hangup() -> None:
+            audit.reopen()
+            reloader.ask()
+
+        _on_signals(loop, stop.put_nowait, on_hangup)
         await server.start()
         for name in ("", *services):
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -25,6 +25,7 @@ _FIXED = {
     "state_dir": "[server] state_dir",
     "log_file": "[log] file",
     "log_level": "[log] level",
+    "audit": "[audit]",
     "jobs": "[jobs] enabled, max_running, max_queued and retention_*",
 }
 

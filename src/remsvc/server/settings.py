@@ -226,6 +226,22 @@ class Settings:
             if section.startswith(f"{kind} ")
         }
 
+    def patterns(self, section: str, key: str) -> tuple[Rule, ...]:
+        """The patterns of ``key`` and of each ``key.NAME``, in the order of the names."""
+        rules = []
+        for (in_section, name), value in sorted(self._values.items()):
+            if in_section != section or name.partition(".")[0] != key:
+                continue
+            if not value.text:
+                self.warnings.append(f"{value.where}: not used, because it is empty")
+                continue
+            try:
+                compile_pattern(value.text)
+            except PatternError as error:
+                self.report(value, "", f"expected an RE2 regular expression: {error}")
+            rules.append(Rule(name, value.text))
+        return tuple(rules)
+
     def rules(self, section: str, flag: str) -> tuple[Rule, ...]:
         """The patterns of a list, in the order of their keys. A flag's list replaces the file's."""
         if flag in self._lists:
