@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from remsvc.cli.audit import audit
 from remsvc.cli.check_config import check_config
 from remsvc.cli.completion import completion
 from remsvc.cli.exit_codes import FAILURE, INTERRUPTED, USAGE
@@ -78,7 +79,7 @@ def command_line() -> None:
     """
 
 
-for verb in (serve, check_config, ping, status, run, jobs, init, token, completion):
+for verb in (serve, check_config, ping, status, run, jobs, init, token, audit, completion):
     command_line.add_command(verb)
 if sys.platform == "win32":
     from remsvc.cli.service import service

@@ -78,7 +78,7 @@ class CommandService:
 
     async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:
         try:
-            return await self._answer(request, context, "RemCmd")
+            return await self._answer(request, context, f"/{SERVICE_NAME}/RemCmd")
         except _RefusedError as refused:
             await context.abort(refused.code, str(refused))
             raise
@@ -92,7 +92,7 @@ class CommandService:
                 if isinstance(request, Malformed):
                     raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
                 reading = asyncio.ensure_future(context.read())
-                answer = await self._answer(request, context, "RemCmdStrm")
+                answer = await self._answer(request, context, f"/{SERVICE_NAME}/RemCmdStrm")
                 if writing is not None:
                     await writing
                 writing = asyncio.ensure_future(context.write(answer))

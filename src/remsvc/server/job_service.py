@@ -41,6 +41,7 @@ from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 _logger = logging.getLogger("remsvc.job")
 
 SERVICE_NAME = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+_METHOD = f"/{SERVICE_NAME}/"
 _DOMAIN = "remsvc.jobs.v1"
 _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
@@ -116,7 +117,7 @@ class JobService:
         except Exception as error:
             if isinstance(refused := _as_status(error), _RefusedError):
                 self._audit.refuse(
-                    *(context, "CreateJob", spec),
+                    *(context, _METHOD + "CreateJob", spec),
                     code=refused.code.name,
                     reason=str(refused),
                     rule=refused.rule,
@@ -137,7 +138,9 @@ class JobService:
         )
         try:
             decision = self._check(spec, request.hash, context.identity)
-            await self._audit.permit(context, "CreateJob", spec, rule=decision.rule, request_id=request_id)
+            await self._audit.permit(
+                context, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request_id
+            )
         except _RefusedError as refused:
             _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
             raise
@@ -195,7 +198,7 @@ class JobService:
     async def _cancel(self, request: jobs_pb2.CancelJobRequest, context: CallContext) -> jobs_pb2.Job:
         job = await self._own(request.id, context, "CancelJob")
         reason = request.reason or f"cancelled by {context.identity}"
-        self._audit.permit_access(context, "CancelJob", job, reason)
+        self._audit.permit_access(context, _METHOD + "CancelJob", job, reason)
         _logger.info("job cancel %s", fields(job=job.id, identity=context.identity, reason=reason))
         return self._message(await self._jobs.cancel(job, reason[:500], kill=request.kill))
 
@@ -204,7 +207,7 @@ class JobService:
             if isinstance(request, Malformed):
                 raise InvalidCommandError(request.reason)
             job = await self._own(request.id, context, "WatchJob")
-            self._audit.permit_access(context, "WatchJob", job)
+            self._audit.permit_access(context, _METHOD + "WatchJob", job)
             offsets = [
                 offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
             ]
@@ -239,7 +242,9 @@ class JobService:
         job = await self._jobs.get(job_id)
         if job is None or (job.identity != context.identity and context.identity not in self._config.admins):
             reason = "there is no such job" if job is None else f"the job is of {job.identity}"
-            self._audit.refuse(context, method, None, code="NOT_FOUND", reason=reason, job=job_id[:128])
+            self._audit.refuse(
+                context, _METHOD + method, None, code="NOT_FOUND", reason=reason, job=job_id[:128]
+            )
             raise _not_found(job_id)
         return job
 
