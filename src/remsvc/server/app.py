@@ -29,7 +29,7 @@ from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.config import ServerConfig
 from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
-from remsvc.server.policy import Policy, PolicyInForce
+from remsvc.server.policy import PolicyInForce
 from remsvc.server.reload import Reloader
 
 _logger = logging.getLogger("remsvc.server")
@@ -141,7 +141,7 @@ async def _serve_audited(
             engine, passing, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes
         )
         reloader = Reloader(config)
-        policy = PolicyInForce(Policy(config.deny, config.allow))
+        policy = PolicyInForce(config.policy())
         services = {SERVICE_NAME: CommandService(runner, policy, audit, draining).handlers()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
@@ -157,7 +157,7 @@ async def _serve_audited(
 
         access = Access(config, refused)
         reloader.add(access.prepare)
-        reloader.add(lambda new: partial(setattr, policy, "policy", Policy(new.deny, new.allow)))
+        reloader.add(lambda new: partial(setattr, policy, "policy", new.policy()))
         reloader.add(lambda _: partial(audit.note_server, "reloaded"))
         server = grpc.aio.server(interceptors=(access.interceptor,), options=_CHANNEL_OPTIONS)
         server.add_generic_rpc_handlers(tuple(services.values()))

@@ -17,6 +17,9 @@ from remsvc.server.auth_config import AuthConfig, read_auth
 from remsvc.server.file_signature import Signature
 from remsvc.server.job_config import JobConfig, read_jobs
 from remsvc.server.patterns import Rule
+from remsvc.server.policy import Policy
+from remsvc.server.policy_config import read_sections
+from remsvc.server.policy_section import PolicySections
 from remsvc.server.settings import Settings
 from remsvc.server.tls import TlsConfig, read_tls
 
@@ -64,6 +67,7 @@ class ServerConfig:
         tls: certificate, key and client authorities, or None for plaintext.
         auth: who may call.
         deny, allow: the policy's patterns, in the order they are tried.
+        sections: the policy of single identities and groups.
         jobs: durable jobs, or None where they are switched off.
         audit: the audit log.
         state_dir_given: whether somebody chose it; a default one may be done without.
@@ -82,6 +86,7 @@ class ServerConfig:
     auth: AuthConfig = field(default_factory=AuthConfig)
     deny: tuple[Rule, ...] = ()
     allow: tuple[Rule, ...] = ()
+    sections: PolicySections = field(default_factory=PolicySections)
     log_file: Path | None = None
     log_level: int = logging.INFO
     jobs: JobConfig | None = field(default_factory=JobConfig)
@@ -99,6 +104,10 @@ class ServerConfig:
     def authenticates(self) -> bool:
         """Whether callers must show who they are."""
         return self.auth.uses_tokens or self.mutual_tls
+
+    def policy(self) -> Policy:
+        """The policy that this configuration makes."""
+        return Policy(self.deny, self.allow, self.sections)
 
     @property
     def exposed(self) -> bool:
@@ -157,6 +166,7 @@ def _read(settings: Settings) -> ServerConfig:
         auth=auth,
         deny=settings.rules("denylist", "deny"),
         allow=settings.rules("allowlist", "allow"),
+        sections=read_sections(settings),
         log_file=_read_log_file(settings),
         jobs=read_jobs(settings),
         audit=read_audit(settings),

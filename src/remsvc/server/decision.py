@@ -5,10 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, overload
 
 from remsvc.command import Command, CommandType
 from remsvc.execution.job import JobSpec
+
+_Number = TypeVar("_Number", int, float)
 
 NO_SHELL, SHELL, POWERSHELL = "none", "sh", "pwsh"
 SHELLS = (NO_SHELL, SHELL, POWERSHELL)
@@ -25,8 +28,6 @@ class CommandRequest:
         argv: program and arguments; empty with a shell.
         user: the user to run as; empty for the server's own.
         environment: the variables that the caller sets.
-        time_limit, kill_grace: seconds, where the caller asks for them.
-        output_limit: bytes, where the caller asks for them.
     """
 
     shell: str
@@ -34,9 +35,6 @@ class CommandRequest:
     argv: tuple[str, ...] = ()
     user: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
-    time_limit: float | None = None
-    kill_grace: float | None = None
-    output_limit: int | None = None
 
     @classmethod
     def of_command(cls, command: Command) -> CommandRequest:
@@ -46,7 +44,7 @@ class CommandRequest:
 
     @classmethod
     def of_job(cls, spec: JobSpec) -> CommandRequest:
-        """A durable job as it was asked for, its server's defaults not filled in."""
+        """A durable job."""
         shell = NO_SHELL
         if spec.shell_command is not None:
             shell = POWERSHELL if spec.powershell else SHELL
@@ -56,9 +54,6 @@ class CommandRequest:
             spec.argv if shell == NO_SHELL else (),
             _effective(spec.user),
             spec.env,
-            spec.time_limit,
-            spec.kill_grace,
-            spec.output_limit or None,
         )
 
     @property
@@ -76,6 +71,10 @@ class Rate:
     count: int
     seconds: float
 
+    def in_a_second(self) -> float:
+        """How many on average."""
+        return self.count / self.seconds
+
     def __str__(self) -> str:
         return f"{self.count}/{ {1.0: 's', 60.0: 'm', 3600.0: 'h'}.get(self.seconds, f'{self.seconds:g} s') }"
 
@@ -88,14 +87,36 @@ class IdentityLimits:
         time_limit: seconds for a command.
         output_limit: bytes kept of each output of a command.
         max_running, max_queued: commands at one time.
-        rates: each holds by itself.
+        rate: commands asked for in a while; with several, the one that takes longest for each.
     """
 
     time_limit: float | None = None
     output_limit: int | None = None
     max_running: int | None = None
     max_queued: int | None = None
-    rates: tuple[Rate, ...] = ()
+    rate: Rate | None = None
+
+    def within(self, other: IdentityLimits) -> IdentityLimits:
+        """The lower one of each limit."""
+        return IdentityLimits(
+            _lower(self.time_limit, other.time_limit),
+            _lower(self.output_limit, other.output_limit),
+            _lower(self.max_running, other.max_running),
+            _lower(self.max_queued, other.max_queued),
+            min((rate for rate in (self.rate, other.rate) if rate), default=None, key=Rate.in_a_second),
+        )
+
+    def of_job(self, spec: JobSpec) -> JobSpec:
+        """A job, its server's defaults filled in, that keeps to the limits.
+
+        With a time limit, waiting between TERM and KILL must not take longer either.
+        """
+        return replace(
+            spec,
+            time_limit=_lower(spec.time_limit, self.time_limit),
+            kill_grace=_lower(spec.kill_grace, self.time_limit),
+            output_limit=_lower(spec.output_limit, self.output_limit),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +136,15 @@ class Decision:
     rule: str
     message: str = ""
     program: str = ""
-    limits: IdentityLimits = IdentityLimits()
+    limits: IdentityLimits = field(default_factory=IdentityLimits)
+
+
+@overload
+def _lower(one: _Number, other: _Number | None) -> _Number: ...
+@overload
+def _lower(one: _Number | None, other: _Number | None) -> _Number | None: ...
+def _lower(one: _Number | None, other: _Number | None) -> _Number | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 def _effective(user: str) -> str:

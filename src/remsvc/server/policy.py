@@ -1,18 +1,24 @@
 """Whether a command may run. Every rule that applies to its caller must permit it.
 
 The global lists apply to everyone, a section of an identity or a group to those it names. A
-section only ever narrows: no section permits what another one, or the global lists, refuse.
+section only ever narrows: none permits what another one, or the global lists, refuse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
-from remsvc.server.decision import CommandRequest, Decision
+from remsvc.server.decision import NO_SHELL, CommandRequest, Decision, IdentityLimits
 from remsvc.server.patterns import AllowPatterns, DenyPatterns, Rule
+from remsvc.server.policy_section import ANY, OWN_USER, PolicySection, PolicySections
+from remsvc.server.programs import permitting, plain_path
+from remsvc.server.variables import is_reserved, permits
 
 DEFAULT_RULE = "default"
+_SHOWN_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +27,25 @@ class Step:
 
     Attributes:
         allowed: False where it refuses the command.
-        rule: what was checked; the rule itself where one matched.
+        rule: what was checked, as the configuration writes it.
         message: for the caller, where it refuses.
-        program: see :class:`Decision`.
+        program: see :class:`~remsvc.server.decision.Decision`.
     """
 
     allowed: bool
     rule: str
     message: str = ""
     program: str = ""
+
+
+class _Section:
+    """A section whose patterns are compiled."""
+
+    def __init__(self, section: PolicySection) -> None:
+        self.section = section
+        self.name = section.name
+        self.deny = DenyPatterns(section.deny)
+        self.allow = AllowPatterns(section.allow)
 
 
 class Policy:
@@ -39,30 +55,46 @@ class Policy:
         PatternError: on construction, for a pattern that cannot be used.
     """
 
-    def __init__(self, deny: Iterable[Rule] = (), allow: Iterable[Rule] = ()) -> None:
+    def __init__(
+        self,
+        deny: Iterable[Rule] = (),
+        allow: Iterable[Rule] = (),
+        sections: PolicySections = PolicySections(),  # noqa: B008  frozen
+    ) -> None:
         self._deny = DenyPatterns(deny)
         self._allow = AllowPatterns(allow)
+        self._sections = sections
+        every = (*sections.identities.values(), *sections.groups.values())
+        self._compiled = {section.name: _Section(section) for section in every}
 
     def decide(self, identity: str, request: CommandRequest) -> Decision:
-        """Whether ``identity`` may run a valid request."""
-        rule = DEFAULT_RULE
-        program = ""
+        """Whether ``identity`` may run a valid request. May read folders that the policy lists."""
+        rule, program = DEFAULT_RULE, ""
         for step in self.steps(identity, request):
             if not step.allowed:
                 return Decision(False, step.rule, step.message)
             rule, program = step.rule, step.program or program
-        return Decision(True, rule, program=program)
+        return Decision(True, rule, program=program, limits=self.limits(identity))
+
+    def limits(self, identity: str) -> IdentityLimits:
+        """How much ``identity`` may take."""
+        limits = (section.limits for section in self._sections.applying(identity))
+        return reduce(IdentityLimits.within, limits, IdentityLimits())
 
     def steps(self, identity: str, request: CommandRequest) -> Iterator[Step]:
         """The checks that apply, in their order. The first that refuses decides."""
-        if rule := self._deny.matching(request):
-            yield Step(False, str(rule), f"command denied by denylist (rule {rule.name})")
+        sections = [self._compiled[section.name] for section in self._sections.applying(identity)]
+        for patterns in (self._deny, *(section.deny for section in sections)):
+            if rule := patterns.matching(request):
+                name = rule.name if patterns is self._deny else rule
+                yield Step(False, str(rule), f"command denied by denylist (rule {name})")
         if self._allow:
-            permitting = self._allow.matching(request)
-            if permitting is None:
-                yield Step(False, "[allowlist]", "command not permitted by allowlist")
-            else:
-                yield Step(True, str(permitting))
+            yield _allow(self._allow, request, "[allowlist]", "")
+        for section in sections:
+            yield from _section_steps(section, request)
+        if request.environment:
+            bounded = bool(self._allow) or any(section.allow for section in sections)
+            yield from _environment([section.section for section in sections], request, bounded)
 
 
 class PolicyInForce:
@@ -78,3 +110,70 @@ class PolicyInForce:
     def decide(self, identity: str, request: CommandRequest) -> Decision:
         """As :meth:`Policy.decide`."""
         return self.policy.decide(identity, request)
+
+    def limits(self, identity: str) -> IdentityLimits:
+        """As :meth:`Policy.limits`."""
+        return self.policy.limits(identity)
+
+
+def _section_steps(compiled: _Section, request: CommandRequest) -> Iterator[Step]:
+    section, name = compiled.section, compiled.name
+    if section.users is not None:
+        user = request.user or OWN_USER
+        # A user that is called as we write the server's own is not meant by that.
+        allowed = ANY in section.users or (user in section.users and request.user != OWN_USER)
+        who = f"user {_shown(user)}" if request.user else "the server's own user"
+        yield _step(allowed, f"{name} users", f"not permitted to run as {who}")
+    shells = section.shells
+    if shells is None and section.programs is not None:
+        shells = frozenset((NO_SHELL,))  # a shell starts any program
+    if shells is not None:
+        rule = f"{name} shells" if section.shells is not None else f"{name} programs"
+        what = "without a shell" if request.shell == NO_SHELL else f"with the shell {request.shell}"
+        yield _step(request.shell in shells, rule, f"commands {what} are not permitted")
+    if section.programs is not None and request.shell == NO_SHELL:
+        path = plain_path(request.argv[0])
+        program = permitting(section.programs, path) if path else None
+        if program is None or path is None:
+            hint = "" if path else ": expected an absolute path"
+            message = f"program {_shown(request.argv[0])} is not permitted{hint}"
+            yield _step(False, f"{name} programs", message)
+        else:
+            yield Step(True, f"{name} programs {program.text}", program=path)
+    if compiled.allow:
+        yield _allow(compiled.allow, request, f"{name} allow", f" (rule {name} allow)")
+
+
+def _allow(patterns: AllowPatterns, request: CommandRequest, rule: str, suffix: str) -> Step:
+    if permitting := patterns.matching(request):
+        return Step(True, str(permitting))
+    return Step(False, rule, f"command not permitted by allowlist{suffix}")
+
+
+def _environment(
+    sections: Sequence[PolicySection], request: CommandRequest, patterned: bool
+) -> Iterator[Step]:
+    listed = any(section.programs is not None for section in sections)
+    bounded = listed or patterned
+    speaking = [section for section in sections if section.environment is not None]
+    for name in sorted(request.environment):
+        message = f"environment variable {_shown(name)} may not be set"
+        if listed and is_reserved(name, bounded=True):
+            yield _step(False, "programs", f"{message}: it decides what a program runs")
+        elif speaking:
+            for section in speaking:
+                allowed = permits(section.environment or (), name, bounded=bounded)
+                yield _step(allowed, f"{section.name} environment", message)
+        elif listed:
+            yield _step(False, "programs", f"{message}: there is a list of programs, but none of variables")
+        elif is_reserved(name, bounded=bounded):
+            yield _step(False, f"{DEFAULT_RULE} environment", f"{message}: it decides what a program runs")
+
+
+def _step(allowed: bool, rule: str, message: str) -> Step:
+    return Step(allowed, rule, "" if allowed else f"{message} (rule {rule})")
+
+
+def _shown(text: str) -> str:
+    """What a caller sent, safe to show and not long."""
+    return json.dumps(text[:_SHOWN_CHARACTERS])
