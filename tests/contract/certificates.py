@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,16 +41,30 @@ class Authority:
         self.certificate = directory / f"{name}.pem"
         self.certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
-    def issue(self, name: str, *, host: str = "127.0.0.1", valid_days: int = 1) -> Identity:
-        """A certificate for ``host`` (name or address); negative ``valid_days``: expired that long ago."""
+    def issue(
+        self,
+        name: str,
+        *,
+        host: str = "127.0.0.1",
+        valid_days: float = 1,
+        names: Sequence[x509.GeneralName] | None = None,
+        common_name: str | None = None,
+    ) -> Identity:
+        """A certificate for ``host`` (name or address); negative ``valid_days``: expired that long ago.
+
+        ``names`` are its alternative names instead; ``common_name`` replaces ``name``, which still
+        names the files.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        subject = _subject(name if common_name is None else common_name)
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
             alternative = x509.DNSName(host)
         builder = _certificate(subject, self._name, key, valid_days=valid_days)
-        builder = builder.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        if names is None or names:
+            names = [alternative] if names is None else names
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         identity = Identity(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         identity.certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
         identity.key.touch(mode=0o600)
@@ -63,8 +78,12 @@ class Authority:
         return identity
 
 
+def _subject(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
+
+
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, valid_days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, valid_days: float
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     return (

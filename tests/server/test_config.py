@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from remsvc.errors import ConfigurationError
 from remsvc.server.config import ServerConfig, check_config, load_config
+from remsvc.server.tokens import digest_of
 
 
 def load(tmp_path: Path, text: str, **overrides: object) -> ServerConfig:
@@ -25,9 +26,13 @@ def problems(tmp_path: Path, text: str, **overrides: object) -> list[str]:
     return [problem.replace(f"{tmp_path}/", "") for problem in caught.value.problems]
 
 
+def tokens(config: ServerConfig) -> dict[str, bytes]:
+    return {credential.identity: credential.digest for credential in config.auth.credentials}
+
+
 def test_defaults_are_safe() -> None:
     config = load_config(None)
-    assert (config.host, config.port, config.tls, config.tokens) == ("127.0.0.1", 50051, None, {})
+    assert (config.host, config.port, config.tls, tokens(config)) == ("127.0.0.1", 50051, None, {})
     assert config.warnings == ()
 
 
@@ -83,7 +88,7 @@ def test_variables_expand_in_paths_and_tokens_and_nowhere_else(
     config = load(tmp_path, text)
     assert config.state_dir == tmp_path / "state"
     assert config.log_file == tmp_path / "log"
-    assert config.tokens == {"a": "x-from-the-environment", "b": "$UNKNOWN-y"}
+    assert tokens(config) == {"a": digest_of("x-from-the-environment"), "b": digest_of("$UNKNOWN-y")}
     assert config.deny[0].pattern == "^$PLACE"
 
 
@@ -92,7 +97,7 @@ def test_a_token_that_is_an_unset_variable_is_warned_of(
 ) -> None:
     monkeypatch.delenv("UNKNOWN", raising=False)
     config = load(tmp_path, "[auth]\na = ${UNKNOWN}\n")
-    assert config.tokens == {"a": "${UNKNOWN}"}
+    assert tokens(config) == {"a": digest_of("${UNKNOWN}")}
     assert any("[auth] a" in warning and "not set" in warning for warning in config.warnings)
 
 
@@ -159,7 +164,7 @@ def test_where_it_listens(tmp_path: Path, text: str, host: str, warned: bool) ->
 def test_what_is_empty_is_not_used_and_warned_of(tmp_path: Path) -> None:
     """The existing server skips empty patterns and tokens: its files are valid here."""
     config = load(tmp_path, "[auth]\na =\nb = token\n[allowlist]\n1 =\n[denylist]\n1 =\n2 = x\n[tls]\nca =\n")
-    assert config.tokens == {"b": "token"}
+    assert tokens(config) == {"b": digest_of("token")}
     assert config.allow == ()
     assert [rule.name for rule in config.deny] == ["2"]
     assert sum("empty" in warning for warning in config.warnings) == 3

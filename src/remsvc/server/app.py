@@ -176,11 +176,10 @@ async def _serve_audited(
         _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
         on_listening(address)
         async with _in_background(reloader.run(), access.end_expired_streams()):
-            signal_name = await stop.get()
-        _logger.info("stopping %s", fields(signal=signal_name, grace=f"{config.shutdown_grace:g}s"))
-        draining.set_result(None)
-        await health_servicer.enter_graceful_shutdown()
-        await _stop(server, config.shutdown_grace, stop)
+            _logger.info("stopping %s", fields(signal=await stop.get(), grace=f"{config.shutdown_grace:g}s"))
+            draining.set_result(None)
+            await health_servicer.enter_graceful_shutdown()
+            await _stop(server, config.shutdown_grace, stop)
     finally:
         await (jobs or engine).close()
 
