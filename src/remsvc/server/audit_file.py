@@ -68,6 +68,7 @@ class AuditFile:
         self._key = b""
         self._link = Link()
         self._size = 0
+        self._unended = False
         self._opened: dict[str, object] | None = None
         self._found: list[str] = []
         self._head_synced = 0.0
@@ -148,13 +149,14 @@ class AuditFile:
             lines.append(encode_line({**link_fields, **record, "prev": link.hash}))
             link = Link(link.seq + 1, line_hash(lines[-1][:-1]))
         data = memoryview(b"".join(lines))
-        if self._opened and "torn_bytes" in self._opened:
+        if self._unended:
             data = memoryview(b"\n" + data)  # ends what was cut short
         size = self._size + len(data)
         while data:
             data = data[os.write(self._fd, data) :]
         _sync(self._fd)
         self._opened, self._found, self._link, self._size = None, [], link, size
+        self._unended = False
         self._write_head()
         # A head that is behind after a loss of power costs nothing but the proof for the last lines.
         if last or time.monotonic() - self._head_synced > _SYNC_HEAD_SECONDS:
@@ -170,6 +172,7 @@ class AuditFile:
         elif status.st_size != self._size:
             found = f"the file had {self._size} bytes, and has {status.st_size}: somebody else changed it"
             self._size = status.st_size
+            self._unended = self._ends_within_a_line(self._size)
             self._note(found)
         if os.fstat(self._head_fd).st_nlink == 0:
             os.close(self._head_fd)
@@ -215,6 +218,7 @@ class AuditFile:
         if end == 0:
             self._write_head()  # the head's size is that of this file from now on
         self._size += len(fragment)
+        self._unended = bool(fragment) or self._ends_within_a_line(end)
         return {"file": "new" if end == 0 else "continued", **(torn(fragment) if fragment else {})}
 
     def _follow(self, link: Link, offset: int) -> tuple[Link, int]:
@@ -235,13 +239,15 @@ class AuditFile:
         return link, offset
 
     def _lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
-        """Every line that is written to its end, without its line feed, and the offset behind it."""
+        """Every line, without its line feed, which the last one may lack, and the offset behind it."""
         with open(os.dup(self._fd), "rb") as file:  # noqa: PTH123
             file.seek(offset)
             for line in file:
                 offset += len(line)
-                if line.endswith(b"\n"):
-                    yield offset, line[:-1]
+                yield offset, line.removesuffix(b"\n")
+
+    def _ends_within_a_line(self, size: int) -> bool:
+        return size > 0 and self._read(size - 1, size) != b"\n"
 
     def _read(self, start: int, end: int) -> bytes:
         with open(os.dup(self._fd), "rb") as file:  # noqa: PTH123
