@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -27,9 +27,20 @@ class FairQueue(Generic[T]):
         self._identities[item] = identity
         self._lanes.setdefault(identity, OrderedDict())[item] = None
 
-    def get(self) -> T:
-        """Take the next item; the queue is not empty."""
-        identity, lane = self._lanes.popitem(last=False)
+    def waiting(self, identity: str) -> int:
+        """How many items of an identity are in it."""
+        return len(self._lanes.get(identity, ()))
+
+    def any_ready(self, ready: Callable[[str], bool]) -> bool:
+        """Whether :meth:`get` would find one."""
+        return any(map(ready, self._lanes))
+
+    def get(self, ready: Callable[[str], bool] = lambda _: True) -> T | None:
+        """Take the next item of those identities that are ready; None where there is none."""
+        identity = next(filter(ready, self._lanes), None)
+        if identity is None:
+            return None
+        lane = self._lanes.pop(identity)
         item, _ = lane.popitem(last=False)
         if lane:
             self._lanes[identity] = lane  # at the back

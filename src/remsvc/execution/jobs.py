@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from remsvc.execution.frames import Header
 from remsvc.execution.job import Job, JobSpec, JobState
 from remsvc.execution.job_end import ended_job
 from remsvc.execution.job_files import STREAMS, JobFiles, Piece
+from remsvc.execution.job_gate import JobGate, OpenGate
 from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.job_observer import JobObserver, NobodyObserves
 from remsvc.execution.journal import Filter, Journal, JournalError
@@ -95,6 +97,7 @@ class Jobs:
         limits: see :class:`JobLimits`.
         groups: the control group below which each job gets one; None for none.
         observer: is told what becomes of them, and of version-1 commands.
+        gate: bounds the jobs of single identities.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Jobs:
         limits: JobLimits,
         groups: Path | None = None,
         observer: JobObserver | None = None,
+        gate: JobGate | None = None,
     ) -> None:
         self._state_dir = state_dir
         self._groups = groups
@@ -114,8 +118,9 @@ class Jobs:
         self.passing = PassingJobs(secrets.token_hex(4), observer)
         self._active: dict[str, _Active] = {}
         self._queue: FairQueue[str] = FairQueue()
-        self._running = 0
-        self._queueing = 0
+        self._gate = gate or OpenGate()
+        self._running: Counter[str] = Counter()  # by identity
+        self._queueing: Counter[str] = Counter()
         self._instance = ""
         self._supervised = asyncio.Event()
         self._watched: dict[str, int] = {}
@@ -141,7 +146,7 @@ class Jobs:
             if job.state is JobState.QUEUED:
                 self._queue.put(job.identity, job.id)
             else:
-                self._running += 1
+                self._running[job.identity] += 1
         # What a server left that was killed between a job's files and its row, or the other way round.
         await self._files.keep_only(await self._journal.ids(), self._active)
         self._reconciled = asyncio.get_running_loop().create_future()
@@ -152,7 +157,7 @@ class Jobs:
     async def close(self) -> None:
         """Stop looking after the jobs; they go on."""
         self._closing = True
-        self.engine.jobs_running = self._running > 0
+        self.engine.jobs_running = self._running.total() > 0
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -177,12 +182,11 @@ class Jobs:
         return await self._to_the_end(self._create(identity, request_id, digest, spec, stdin))
 
     async def _create(self, identity: str, request_id: str, digest: str, spec: JobSpec, stdin: bytes) -> Job:
-        starts = bool(self._instance) and self._running < self._limits.max_running and not self._queue
-        waiting = len(self._queue) + self._queueing
-        if not starts and waiting >= self._limits.max_queued:
+        starts = self._has_room() and self._may_run(identity) and not self._queue.any_ready(self._may_run)
+        if not starts and (reason := self._queue_is_full(identity)):
             existing = await self._journal.find(identity=identity, request_id=request_id)
             if existing is None:
-                raise QueueFullError(f"{waiting} jobs are waiting already")
+                raise QueueFullError(reason)
             return self._same(existing, digest)
         job = Job(
             id=secrets.token_hex(10),
@@ -196,8 +200,7 @@ class Jobs:
         )
         # Whatever the journal says has not ended is here: it is found by its id from the first moment on.
         active = self._active[job.id] = _Active(job, told="")
-        self._running += starts
-        self._queueing += not starts
+        (self._running if starts else self._queueing)[identity] += 1
         try:
             if stdin:
                 await self._files.write_stdin(job.id, stdin)
@@ -208,7 +211,8 @@ class Jobs:
                 raise
             raise JournalError(f"standard input cannot be kept: {error.strerror}") from error
         finally:
-            self._queueing -= not starts
+            if not starts:
+                _count_down(self._queueing, identity)
         if not is_new:
             await self._abandon(active)
             return self._same(claimed, digest)
@@ -225,8 +229,7 @@ class Jobs:
         """Undo the preparations for a job that was not claimed."""
         del self._active[active.job.id]
         if active.job.state is JobState.RUNNING:
-            self._running -= 1
-            self._start_queued()
+            self._vacate(active.job.identity)
         await self._files.remove([active.job.id])
 
     async def get(self, job_id: str) -> Job | None:
@@ -239,6 +242,10 @@ class Jobs:
         """The job that a request made."""
         job = await self._journal.find(identity=identity, request_id=request_id)
         return await self.get(job.id) if job else None
+
+    def running_of(self, identity: str) -> int:
+        """How many jobs of an identity run."""
+        return self._running.get(identity, 0)
 
     async def select(self, wanted: Filter, limit: int) -> list[Job]:
         """At most ``limit`` jobs, newest first; version-1 commands before all others."""
@@ -411,7 +418,7 @@ class Jobs:
         ):
             # It was claimed for a supervisor that never heard of it: it has not run.
             active.told = ""
-            self._spawn(self._start(active))
+            self._spawn(self._start(active, waited=True))
         elif not active.ending:
             active.ending = True
             return active
@@ -436,9 +443,11 @@ class Jobs:
 
     # A job's life
 
-    async def _start(self, active: _Active) -> None:
+    async def _start(self, active: _Active, *, waited: bool = False) -> None:
         job = active.job
         try:
+            if waited and (refusal := await self._gate.refusal(job)):
+                raise StartError(refusal)
             spec = await self._process_spec(job)
         except (StartError, OSError) as error:
             await self._take_record(active, {"error": str(error), "ended": time.time()})
@@ -482,16 +491,41 @@ class Jobs:
         )
 
     def _start_queued(self) -> None:
-        while self._queue and self._running < self._limits.max_running and self._instance:
-            self._running += 1
-            self._spawn(self._start_from_queue(self._queue.get()))
+        while self._has_room():
+            job_id = self._queue.get(self._may_run)
+            if job_id is None:
+                break
+            self._running[self._active[job_id].job.identity] += 1
+            self._spawn(self._start_from_queue(job_id))
+
+    def _has_room(self) -> bool:
+        return bool(self._instance) and self._running.total() < self._limits.max_running
+
+    def _may_run(self, identity: str) -> bool:
+        limit = self._gate.running_limit(identity)
+        return limit is None or self._running[identity] < limit
+
+    def _queue_is_full(self, identity: str) -> str:
+        """Why one more job may not wait; empty where it may."""
+        waiting = len(self._queue) + self._queueing.total()
+        if waiting >= self._limits.max_queued:
+            return f"{waiting} jobs are waiting already"
+        limit = self._gate.queue_limit(identity)
+        if limit is not None and self._queue.waiting(identity) + self._queueing[identity] >= limit:
+            return f"{limit} jobs of {identity} are waiting already (rule max_queued)"
+        return ""
+
+    def _vacate(self, identity: str) -> None:
+        """Give the place of a job that ran to the next one."""
+        _count_down(self._running, identity)
+        self._start_queued()
 
     async def _start_from_queue(self, job_id: str) -> None:
         active = self._active[job_id]
         active.told = ""
         self._observer.on_state(await self._claim_for_supervisor(active))
         active.wake()
-        await self._start(active)
+        await self._start(active, waited=True)
 
     async def _claim_for_supervisor(self, active: _Active) -> Job:
         """Write down that the job runs, and by which supervisor, before that is told."""
@@ -525,9 +559,9 @@ class Jobs:
         del self._active[job.id]
         await self._files.remove_stdin(job.id)
         self.engine.send({"op": "forget", "id": job.id})
-        self._running -= held_slot
         active.wake()
-        self._start_queued()
+        if held_slot:
+            self._vacate(job.identity)
 
     async def _measured(self, job: Job) -> Job:
         """A job that runs, with the sizes of its output so far."""
@@ -554,6 +588,7 @@ class Jobs:
         while True:
             await asyncio.sleep(min(_TICK_SECONDS, self._limits.collect_seconds))
             now = time.monotonic()
+            self._start_queued()  # what an identity may run can have changed
             for active in list(self._active.values()):
                 lease = active.job.spec.lease
                 if lease is None or active.watchers or active.cancelled or now - active.last_watched < lease:
@@ -616,3 +651,9 @@ class Jobs:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self._closing:
             _logger.error("a job could not be looked after", exc_info=error)
+
+
+def _count_down(counter: Counter[str], identity: str) -> None:
+    counter[identity] -= 1
+    if not counter[identity]:
+        del counter[identity]

@@ -29,7 +29,7 @@ from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.config import ServerConfig
 from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
-from remsvc.server.policy import PolicyInForce
+from remsvc.server.policy_in_force import PolicyInForce
 from remsvc.server.reload import Reloader
 
 _logger = logging.getLogger("remsvc.server")
@@ -126,11 +126,13 @@ async def _serve_audited(
     config: ServerConfig, state_dir: Path | None, audit: Audit, on_listening: Callable[[str], None]
 ) -> None:
     jobs = None
+    policy = PolicyInForce(config.policy())
     if state_dir is not None and config.jobs is not None:
         # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs import Jobs
 
-        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit)
+        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit, policy)
+        policy.jobs_running = jobs.running_of
     engine = jobs.engine if jobs is not None else create_engine()
     await (jobs or engine).open()
     try:
@@ -141,7 +143,6 @@ async def _serve_audited(
             engine, passing, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes
         )
         reloader = Reloader(config)
-        policy = PolicyInForce(config.policy())
         services = {SERVICE_NAME: CommandService(runner, policy, audit, draining).handlers()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME

@@ -13,6 +13,7 @@ from remsvc.execution.job import JobSpec
 from remsvc.execution.login import login
 from remsvc.execution.passing_jobs import PassingJob, PassingJobs
 from remsvc.execution.shell import shell_argv
+from remsvc.server.decision import IdentityLimits
 
 _LOOKUP_SECONDS = 10.0
 _TIMED_OUT = "process timed out"
@@ -60,27 +61,29 @@ class CommandRunner:
             source=command.src,
         )
 
-    async def run(self, command: Command, identity: str, job_id: str) -> Answer:
+    async def run(self, command: Command, identity: str, job_id: str, limits: IdentityLimits) -> Answer:
         """Run a valid, permitted command. Cancelled, it ends the command's whole process tree.
 
         Args:
             job_id: of :meth:`new_id`.
+            limits: of its caller, beside those for every command.
 
         Raises:
             ExecutionError: whether the command ran is not known.
         """
-        with self._passing.running(job_id, identity, self.as_job(command)) as passing:
+        job = limits.of_job(self.as_job(command))
+        with self._passing.running(job_id, identity, job) as passing:
             try:
                 outcome = await self._outcome(command, passing)
             except StartError as error:
                 passing.end(1, reason=str(error))
                 return Answer(1, err=str(error))
-            answer = self._answer(outcome)
+            answer = _answer(outcome, job.output_limit)
             passing.end(answer.rc, outcome.timed_out, outcome.stdout.total, outcome.stderr.total)
             return answer
 
     async def _outcome(self, command: Command, passing: PassingJob) -> Outcome:
-        spec = await self._spec(command)
+        spec = await self._spec(command, passing.job.spec)
         self.started += 1
         process = passing.process = self._engine.start(spec)
         if passing.cancel_reason:
@@ -94,7 +97,7 @@ class CommandRunner:
             who = f"cannot run as user {command.cmdusr}: " if spec.credentials else ""
             raise StartError(f"{who}{error}") from error
 
-    async def _spec(self, command: Command) -> ProcessSpec:
+    async def _spec(self, command: Command, job: JobSpec) -> ProcessSpec:
         surroundings = self._own_login
         if command.cmdusr:
             try:
@@ -107,24 +110,25 @@ class CommandRunner:
             env={**surroundings.env, MARK: f"{self._mark}-{self.started}"},
             cwd=surroundings.cwd,
             credentials=surroundings.credentials,
-            time_limit=self._time_limit,
+            time_limit=job.time_limit,
             # A character that straddles the limit has to be seen whole to be left out whole.
-            output_limit=self._output_limit + 4,
+            output_limit=job.output_limit + 4,
         )
 
-    def _answer(self, outcome: Outcome) -> Answer:
-        out = self._text(outcome.stdout)
-        if outcome.timed_out:
-            return Answer(1, out, _TIMED_OUT)
-        rc = outcome.exit_code if outcome.signal is None else 128 + outcome.signal
-        assert rc is not None
-        return Answer(rc, out, self._text(outcome.stderr))
 
-    def _text(self, output: Output) -> str:
-        limit = self._output_limit
-        text = output.head.decode(errors="replace")
-        encoded = text.encode()
-        if output.total <= limit and len(encoded) <= limit:
-            return text
-        kept = encoded[:limit].decode(errors="ignore")
-        return f"{kept}\n\x01[remSvc: output truncated at {limit} bytes]\x01\n"
+def _answer(outcome: Outcome, output_limit: int) -> Answer:
+    out = _text(outcome.stdout, output_limit)
+    if outcome.timed_out:
+        return Answer(1, out, _TIMED_OUT)
+    rc = outcome.exit_code if outcome.signal is None else 128 + outcome.signal
+    assert rc is not None
+    return Answer(rc, out, _text(outcome.stderr, output_limit))
+
+
+def _text(output: Output, limit: int) -> str:
+    text = output.head.decode(errors="replace")
+    encoded = text.encode()
+    if output.total <= limit and len(encoded) <= limit:
+        return text
+    kept = encoded[:limit].decode(errors="ignore")
+    return f"{kept}\n\x01[remSvc: output truncated at {limit} bytes]\x01\n"

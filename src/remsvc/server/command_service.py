@@ -21,7 +21,8 @@ from remsvc.server.authentication import CallContext
 from remsvc.server.command_runner import Answer, CommandRunner
 from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.logs import fields
-from remsvc.server.policy import PolicyInForce
+from remsvc.server.policy_in_force import PolicyInForce
+from remsvc.server.refusal import RefusedError, abort
 from remsvc.server.requests import Malformed, parsed, parser, serialize
 from remsvc_proto import RemSvc_pb2
 
@@ -29,13 +30,6 @@ _logger = logging.getLogger("remsvc.command")
 _T = TypeVar("_T")
 
 SERVICE_NAME = RemSvc_pb2.DESCRIPTOR.services_by_name["RemSvc"].full_name
-
-
-class _RefusedError(Exception):
-    def __init__(self, code: grpc.StatusCode, reason: str, rule: str = "") -> None:
-        self.code = code
-        self.rule = rule
-        super().__init__(reason)
 
 
 class CommandService:
@@ -79,9 +73,8 @@ class CommandService:
     async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:
         try:
             return await self._answer(request, context, f"/{SERVICE_NAME}/RemCmd")
-        except _RefusedError as refused:
-            await context.abort(refused.code, str(refused))
-            raise
+        except RefusedError as refused:
+            await abort(refused, context)
 
     async def _rem_cmd_strm(self, requests: Any, context: CallContext) -> None:
         # The next command is read, and the last answer written, while this one runs.
@@ -90,7 +83,7 @@ class CommandService:
         try:
             while (request := await self._unless_draining(reading)) is not grpc.aio.EOF:
                 if isinstance(request, Malformed):
-                    raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
+                    raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
                 reading = asyncio.ensure_future(context.read())
                 answer = await self._answer(request, context, f"/{SERVICE_NAME}/RemCmdStrm")
                 if writing is not None:
@@ -98,10 +91,10 @@ class CommandService:
                 writing = asyncio.ensure_future(context.write(answer))
             if writing is not None:
                 await writing
-        except _RefusedError as refused:
+        except RefusedError as refused:
             if writing is not None:
                 await writing
-            await context.abort(refused.code, str(refused))
+            await abort(refused, context)
         finally:
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AioRpcError):
@@ -111,7 +104,7 @@ class CommandService:
         if not reading.done():
             await asyncio.wait((reading, self._draining), return_when=asyncio.FIRST_COMPLETED)
         if self._draining.done():
-            raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         return reading.result()
 
     async def _answer(
@@ -127,43 +120,50 @@ class CommandService:
             cmd=self._audit.redact(request.cmd),
         )
         spec, job_id = self._runner.as_job(command), self._runner.new_id()
-        try:
-            decision = self._check(command, request.hsh, context.identity)
-            await self._permit(context, method, spec, decision, job_id)
-        except _RefusedError as refused:
-            reason = str(refused)
-            _logger.warning("command refused %s %s", fields(reason=reason), about)
-            self._audit.refuse(
-                context, method, spec, code=refused.code.name, reason=reason, rule=refused.rule, job=job_id
-            )
-            raise
-        started = time.monotonic()
-        try:
-            answer = await self._runner.run(command, context.identity, job_id)
-        except asyncio.CancelledError:
-            _logger.warning("command ended because its caller went away %s", about)
-            raise
-        except ExecutionError as error:
-            _logger.error("command lost %s %s", fields(reason=str(error)), about)
-            raise _RefusedError(grpc.StatusCode.INTERNAL, str(error)) from error
+        with contextlib.ExitStack() as running:
+            try:
+                decision = await self._check(command, request.hsh, context.identity)
+                running.enter_context(self._policy.running_command(context.identity))
+                await self._permit(context, method, spec, decision, job_id)
+            except RefusedError as refused:
+                reason = str(refused)
+                _logger.warning("command refused %s %s", fields(reason=reason), about)
+                self._audit.refuse(
+                    *(context, method, spec),
+                    code=refused.code.name,
+                    reason=reason,
+                    rule=refused.rule,
+                    job=job_id,
+                )
+                raise
+            started = time.monotonic()
+            try:
+                answer = await self._runner.run(command, context.identity, job_id, decision.limits)
+            except asyncio.CancelledError:
+                _logger.warning("command ended because its caller went away %s", about)
+                raise
+            except ExecutionError as error:
+                _logger.error("command lost %s %s", fields(reason=str(error)), about)
+                raise RefusedError(grpc.StatusCode.INTERNAL, str(error)) from error
         self._log_end(answer, time.monotonic() - started, about)
         return RemSvc_pb2.RemResMsg(
             rc=answer.rc, tid=request.tid, out=answer.out, err=answer.err, hsh=request.hsh
         )
 
-    def _check(self, command: Command, hsh: str, identity: str) -> Decision:
+    async def _check(self, command: Command, hsh: str, identity: str) -> Decision:
         if self._draining.done():
-            raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        self._policy.count_request(identity)
         try:
             command.validate()
             check_length(command.cmd, command.cmdtyp)
         except InvalidCommandError as error:
-            raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-        decision = self._policy.decide(identity, CommandRequest.of_command(command))
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        decision = await self._policy.decide(identity, CommandRequest.of_command(command))
         if not decision.allowed:
-            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message, decision.rule)
+            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
         if hsh and hsh != crc32hex(command.cmd):
-            raise _RefusedError(
+            raise RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
             )
         return decision
@@ -174,7 +174,7 @@ class CommandService:
         try:
             await self._audit.permit(context, method, spec, rule=decision.rule, job=job_id)
         except AuditError as error:
-            raise _RefusedError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+            raise RefusedError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
 
     def _log_end(self, answer: Answer, duration: float, about: str) -> None:
         _logger.info("command %s %s", fields(rc=answer.rc, duration=f"{duration:.3f}s"), about)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
 
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
@@ -19,7 +19,7 @@ from remsvc.execution.job import Job, JobSpec, content_digest
 from remsvc.execution.job_files import Piece
 from remsvc.execution.jobs import JobForgottenError, Jobs, QueueFullError, RequestReusedError
 from remsvc.execution.journal import Filter, JournalError
-from remsvc.execution.shell import check_length
+from remsvc.execution.shell import check_arguments, check_length
 from remsvc.server.audit import Audit
 from remsvc.server.audit_writer import AuditError
 from remsvc.server.authentication import CallContext
@@ -34,7 +34,8 @@ from remsvc.server.job_messages import (
     with_defaults,
 )
 from remsvc.server.logs import fields
-from remsvc.server.policy import PolicyInForce
+from remsvc.server.policy_in_force import PolicyInForce
+from remsvc.server.refusal import RefusedError, abort, exhausted
 from remsvc.server.requests import Malformed, parsed, parser, serialize
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
@@ -49,16 +50,6 @@ _RETRY_SECONDS = 1
 _MAX_REQUEST_ID = 128
 
 T = TypeVar("T")
-
-
-class _RefusedError(Exception):
-    """A call that ends with this status; ``details`` are ``google.rpc`` messages."""
-
-    def __init__(self, code: grpc.StatusCode, reason: str, *details: Any, rule: str = "") -> None:
-        self.code = code
-        self.details = details
-        self.rule = rule
-        super().__init__(reason)
 
 
 class JobService:
@@ -110,12 +101,12 @@ class JobService:
         spec = None
         try:
             if self._draining.done():
-                raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
             request_id = read_request_id(request.request_id)
             spec = read_spec(request.spec, self._config)
             return await self._create_permitted(request, request_id, spec, context)
         except Exception as error:
-            if isinstance(refused := _as_status(error), _RefusedError):
+            if isinstance(refused := _as_status(error), RefusedError):
                 self._audit.refuse(
                     *(context, _METHOD + "CreateJob", spec),
                     code=refused.code.name,
@@ -136,22 +127,25 @@ class JobService:
             src=spec.source,
             cmd=self._audit.redact(spec.text),
         )
+        digest = content_digest(spec, request.spec.standard_input)
         try:
-            decision = self._check(spec, request.hash, context.identity)
+            decision = await self._check(spec, request.hash, context.identity)
             await self._audit.permit(
                 context, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request_id
             )
-        except _RefusedError as refused:
+        except RefusedError as refused:
+            if refused.code is grpc.StatusCode.PERMISSION_DENIED:
+                made = await self._jobs.find(context.identity, request_id)
+                if made is not None and made.digest == digest:
+                    # It was permitted when it was asked for first: nothing new is to run.
+                    self._audit.permit_access(context, _METHOD + "CreateJob", made)
+                    return self._message(made)
             _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
             raise
-        digest = content_digest(spec, request.spec.standard_input)
-        job = await self._jobs.create(
-            context.identity,
-            request_id,
-            digest,
-            with_defaults(spec, self._config),
-            request.spec.standard_input,
-        )
+        spec = decision.limits.of_job(with_defaults(spec, self._config))
+        if decision.program:
+            spec = replace(spec, argv=(decision.program, *spec.argv[1:]))
+        job = await self._jobs.create(context.identity, request_id, digest, spec, request.spec.standard_input)
         _logger.info("job %s %s", fields(job=job.id, state=job.state.value), about)
         return self._message(job)
 
@@ -225,15 +219,17 @@ class JobService:
             return jobs_pb2.WatchJobResponse(stdout=chunk)
         return jobs_pb2.WatchJobResponse(stderr=chunk)
 
-    def _check(self, spec: JobSpec, hash: str, identity: str) -> Decision:  # noqa: A002
+    async def _check(self, spec: JobSpec, hash: str, identity: str) -> Decision:  # noqa: A002
+        self._policy.count_request(identity)
+        check_arguments(spec.argv, spec.env)
         if spec.shell_command is not None:
             check_length(spec.shell_command, int(spec.powershell))
-        decision = self._policy.decide(identity, CommandRequest.of_job(spec))
+        decision = await self._policy.decide(identity, CommandRequest.of_job(spec))
         if not decision.allowed:
-            raise _RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
+            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
         content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)
         if hash and hash != crc32hex(content):
-            raise _RefusedError(
+            raise RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
             )
         return decision
@@ -252,8 +248,8 @@ class JobService:
         return job_message(job, self._config.limits.retention_seconds)
 
 
-def _not_found(name: str) -> _RefusedError:
-    return _RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no job {name[:128]!r}")
+def _not_found(name: str) -> RefusedError:
+    return RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no job {name[:128]!r}")
 
 
 async def _until(
@@ -272,7 +268,7 @@ async def _until(
             if not following.done():
                 following.cancel()
                 await asyncio.wait((following,))
-                raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
             try:
                 yield following.result()
             except StopAsyncIteration:
@@ -297,35 +293,27 @@ def _answering(
 async def _abort(error: Exception, context: CallContext) -> NoReturn:
     """End the call with the status that belongs to an error."""
     refused = _as_status(error)
-    if not isinstance(refused, _RefusedError):
+    if not isinstance(refused, RefusedError):
         raise error
     if isinstance(error, QueueFullError | JournalError):
         _logger.error("%s", error)
-    metadata: tuple[tuple[str, bytes], ...] = ()
-    if refused.details:
-        status = status_pb2.Status(code=code_pb2.Code.Value(refused.code.name), message=str(refused))
-        for detail in refused.details:
-            status.details.add().Pack(detail)
-        metadata = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(refused.code, str(refused), metadata)
-    raise error
+    await abort(refused, context)
 
 
 def _as_status(error: Exception) -> Exception:
     """The status that belongs to an error, or the error where none does."""
     refused = error
     if isinstance(error, InvalidCommandError):
-        refused = _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        refused = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     elif isinstance(error, JobForgottenError):
-        refused = _RefusedError(grpc.StatusCode.NOT_FOUND, str(error))
+        refused = RefusedError(grpc.StatusCode.NOT_FOUND, str(error))
     elif isinstance(error, RequestReusedError):
         info = error_details_pb2.ErrorInfo(
             reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
         )
-        refused = _RefusedError(grpc.StatusCode.ALREADY_EXISTS, str(error), info)
+        refused = RefusedError(grpc.StatusCode.ALREADY_EXISTS, str(error), info)
     elif isinstance(error, AuditError):
-        refused = _RefusedError(grpc.StatusCode.UNAVAILABLE, str(error))
+        refused = RefusedError(grpc.StatusCode.UNAVAILABLE, str(error))
     elif isinstance(error, QueueFullError | JournalError):
-        retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=_RETRY_SECONDS))
-        refused = _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), retry)
+        refused = exhausted(str(error), _RETRY_SECONDS)
     return refused

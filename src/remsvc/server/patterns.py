@@ -78,17 +78,14 @@ class DenyPatterns:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         """Raises :class:`PatternError`."""
-        self._rules = [
-            (rule, compile_pattern(rule.pattern), *(_wider(rule.pattern, flags) for flags in ("ms", "ims")))
-            for rule in rules
-        ]
+        self._rules = [(rule, _wider(rule.pattern, "ms"), _wider(rule.pattern, "ims")) for rule in rules]
 
     def matching(self, request: CommandRequest) -> Rule | None:
         """The first rule that forbids it."""
         if not self._rules:
             return None
         texts = _readings(request)
-        for rule, _, wide, caseless in self._rules:
+        for rule, wide, caseless in self._rules:
             # PowerShell knows a command by any case of its name.
             pattern = caseless if request.shell == POWERSHELL else wide
             if any(pattern.search(text) for text in texts):
@@ -112,6 +109,7 @@ class AllowPatterns:
 
 
 def _wider(pattern: str, flags: str) -> Any:
+    compile_pattern(pattern)  # so that "a)(?:b" is told from two groups
     return compile_pattern(f"(?{flags})(?:{pattern})")
 
 

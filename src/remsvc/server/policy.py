@@ -81,6 +81,11 @@ class Policy:
         limits = (section.limits for section in self._sections.applying(identity))
         return reduce(IdentityLimits.within, limits, IdentityLimits())
 
+    def reads_folders(self, identity: str) -> bool:
+        """Whether a decision may have to look into folders, which may take its time."""
+        sections = self._sections.applying(identity)
+        return any(program.is_folder for section in sections for program in section.programs or ())
+
     def steps(self, identity: str, request: CommandRequest) -> Iterator[Step]:
         """The checks that apply, in their order. The first that refuses decides."""
         sections = [self._compiled[section.name] for section in self._sections.applying(identity)]
@@ -95,25 +100,6 @@ class Policy:
         if request.environment:
             bounded = bool(self._allow) or any(section.allow for section in sections)
             yield from _environment([section.section for section in sections], request, bounded)
-
-
-class PolicyInForce:
-    """The policy that the services ask; a reload replaces it.
-
-    Attributes:
-        policy: the one in force now.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def decide(self, identity: str, request: CommandRequest) -> Decision:
-        """As :meth:`Policy.decide`."""
-        return self.policy.decide(identity, request)
-
-    def limits(self, identity: str) -> IdentityLimits:
-        """As :meth:`Policy.limits`."""
-        return self.policy.limits(identity)
 
 
 def _section_steps(compiled: _Section, request: CommandRequest) -> Iterator[Step]:
