@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remsvc.client import Client, ConnectionOptions
-from remsvc.client.jobs import Job, JobSpec
+from remsvc.client.jobs import Job, JobSpec, StateChange
 from remsvc.command import Command
 from remsvc.errors import RemSvcError, ServerError, UnavailableError
 
@@ -54,8 +54,7 @@ def records(path: Path, **wanted: object) -> list[dict[str, Any]]:
 def run_job(client: Client, spec: JobSpec, request_id: str) -> Job:
     job = client.create_job(spec, request_id, timeout=DEADLINE)
     for event in client.watch_job(job.id):
-        if isinstance(event, Job):
-            job = event
+        job = event.job if isinstance(event, StateChange) else job
     return job
 
 
@@ -152,10 +151,10 @@ def test_the_decision_is_on_disk_before_the_command_starts(serve: Serve, path: P
     server = serve(f"{AUTH}[audit]\nfile = {path}\n")
     with client_of(server) as client:
         for number in range(10):
-            command = f"grep -c mark-{number}[.] {path}"
-            assert client.run(Command(command), timeout=DEADLINE).out == "1\n"
+            command = f"grep -qF mark-{number}- {path}"  # finds itself
+            assert client.run(Command(command), timeout=DEADLINE).rc == 0
         job = run_job(client, JobSpec(shell_command=f"grep -q of-the-job {path}"), "job")
-        assert job.exit_code == 0
+        assert job.exit_code == 0, job
 
 
 def test_calls_that_are_not_authenticated_and_no_token_anywhere(
@@ -171,9 +170,9 @@ def test_calls_that_are_not_authenticated_and_no_token_anywhere(
         client.run(Command("true"), timeout=DEADLINE, metadata=[("x-other", "1")])
         shown = client.run(Command("ps axww; cat /proc/$PPID/environ"), timeout=DEADLINE).out
     assert server.terminate() == 0
-    assert [record["reason"] for record in records(path, event="authentication")] == [
-        "invalid bearer token"
-    ] * 2
+    refused = records(path, event="authentication")
+    assert len(refused) >= 2
+    assert {record["reason"] for record in refused} == {"invalid bearer token"}
     for text in (path.read_text(), log.read_text(), server.log, shown):
         for token in (wrong, *TOKENS.values()):
             assert token not in text
@@ -235,17 +234,18 @@ def test_while_the_log_cannot_be_written(serve: Serve, path: Path, tmp_path: Pat
                 client.run(Command(f"touch {ran}"), timeout=DEADLINE)
             with pytest.raises(ServerError):
                 client.create_job(JobSpec(shell_command=f"touch {ran}"), "job", timeout=2)
-            assert list(client.list_jobs()) == [job for job in client.list_jobs() if not job.durable]
+            assert not [job for job in client.list_jobs() if str(ran) in (job.spec.shell_command or "")]
             client.ping(timeout=DEADLINE)
         else:
             assert client.run(Command(f"touch {ran}"), timeout=DEADLINE).rc == 0
         assert ran.exists() == (on_failure == "continue")
-        assert "the audit log cannot be written" in server.log
+        wait_until(lambda: "the audit log cannot be written" in server.log, "it is said")
         path.unlink()
         assert client.run(Command("echo again"), timeout=DEADLINE).out == "again\n"
     assert server.terminate() == 0
     assert bool(records(path, action="lost")) == (on_failure == "refuse")
-    assert bool(records(path, command=f"touch {ran}", event="decision")) == (on_failure == "continue")
+    (decision, *_) = records(path, command=f"touch {ran}", event="decision")
+    assert decision["outcome"] == ("allowed" if on_failure == "continue" else "refused")
     assert not (tmp_path / "elsewhere").exists()
     assert "the file was removed while the server wrote it" in verify(path, code=1)
 
@@ -379,7 +379,6 @@ def test_mistakes_in_the_configuration(tmp_path: Path, lines: str, expected: str
 
 def test_the_log_is_its_owners_alone(serve: Serve, path: Path) -> None:
     serve(f"[audit]\nfile = {path}\n")
-    assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()} == dict.fromkeys(
-        ("audit.jsonl", "audit.jsonl.head", "audit.jsonl.key"), "0o600"
-    )
-    assert all(file.stat().st_uid == os.geteuid() for file in path.parent.iterdir())
+    files = {file.name: file.stat() for file in path.parent.iterdir()}
+    assert files.keys() == {"audit.jsonl", "audit.jsonl.head", "audit.jsonl.key"}
+    assert {(status.st_mode & 0o777, status.st_uid) for status in files.values()} == {(0o600, os.geteuid())}
