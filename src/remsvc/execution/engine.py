@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
+
 MARK = "REMSVC_COMMAND_ID"
 """The environment variable that tells a command's processes from another's."""
 
@@ -123,12 +125,12 @@ class Engine(Protocol):
         ...
 
 
-def create_engine() -> Engine:
-    """The engine for this platform."""
+def create_engine(limits: ProcessLimits = NO_LIMITS) -> Engine:
+    """The engine for this platform; on POSIX it holds each process to ``limits``."""
     if sys.platform == "win32":
         from remsvc.execution.windows import WindowsEngine
 
         return WindowsEngine()
     from remsvc.execution.posix import PosixEngine
 
-    return PosixEngine()
+    return PosixEngine(limits=limits)

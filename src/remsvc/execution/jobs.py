@@ -33,7 +33,8 @@ from remsvc.execution.job_observer import JobObserver, NobodyObserves
 from remsvc.execution.journal import Filter, Journal, JournalError
 from remsvc.execution.login import login
 from remsvc.execution.passing_jobs import PassingJobs
-from remsvc.execution.posix import PosixEngine, start_message
+from remsvc.execution.posix import PosixEngine
+from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.execution.shell import shell_argv
 from remsvc.execution.supervisor_link import forget_ends, has_ended
 
@@ -96,6 +97,7 @@ class Jobs:
             the caller.
         limits: see :class:`JobLimits`.
         groups: the control group below which each job gets one; None for none.
+        process_limits: what each process is held to.
         observer: is told what becomes of them, and of version-1 commands.
         gate: bounds the jobs of single identities.
     """
@@ -106,6 +108,7 @@ class Jobs:
         limits: JobLimits,
         groups: Path | None = None,
         observer: JobObserver | None = None,
+        process_limits: ProcessLimits = NO_LIMITS,
         gate: JobGate | None = None,
     ) -> None:
         self._state_dir = state_dir
@@ -113,7 +116,7 @@ class Jobs:
         self._files_path = state_dir / "jobs"
         self._journal_path = state_dir / "journal.sqlite"
         self._limits = limits
-        self.engine = PosixEngine(state_dir, jobs=self, groups=groups)
+        self.engine = PosixEngine(state_dir, jobs=self, groups=groups, limits=process_limits)
         self._observer = observer or NobodyObserves()
         self.passing = PassingJobs(secrets.token_hex(4), observer)
         self._active: dict[str, _Active] = {}
@@ -455,7 +458,7 @@ class Jobs:
         if self._instance != job.supervisor:
             # The supervisor that it was claimed for ended before it could be told: claim it for the next.
             job = await self._claim_for_supervisor(active)
-        message = start_message(job.id, spec)
+        message = self.engine.start_message(job.id, spec)
         message["cwd_required"] = bool(job.spec.cwd)
         message["job"] = {
             "folder": str(self._files.folder(job.id)),

@@ -14,7 +14,11 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # All that a command gets of the server's own environment: how text and time are written. The rest
 # may hold secrets.
-_LOCALE = ("LANG", "LANGUAGE", "TZ")
+_LOCALE = (
+    *("LANG", "LANGUAGE", "TZ", "LC_ALL", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY"),
+    *("LC_MESSAGES", "LC_PAPER", "LC_NAME", "LC_ADDRESS", "LC_TELEPHONE", "LC_MEASUREMENT"),
+    "LC_IDENTIFICATION",
+)
 
 _WINDOWS_ENVIRONMENT = (
     *("ALLUSERSPROFILE", "APPDATA", "COMPUTERNAME", "COMSPEC", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA"),
@@ -74,7 +78,7 @@ def _posix_login(user: str) -> Login:
 
 
 def _posix_environment(name: str, home: str, shell: str) -> dict[str, str]:
-    env = {key: value for key, value in os.environ.items() if key in _LOCALE or key.startswith("LC_")}
+    env = {key: value for key, value in os.environ.items() if key in _LOCALE}
     env["PATH"] = os.environ.get("PATH", DEFAULT_PATH)
     return env | {"USER": name, "LOGNAME": name, "HOME": home, "SHELL": shell}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import secrets
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import remsvc
 from remsvc.errors import ExecutionError, StartError
 from remsvc.execution.engine import Outcome, Output, ProcessSpec
 from remsvc.execution.frames import FrameReader, Header, encode_frame
+from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.execution.supervisor_link import connect
 
 _logger = logging.getLogger(__name__)
@@ -27,6 +29,9 @@ _BOOTSTRAP = (
     "from remsvc.execution.supervisor import main; main(int(sys.argv[2]), *sys.argv[3:])"
 )
 _ROOT = str(Path(remsvc.__file__).resolve().parents[1])
+# All of the server's environment that the supervisor gets: it holds secrets, and a command may see it.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
+_KNOWS_LIMITS = 2
 _HELLO_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
@@ -79,6 +84,7 @@ class PosixEngine(asyncio.Protocol):
             already is used. None: the supervisor ends with this process.
         jobs: who is told of durable jobs.
         groups: the control group below which each job gets one; None for none.
+        limits: what each process is held to.
     """
 
     def __init__(
@@ -86,7 +92,9 @@ class PosixEngine(asyncio.Protocol):
         state_dir: Path | None = None,
         jobs: JobListener | None = None,
         groups: Path | None = None,
+        limits: ProcessLimits = NO_LIMITS,
     ) -> None:
+        self._limits = limits
         self._state_dir = state_dir
         self._groups = groups
         self._jobs = jobs
@@ -126,7 +134,7 @@ class PosixEngine(asyncio.Protocol):
             outcome.set_exception(StartError("the supervisor that starts commands is not running"))
             return process
         self._outcomes[number] = outcome
-        self.send({**start_message(number, spec)})
+        self.send(self.start_message(number, spec))
         return process
 
     async def close(self) -> None:
@@ -147,6 +155,21 @@ class PosixEngine(asyncio.Protocol):
                 await asyncio.to_thread(supervisor.wait)
         if self._transport is not None:
             self._transport.abort()
+
+    def start_message(self, name: int | str, spec: ProcessSpec) -> Header:
+        """What tells a supervisor to start a process."""
+        credentials = spec.credentials
+        return {
+            "op": "start",
+            "id": name,
+            "argv": spec.argv,
+            "env": dict(spec.env),
+            "cwd": spec.cwd,
+            "credentials": credentials and (credentials.uid, credentials.gid, credentials.groups),
+            "time_limit": spec.time_limit,
+            "output_limit": spec.output_limit,
+            "limits": self._limits.to_message(),
+        }
 
     def send(self, message: Header) -> None:
         """Send a message to the supervisor; without one there is nobody to be told."""
@@ -176,6 +199,8 @@ class PosixEngine(asyncio.Protocol):
                 assert self._hello is not None
                 if not self._hello.done():
                     self._hello.set_result(None)
+                if event["version"] < _KNOWS_LIMITS and self._limits != NO_LIMITS:
+                    _logger.error("[limits] for commands take effect when the jobs that run now have ended")
                 if self._jobs is not None:
                     self._jobs.on_supervisor(event["instance"], event["jobs"])
             elif isinstance(event["id"], int):
@@ -225,6 +250,7 @@ class PosixEngine(asyncio.Protocol):
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                     cwd="/",
                     start_new_session=True,
                 )
@@ -244,21 +270,6 @@ class PosixEngine(asyncio.Protocol):
             except ExecutionError as error:
                 _logger.error("%s", error)
             await asyncio.sleep(_RESTART_SECONDS)
-
-
-def start_message(name: int | str, spec: ProcessSpec) -> Header:
-    """What tells a supervisor to start a process."""
-    credentials = spec.credentials
-    return {
-        "op": "start",
-        "id": name,
-        "argv": spec.argv,
-        "env": dict(spec.env),
-        "cwd": spec.cwd,
-        "credentials": credentials and (credentials.uid, credentials.gid, credentials.groups),
-        "time_limit": spec.time_limit,
-        "output_limit": spec.output_limit,
-    }
 
 
 def _retrieve(outcome: asyncio.Future[Outcome]) -> None:

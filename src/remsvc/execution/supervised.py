@@ -15,6 +15,7 @@ from remsvc.execution.engine import MARK, Credentials
 from remsvc.execution.frames import Header
 from remsvc.execution.output_file import OutputFile
 from remsvc.execution.output_pipe import OutputPipe
+from remsvc.execution.process_limits import ProcessLimits
 from remsvc.execution.spawn import spawn
 
 Pump = OutputPipe | OutputFile
@@ -132,6 +133,7 @@ def start(header: Header, null: int, scratch: bytearray, groups: JobGroups | Non
                 cwd_required=header.get("cwd_required", False),
                 credentials=credentials and Credentials(*credentials),
                 streams=(stdin, writers[0], writers[1]),
+                limits=ProcessLimits.from_message(header.get("limits", {})),
             )
     except BaseException:
         for pump in pumps:

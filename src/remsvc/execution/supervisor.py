@@ -35,12 +35,12 @@ from remsvc.execution.cgroup import JobGroups
 from remsvc.execution.engine import DRAIN_GRACE
 from remsvc.execution.exit_record import write_exit_record
 from remsvc.execution.frames import Header
-from remsvc.execution.spawn import open_more_files
+from remsvc.execution.spawn import drop_ambient_capabilities, open_more_files, restore_signals
 from remsvc.execution.supervised import Pump, Supervised
 from remsvc.execution.supervisor_link import Link, listen, note_end
 
-VERSION = 1
-"""Of the messages. A supervisor may be older than the server that connects to it."""
+VERSION = 2
+"""Of the messages; from 2 on it knows the limits of processes. It may be older than its server."""
 
 _MAX_LEFT_OPEN = 1024
 _SHUTDOWN_SECONDS = 5.0
@@ -386,8 +386,10 @@ class Supervisor:
 
 def _complain(text: str) -> None:
     """Say it where the server that started this supervisor writes its log, if that is still read."""
+    # What callers sent may be in it: it must not look like a line of the server's log.
+    shown = text.rstrip("\n").encode("unicode_escape").decode().replace("\\n", "\n    ")
     with contextlib.suppress(OSError):
-        print(f"remsvc supervisor: {text}", file=sys.stderr)  # noqa: T201
+        print(f"remsvc supervisor: {shown}", file=sys.stderr)  # noqa: T201
 
 
 def _describe(error: Exception) -> str:
@@ -405,6 +407,8 @@ def main(fd: int, state_dir: str, groups: str) -> None:
     os.umask(0o022)
     os.set_inheritable(fd, False)  # no command may have the server's ear
     process_tree.become_subreaper()
+    drop_ambient_capabilities()
+    restore_signals()
     open_more_files()
     with socket.socket(fileno=fd) as control:
         job_groups = JobGroups(Path(groups)) if groups else None
