@@ -97,9 +97,9 @@ class Jobs:
             the caller.
         limits: see :class:`JobLimits`.
         groups: the control group below which each job gets one; None for none.
-        process_limits: what each process is held to.
         observer: is told what becomes of them, and of version-1 commands.
         gate: bounds the jobs of single identities.
+        process_limits: what each process is held to.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Jobs:
         limits: JobLimits,
         groups: Path | None = None,
         observer: JobObserver | None = None,
-        process_limits: ProcessLimits = NO_LIMITS,
         gate: JobGate | None = None,
+        process_limits: ProcessLimits = NO_LIMITS,
     ) -> None:
         self._state_dir = state_dir
         self._groups = groups
