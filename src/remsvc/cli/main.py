@@ -16,6 +16,7 @@ from remsvc.cli.exit_codes import FAILURE, INTERRUPTED, USAGE
 from remsvc.cli.init import init
 from remsvc.cli.jobs.group import jobs
 from remsvc.cli.ping import ping
+from remsvc.cli.policy import policy
 from remsvc.cli.run import run
 from remsvc.cli.serve import serve
 from remsvc.cli.status import status
@@ -79,7 +80,7 @@ def command_line() -> None:
     """
 
 
-for verb in (serve, check_config, ping, status, run, jobs, init, token, audit, completion):
+for verb in (serve, check_config, ping, status, run, jobs, init, token, policy, audit, completion):
     command_line.add_command(verb)
 if sys.platform == "win32":
     from remsvc.cli.service import service

@@ -131,7 +131,7 @@ async def _serve_audited(
         # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs import Jobs
 
-        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit, policy)
+        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit, gate=policy)
         policy.jobs_running = jobs.running_of
     engine = jobs.engine if jobs is not None else create_engine()
     await (jobs or engine).open()

@@ -14,12 +14,14 @@ from pathlib import Path
 from remsvc.errors import ConfigurationError
 from remsvc.server.audit_config import AuditConfig, read_audit
 from remsvc.server.auth_config import AuthConfig, read_auth
+from remsvc.server.authentication import ANONYMOUS, Required
 from remsvc.server.file_signature import Signature
 from remsvc.server.job_config import JobConfig, read_jobs
 from remsvc.server.patterns import Rule
 from remsvc.server.policy import Policy
 from remsvc.server.policy_config import read_sections
 from remsvc.server.policy_section import PolicySections
+from remsvc.server.policy_warnings import policy_warnings
 from remsvc.server.settings import Settings
 from remsvc.server.tls import TlsConfig, read_tls
 
@@ -105,6 +107,14 @@ class ServerConfig:
         """Whether callers must show who they are."""
         return self.auth.uses_tokens or self.mutual_tls
 
+    @property
+    def known_identities(self) -> frozenset[str] | None:
+        """The identities that callers can have; None where any certificate's name is one."""
+        if not self.authenticates:
+            return frozenset((ANONYMOUS,))
+        by_certificate = self.mutual_tls and self.auth.required is not Required.TOKEN
+        return None if by_certificate and self.auth.certificates is None else self.auth.identities
+
     def policy(self) -> Policy:
         """The policy that this configuration makes."""
         return Policy(self.deny, self.allow, self.sections)
@@ -176,6 +186,7 @@ def _read(settings: Settings) -> ServerConfig:
     settings.integer("log", "debug_level", -1, -1, 9)  # the existing server's; without effect here
     allow_plaintext = settings.boolean("server", "allow_plaintext_tokens", default=False)
     _check_exposure(settings, config, allow_plaintext)
+    settings.warnings.extend(policy_warnings(config.allow, config.sections, config.known_identities))
     return dataclasses.replace(config, warnings=tuple(settings.warnings))
 
 

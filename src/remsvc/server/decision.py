@@ -106,6 +106,17 @@ class IdentityLimits:
             min((rate for rate in (self.rate, other.rate) if rate), default=None, key=Rate.in_a_second),
         )
 
+    def shown(self) -> dict[str, object]:
+        """Those that there are, as the configuration writes them."""
+        limits = {
+            "time_limit_ms": None if self.time_limit is None else round(self.time_limit * 1000),
+            "output_limit_bytes": self.output_limit,
+            "max_running": self.max_running,
+            "max_queued": self.max_queued,
+            "rate": self.rate and str(self.rate),
+        }
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
     def of_job(self, spec: JobSpec) -> JobSpec:
         """A job, its server's defaults filled in, that keeps to the limits.
 

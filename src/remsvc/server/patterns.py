@@ -86,9 +86,9 @@ class DenyPatterns:
             return None
         texts = _readings(request)
         for rule, wide, caseless in self._rules:
-            # PowerShell knows a command by any case of its name.
-            pattern = caseless if request.shell == POWERSHELL else wide
-            if any(pattern.search(text) for text in texts):
+            # PowerShell knows a command by any case of its name. Both: [^a-z] is less in any case.
+            patterns = (wide, caseless) if request.shell == POWERSHELL else (wide,)
+            if any(pattern.search(text) for pattern in patterns for text in texts):
                 return rule
         return None
 

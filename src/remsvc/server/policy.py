@@ -28,7 +28,7 @@ class Step:
     Attributes:
         allowed: False where it refuses the command.
         rule: what was checked, as the configuration writes it.
-        message: for the caller, where it refuses.
+        message: what was found; where it refuses, for the caller.
         program: see :class:`~remsvc.server.decision.Decision`.
     """
 
@@ -93,6 +93,7 @@ class Policy:
             if rule := patterns.matching(request):
                 name = rule.name if patterns is self._deny else rule
                 yield Step(False, str(rule), f"command denied by denylist (rule {name})")
+        yield Step(True, DEFAULT_RULE, "no deny pattern matches")
         if self._allow:
             yield _allow(self._allow, request, "[allowlist]", "")
         for section in sections:
@@ -109,7 +110,7 @@ def _section_steps(compiled: _Section, request: CommandRequest) -> Iterator[Step
         # A user that is called as we write the server's own is not meant by that.
         allowed = ANY in section.users or (user in section.users and request.user != OWN_USER)
         who = f"user {_shown(user)}" if request.user else "the server's own user"
-        yield _step(allowed, f"{name} users", f"not permitted to run as {who}")
+        yield _step(allowed, f"{name} users", f"running as {who} is not permitted")
     shells = section.shells
     if shells is None and section.programs is not None:
         shells = frozenset((NO_SHELL,))  # a shell starts any program
@@ -125,14 +126,14 @@ def _section_steps(compiled: _Section, request: CommandRequest) -> Iterator[Step
             message = f"program {_shown(request.argv[0])} is not permitted{hint}"
             yield _step(False, f"{name} programs", message)
         else:
-            yield Step(True, f"{name} programs {program.text}", program=path)
+            yield Step(True, f"{name} programs", f"{program.text} permits {path}", program=path)
     if compiled.allow:
         yield _allow(compiled.allow, request, f"{name} allow", f" (rule {name} allow)")
 
 
 def _allow(patterns: AllowPatterns, request: CommandRequest, rule: str, suffix: str) -> Step:
     if permitting := patterns.matching(request):
-        return Step(True, str(permitting))
+        return Step(True, str(permitting), "its pattern matches")
     return Step(False, rule, f"command not permitted by allowlist{suffix}")
 
 
@@ -157,7 +158,7 @@ def _environment(
 
 
 def _step(allowed: bool, rule: str, message: str) -> Step:
-    return Step(allowed, rule, "" if allowed else f"{message} (rule {rule})")
+    return Step(allowed, rule, "permits it" if allowed else f"{message} (rule {rule})")
 
 
 def _shown(text: str) -> str:

@@ -55,6 +55,17 @@ def read_trusted_file(path: Path) -> TrustedFile:
     return TrustedFile(content, os.name == "posix" and bool(status.st_mode & stat.S_IROTH))
 
 
+def check_trusted(path: Path) -> None:
+    """Check who could write to ``path``, a file or a directory, or put another one in its place.
+
+    Raises:
+        UntrustedFileError: somebody else than root and this process's user.
+        OSError: it cannot be looked at.
+    """
+    _check_way(path)
+    _check_status(path, path.stat())
+
+
 def _check_way(path: Path) -> None:
     """Check each directory and link that leads to ``path``."""
     links = 0
