@@ -57,6 +57,11 @@ class CommandRequest:
         )
 
     @property
+    def size(self) -> int:
+        """Characters that patterns may have to look at."""
+        return len(self.text) + sum(map(len, self.argv))
+
+    @property
     def matched(self) -> str:
         """What patterns are matched against: the shell's text, or the arguments quoted as a shell
         would need them, so that none can pass for two.

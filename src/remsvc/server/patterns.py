@@ -105,7 +105,8 @@ class AllowPatterns:
 
     def matching(self, request: CommandRequest) -> Rule | None:
         """The first rule that permits it."""
-        return next((rule for rule, pattern in self._rules if pattern.search(request.matched)), None)
+        text = request.matched
+        return next((rule for rule, pattern in self._rules if pattern.search(text)), None)
 
 
 def _wider(pattern: str, flags: str) -> Any:

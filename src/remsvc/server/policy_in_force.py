@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 from remsvc.execution.job import Job
 from remsvc.server.decision import NO_SHELL, CommandRequest, Decision
-from remsvc.server.policy import Policy
+from remsvc.server.policy import DEFAULT_RULE, Policy
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import exhausted
 
-_LOOKUP_SECONDS = 10.0
+_DECISION_SECONDS = 10.0
+_LONG = 64 * 1024  # characters: what takes longer to match than to hand to a thread
 _RETRY_SECONDS = 1.0
 
 
@@ -48,13 +49,14 @@ class PolicyInForce:
     async def decide(self, identity: str, request: CommandRequest) -> Decision:
         """As :meth:`Policy.decide`, without blocking the event loop."""
         policy = self.policy
-        if request.shell != NO_SHELL or not policy.reads_folders(identity):
+        waits = request.shell == NO_SHELL and policy.reads_folders(identity)
+        if not waits and request.size < _LONG:
             return policy.decide(identity, request)
         try:
             deciding = asyncio.to_thread(policy.decide, identity, request)
-            return await asyncio.wait_for(deciding, _LOOKUP_SECONDS)
+            return await asyncio.wait_for(deciding, _DECISION_SECONDS)
         except asyncio.TimeoutError:
-            return Decision(False, "programs", "the program could not be looked up in time (rule programs)")
+            return Decision(False, DEFAULT_RULE, "it could not be decided in time whether this is permitted")
 
     @contextmanager
     def running_command(self, identity: str) -> Iterator[None]:

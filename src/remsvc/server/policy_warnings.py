@@ -19,7 +19,20 @@ _STARTERS = frozenset(
         *("ash", "awk", "bash", "busybox", "chroot", "csh", "dash", "doas", "docker", "ed", "emacs", "env"),
         *("ex", "expect", "find", "fish", "flock", "gawk", "gdb", "git", "ionice", "ksh", "less", "lua"),
         *("make", "man", "mawk", "more", "nano", "nice", "node", "nohup", "npm", "parallel", "perl", "php"),
-        *("podman", "pwsh", "ruby", "runuser", "script", "sed", "setsid", "sh", "socat", "ssh", "stdbuf"),
+        *(
+            "podman",
+            "pwsh",
+            "rsync",
+            "ruby",
+            "runuser",
+            "script",
+            "sed",
+            "setsid",
+            "sh",
+            "socat",
+            "ssh",
+            "stdbuf",
+        ),
         *("strace", "su", "sudo", "systemd-run", "tar", "tclsh", "tcsh", "time", "timeout", "unshare", "vi"),
         *("vim", "watch", "xargs", "zsh"),
     )
@@ -67,11 +80,14 @@ def _of_section(section: PolicySection, has_global: bool) -> Iterator[str]:
     yield from _of_patterns(section.name, section.allow, shell)
     if section.allow and has_global:
         yield f"{section.name} allow: adds nothing to [allowlist]; a command has to match both"
+    if section.shells is not None and not shell and section.programs is None and not section.allow:
+        yield f"{section.name} shells: a shell can still be started as a program; list the programs, too"
     if section.programs is not None:
         if shell:
             yield f"{section.name} programs: a permitted shell starts any other program; write shells = none"
         for program in section.programs:
-            if problem := _problem(program):
+            # Where patterns bound its arguments, a program may start others.
+            if problem := (not section.allow and _starts_others(program)) or _problem(program):
                 yield f"{section.name} programs: {program.text}: {problem}"
     if section.users is not None and ANY in section.users:
         yield f"{section.name} users: * permits every user, root as well"
@@ -112,12 +128,16 @@ def _shell_is_permitted(sections: Iterable[PolicySection]) -> bool:
     return True
 
 
+def _starts_others(program: Program) -> str:
+    names = {PurePosixPath(path).name for path in (program.path, os.path.realpath(program.path))}
+    if names & _STARTERS or any(name.startswith("python") for name in names):
+        return "starts other programs as its arguments say; bound them with allow patterns"
+    return ""
+
+
 def _problem(program: Program) -> str:
     """Why an entry bounds nothing or permits nothing; empty where neither is so."""
     path = Path(program.path)
-    name = PurePosixPath(os.path.realpath(program.path)).name
-    if program.path.rpartition("/")[2] in _STARTERS or name in _STARTERS or name.startswith("python"):
-        return "starts other programs, whatever is listed"
     try:
         if not path.exists():
             return "does not exist"
