@@ -17,7 +17,8 @@ from .conftest import Remsvc, clean_environment
 if TYPE_CHECKING:
     from tests.conftest import Serve
 
-VERBS = ["serve", "check-config", "ping", "status", "run", "jobs", "init", "completion"]
+VERBS = ["serve", "check-config", "ping", "status", "run", "jobs", "init"]
+VERBS += ["token", "policy", "audit", "completion"]
 JOB_VERBS = ["list", "show", "wait", "cancel", "logs"]
 
 

@@ -1,0 +1,167 @@
+"""``[auth]``, ``token_file``, ``[certificates]`` and ``authentication`` in the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remsvc.errors import ConfigurationError
+from remsvc.server.authentication import AuthenticationError, Evidence
+from remsvc.server.client_certificates import AlternativeName, parse_alternative_name
+from remsvc.server.config import ServerConfig, check_config, load_config
+from remsvc.server.tokens import digest_of
+from tests.contract.certificates import Authority
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> str:
+    """``[tls]`` with client authorities."""
+    authority = Authority(tmp_path)
+    server = authority.issue("server")
+    files = f"cert = {server.certificate}\nkey = {server.key}\nca = {authority.certificate}\n"
+    return f"[tls]\nenabled = true\n{files}"
+
+
+def load(tmp_path: Path, text: str) -> ServerConfig:
+    path = tmp_path / "server.ini"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path)
+
+
+def problem(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    (line,) = caught.value.problems
+    return line.replace(f"{tmp_path}/", "")
+
+
+def token_file(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "tokens"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return f"[server]\ntoken_file = {path}\n"
+
+
+def identity(config: ServerConfig, token: str) -> str | None:
+    try:
+        shown = Evidence.of_metadata([("authorization", f"Bearer {token}")])
+        return config.auth.authenticator().authenticate(shown).identity
+    except AuthenticationError:
+        return None
+
+
+def test_a_hash_in_auth_stands_for_its_token(tmp_path: Path) -> None:
+    digest = digest_of("secret").hex()
+    config = load(tmp_path, f"[auth]\na = sha256:{digest}\nb = plain\n")
+    assert [identity(config, token) for token in ("secret", "plain", f"sha256:{digest}", digest)] == [
+        "a",
+        "b",
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("value", ["sha256:", "sha256:sicret", "sha256:" + "a" * 63, "sha256:" + "g" * 64])
+def test_a_hash_that_is_cut_is_no_token(tmp_path: Path, value: str) -> None:
+    line = problem(tmp_path, f"[auth]\na = {value}\n")
+    assert line == "server.ini:2: [auth] a: expected sha256: and 64 hex digits (value not shown)"
+
+
+def test_auth_and_the_file_add_up(tmp_path: Path) -> None:
+    text = token_file(tmp_path, f"a = sha256:{digest_of('from-file').hex()}\n") + "[auth]\na = from-auth\n"
+    config = load(tmp_path, text)
+    assert [identity(config, token) for token in ("from-file", "from-auth")] == ["a", "a"]
+    assert config.auth.identities == {"a"}
+
+
+def test_the_same_token_in_both_is_warned_of(tmp_path: Path) -> None:
+    text = token_file(tmp_path, f"b = sha256:{digest_of('t').hex()} id=x\n") + "[auth]\na = t\n"
+    config = load(tmp_path, text)
+    assert identity(config, "t") == "a"
+    assert any("without effect" in warning and "x" in warning for warning in config.warnings)
+
+
+def test_a_file_without_tokens_lets_nobody_in(tmp_path: Path) -> None:
+    config = load(tmp_path, token_file(tmp_path, "; none\n"))
+    assert config.authenticates
+    assert identity(config, "") is None
+    assert any("no token that is valid now" in warning for warning in config.warnings)
+
+
+def test_a_file_with_mistakes_is_a_mistake(tmp_path: Path) -> None:
+    line = problem(tmp_path, token_file(tmp_path, "; x\na = sicret\n"))
+    assert line.startswith("server.ini:2: [server] token_file = ")
+    assert "tokens:2: expected sha256:" in line
+    assert "sicret" not in line
+    path, _ = check_config(tmp_path / "server.ini")
+    assert len(path) == 1
+
+
+def test_tokens_in_a_file_do_not_travel_in_the_clear_either(tmp_path: Path) -> None:
+    text = token_file(tmp_path, f"a = sha256:{digest_of('t').hex()}\n")
+    assert "allow_plaintext_tokens" in problem(tmp_path, f"{text}host = 10.0.0.1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[certificates]\na.example = a\n", "expected [tls] ca"),
+        ("[certificates]\n", "expected [tls] ca"),
+        ("[server]\nauthentication = token\n", "expected tokens"),
+        ("[server]\nauthentication = certificate\n", "expected mutual TLS"),
+        ("[server]\nauthentication = both\n[auth]\na = b\n", "expected mutual TLS"),
+        ("[server]\nauthentication = none\n", "expected one of any, token, certificate, both"),
+    ],
+)
+def test_what_does_not_fit_together_is_a_mistake(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in problem(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("*.example.org = a", "no wildcard"),
+        ("a..org = a", "no wildcard"),
+        ("a b = a", "no wildcard"),
+        ("spiffe://corp/a b = a", "no wildcard"),
+        ("d\u00f6main.example = a", "no wildcard"),
+        ("a.example =", "an identity"),
+        ("a.example = x y", "without spaces"),
+        ("a.example = anonymous", "another identity"),
+        ("a.example = a\nA.example = b", "the same name"),
+    ],
+)
+def test_a_mapping_that_is_wrong(tmp_path: Path, tls: str, line: str, expected: str) -> None:
+    assert expected in problem(tmp_path, f"{tls}[certificates]\n{line}\n")
+
+
+def test_a_mapping(tmp_path: Path, tls: str) -> None:
+    config = load(tmp_path, f"{tls}[certificates]\nspiffe://corp/a?x=y;z = one\nA.Example.org = two\n")
+    assert config.auth.certificates == {
+        AlternativeName("URI", "spiffe://corp/a?x=y;z"): "one",
+        AlternativeName("DNS", "a.example.org"): "two",
+    }
+    assert config.auth.identities == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("spiffe://corp/airflow", "URI"),
+        ("urn:uuid:1", "URI"),
+        ("a.example.org", "DNS"),
+        ("localhost", "DNS"),
+        ("ops@example.org", "email"),
+        ("@example.org", None),
+        ("-a.example", None),
+        ("a.example.", None),
+        ("", None),
+        ("a\0b", None),
+        ("spiffe://a\nb", None),
+        ("a.example\n", None),
+    ],
+)
+def test_kinds_of_names(text: str, kind: str | None) -> None:
+    name = parse_alternative_name(text)
+    assert (name.kind if name else None) == kind
