@@ -136,3 +136,32 @@ def test_live_output_takes_the_place_of_the_spinner(server: ServerProcess) -> No
     assert code == 4
     assert shown.endswith("one\r\ntwo\r\n"), "nothing is drawn any more"
     assert "running on" in shown
+
+
+@pytest.mark.parametrize("verb", [("list",), ("show", "job1"), ("wait", "job1"), ("cancel", "job1")])
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("in_terminal", [False, True])
+def test_no_text_of_a_server_reaches_a_terminal_raw(
+    jobs: ScriptedJobs, remsvc: Remsvc, verb: tuple[str, ...], as_json: bool, in_terminal: bool
+) -> None:
+    r"""Every text of a job, from whoever created it: escape sequences, bells, C1 codes, direction marks."""
+    evil = "\x1b]0;owned\x07\r\n\x9b31m\x7f\u202e\u2028\x00"
+    spec = jobs_pb2.JobSpec(
+        shell_command=f"echo {evil}",
+        user=f"u{evil}",
+        working_directory=f"/{evil}",
+        environment={f"K{evil}": evil},
+        labels={f"k{evil}": evil},
+        source=evil,
+    )
+    jobs.change(jobs.add(spec=spec), jobs_pb2.FAILED, exit_code=3, reason=evil)
+    arguments = ("jobs", *verb, "-s", jobs.target, *(["--json"] if as_json else []))
+    if in_terminal:
+        shown = on_terminal(*arguments)[1].replace("\r\n", "\n")
+        shown = re.sub(r"\x1b\[(\?25[hl]|[0-9;]*m|2K|1A)|\r", "", shown)  # what rich draws
+    else:
+        result = remsvc(*arguments)
+        shown = result.stdout + result.stderr
+    assert "owned" in shown or verb[0] in ("cancel", "wait")
+    unsafe = [character for character in shown if not character.isprintable() and character not in "\n\t"]
+    assert unsafe == []

@@ -20,6 +20,23 @@ def test_a_value_cannot_forge_a_line_or_a_field(text: str) -> None:
     assert re.fullmatch(r"""(cmd=("([^"\\]|\\.)*"|[^ "=]+) )?rc=0""", line)
 
 
+def test_nothing_forges_a_line_by_whatever_way_it_comes_into_the_log(tmp_path: Path) -> None:
+    """Also what nobody thought of: the text of an error, a traceback, another library's message."""
+    file = tmp_path / "server.log"
+    forged = "x\n2030-01-01T00:00:00.000Z INFO remsvc.server forged\r\x1b]0;owned\x07\x9b\u2028\x7f"
+    with Logs(logging.INFO, file):
+        logging.getLogger("test").error("%s", forged)
+        try:
+            raise ValueError(forged)
+        except ValueError:
+            logging.getLogger("test").exception("caught")
+    text = file.read_text()
+    assert all(character == "\n" or character.isprintable() for character in text)
+    lines = text.splitlines()
+    assert [line.split()[3] for line in lines if not line.startswith("    ")] == ["x", "caught"]
+    assert sum("forged" in line for line in lines) >= 2
+
+
 def test_empty_values_are_left_out_and_long_ones_cut() -> None:
     assert fields(a="", b=1, c="x y") == 'b=1 c="x y"'
     assert len(fields(a="x" * 100_000)) < 1_200

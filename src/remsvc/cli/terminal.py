@@ -50,8 +50,8 @@ def _line(prefix: str, style: str, message: str) -> None:
 
 
 def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
-    """A JSON object, or an array of them, on one line of standard output."""
-    click.echo(json.dumps(value))
+    """A JSON object, or an array of them, on one line of standard output; ASCII without controls."""
+    click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 @contextmanager

@@ -42,6 +42,13 @@ def _shown(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else json.dumps(value).replace("\x7f", "\\u007f")
 
 
+def _printable(line: str) -> str:
+    """The line with whatever could steer a terminal escaped, whoever it comes from."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 class _Formatter(logging.Formatter):
     converter = staticmethod(time.gmtime)
     default_msec_format = "%s.%03dZ"
@@ -49,6 +56,10 @@ class _Formatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record; what follows its first line, as in a traceback, is indented and so no record."""
+        return "\n    ".join(map(_printable, super().format(record).split("\n")))
 
 
 _FORMATTER = _Formatter()
