@@ -232,3 +232,27 @@ def test_mistakes_in_the_configuration(tmp_path: Path, line: str, expected: str)
     result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert result.returncode == 2
     assert f"[limits] {line}: {expected}" in result.stderr
+
+
+@needs_root
+def test_three_capabilities_are_enough_for_commands_of_other_users(serve: Serve, tmp_path: Path) -> None:
+    """As in packaging/systemd/other-users.conf: to become a user, and to end all that it runs."""
+    bounding = "--bounding-set=-all,+setuid,+setgid,+kill"
+    wrapper = ("setpriv", bounding, "--no-new-privs")
+    server = serve("[auth]\nalice = $REMSVC_TOKEN\n", env=SECRETS, wrapper=wrapper)
+    assert run_on(server, "shell", "id -un; grep CapBnd /proc/self/status", "nobody").split() == [
+        *("nobody", "CapBnd:"),
+        f"{1 << 5 | 1 << 6 | 1 << 7:016x}",
+    ]
+    options = ConnectionOptions(server.target, token=SECRETS["REMSVC_TOKEN"])
+    text = "setsid sleep 1000 & (setsid sh -c 'sleep 1001' &); echo started; exec sleep 1002"
+    with Client(options) as client:
+        job = client.create_job(JobSpec(shell_command=text, user="nobody"), "to be ended", timeout=DEADLINE)
+        for event in client.watch_job(job.id):
+            if isinstance(event, OutputChunk):
+                client.cancel_job(job.id, kill=True)
+        assert client.get_job(job.id).state.value == "CANCELLED"
+    left = subprocess.run(
+        ["ps", "-o", "pid=,args=", "-u", "nobody"], capture_output=True, text=True, check=False
+    )
+    assert not [line for line in left.stdout.splitlines() if "sleep 100" in line]
