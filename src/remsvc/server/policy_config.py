@@ -57,7 +57,7 @@ class _SectionReader:
     numbers: dict[str, int] = field(default_factory=dict)
     patterns: dict[str, list[Rule]] = field(default_factory=lambda: {key: [] for key in _PATTERNS})
     rate: Rate | None = None
-    seen: set[str] = field(default_factory=set)
+    seen: dict[str, str] = field(default_factory=dict)
 
     def read(self, entries: list[Entry]) -> PolicySection:
         for entry in sorted(entries, key=lambda entry: entry.key):
@@ -91,9 +91,8 @@ class _SectionReader:
     def _read_entry(self, entry: Entry) -> None:
         key = entry.key.lower()
         kind, dot, _ = key.partition(".")
-        if key in self.seen and kind not in _PATTERNS:
+        if self.seen.setdefault(key, entry.key) != entry.key and kind not in _PATTERNS:
             self._report(entry, "given twice")
-        self.seen.add(key)
         if not entry.value:
             self._report(entry, "expected a value; leave the key out where it is to restrict nothing")
         elif key in _LISTS or (key == "members" and self.kind == "group"):
