@@ -10,6 +10,7 @@ import grpc
 
 from remsvc.errors import ConfigurationError
 from remsvc.server.config import ServerConfig
+from remsvc.server.failed_authentication import FailedAuthentications
 from remsvc.server.open_calls import AuthenticationInterceptor
 from remsvc.server.tls import TlsConfig, TlsCredentials
 
@@ -28,7 +29,8 @@ class Access:
     """
 
     def __init__(self, config: ServerConfig, on_refusal: Callable[[str, str, str], None]) -> None:
-        self.interceptor = AuthenticationInterceptor(config.auth.authenticator(), on_refusal)
+        failures = FailedAuthentications(config.limits.failed_authentications)
+        self.interceptor = AuthenticationInterceptor(config.auth.authenticator(), on_refusal, failures)
         self._tls = TlsCredentials(config.tls) if config.tls is not None else None
         self._first_ca = config.tls.ca if config.tls is not None else None
         self._ca_changed = False

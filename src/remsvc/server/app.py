@@ -22,11 +22,13 @@ from remsvc.errors import RemSvcError
 from remsvc.execution.engine import create_engine
 from remsvc.execution.passing_jobs import PassingJobs
 from remsvc.server.access import Access
+from remsvc.server.admission import Admission
 from remsvc.server.audit import Audit
 from remsvc.server.audit_file import AuditFileInUseError
 from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.config import ServerConfig
+from remsvc.server.connection_guard import ConnectionGuard
 from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
 from remsvc.server.policy_in_force import PolicyInForce
@@ -34,11 +36,9 @@ from remsvc.server.reload import Reloader
 
 _logger = logging.getLogger("remsvc.server")
 
-_MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _CHANNEL_OPTIONS = (
     # Two servers on one port would share its calls at random.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     # A client that vanished without a word is noticed within about a minute, and its command ended.
     ("grpc.keepalive_time_ms", 40_000),
@@ -131,9 +131,9 @@ async def _serve_audited(
         # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs import Jobs
 
-        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit, gate=policy)
+        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit, policy, config.command_limits)
         policy.jobs_running = jobs.running_of
-    engine = jobs.engine if jobs is not None else create_engine()
+    engine = jobs.engine if jobs is not None else create_engine(config.command_limits)
     await (jobs or engine).open()
     try:
         loop = asyncio.get_running_loop()
@@ -143,7 +143,8 @@ async def _serve_audited(
             engine, passing, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes
         )
         reloader = Reloader(config)
-        services = {SERVICE_NAME: CommandService(runner, policy, audit, draining).handlers()}
+        commands = CommandService(runner, policy, audit, draining, config.limits.stream_idle)
+        services = {SERVICE_NAME: commands.handlers()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
             from remsvc.server.job_service import JobService
@@ -160,7 +161,11 @@ async def _serve_audited(
         reloader.add(access.prepare)
         reloader.add(lambda new: partial(setattr, policy, "policy", new.policy()))
         reloader.add(lambda _: partial(audit.note_server, "reloaded"))
-        server = grpc.aio.server(interceptors=(access.interceptor,), options=_CHANNEL_OPTIONS)
+        admission = Admission(config.limits)
+        server = grpc.aio.server(
+            interceptors=(access.interceptor, admission),
+            options=(*_CHANNEL_OPTIONS, *config.limits.channel_options()),
+        )
         server.add_generic_rpc_handlers(tuple(services.values()))
         health_servicer = _add_health_and_reflection(server, services)
         address = _listen(server, config, access.credentials)
@@ -176,7 +181,8 @@ async def _serve_audited(
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
         on_listening(address)
-        async with _in_background(reloader.run(), access.end_expired_streams()):
+        guard = ConnectionGuard(admission, config.limits, int(address.rpartition(":")[2]))
+        async with _in_background(reloader.run(), access.end_expired_streams(), guard.run()):
             _logger.info("stopping %s", fields(signal=await stop.get(), grace=f"{config.shutdown_grace:g}s"))
             draining.set_result(None)
             await health_servicer.enter_graceful_shutdown()

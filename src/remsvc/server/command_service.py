@@ -37,15 +37,22 @@ class CommandService:
 
     Args:
         draining: done when the server is shutting down: what runs may finish, nothing else starts.
+        stream_idle: seconds that a stream waits for its next command.
     """
 
     def __init__(
-        self, runner: CommandRunner, policy: PolicyInForce, audit: Audit, draining: asyncio.Future[None]
+        self,
+        runner: CommandRunner,
+        policy: PolicyInForce,
+        audit: Audit,
+        draining: asyncio.Future[None],
+        stream_idle: float,
     ) -> None:
         self._runner = runner
         self._policy = policy
         self._audit = audit
         self._draining = draining
+        self._stream_idle = stream_idle
         self._started = time.monotonic()
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -102,7 +109,13 @@ class CommandService:
 
     async def _unless_draining(self, reading: asyncio.Future[_T]) -> _T:
         if not reading.done():
-            await asyncio.wait((reading, self._draining), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (reading, self._draining), return_when=asyncio.FIRST_COMPLETED, timeout=self._stream_idle
+            )
+        if not reading.done() and not self._draining.done():
+            raise RefusedError(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"no command came for {self._stream_idle:g} s"
+            )
         if self._draining.done():
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         return reading.result()

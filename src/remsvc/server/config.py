@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remsvc.errors import ConfigurationError
+from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.server.audit_config import AuditConfig, read_audit
 from remsvc.server.auth_config import AuthConfig, read_auth
 from remsvc.server.authentication import ANONYMOUS, Required
+from remsvc.server.command_limits_config import read_command_limits
 from remsvc.server.file_signature import Signature
 from remsvc.server.job_config import JobConfig, read_jobs
+from remsvc.server.limits_config import LimitsConfig, read_limits
 from remsvc.server.patterns import Rule
 from remsvc.server.policy import Policy
 from remsvc.server.policy_config import read_sections
@@ -71,6 +74,8 @@ class ServerConfig:
         deny, allow: the policy's patterns, in the order they are tried.
         sections: the policy of single identities and groups.
         jobs: durable jobs, or None where they are switched off.
+        limits: on what callers may take of the server.
+        command_limits: what the system holds each command to.
         audit: the audit log.
         state_dir_given: whether somebody chose it; a default one may be done without.
         log_file, log_level: where the log goes besides standard error, and from which level on.
@@ -92,6 +97,8 @@ class ServerConfig:
     log_file: Path | None = None
     log_level: int = logging.INFO
     jobs: JobConfig | None = field(default_factory=JobConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    command_limits: ProcessLimits = NO_LIMITS
     audit: AuditConfig = field(default_factory=AuditConfig)
     state_dir_given: bool = False
     warnings: tuple[str, ...] = ()
@@ -179,6 +186,8 @@ def _read(settings: Settings) -> ServerConfig:
         sections=read_sections(settings),
         log_file=_read_log_file(settings),
         jobs=read_jobs(settings),
+        limits=read_limits(settings),
+        command_limits=read_command_limits(settings),
         audit=read_audit(settings),
         state_dir_given=settings.given("server", "state_dir") is not None,
         log_level=_LEVELS[settings.choice("log", "level", "info", _LEVELS)],

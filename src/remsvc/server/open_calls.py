@@ -20,6 +20,8 @@ from remsvc.server.authentication import (
     Caller,
     Evidence,
 )
+from remsvc.server.failed_authentication import FailedAuthentications
+from remsvc.server.refusal import abort, exhausted
 
 # Load balancers and orchestrators probe without credentials, and learn nothing but "serving".
 _OPEN_TO_ALL = "/grpc.health.v1.Health/"
@@ -46,10 +48,17 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         authenticator: decides who calls, until :meth:`use` gives another one.
         on_refusal: called with the method, the peer and the reason, for calls that are refused and
             for streams that are ended.
+        failures: how many from one address are answered and told to ``on_refusal`` one by one.
     """
 
-    def __init__(self, authenticator: Authenticator, on_refusal: Callable[[str, str, str], None]) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        on_refusal: Callable[[str, str, str], None],
+        failures: FailedAuthentications,
+    ) -> None:
         self._authenticator = authenticator
+        self._failures = failures
         self._on_refusal = on_refusal
         self._streams: set[_OpenStream] = set()
         # By method: there are only as many as have a handler.
@@ -100,6 +109,8 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     async def _refuse(self, method: str, context: Any, error: AuthenticationError) -> None:
+        if wait := self._failures.note(context.peer()):
+            await abort(exhausted("too many failed authentications from this address", wait), context)
         self._on_refusal(method, context.peer(), error.reason)
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
 

@@ -1,0 +1,161 @@
+"""How many calls there are, how large their metadata is, and how long they may keep the server waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from remsvc.server.authentication import CallContext
+from remsvc.server.limits_config import LimitsConfig
+from remsvc.server.refusal import RefusedError, abort, exhausted
+
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+_RETRY_SECONDS = 1.0
+# What HTTP/2 counts for each header beside its name and value.
+_HEADER_OVERHEAD = 32
+
+
+class Admission(grpc.aio.ServerInterceptor):
+    """Refuses calls that are too many or too large, and ends those whose caller keeps it waiting.
+
+    To come after authentication: who is not let in is refused before, without a request being read.
+
+    Attributes:
+        in_progress: authenticated calls now, by gRPC's name for the peer.
+        admitted: authenticated calls since these were last cleared, by gRPC's name for the peer.
+    """
+
+    def __init__(self, limits: LimitsConfig) -> None:
+        self._limits = limits
+        self._handlers: dict[str, Any] = {}
+        # Of strangers (all that they may ask is health), and of those who are authenticated.
+        self._calls = [0, 0]
+        self._most = [max(limits.max_calls // 10, 1), limits.max_calls]
+        self.in_progress: Counter[str] = Counter()
+        self.admitted: Counter[str] = Counter()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(details)
+        if handler is None:
+            return None
+        if details.method not in self._handlers:  # there are only as many as have a handler
+            self._handlers[details.method] = self._wrapped(handler)
+        return self._handlers[details.method]
+
+    def _wrapped(self, handler: Any) -> Any:
+        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        inner = getattr(handler, kind)
+        # On the wire it is the same. A method of one request becomes one of a stream of them, so that
+        # the time until the request is here can be limited.
+        if handler.response_streaming:
+            wrap, make = self._streaming, grpc.stream_stream_rpc_method_handler
+        else:
+            wrap, make = self._single, grpc.stream_unary_rpc_method_handler
+        return make(
+            wrap(inner, handler.request_streaming), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _single(self, inner: Any, request_streaming: bool) -> Any:
+        async def call(requests: Any, context: Any) -> Any:
+            try:
+                with self._admitted(context):
+                    request = requests if request_streaming else await self._only(requests)
+                    return await inner(request, context)
+            except RefusedError as refused:
+                await abort(refused, context)
+
+        return call
+
+    def _streaming(self, inner: Any, request_streaming: bool) -> Any:
+        async def call(requests: Any, context: Any) -> None:
+            try:
+                with self._admitted(context):
+                    request = requests if request_streaming else await self._only(requests)
+                    await _run(inner, request, _PatientContext(context, self._limits.stream_idle))
+            except RefusedError as refused:
+                await abort(refused, context)
+
+        return call
+
+    @contextlib.contextmanager
+    def _admitted(self, context: Any) -> Iterator[None]:
+        size = sum(
+            len(key) + len(value) + _HEADER_OVERHEAD for key, value in context.invocation_metadata() or ()
+        )
+        if size > self._limits.max_metadata_bytes:
+            raise RefusedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"metadata of {size} bytes, more than {self._limits.max_metadata_bytes}",
+            )
+        authenticated = isinstance(context, CallContext)
+        if self._calls[authenticated] >= self._most[authenticated]:
+            raise exhausted(
+                f"the server has {self._calls[authenticated]} calls in progress already", _RETRY_SECONDS
+            )
+        # A stranger's call gives its connection no rights.
+        peer = context.peer() if authenticated else ""
+        if peer and self.in_progress[peer] >= self._limits.max_streams:
+            raise exhausted(
+                f"this connection has {self._limits.max_streams} calls in progress already", _RETRY_SECONDS
+            )
+        self._calls[authenticated] += 1
+        self.in_progress[peer] += 1
+        self.admitted[peer] += 1
+        try:
+            yield
+        finally:
+            self._calls[authenticated] -= 1
+            self.in_progress[peer] -= 1
+            if not self.in_progress[peer]:
+                del self.in_progress[peer]
+
+    async def _only(self, requests: AsyncIterator[Any]) -> Any:
+        limit = self._limits.request_timeout
+        try:
+            return await asyncio.wait_for(anext(requests), limit)
+        except (asyncio.TimeoutError, TimeoutError):
+            raise RefusedError(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"the request did not arrive within {limit:g} s"
+            ) from None
+        except StopAsyncIteration:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "expected one request, got none") from None
+
+
+class _PatientContext:
+    """A call's context that waits only so long for the caller to take a response."""
+
+    def __init__(self, context: Any, patience: float) -> None:
+        self._context = context
+        self._patience = patience
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, message: Any) -> None:
+        try:
+            await asyncio.wait_for(self._context.write(message), self._patience)
+        except (asyncio.TimeoutError, TimeoutError):
+            # What has begun to be written cannot be taken back: the status waits behind it.
+            raise RefusedError(
+                grpc.StatusCode.UNAVAILABLE, f"no response was taken for {self._patience:g} s"
+            ) from None
+
+
+async def _run(inner: Any, request: Any, context: _PatientContext) -> None:
+    if not inspect.isasyncgenfunction(inner):
+        await inner(request, context)
+        return
+    async with contextlib.aclosing(inner(request, context)) as responses:
+        async for response in responses:
+            await context.write(response)

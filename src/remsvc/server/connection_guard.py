@@ -1,0 +1,125 @@
+"""Ends connections that take what they were not given: the limits that gRPC does not have."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import NoReturn
+
+from remsvc.server.admission import Admission
+from remsvc.server.connections import Connection, accepted
+from remsvc.server.limits_config import LimitsConfig
+from remsvc.server.logs import fields
+from remsvc.server.peers import Endpoint, network_of, parse_peer
+
+_logger = logging.getLogger("remsvc.server")
+
+_INTERVAL = 0.2
+# Looking takes some microseconds a connection: of all time, at most the 20th part.
+_SHARE = 20
+# Setting up TLS and HTTP/2, and failed attempts to authenticate, take a few thousand.
+_STRANGERS_BYTES = 1024 * 1024
+# Health checks and pings on a connection that is kept.
+_BYTES_A_LOOK = 1024
+# The house is full from here on, and has room again below.
+_FULL, _ROOM = 0.9, 0.75
+_SAY_AGAIN_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _Record:
+    admitted: int = 0
+    looks: int = 0
+
+
+class ConnectionGuard:
+    """Looks at all connections some times a second.
+
+    Cut are: a connection over which more has come than the calls that were admitted on it can have
+    needed (endless headers, floods of any frames); and, while nearly as many connections are open as
+    there may be, those without a call, first those that never had one, first of the network that has
+    most of them: so a crowd of idle connections keeps nobody out.
+
+    Args:
+        admission: knows the calls.
+        port: that the server listens on.
+    """
+
+    def __init__(self, admission: Admission, limits: LimitsConfig, port: int) -> None:
+        self._admission = admission
+        self._limits = limits
+        self._port = port
+        self._call_bytes = limits.max_message_bytes + limits.max_metadata_bytes
+        self._records: dict[Endpoint, _Record] = {}
+        self._cut: Counter[str] = Counter()
+        self._say_after = 0.0
+
+    async def run(self) -> NoReturn:
+        """Work until cancelled."""
+        while True:
+            started = time.monotonic()
+            self.look()
+            await asyncio.sleep(max(_INTERVAL, _SHARE * (time.monotonic() - started)))
+
+    def look(self) -> None:
+        """Look once."""
+        connections = list(accepted(self._port))
+        self._note_calls(connections)
+        busy = {parse_peer(peer) for peer in self._admission.in_progress}
+        left = [connection for connection in connections if not self._too_much(connection, busy)]
+        most = self._limits.max_connections
+        if len(left) >= max(_FULL * most, 1):
+            self._make_room(left, busy, len(left) - int(_ROOM * most))
+        self._say()
+
+    def _note_calls(self, connections: list[Connection]) -> None:
+        self._records = {
+            connection.peer: self._records.get(connection.peer, _Record()) for connection in connections
+        }
+        for peer, count in self._admission.admitted.items():
+            if (found := parse_peer(peer)) in self._records:
+                self._records[found].admitted += count
+        self._admission.admitted.clear()
+        for record in self._records.values():
+            record.looks += 1
+
+    def _allowed(self, record: _Record) -> int:
+        return _STRANGERS_BYTES + record.admitted * self._call_bytes + record.looks * _BYTES_A_LOOK
+
+    def _too_much(self, connection: Connection, busy: set[Endpoint | None]) -> bool:
+        if connection.received <= self._allowed(self._records[connection.peer]) or connection.peer in busy:
+            return False
+        self._end(connection, "sent more than its calls")
+        return True
+
+    def _make_room(self, connections: list[Connection], busy: set[Endpoint | None], count: int) -> None:
+        crowd = Counter(network_of(connection.peer.address) for connection in connections)
+        # Not at first sight: it may be about to begin its first call.
+        idle = [
+            connection
+            for connection in connections
+            if connection.peer not in busy and self._records[connection.peer].looks > 1
+        ]
+        idle.sort(
+            key=lambda connection: (
+                self._records[connection.peer].admitted > 0,
+                -crowd[network_of(connection.peer.address)],
+            )
+        )
+        for connection in idle[:count]:
+            self._end(connection, "idle while there were too many")
+
+    def _end(self, connection: Connection, reason: str) -> None:
+        if connection.cut():
+            self._cut[f"{reason} {network_of(connection.peer.address)}"] += 1
+
+    def _say(self) -> None:
+        if not self._cut or time.monotonic() < self._say_after:
+            return
+        self._say_after = time.monotonic() + _SAY_AGAIN_SECONDS
+        (most, of_most), total = self._cut.most_common(1)[0], self._cut.total()
+        self._cut.clear()
+        _logger.warning("connections cut %s", fields(count=total, mostly=most, of_these=of_most))

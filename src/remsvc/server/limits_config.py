@@ -1,0 +1,110 @@
+"""``[limits]``: what the server takes from its callers' connections, calls and messages."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+from remsvc.server.decision import Rate
+from remsvc.server.settings import Settings
+
+_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+# Descriptors that the server needs for itself: log, audit, journal, outputs, the supervisor.
+_OWN_FILES = 256
+_MAX_MS = 2**31 - 1
+_FAILURES = Rate(100, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """Limits on callers. Times are in seconds.
+
+    Attributes:
+        max_connections: open at the same time; one more is closed at once.
+        max_streams: calls at the same time on one connection.
+        max_calls: calls at the same time on all connections; one more is ``RESOURCE_EXHAUSTED``.
+        max_metadata_bytes: of one call's metadata.
+        max_message_bytes: of one message from a caller.
+        handshake_timeout: until TLS and HTTP/2 must have been set up.
+        request_timeout: from a call's metadata to the end of the one request that it has.
+        connection_idle: without any call, after which a connection is closed.
+        stream_idle: that a stream waits for its caller, to send a command or to take an answer.
+        failed_authentications: answered, logged and audited one by one, for each address.
+    """
+
+    max_connections: int = 1000
+    max_streams: int = 2000
+    max_calls: int = 5000
+    max_metadata_bytes: int = 16 * 1024
+    max_message_bytes: int = 16 * 1024 * 1024
+    handshake_timeout: float = 10.0
+    request_timeout: float = 30.0
+    connection_idle: float = 900.0
+    stream_idle: float = 3600.0
+    failed_authentications: Rate = _FAILURES
+
+    def channel_options(self) -> tuple[tuple[str, int], ...]:
+        """gRPC's form of what gRPC itself can limit."""
+        handshake_ms = round(self.handshake_timeout * 1000)
+        return (
+            ("grpc.max_allowed_incoming_connections", self.max_connections),
+            ("grpc.max_concurrent_streams", self.max_streams),
+            # Up to the first of the two always, from there to the second by chance: one is enough.
+            ("grpc.max_metadata_size", self.max_metadata_bytes),
+            ("grpc.absolute_max_metadata_size", self.max_metadata_bytes),
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.server_handshake_timeout_ms", handshake_ms),
+            # Limits on streams and metadata hold once the peer has acknowledged them.
+            ("grpc.http2.settings_timeout", handshake_ms),
+            ("grpc.max_connection_idle_ms", round(self.connection_idle * 1000)),
+        )
+
+
+def read_limits(settings: Settings) -> LimitsConfig:
+    """The ``[limits]`` on callers. Problems go to ``settings``."""
+    default = LimitsConfig()
+
+    def number(key: str, low: int, high: int) -> int:
+        return settings.integer("limits", key, getattr(default, key), low, high)
+
+    def seconds(key: str) -> float:
+        return settings.integer("limits", f"{key}_ms", round(getattr(default, key) * 1000), 1, _MAX_MS) / 1000
+
+    return LimitsConfig(
+        max_connections=_fitting(settings, number("max_connections", 1, 1_000_000)),
+        max_streams=number("max_streams", 1, 1_000_000),
+        max_calls=number("max_calls", 1, 1_000_000),
+        max_metadata_bytes=number("max_metadata_bytes", 1024, 1024 * 1024),
+        max_message_bytes=number("max_message_bytes", 1024, 1024 * 1024 * 1024),
+        handshake_timeout=seconds("handshake_timeout"),
+        request_timeout=seconds("request_timeout"),
+        connection_idle=seconds("connection_idle"),
+        stream_idle=seconds("stream_idle"),
+        failed_authentications=_read_rate(settings, default.failed_authentications),
+    )
+
+
+def _read_rate(settings: Settings, default: Rate) -> Rate:
+    value = settings.given("limits", "failed_authentications")
+    if value is None:
+        return default
+    if match := re.fullmatch(r"([1-9][0-9]{0,6})/([smh])", value.text):
+        return Rate(int(match[1]), _PERIODS[match[2]])
+    settings.report(value, "", "expected a rate, such as 100/m (per second s, minute m, hour h)")
+    return default
+
+
+def _fitting(settings: Settings, wanted: int) -> int:
+    """As many connections as leave descriptors for the rest of the server."""
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = max(files - _OWN_FILES, files // 2)
+    if files == resource.RLIM_INFINITY or wanted <= room:
+        return wanted
+    if (value := settings.given("limits", "max_connections")) is not None:
+        settings.warnings.append(f"{value.where}: only {room}, because the server may open {files} files")
+    return room
