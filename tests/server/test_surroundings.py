@@ -245,7 +245,8 @@ def test_three_capabilities_are_enough_for_commands_of_other_users(serve: Serve,
         f"{1 << 5 | 1 << 6 | 1 << 7:016x}",
     ]
     options = ConnectionOptions(server.target, token=SECRETS["REMSVC_TOKEN"])
-    text = "setsid sleep 1000 & (setsid sh -c 'sleep 1001' &); echo started; exec sleep 1002"
+    seconds = 10**6 + os.getpid()  # tells them from others
+    text = f"setsid sleep {seconds} & (setsid sh -c 'sleep {seconds}' &); echo started; exec sleep {seconds}"
     with Client(options) as client:
         job = client.create_job(JobSpec(shell_command=text, user="nobody"), "to be ended", timeout=DEADLINE)
         for event in client.watch_job(job.id):
@@ -255,4 +256,4 @@ def test_three_capabilities_are_enough_for_commands_of_other_users(serve: Serve,
     left = subprocess.run(
         ["ps", "-o", "pid=,args=", "-u", "nobody"], capture_output=True, text=True, check=False
     )
-    assert not [line for line in left.stdout.splitlines() if "sleep 100" in line]
+    assert not [line for line in left.stdout.splitlines() if str(seconds) in line]
