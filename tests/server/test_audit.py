@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,19 @@ def test_a_flood_of_calls_that_are_not_authenticated_is_counted(serve: Serve, pa
     assert server.terminate() == 0
     refused = records(path, event="authentication")
     assert 100 <= len(refused) < 400
+    verify(path)
+
+
+def test_a_flood_of_calls_beyond_an_identitys_rate_is_counted(serve: Serve, path: Path) -> None:
+    server = serve(f"{AUTH}[audit]\nfile = {path}\n[identity alice]\nrate = 1/h\n")
+    with client_of(server) as client:
+        for _ in range(400):
+            with suppress(ServerError):
+                client.run(Command("true"), timeout=DEADLINE)
+    assert server.terminate() == 0
+    refused = records(path, event="decision", outcome="refused")
+    assert 100 <= len(refused) < 399
+    assert {record["code"] for record in refused} == {"RESOURCE_EXHAUSTED"}
     verify(path)
 
 

@@ -27,9 +27,10 @@ from remsvc.server.patterns import Rule, compile_pattern
 _logger = logging.getLogger("remsvc.audit")
 
 _SHOWN_REFUSED = 4096
-_MAX_UNAUTHENTICATED = 100
-_UNAUTHENTICATED_A_SECOND = 20.0
+_AT_ONCE = 100
+_A_SECOND = 20.0
 _REPLACEMENT = "***"
+_EXHAUSTED = "RESOURCE_EXHAUSTED"
 
 
 class Redaction:
@@ -49,6 +50,27 @@ class Redaction:
         return text
 
 
+class _Flood:
+    """Lets through some records of a kind that callers can make at will, and counts the others."""
+
+    def __init__(self) -> None:
+        self._room = float(_AT_ONCE)
+        self._since = time.monotonic()
+        self._suppressed = 0
+
+    def admit(self) -> dict[str, object] | None:
+        """What a record says of those before it that were not written; None: this one is not either."""
+        now = time.monotonic()
+        self._room = min(self._room + (now - self._since) * _A_SECOND, _AT_ONCE)
+        self._since = now
+        if self._room < 1:
+            self._suppressed += 1
+            return None
+        self._room -= 1
+        suppressed, self._suppressed = self._suppressed, 0
+        return {"suppressed": suppressed} if suppressed else {}
+
+
 class Audit:
     """The audit log of a server; where none is configured, nothing is written and nothing refused."""
 
@@ -59,9 +81,8 @@ class Audit:
         if config.file is not None:
             syslog = Syslog(config.syslog) if config.syslog is not None else None
             self._writer = AuditWriter(AuditFile(config.file, config.key_file), syslog)
-        self._room = float(_MAX_UNAUTHENTICATED)
-        self._room_at = time.monotonic()
-        self._suppressed = 0
+        self._unauthenticated = _Flood()
+        self._exhausted = _Flood()
 
     async def open(self) -> None:
         """Open the log. Raises :class:`~remsvc.server.audit_file.AuditFileInUseError`."""
@@ -120,11 +141,18 @@ class Audit:
         request_id: str = "",
         job: str = "",
     ) -> None:
-        """Write that something was refused; ``code`` and ``reason`` are those of the call's status."""
+        """Write that something was refused; ``code`` and ``reason`` are those of the call's status.
+
+        Of very many in a short time that were too much they are only counted.
+        """
+        about = self._exhausted.admit() if code == _EXHAUSTED else {}
+        if about is None:
+            return
         record: dict[str, object] = {
             **_decision(context, method, "refused", rule=rule, request_id=request_id, job=job),
             "code": code,
             "reason": self.redact(reason),
+            **about,
         }
         if spec is not None:
             record |= self._command(spec, _SHOWN_REFUSED)
@@ -137,19 +165,11 @@ class Audit:
 
     def unauthenticated(self, method: str, peer: str, reason: str) -> None:
         """Write that a call was not authenticated. Of very many in a short time they are only counted."""
-        now = time.monotonic()
-        self._room += (now - self._room_at) * _UNAUTHENTICATED_A_SECOND
-        self._room, self._room_at = min(self._room, _MAX_UNAUTHENTICATED), now
-        if self._room < 1:
-            self._suppressed += 1
+        about = self._unauthenticated.admit()
+        if about is None:
             return
-        self._room -= 1
         record: dict[str, object] = {"event": "authentication", "outcome": "refused"}
-        record |= {"peer": peer, "method": method, "reason": reason}
-        if self._suppressed:
-            record["suppressed"] = self._suppressed
-            self._suppressed = 0
-        self._note(record)
+        self._note({**record, "peer": peer, "method": method, "reason": reason, **about})
 
     def note_server(self, action: str, **details: object) -> None:
         """Write what the server itself did, such as ``reloaded``."""
