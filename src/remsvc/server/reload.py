@@ -26,6 +26,7 @@ _FIXED = {
     "log_file": "[log] file",
     "log_level": "[log] level",
     "audit": "[audit]",
+    "command_limits": "[limits] for commands",
     "jobs": "[jobs] enabled, max_running, max_queued and retention_*",
 }
 
