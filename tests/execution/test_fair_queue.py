@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from remsvc.execution.fair_queue import FairQueue
 
+# With "get": the identities that are ready.
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.sampled_from("abc")),
-        st.tuples(st.just("get"), st.none()),
+        st.tuples(st.just("get"), st.sets(st.sampled_from("abc"))),
         st.tuples(st.just("remove"), st.integers(0, 20)),
     )
 )
@@ -34,11 +35,17 @@ def test_against_a_simple_model(actions: list[tuple[str, object]]) -> None:
             else:
                 lanes.append((argument, [put]))
             put += 1
-        elif action == "get" and waiting:
-            identity, items = lanes.pop(0)
-            assert queue.get() == items.pop(0)
-            if items:
-                lanes.append((identity, items))
+        elif action == "get":
+            assert isinstance(argument, set)
+            ready = [lane for lane in lanes if lane[0] in argument]
+            assert queue.any_ready(argument.__contains__) == bool(ready)
+            expected = None
+            if ready:
+                lanes.remove(ready[0])
+                expected = ready[0][1].pop(0)
+                if ready[0][1]:
+                    lanes.append(ready[0])
+            assert queue.get(argument.__contains__) == expected
         elif action == "remove":
             assert isinstance(argument, int)
             assert queue.remove(argument) == (argument in waiting)
@@ -46,6 +53,7 @@ def test_against_a_simple_model(actions: list[tuple[str, object]]) -> None:
             lanes = [lane for lane in lanes if lane[1]]
         waiting = [item for _, items in lanes for item in items]
         assert len(queue) == len(waiting)
+        assert all(queue.waiting(name) == len(dict(lanes).get(name, [])) for name in "abc")
         assert bool(queue) == bool(waiting)
         assert all((item in queue) == (item in waiting) for item in range(put + 1))
 

@@ -143,7 +143,8 @@ def _problem(program: Program) -> str:
             return "does not exist"
         if program.is_folder != path.is_dir():
             return "a folder is written with a slash at its end, a program without"
-        check_trusted(path)
+        if os.name == "posix":
+            check_trusted(path)
     except UntrustedFileError as error:
         return f"others could put another program there: {error}"
     except OSError as error:
