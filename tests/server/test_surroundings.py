@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ DEADLINE = 60.0
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root may become another user")
 SECRETS = {
-    "REMSVC_TOKEN": "t0ken-in-the-environment",
+    "REMSVC_TOKEN": secrets.token_hex(16),  # another one for each run: a command sees other runs' servers
     "LC_SECRET": "in-a-locale-variable",
     "LANG_SECRET": "no-locale",
     "BASH_ENV": "/tmp/no-such-file",
