@@ -16,7 +16,7 @@ from tests.contract.waiting import wait_until
 
 from .conftest import DEADLINE, Call, Start, Tokens, posix_only, replace, trusting
 
-pytestmark = posix_only
+pytestmark = [posix_only, pytest.mark.timeout(300)]
 
 NEW = f"new = sha256:{digest_of('new').hex()} id=new\n"
 

@@ -15,6 +15,8 @@ from tests.contract.waiting import wait_until
 
 from .conftest import DEADLINE, Call, RunningServer, Start, posix_only, replace, trusting
 
+pytestmark = pytest.mark.timeout(300)
+
 NOBODY = "the client certificate stands for no identity"
 DIFFERENT = "the token and the client certificate are of different identities"
 

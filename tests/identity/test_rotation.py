@@ -19,7 +19,7 @@ from tests.contract.waiting import wait_until
 
 from .conftest import DEADLINE, Call, RunningServer, Start, Tokens, posix_only, replace
 
-pytestmark = posix_only
+pytestmark = [posix_only, pytest.mark.timeout(300)]
 
 INVALID = "invalid bearer token"
 ENDED = "the credentials of this call have been revoked or have expired"
@@ -114,6 +114,19 @@ def test_a_watch_whose_client_does_not_read_is_ended(
     with refused(grpc.StatusCode.UNAUTHENTICATED, ENDED):
         received = sum(len(event.stdout.data) for event in watch)
         assert received < 50_000_000
+
+
+def test_a_stream_whose_first_answer_is_not_read_is_ended(start: Start, call: Call, tokens: Tokens) -> None:
+    token = tokens.add("airflow")
+    server = start()
+    stream = call(server, token).client.open_stream()
+    stream.send("head -c 250000 /dev/zero | tr '\\0' x", src="written-first")
+    wait_until(lambda: "written-first" in server.process.log, "the command's end", DEADLINE)
+    tokens.revoke(0)
+    server.reload()
+    with refused(grpc.StatusCode.UNAUTHENTICATED, ENDED):
+        list(stream)
+    stream.half_close()
 
 
 def test_an_expired_token_is_refused(start: Start, call: Call, tokens: Tokens) -> None:

@@ -123,11 +123,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
 
     def _single(self, inner: Any, method: str) -> Any:
         async def call(request: Any, context: Any) -> Any:
-            try:
-                caller = self._authenticator.authenticate(Evidence.of_call(context))
-            except AuthenticationError as error:
-                await self._refuse(method, context, error)
-                raise
+            caller = await self._admitted(Evidence.of_call(context), method, context)
             return await inner(request, CallContext(context, caller))
 
         return call
@@ -135,11 +131,11 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
     def _streaming(self, inner: Any, method: str) -> Any:
         async def call(request: Any, context: Any) -> None:
             evidence = Evidence.of_call(context)
-            try:
-                caller = self._authenticator.authenticate(evidence)
-            except AuthenticationError as error:
-                await self._refuse(method, context, error)
-                raise
+            caller = await self._admitted(evidence, method, context)
+            # The headers at once: gRPC cannot end a call whose first answer is being written together
+            # with them, and a client that does not read can hold that up.
+            await context.send_initial_metadata(())
+            caller = await self._admitted(evidence, method, context)  # it may have changed meanwhile
             with self._opened(caller, evidence, method, context) as stream:
                 try:
                     await _run(inner, request, CallContext(context, caller))
@@ -151,6 +147,14 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, _ENDED)
 
         return call
+
+    async def _admitted(self, evidence: Evidence, method: str, context: Any) -> Caller:
+        """Who it is; ends the call where it is nobody."""
+        try:
+            return self._authenticator.authenticate(evidence)
+        except AuthenticationError as error:
+            await self._refuse(method, context, error)
+            raise
 
     @contextlib.contextmanager
     def _opened(self, caller: Caller, evidence: Evidence, method: str, context: Any) -> Iterator[_OpenStream]:
