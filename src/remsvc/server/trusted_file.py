@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,10 @@ def check_trusted(path: Path) -> None:
     _check_status(path, path.stat())
 
 
+def _is_trusted(user: int) -> bool:
+    return sys.platform == "win32" or user in (0, os.geteuid())
+
+
 def _check_way(path: Path) -> None:
     """Check each directory and link that leads to ``path``."""
     links = 0
@@ -83,7 +88,7 @@ def _check_way(path: Path) -> None:
             links += 1
             if links > _MAX_LINKS:
                 raise UntrustedFileError(f"too many symbolic links: {path}")
-            if status.st_uid not in (0, os.geteuid()):
+            if not _is_trusted(status.st_uid):
                 raise UntrustedFileError(f"expected no symbolic link of another user's: {entry}")
             target = entry.readlink()
             if target.is_absolute():
@@ -98,14 +103,14 @@ def _check_way(path: Path) -> None:
 def _check_directory(directory: Path) -> None:
     status = directory.stat()
     sticky = status.st_mode & stat.S_ISVTX
-    if status.st_uid not in (0, os.geteuid()):
+    if not _is_trusted(status.st_uid):
         raise UntrustedFileError(f"expected a directory of root's or the server's user: {directory}")
     if status.st_mode & _WRITABLE_BY_OTHERS and not sticky:
         raise UntrustedFileError(f"expected a directory that others cannot write to: {directory}")
 
 
 def _check_status(path: Path, status: os.stat_result) -> None:
-    if status.st_uid not in (0, os.geteuid()):
+    if not _is_trusted(status.st_uid):
         raise UntrustedFileError(f"expected a file of root's or the server's user: {path}")
     if status.st_mode & _WRITABLE_BY_OTHERS:
         raise UntrustedFileError(f"expected a file that others cannot write to (chmod go-w): {path}")
