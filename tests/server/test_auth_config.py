@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,13 @@ def test_a_mapping(tmp_path: Path, tls: str) -> None:
 def test_kinds_of_names(text: str, kind: str | None) -> None:
     name = parse_alternative_name(text)
     assert (name.kind if name else None) == kind
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_a_configuration_that_everybody_can_write_to_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "server.ini"
+    path.write_text("")
+    path.chmod(0o646)
+    assert any("everybody can write to it" in warning for warning in check_config(path)[1])
+    path.chmod(0o644)
+    assert check_config(path) == ([], [])

@@ -305,6 +305,8 @@ class Settings:
         except UnicodeDecodeError as error:
             self._note(0, f"{path}: expected UTF-8 text: byte {error.start} is not")
             return
+        if os.name == "posix" and path.stat().st_mode & 0o002:
+            self.warnings.append(f"{path}: everybody can write to it, and so permit anything (chmod o-w)")
         self._sections = section_names(text)
         entries, mistakes = parse_ini(text)
         for mistake in mistakes:
