@@ -45,6 +45,10 @@ class JobState(str, Enum):
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
+MOST_OUTPUT = 2**63 - 1
+"""As an ``output_limit``: as much as the server allows."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """What to run. Exactly one of ``shell_command`` and ``argv`` is given.
@@ -59,7 +63,8 @@ class JobSpec:
         standard_input: at most 1 MiB.
         time_limit: seconds it may run; None: the server's default.
         kill_grace: seconds between TERM and KILL when it is ended; None: the server's default.
-        output_limit: bytes kept of each output, of its head and its tail; 0: the server's default.
+        output_limit: bytes kept of each output, of its head and its tail; 0: the server's default. No
+            server keeps more than its own maximum: :data:`MOST_OUTPUT` asks for that.
         labels: to find the job by: at most 32, keys of 1 to 63 characters, values of at most 255.
         source: where the job comes from, for the server's log.
         lease: seconds after which the job is ended if nobody watches it; None: it needs no watcher.

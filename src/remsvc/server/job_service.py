@@ -92,7 +92,7 @@ class JobService:
         if self._draining.done():
             raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         request_id = read_request_id(request.request_id)
-        spec = read_spec(request.spec, self._config)
+        spec = read_spec(request.spec)
         about = fields(
             request=request_id,
             identity=context.identity,
