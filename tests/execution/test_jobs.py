@@ -126,7 +126,8 @@ async def test_the_path_of_its_own_environment_finds_the_program(host: JobHost, 
 async def test_the_working_directory(host: JobHost, tmp_path: Path) -> None:
     assert (await host.run(shell("pwd", cwd=str(tmp_path)))).stdout.decode() == f"{tmp_path}\n"
     home = pwd.getpwuid(os.geteuid()).pw_dir
-    assert (await host.run(shell("pwd"))).stdout.decode() == f"{home}\n"
+    expected = home if os.access(home, os.X_OK) else "/"
+    assert (await host.run(shell("pwd"))).stdout.decode() == f"{expected}\n"
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20])
