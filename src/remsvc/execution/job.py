@@ -6,24 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 
-
-class JobState(str, Enum):
-    """Where a job is in its life. The last five are ends: they never change again."""
-
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    TIMED_OUT = "TIMED_OUT"
-    LOST = "LOST"
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is an end."""
-        return self not in (JobState.QUEUED, JobState.RUNNING)
+from remsvc.job_state import JobState
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from remsvc.execution.cgroup import group_of, kill_group
 from remsvc.execution.engine import MARK, ProcessSpec
 from remsvc.execution.fair_queue import FairQueue
 from remsvc.execution.frames import Header
-from remsvc.execution.job import Job, JobSpec, JobState
+from remsvc.execution.job import Job, JobSpec
 from remsvc.execution.job_end import ended_job
 from remsvc.execution.job_files import STREAMS, JobFiles, Piece
 from remsvc.execution.job_limits import JobLimits
@@ -33,6 +33,7 @@ from remsvc.execution.passing_jobs import PassingJobs
 from remsvc.execution.posix import PosixEngine, start_message
 from remsvc.execution.shell import shell_argv
 from remsvc.execution.supervisor_link import forget_ends, has_ended
+from remsvc.job_state import JobState
 
 _logger = logging.getLogger("remsvc.job")
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.job import Job, JobSpec, OutputSize
+from remsvc.job_state import JobState
 
 SCHEMA_VERSION = 1
 
