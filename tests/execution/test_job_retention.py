@@ -8,8 +8,8 @@ import time
 import pytest
 
 from remsvc.execution.job import Job
+from remsvc.execution.job_errors import JobForgottenError
 from remsvc.execution.job_files import Piece
-from remsvc.execution.jobs import JobForgottenError
 from remsvc.execution.journal import Filter
 from remsvc.job_state import JobState
 

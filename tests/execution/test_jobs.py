@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from remsvc.execution.job import Job, JobSpec
+from remsvc.execution.job_errors import QueueFullError, RequestReusedError
 from remsvc.execution.job_files import Piece
-from remsvc.execution.jobs import QueueFullError, RequestReusedError
 from remsvc.execution.journal import Filter
 from remsvc.job_state import JobState
 

@@ -16,8 +16,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.job import Job, JobSpec, content_digest
+from remsvc.execution.job_errors import JobForgottenError, QueueFullError, RequestReusedError
 from remsvc.execution.job_files import Piece
-from remsvc.execution.jobs import JobForgottenError, Jobs, QueueFullError, RequestReusedError
+from remsvc.execution.jobs import Jobs
 from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_length
 from remsvc.server.authentication import CallContext
