@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import heapq
-import itertools
 import os
 import secrets
 import selectors
@@ -33,11 +31,12 @@ from typing import Any
 from remsvc.execution import process_tree, supervised
 from remsvc.execution.cgroup import JobGroups
 from remsvc.execution.engine import DRAIN_GRACE
-from remsvc.execution.exit_record import write_exit_record
 from remsvc.execution.frames import Header
+from remsvc.execution.kept_records import KeptRecords
 from remsvc.execution.spawn import open_more_files
 from remsvc.execution.supervised import Pump, Supervised
 from remsvc.execution.supervisor_link import Link, listen, note_end
+from remsvc.execution.timers import Timers
 
 VERSION = 1
 """Of the messages. A supervisor may be older than the server that connects to it."""
@@ -46,10 +45,7 @@ _MAX_LEFT_OPEN = 1024
 _SHUTDOWN_SECONDS = 5.0
 _TELL_SECONDS = 0.005
 _LOOK_SECONDS = 0.02
-_WRITE_SECONDS = 1.0
-_MANY_TIMERS = 1000
 _MUCH = 1 << 16
-_LONGEST_WAIT = 3600.0  # a system call knows a longest one, too
 
 
 class Supervisor:
@@ -70,14 +66,11 @@ class Supervisor:
         self._first = control
         self._commands: dict[int | str, Supervised] = {}
         self._by_pid: dict[int, Supervised] = {}
-        self._ended: dict[int | str, dict[str, Any]] = {}
+        self._ended = KeptRecords(_complain)
         self._left_open: OrderedDict[int, Pump] = OrderedDict()
-        self._unwritten: set[int | str] = set()
-        self._written = 0.0
         self._deadline: float | None = None
         self._state_dir = state_dir
-        self._timers: list[tuple[float, int, int | str, str]] = []
-        self._order = itertools.count()
+        self._timers = Timers(self._commands)
         self._scratch = bytearray(65536)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
@@ -102,10 +95,10 @@ class Supervisor:
 
     def _idle(self) -> bool:
         """Whether there is neither a server nor anything left to do for the next one."""
-        if self._link is None and self._unwritten and time.monotonic() - self._written > _WRITE_SECONDS:
-            self._write_records()
+        if self._link is None:
+            self._ended.try_again()
         jobs = any(command.folder for command in self._commands.values())
-        if self._link is not None or jobs or self._unwritten:
+        if self._link is not None or jobs or self._ended.unwritten:
             self._deadline = None
             return False
         if self._deadline is None:
@@ -139,7 +132,7 @@ class Supervisor:
             for command in self._commands.values()
             if command.folder
         ]
-        known += [{"id": name, "record": record} for name, record in self._ended.items()]
+        known += [{"id": name, "record": record} for name, record in self._ended.all.items()]
         self._tell({"event": "hello", "version": VERSION, "instance": self.instance, "jobs": known})
 
     def _disconnect(self) -> None:
@@ -151,8 +144,7 @@ class Supervisor:
             command.watched = False
             if command.folder is None:
                 self._end(command, "cancelled", kill=True)
-        self._unwritten = set(self._ended)
-        self._write_records()
+        self._ended.write_all()
 
     def _tell(self, header: Header, *blobs: bytes) -> None:
         if self._link is not None:
@@ -163,8 +155,7 @@ class Supervisor:
         if operation == "start":
             self._start(message)
         elif operation == "forget":
-            self._ended.pop(message["id"], None)
-            self._unwritten.discard(message["id"])
+            self._ended.forget(message["id"])
         elif command := self._commands.get(message["id"]):
             if operation == "end":
                 self._end(command, "cancelled", kill=message.get("kill", True))
@@ -188,7 +179,7 @@ class Supervisor:
         for output in command.outputs:
             self._selector.register(output.fd, selectors.EVENT_READ, self._reader(command, output))
         if message["time_limit"] is not None:
-            self._after(message["time_limit"], command.id, "time limit")
+            self._timers.after(message["time_limit"], command.id, "time limit")
         if command.folder is not None:
             self._tell({"event": "started", "id": command.id, "pid": command.pid, "started": command.started})
 
@@ -217,7 +208,7 @@ class Supervisor:
             command.told = command.totals
             self._tell({"event": "output", "id": command.id, "totals": command.totals})
         elif command.told != (-2, -2):
-            self._after(_TELL_SECONDS, command.id, "tell")
+            self._timers.after(_TELL_SECONDS, command.id, "tell")
             command.told = (-2, -2)
 
     def _reap(self, wakeup: int) -> None:
@@ -240,7 +231,7 @@ class Supervisor:
                 output.drain()
                 if not output.open:
                     self._close(output)
-            self._after(DRAIN_GRACE, command.id, "drain")
+            self._timers.after(DRAIN_GRACE, command.id, "drain")
             self._finish_if_possible(command)
 
     def _finish_if_possible(self, command: Supervised, *, waited: bool = False) -> None:
@@ -266,23 +257,9 @@ class Supervisor:
             self._groups.remove(command.group)
 
     def _keep_record(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
-        record["folder"] = str(folder)
-        self._ended[name] = record
+        self._ended.keep(name, folder, record)
         if self._link is None:
-            self._unwritten.add(name)
-            self._write_records()
-
-    def _write_records(self) -> None:
-        """Write down how jobs ended, as no server is there to do it."""
-        self._written = time.monotonic()
-        for name in list(self._unwritten):
-            record = self._ended[name]
-            try:
-                write_exit_record(Path(record["folder"]), record)
-            except OSError as error:
-                _complain(f"the end of job {name} cannot be written yet: {error}")
-            else:
-                self._unwritten.discard(name)
+            self._ended.write(name)
 
     def _leave_open(self, output: Pump) -> None:
         """Read on and drop: closing would kill a background process that still writes."""
@@ -321,19 +298,19 @@ class Supervisor:
             self._kill(command)
         else:
             process_tree.terminate_tree(command.tree, self._other_leaders(command))
-            self._after(command.kill_grace, command.id, "kill")
+            self._timers.after(command.kill_grace, command.id, "kill")
             self._look(command)
 
     def _kill(self, command: Supervised) -> None:
         process_tree.kill_tree(command.tree, self._other_leaders(command))
         if command.folder is None:
-            self._after(_SHUTDOWN_SECONDS, command.id, "give up")
+            self._timers.after(_SHUTDOWN_SECONDS, command.id, "give up")
         self._look(command)
 
     def _look(self, command: Supervised) -> None:
         if not command.looking:
             command.looking = True
-            self._after(_LOOK_SECONDS, command.id, "look")
+            self._timers.after(_LOOK_SECONDS, command.id, "look")
 
     def _members(self, command: Supervised) -> set[int]:
         return process_tree.members(command.tree, self._other_leaders(command))
@@ -343,22 +320,12 @@ class Supervisor:
 
     # Timers
 
-    def _after(self, seconds: float, name: int | str, purpose: str) -> None:
-        if len(self._timers) > _MANY_TIMERS + 8 * len(self._commands):
-            # Most are of commands that ended long before their time limit.
-            self._timers = [timer for timer in self._timers if timer[2] in self._commands]
-            heapq.heapify(self._timers)
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), name, purpose))
-
     def _next_timer(self) -> float | None:
-        if self._timers:
-            return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT)
-        return 1.0 if self._link is None else None
+        wait = self._timers.wait()
+        return 1.0 if wait is None and self._link is None else wait
 
     def _run_timers(self) -> None:
-        now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            _, _, name, purpose = heapq.heappop(self._timers)
+        for name, purpose in self._timers.due():
             if command := self._commands.get(name):
                 self._on_timer(command, purpose)
 
@@ -368,7 +335,7 @@ class Supervisor:
         elif purpose == "kill":
             self._kill(command)
         elif purpose == "tell" and self._link is not None and self._link.backlog > _MUCH:
-            self._after(_LOOK_SECONDS, command.id, "tell")  # the server stalls: this can wait
+            self._timers.after(_LOOK_SECONDS, command.id, "tell")  # the server stalls: this can wait
         elif purpose == "tell":
             command.told = command.totals
             self._tell({"event": "output", "id": command.id, "totals": command.totals})
