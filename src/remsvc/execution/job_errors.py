@@ -21,5 +21,9 @@ class QueueFullError(RemSvcError):
     """As many jobs wait as may wait."""
 
 
+class WatchStoppedError(RemSvcError):
+    """The watch ends before its job does: the server is shutting down."""
+
+
 class JobForgottenError(RemSvcError):
     """The job ended so long ago that it is not kept any more."""

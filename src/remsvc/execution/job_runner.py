@@ -89,7 +89,7 @@ class JobRunner:
 
     def tell_forget(self, job_id: str) -> None:
         """Tell the supervisor that the journal knows how a job ended."""
-        self._engine.send({"op": "forget", "id": job_id})
+        self._engine.send({"op": "forget", "id": job_id}, now=False)
 
     def tell_watched(self, active: ActiveJob) -> None:
         """Tell the supervisor whether anybody wants to know of a job's output."""
@@ -153,7 +153,6 @@ class JobRunner:
         active.job = dataclasses.replace(
             active.job, started=event["started"], pid=event["pid"], pid_started=event["started"]
         )
-        active.wake()
 
     # End
 

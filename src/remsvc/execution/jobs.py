@@ -116,6 +116,11 @@ class Jobs:
             return await self._measured(active.job)
         return self.passing.get(job_id) or await self._journal.find(id=job_id)
 
+    async def look_up(self, job_id: str) -> Job | None:
+        """The job without the sizes of its output so far, which would have to be measured."""
+        active = self._runner.active.get(job_id)
+        return active.job if active is not None else await self.get(job_id)
+
     async def find(self, identity: str, request_id: str) -> Job | None:
         """The job that a request made."""
         job = await self._journal.find(identity=identity, request_id=request_id)
@@ -147,8 +152,13 @@ class Jobs:
 
         Raises:
             JobForgottenError: at the first step.
+            WatchStoppedError: after :meth:`stop_watches`.
         """
         return self._watches.watch(job.id, stdout_offset, stderr_offset)
+
+    def stop_watches(self) -> None:
+        """End all watches, those included that are still to begin."""
+        self._watches.stop()
 
     async def _measured(self, job: Job) -> Job:
         """A job that runs, with the sizes of its output so far."""

@@ -30,6 +30,7 @@ _ROOT = str(Path(remsvc.__file__).resolve().parents[1])
 _HELLO_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
+_LATER_SECONDS = 0.05
 
 
 class _NoHelloError(ExecutionError):
@@ -95,6 +96,8 @@ class PosixEngine(asyncio.Protocol):
         self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
+        self._unsent = bytearray()
+        self._flushing: asyncio.TimerHandle | None = None
         self._hello: asyncio.Future[None] | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._restart: asyncio.Task[None] | None = None
@@ -134,6 +137,7 @@ class PosixEngine(asyncio.Protocol):
         if self._restart is not None:
             self._restart.cancel()
             await asyncio.wait([self._restart])
+        self._flush()
         if self._transport is not None:
             self._transport.write_eof()
         supervisor, self._supervisor = self._supervisor, None
@@ -148,10 +152,26 @@ class PosixEngine(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def send(self, message: Header) -> None:
-        """Send a message to the supervisor; without one there is nobody to be told."""
-        if self._transport is not None:
-            self._transport.write(encode_frame(message))
+    def send(self, message: Header, *, now: bool = True) -> None:
+        """Send a message to the supervisor; without one there is nobody to be told.
+
+        One that need not go ``now`` goes with the next one, or a moment later.
+        """
+        if self._transport is None:
+            return
+        self._unsent += encode_frame(message)
+        if now:
+            self._flush()
+        elif self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_LATER_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        if self._transport is not None and self._unsent:
+            self._transport.write(bytes(self._unsent))
+        self._unsent.clear()
 
     async def _meet(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -185,6 +205,7 @@ class PosixEngine(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._flush()
         if self._hello is not None and not self._hello.done():
             self._hello.set_exception(_NoHelloError("the supervisor ended before it said hello"))
             return

@@ -161,8 +161,9 @@ class Supervisor:
                 self._end(command, "cancelled", kill=message.get("kill", True))
             elif operation == "watch":
                 command.watched = message["on"]
-                command.told = (-1, -1)
-                self._tell_totals(command)
+                command.told = (0, 0)
+                if command.watched and command.totals != command.told:
+                    self._tell_totals(command)
 
     # A command's life
 
@@ -204,12 +205,12 @@ class Supervisor:
 
     def _tell_totals(self, command: Supervised) -> None:
         """Say at once that output has come, then at most every few milliseconds."""
-        if command.told == (0, 0) or command.told == (-1, -1):
+        if command.told == (0, 0):
             command.told = command.totals
             self._tell({"event": "output", "id": command.id, "totals": command.totals})
-        elif command.told != (-2, -2):
+        elif not command.telling:
+            command.telling = True
             self._timers.after(_TELL_SECONDS, command.id, "tell")
-            command.told = (-2, -2)
 
     def _reap(self, wakeup: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -337,6 +338,7 @@ class Supervisor:
         elif purpose == "tell" and self._link is not None and self._link.backlog > _MUCH:
             self._timers.after(_LOOK_SECONDS, command.id, "tell")  # the server stalls: this can wait
         elif purpose == "tell":
+            command.telling = False
             command.told = command.totals
             self._tell({"event": "output", "id": command.id, "totals": command.totals})
         elif purpose == "drain":
