@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import remsvc
 from remsvc.errors import ExecutionError, StartError
 from remsvc.execution.engine import Outcome, Output, ProcessSpec
-from remsvc.execution.frames import FrameReader, Header, encode_frame
+from remsvc.execution.frames import VERSION, FrameReader, Header, encode_frame
 from remsvc.execution.supervisor_link import connect
 
 _logger = logging.getLogger(__name__)
@@ -35,6 +35,10 @@ _LATER_SECONDS = 0.05
 
 class _NoHelloError(ExecutionError):
     """The supervisor ended before it said hello."""
+
+
+class SupervisorTooNewError(ExecutionError):
+    """A supervisor speaks a later version than this server does. It and its jobs are left alone."""
 
 
 class PosixProcess:
@@ -106,6 +110,11 @@ class PosixEngine(asyncio.Protocol):
         """Whether the supervisor has durable jobs, and so goes on after :meth:`close`."""
 
     async def open(self) -> None:
+        """See :meth:`remsvc.execution.engine.Engine.open`.
+
+        Raises:
+            SupervisorTooNewError: a later version of the server left it.
+        """
         if self._state_dir is not None and (connection := connect(self._state_dir)) is not None:
             try:
                 await self._meet(connection)
@@ -183,6 +192,10 @@ class PosixEngine(asyncio.Protocol):
         except asyncio.TimeoutError:
             transport.abort()
             raise ExecutionError("the supervisor does not answer") from None
+        except SupervisorTooNewError:
+            self._hello = None  # nobody waits for it, or for another one
+            transport.abort()
+            raise
 
     # asyncio.Protocol
 
@@ -192,15 +205,12 @@ class PosixEngine(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for event, blobs in self._frames.feed(data):
-            if event["event"] == "hello":
-                assert self._hello is not None
-                if not self._hello.done():
-                    self._hello.set_result(None)
-                if self._jobs is not None:
-                    self._jobs.on_supervisor(event["instance"], event["jobs"])
-            elif isinstance(event["id"], int):
+            kind, name = event.get("event"), event.get("id")
+            if kind == "hello":
+                self._greet(event)
+            elif kind == "ended" and isinstance(name, int):
                 self._settle(event, blobs)
-            elif self._jobs is not None:
+            elif isinstance(kind, str) and isinstance(name, str) and self._jobs is not None:
                 self._jobs.on_event(event)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -222,6 +232,22 @@ class PosixEngine(asyncio.Protocol):
             self._jobs.on_supervisor_lost()
         self._restart = asyncio.get_running_loop().create_task(self._start_again())
 
+    def _greet(self, hello: Header) -> None:
+        assert self._hello is not None
+        if hello["version"] > VERSION:
+            if not self._hello.done():
+                self._hello.set_exception(
+                    SupervisorTooNewError(
+                        f"{self._state_dir}: its supervisor is of a later version of RemSvc (messages "
+                        f"{hello['version']}, known: {VERSION}); jobs go on: start that version again"
+                    )
+                )
+            return
+        if not self._hello.done():
+            self._hello.set_result(None)
+        if self._jobs is not None:
+            self._jobs.on_supervisor(hello["instance"], hello["jobs"])
+
     def _settle(self, event: Header, blobs: list[bytes]) -> None:
         outcome = self._outcomes.pop(event["id"], None)
         if outcome is None or outcome.done():
@@ -231,8 +257,8 @@ class PosixEngine(asyncio.Protocol):
             outcome.set_exception(StartError(record["error"]))
             return
         stdout, stderr = map(Output, blobs or [b"", b""], record["totals"])
-        timed_out = record["cause"] == "time limit"
-        outcome.set_result(Outcome(record["exit_code"], record["signal"], timed_out, stdout, stderr))
+        timed_out = record.get("cause") == "time limit"
+        outcome.set_result(Outcome(record.get("exit_code"), record.get("signal"), timed_out, stdout, stderr))
 
     def _start_supervisor(self) -> socket.socket:
         ours, theirs = socket.socketpair()

@@ -31,15 +31,12 @@ from typing import Any
 from remsvc.execution import process_tree, supervised
 from remsvc.execution.cgroup import JobGroups
 from remsvc.execution.engine import DRAIN_GRACE
-from remsvc.execution.frames import Header
+from remsvc.execution.frames import VERSION, Header
 from remsvc.execution.kept_records import KeptRecords
 from remsvc.execution.spawn import open_more_files
 from remsvc.execution.supervised import Pump, Supervised
 from remsvc.execution.supervisor_link import Link, listen, note_end
 from remsvc.execution.timers import Timers
-
-VERSION = 1
-"""Of the messages. A supervisor may be older than the server that connects to it."""
 
 _MAX_LEFT_OPEN = 1024
 _SHUTDOWN_SECONDS = 5.0
@@ -151,12 +148,12 @@ class Supervisor:
             self._link.send(header, blobs)
 
     def _receive(self, message: Header) -> None:
-        operation = message["op"]
+        operation = message.get("op")
         if operation == "start":
             self._start(message)
         elif operation == "forget":
             self._ended.forget(message["id"])
-        elif command := self._commands.get(message["id"]):
+        elif command := self._commands.get(message.get("id", "")):
             if operation == "end":
                 self._end(command, "cancelled", kill=message.get("kill", True))
             elif operation == "watch":
