@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution.job import Job, JobSpec, JobState, content_digest
+from remsvc.execution.job import Job, JobSpec, content_digest
 from remsvc.execution.job_files import Piece
 from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.jobs import Jobs
 from remsvc.execution.journal import Filter
+from remsvc.job_state import JobState
 
 from .processes import DEADLINE, supervisors_of
 

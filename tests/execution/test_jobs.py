@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.execution.job import Job, JobSpec, JobState
+from remsvc.execution.job import Job, JobSpec
+from remsvc.execution.job_errors import QueueFullError, RequestReusedError
 from remsvc.execution.job_files import Piece
-from remsvc.execution.jobs import QueueFullError, RequestReusedError
 from remsvc.execution.journal import Filter
+from remsvc.job_state import JobState
 
 from .job_host import DEADLINE, JobHost, program, shell
 from .processes import eventually

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from remsvc.errors import InvalidCommandError
+from remsvc.job_state import JobState as JobState
 
 MAX_STANDARD_INPUT = 1024 * 1024
 """Bytes of standard input that a job may carry."""
@@ -18,31 +18,6 @@ MAX_STANDARD_INPUT = 1024 * 1024
 _MAX_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REQUEST_ID = re.compile(r"[ -~]{1,128}")
-
-
-class JobState(str, Enum):
-    """Where a job stands. It never leaves a state in which it has ended."""
-
-    QUEUED = "QUEUED"
-    """Waits for room to run."""
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    """Ended with exit code 0."""
-    FAILED = "FAILED"
-    """Ended with another exit code or by a signal, or could not be started."""
-    CANCELLED = "CANCELLED"
-    """Ended because somebody cancelled it, or its lease ran out."""
-    TIMED_OUT = "TIMED_OUT"
-    """Ended because its time limit was reached."""
-    LOST = "LOST"
-    """What became of it cannot be known."""
-
-    def __str__(self) -> str:
-        return self.value
-
-    @property
-    def ended(self) -> bool:
-        return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
 MOST_OUTPUT = 2**63 - 1

@@ -11,7 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.engine import MARK
-from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.job import Job, JobSpec, OutputSize
+from remsvc.job_state import JobState
 from remsvc.server.job_config import JobConfig
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -16,8 +17,14 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.job import Job, JobSpec, content_digest
+from remsvc.execution.job_errors import (
+    JobForgottenError,
+    QueueFullError,
+    RequestReusedError,
+    WatchStoppedError,
+)
 from remsvc.execution.job_files import Piece
-from remsvc.execution.jobs import JobForgottenError, Jobs, QueueFullError, RequestReusedError
+from remsvc.execution.jobs import Jobs
 from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_length
 from remsvc.server.authentication import CallContext
@@ -67,6 +74,7 @@ class JobService:
         self._policy = policy
         self._config = config
         self._draining = draining
+        draining.add_done_callback(lambda _: jobs.stop_watches())
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a gRPC server is given."""
@@ -125,7 +133,7 @@ class JobService:
             if found is None:
                 raise _not_found(request.request_id)
             return self._message(found)
-        return self._message(await self._own(request.id, context))
+        return self._message(await self._own(request.id, context, self._jobs.get))
 
     async def _list(
         self, request: jobs_pb2.ListJobsRequest, context: CallContext
@@ -158,7 +166,7 @@ class JobService:
         return answer
 
     async def _cancel(self, request: jobs_pb2.CancelJobRequest, context: CallContext) -> jobs_pb2.Job:
-        job = await self._own(request.id, context)
+        job = await self._own(request.id, context, self._jobs.get)
         reason = request.reason or f"cancelled by {context.identity}"
         _logger.info("job cancel %s", fields(job=job.id, identity=context.identity, reason=reason))
         return self._message(await self._jobs.cancel(job, reason[:500], kill=request.kill))
@@ -167,13 +175,13 @@ class JobService:
         try:
             if isinstance(request, Malformed):
                 raise InvalidCommandError(request.reason)
-            job = await self._own(request.id, context)
+            job = await self._own(request.id, context, self._jobs.look_up)
             offsets = [
                 offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
             ]
-            events = self._jobs.watch(job, offsets[0], offsets[1])
-            async for event in _until(events, self._draining):
-                yield self._event(event)
+            async with aclosing(self._jobs.watch(job, offsets[0], offsets[1])) as events:
+                async for event in events:
+                    yield self._event(event)
         except Exception as error:  # noqa: BLE001  each becomes a status, or is raised again
             await _abort(error, context)
 
@@ -196,8 +204,10 @@ class JobService:
                 grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
             )
 
-    async def _own(self, job_id: str, context: CallContext) -> Job:
-        job = await self._jobs.get(job_id)
+    async def _own(
+        self, job_id: str, context: CallContext, find: Callable[[str], Awaitable[Job | None]]
+    ) -> Job:
+        job = await find(job_id)
         if job is None or (job.identity != context.identity and context.identity not in self._config.admins):
             raise _not_found(job_id)
         return job
@@ -208,31 +218,6 @@ class JobService:
 
 def _not_found(name: str) -> _RefusedError:
     return _RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no job {name[:128]!r}")
-
-
-async def _until(
-    events: AsyncGenerator[Job | Piece, None], draining: asyncio.Future[None]
-) -> AsyncIterator[Job | Piece]:
-    """The events, until the server shuts down: the client watches on when it is back."""
-    try:
-        while True:
-            following = asyncio.ensure_future(anext(events))
-            try:
-                await asyncio.wait((following, draining), return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                following.cancel()
-                await asyncio.wait((following,))
-                raise
-            if not following.done():
-                following.cancel()
-                await asyncio.wait((following,))
-                raise _RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-            try:
-                yield following.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        await events.aclose()
 
 
 def _answering(
@@ -255,6 +240,8 @@ async def _abort(error: Exception, context: CallContext) -> NoReturn:
         refused = _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     elif isinstance(error, JobForgottenError):
         refused = _RefusedError(grpc.StatusCode.NOT_FOUND, str(error))
+    elif isinstance(error, WatchStoppedError):
+        refused = _RefusedError(grpc.StatusCode.UNAVAILABLE, str(error))
     elif isinstance(error, RequestReusedError):
         info = error_details_pb2.ErrorInfo(
             reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
