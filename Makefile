@@ -53,8 +53,7 @@ demo: $(INSTALLED) ## Run an example DAG in a real Airflow against a real server
 test: $(INSTALLED) ## Run all tests but the next two commands' (some of them: make test ARGS=tests/server)
 	$(BIN)/python -m pytest $(foreach path,$(FAULT_TESTS),--deselect $(path)) $(ARGS)
 
-FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py) \
-	tests/cli/test_jobs.py::test_logs_follow_through_a_restart
+FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py)
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## Kill servers and triggerers, fill disks, cut networks (longer: REMSVC_FAULT_ROUNDS=200)

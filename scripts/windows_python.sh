@@ -79,12 +79,12 @@ SH
 fi
 
 # What pyproject.toml asks for in the extra "server"; colorama is what click asks for on Windows
-# (pip judges that by the machine it runs on), pytest runs tests/windows/native.
+# (pip judges that by the machine it runs on), pytest runs tests/windows/native, psutil ends what tests leave.
 requirements=$("$python" - <<'PY'
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 extras = project["optional-dependencies"]
-for line in [*project["dependencies"], *extras["cli"], *extras["server"], "colorama", "pytest", "pytest-asyncio", "pytest-timeout"]:
+for line in [*project["dependencies"], *extras["cli"], *extras["server"], "colorama", "psutil", "pytest", "pytest-asyncio", "pytest-timeout"]:
     if not line.startswith(project["name"]):
         print(line)
 PY

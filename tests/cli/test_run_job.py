@@ -83,6 +83,20 @@ def test_output_over_its_limit_is_told(remsvc: Remsvc, server: ServerProcess) ->
     assert run.stdout.endswith("\n1000000\n")
     assert len(run.stdout) < len(whole)
     assert "bytes of stdout are missing" in run.stderr
+    run = remsvc(*arguments, 1 << 40, "--", "echo out")
+    warning = "remsvc: warning: the server keeps at most 1073741824 bytes of each output\n"
+    assert (run.returncode, run.stdout, run.stderr) == (0, "out\n", warning)
+
+
+def test_a_reader_that_is_slower_than_the_command_misses_nothing(
+    started: Started, server: ServerProcess, tmp_path: Path
+) -> None:
+    size = 150_000_000  # the server keeps 64 MiB where nobody asks for more
+    text = f"head -c {size} /dev/zero; touch {tmp_path}/ended"
+    process = started("run", "-s", server.target, "--", text)
+    wait_until((tmp_path / "ended").exists)
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, len(out), err) == (0, size, b"")
 
 
 def test_json_holds_job_and_output(remsvc: Remsvc, server: ServerProcess) -> None:

@@ -27,7 +27,7 @@ SPECIAL = {"PATH", "PWD", "OLDPWD", "IFS", "PS4", "OPTIND", "LINENO", "UID", "EU
 
 
 def run_text(text: str, shell: str, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    environment = {"PATH": os.environ["PATH"], "CDPATH": "/etc:/usr", "LC_ALL": "C"}
+    environment = {"PATH": os.defpath, "CDPATH": "/etc:/usr", "LC_ALL": "C"}
     return subprocess.run(
         [shell, "-c", text], env=environment, cwd=cwd, capture_output=True, timeout=50, check=False
     )

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution.job import Job, JobSpec, JobState, content_digest
+from remsvc.execution.job import Job, JobSpec, content_digest
 from remsvc.execution.job_files import Piece
 from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.jobs import Jobs
 from remsvc.execution.journal import Filter
+from remsvc.job_state import JobState
 
-from .processes import DEADLINE, processes_with
+from .processes import DEADLINE, supervisors_of
 
 OUTPUT_LIMIT = 1 << 20
 UNENDED = (JobState.QUEUED, JobState.RUNNING)
@@ -100,7 +101,7 @@ class JobHost:
 
     def supervisors(self) -> set[int]:
         """Pids of the supervisors of this state directory."""
-        return processes_with(str(self.path)) & processes_with("-I")
+        return supervisors_of(self.path)
 
     def kill_supervisor(self) -> None:
         (pid,) = self.supervisors()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 DEADLINE = 30.0
@@ -24,6 +25,17 @@ def processes_with(argument: str) -> set[int]:
             if argument.encode() in arguments and state != "Z":
                 found.add(int(folder.name))
     return found
+
+
+def supervisors_of(state_dir: Path) -> set[int]:
+    """Pids of the supervisors of a state directory."""
+    found = processes_with(str(state_dir)) & processes_with("-I")
+    # A command that is just being started is still a copy of its supervisor.
+    copies = set()
+    for pid in found:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            copies |= children(pid)
+    return found - copies
 
 
 def children(pid: int) -> set[int]:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from remsvc.execution.cgroup import find_parent, own_group
-from remsvc.execution.job import Job, JobSpec, JobState, content_digest
+from remsvc.execution.job import Job, JobSpec, content_digest
 from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.jobs import Jobs
+from remsvc.job_state import JobState
 
 from .processes import eventually, processes_with
 

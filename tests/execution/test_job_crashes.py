@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.execution.job import JobState
+from remsvc.job_state import JobState
 
 from . import dying_engine
 from .job_host import JobHost

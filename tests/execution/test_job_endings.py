@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.execution.job import Job, JobState
+from remsvc.execution.job import Job
+from remsvc.job_state import JobState
 
 from .job_host import JobHost, shell
 from .processes import eventually, processes_with

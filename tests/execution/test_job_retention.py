@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from remsvc.execution.job import Job, JobState
+from remsvc.execution.job import Job
+from remsvc.execution.job_errors import JobForgottenError
 from remsvc.execution.job_files import Piece
-from remsvc.execution.jobs import JobForgottenError
 from remsvc.execution.journal import Filter
+from remsvc.job_state import JobState
 
 from .job_host import JobHost, shell
 from .processes import DEADLINE

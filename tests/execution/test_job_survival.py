@@ -14,7 +14,7 @@ import pytest
 
 from remsvc.errors import ExecutionError, StartError
 from remsvc.execution.engine import Outcome, ProcessSpec
-from remsvc.execution.job import JobState
+from remsvc.job_state import JobState
 
 from .job_host import JobHost, shell
 from .processes import eventually, processes_with

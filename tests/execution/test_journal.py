@@ -17,8 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remsvc.execution.job import Job, JobSpec, JobState, OutputSize, content_digest
+from remsvc.execution.job import Job, JobSpec, OutputSize, content_digest
 from remsvc.execution.journal import SCHEMA_VERSION, Filter, Journal, JournalError
+from remsvc.job_state import JobState
 
 JOURNALS = Path(__file__).parent / "journals"
 

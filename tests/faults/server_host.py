@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 from remsvc.client import Client, ConnectionOptions
+from tests.execution.processes import supervisors_of
 
 DEADLINE = 60.0
 """Seconds after which a test gives up waiting for something that must happen."""
@@ -100,7 +100,7 @@ class ServerHost:
 
     def supervisors(self) -> set[int]:
         """Pids of the supervisors of the state directory."""
-        return processes_with(str(self.state_dir)) & processes_with("-I")
+        return supervisors_of(self.state_dir)
 
     def kill_supervisor(self) -> None:
         for pid in self.supervisors():
@@ -110,18 +110,6 @@ class ServerHost:
         """Leave nothing behind."""
         if self._process is not None:
             self.kill()
-
-
-def processes_with(argument: str) -> set[int]:
-    """Pids of the processes, zombies left out, that have ``argument`` on their command line."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")  # empty for a zombie
-                if argument.encode() in arguments:
-                    found.add(int(entry.name))
-    return found
 
 
 def lines(path: Path) -> list[str]:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from remsvc.client.jobs import JobSpec
+from tests.execution.processes import processes_with
 
 from .counted_jobs import CountedJob
-from .server_host import ServerHost, lines, processes_with, wait_until
+from .server_host import ServerHost, lines, wait_until
 from .test_killed_server import ROUNDS
 
 

@@ -17,7 +17,7 @@ from remsvc.cli.run_command import run_command
 from remsvc.cli.run_job import detach_job, run_job
 from remsvc.cli.shell_text import SHELLS, command_text
 from remsvc.cli.terminal import escape_controls
-from remsvc.client.jobs import MAX_STANDARD_INPUT, JobSpec, check_request_id
+from remsvc.client.jobs import MAX_STANDARD_INPUT, MOST_OUTPUT, JobSpec, check_request_id
 from remsvc.command import Command, CommandType
 from remsvc.errors import InvalidCommandError, RemSvcError, UnimplementedError
 
@@ -68,8 +68,8 @@ if TYPE_CHECKING:
     "--output-limit",
     type=click.IntRange(min=1),
     metavar="BYTES",
-    help="Have the server keep so much of each output; of more than that it drops the middle. Else the "
-    "server's limit holds: 64 MiB unless configured.",
+    help="Have the server keep so much of each output; of more than that it drops the middle. Else as "
+    "much as it allows: 1 GiB unless configured.",
 )
 @click.option("--detach", is_flag=True, help="Print the job's id and leave it running.")
 @click.option(
@@ -136,7 +136,8 @@ def run(
         environment=dict(env),
         standard_input=_standard_input() if stdin else b"",
         time_limit=timeout,
-        output_limit=output_limit or 0,
+        # Whoever looks on should miss nothing, even if slower than the command.
+        output_limit=output_limit or MOST_OUTPUT,
         labels=dict(labels),
         # Part of the content that a request id stands for: the same from wherever it is sent.
         source=_source() if request_id is None else "remsvc run",

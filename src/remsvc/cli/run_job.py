@@ -15,7 +15,7 @@ from remsvc.cli.interruption import Interruption
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.job_output import OutputCollector, OutputWriter, follow, own_streams
 from remsvc.cli.terminal import error_line, escape_controls, print_json, progress, warning_line
-from remsvc.client.jobs import Job, JobState, OutputChunk
+from remsvc.client.jobs import MOST_OUTPUT, Job, JobState, OutputChunk
 from remsvc.errors import RemSvcError, ServerError, UnimplementedError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def detach_job(client: Client, spec: JobSpec, request_id: str, *, as_json: bool)
         ServerError: no connection, or another error status.
     """
     job = client.create_job(spec, request_id)
+    _tell_output_limit(spec, job)
     if as_json:
         print_json(job_as_json(job))
     else:
@@ -51,6 +52,7 @@ def run_job(client: Client, spec: JobSpec, request_id: str, *, server: str, as_j
     with Interruption(client) as interruption:
         job = _create(client, spec, request_id, interruption)
         interruption.ends(job.id)
+        _tell_output_limit(spec, job)
         collector, writer = OutputCollector(), OutputWriter(own_streams())
         job = _watch(client, job.id, server, collector if as_json else writer)
     writer.finish()
@@ -81,6 +83,11 @@ def _create(client: Client, spec: JobSpec, request_id: str, interruption: Interr
         if not isinstance(error, ServerError) or (error.sent and error.code in _UNKNOWN_OUTCOMES):
             warning_line(f"whether the job was created is not known; its request id is {request_id}")
         raise
+
+
+def _tell_output_limit(asked: JobSpec, job: Job) -> None:
+    if job.spec.output_limit < asked.output_limit < MOST_OUTPUT:
+        warning_line(f"the server keeps at most {job.spec.output_limit} bytes of each output")
 
 
 def _watch(client: Client, job_id: str, server: str, write: Callable[[OutputChunk], None]) -> Job:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from remsvc.errors import InvalidCommandError
+from remsvc.job_state import JobState as JobState
 
 MAX_STANDARD_INPUT = 1024 * 1024
 """Bytes of standard input that a job may carry."""
@@ -20,29 +20,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _REQUEST_ID = re.compile(r"[ -~]{1,128}")
 
 
-class JobState(str, Enum):
-    """Where a job stands. It never leaves a state in which it has ended."""
-
-    QUEUED = "QUEUED"
-    """Waits for room to run."""
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    """Ended with exit code 0."""
-    FAILED = "FAILED"
-    """Ended with another exit code or by a signal, or could not be started."""
-    CANCELLED = "CANCELLED"
-    """Ended because somebody cancelled it, or its lease ran out."""
-    TIMED_OUT = "TIMED_OUT"
-    """Ended because its time limit was reached."""
-    LOST = "LOST"
-    """What became of it cannot be known."""
-
-    def __str__(self) -> str:
-        return self.value
-
-    @property
-    def ended(self) -> bool:
-        return self not in (JobState.QUEUED, JobState.RUNNING)
+MOST_OUTPUT = 2**63 - 1
+"""As an ``output_limit``: as much as the server allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +38,8 @@ class JobSpec:
         standard_input: at most 1 MiB.
         time_limit: seconds it may run; None: the server's default.
         kill_grace: seconds between TERM and KILL when it is ended; None: the server's default.
-        output_limit: bytes kept of each output, of its head and its tail; 0: the server's default.
+        output_limit: bytes kept of each output, of its head and its tail; 0: the server's default. No
+            server keeps more than its own maximum: :data:`MOST_OUTPUT` asks for that.
         labels: to find the job by: at most 32, keys of 1 to 63 characters, values of at most 255.
         source: where the job comes from, for the server's log.
         lease: seconds after which the job is ended if nobody watches it; None: it needs no watcher.

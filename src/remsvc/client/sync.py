@@ -13,6 +13,7 @@ from remsvc.client.channel import MetadataItems, call_metadata
 from remsvc.client.deadline import Deadline
 from remsvc.client.lossy import decode_result
 from remsvc.client.results import CommandResult, Pong, Status
+from remsvc.client.sync_connection import ending
 from remsvc.client.sync_jobs import JobCalls
 from remsvc.command import Command
 
@@ -83,12 +84,11 @@ class Client(JobCalls):
         stream: StreamMethod = self._open().stream_stream(protocol.RUN_STREAM)
         call = stream(requests(), timeout=deadline.remaining(), metadata=headers)
         try:
-            for answer in call:
-                result = decode_result(answer)
-                answers.enter(result)
-                yield result
+            with ending(call):
+                for answer in call:
+                    result = decode_result(answer)
+                    answers.enter(result)
+                    yield result
         except grpc.RpcError as error:
             raise self._failure(error, deadline, sent=sent) from error
-        finally:
-            call.cancel()
         answers.check_complete()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,26 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     UnaryMethod = grpc.UnaryUnaryMultiCallable[bytes, bytes]
+
+
+_LET_GO_SECONDS = 2.0
+
+
+@contextmanager
+def ending(call: grpc.Call) -> Iterator[None]:
+    """Cancel a stream at the end of the block, and wait until gRPC's own thread has let go of it.
+
+    That thread is a daemon. If the interpreter ended just while it holds the call's lock, collecting
+    the call's garbage would wait for that lock for ever, and so the process for its end.
+    """
+    let_go = threading.Event()
+    if not call.add_callback(let_go.set):
+        let_go.set()
+    try:
+        yield
+    finally:
+        call.cancel()
+        let_go.wait(_LET_GO_SECONDS)
 
 
 class Connection:

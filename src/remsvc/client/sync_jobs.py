@@ -13,7 +13,7 @@ from remsvc.client import job_protocol
 from remsvc.client.channel import MetadataItems, call_metadata
 from remsvc.client.deadline import Deadline
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
-from remsvc.client.sync_connection import Connection
+from remsvc.client.sync_connection import Connection, ending
 from remsvc.client.watch import OnDisconnect, Watch
 from remsvc.errors import ServerError
 
@@ -113,22 +113,19 @@ class JobCalls(Connection):
         )
         while True:
             request = watch.begin()
-            call: grpc.Call | None = None
             try:
                 self._connect(deadline, headers)
                 method: WatchMethod = self._open().unary_stream(job_protocol.WATCH)
-                call = messages = method(request, timeout=deadline.remaining(), metadata=headers)
-                for message in messages:
-                    if (event := watch.receive(message)) is not None:
-                        yield event
-                    if watch.ended:
-                        return
+                call = method(request, timeout=deadline.remaining(), metadata=headers)
+                with ending(call):
+                    for message in call:
+                        if (event := watch.receive(message)) is not None:
+                            yield event
+                        if watch.ended:
+                            return
                 failure = watch.cut_short()
             except grpc.RpcError as error:
                 failure = self._failure(error, deadline)
             except ServerError as error:
                 failure = error
-            finally:
-                if call is not None:
-                    call.cancel()
             time.sleep(watch.pause_after(failure))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def group_of(parent: Path, job_id: str) -> Path:
 
 def find_parent(named: str) -> Path | None:
     """Where groups may be made: ``named``, or the own group where it was delegated; else None."""
+    if sys.platform != "linux":
+        return None
     group = Path(named) if named else own_group()
     if group is None or not os.access(group / "cgroup.procs", os.W_OK):
         return None

@@ -2,6 +2,9 @@
 
 A frame is ``length of the rest (4 bytes) | length of the header (4 bytes) | header | blobs``, big
 endian; the header's ``blobs`` key lists the blobs' lengths.
+
+Server and supervisor may be of different versions. What either does not know, message or key, it
+ignores; a key that was added later may be absent.
 """
 
 from __future__ import annotations
@@ -10,6 +13,12 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+VERSION = 1
+"""Of the messages. A server refuses a supervisor whose version is above its own.
+
+It rises when an older server could not work with the messages any more.
+"""
 
 _LENGTHS = struct.Struct("!II")
 

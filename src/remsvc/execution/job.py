@@ -5,25 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-
-class JobState(str, Enum):
-    """Where a job is in its life. The last five are ends: they never change again."""
-
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    TIMED_OUT = "TIMED_OUT"
-    LOST = "LOST"
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is an end."""
-        return self not in (JobState.QUEUED, JobState.RUNNING)
+from remsvc.job_state import JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +50,7 @@ class JobSpec:
 
     def to_json(self) -> str:
         """As the journal keeps it; equal specs give equal texts."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(_fields(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> JobSpec:
@@ -74,7 +59,14 @@ class JobSpec:
         return cls(**{**values, "argv": tuple(values["argv"])})
 
 
-_DEFAULTS = asdict(JobSpec())
+_NAMES = tuple(field.name for field in fields(JobSpec))
+
+
+def _fields(spec: JobSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in _NAMES}
+
+
+_DEFAULTS = _fields(JobSpec())
 
 
 def content_digest(spec: JobSpec, stdin: bytes) -> str:
@@ -82,7 +74,7 @@ def content_digest(spec: JobSpec, stdin: bytes) -> str:
 
     What is at its default does not count, so that a field that a later version adds changes nothing.
     """
-    content = {name: value for name, value in asdict(spec).items() if value != _DEFAULTS[name]}
+    content = {name: value for name, value in _fields(spec).items() if value != _DEFAULTS[name]}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode() + b"\0" + stdin).hexdigest()
 

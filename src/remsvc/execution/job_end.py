@@ -6,7 +6,8 @@ import dataclasses
 import time
 from typing import Any
 
-from remsvc.execution.job import Job, JobState, OutputSize
+from remsvc.execution.job import Job, OutputSize
+from remsvc.job_state import JobState
 
 
 def ended_job(job: Job, record: dict[str, Any]) -> Job:

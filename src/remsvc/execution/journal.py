@@ -8,6 +8,7 @@ disk is shared; another one reads. Output and standard input are files of their 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import queue
 import sqlite3
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.job import Job, JobSpec, OutputSize
+from remsvc.job_state import JobState
 
 SCHEMA_VERSION = 1
 
@@ -50,11 +52,19 @@ _MIGRATIONS = {
         CREATE INDEX jobs_ended ON jobs (ended);
     """,
 }
-_COLUMNS = (
-    *("id", "identity", "request_id", "digest", "spec", "state", "exit_code", "signal", "reason"),
-    *("created", "started", "ended", "stdout_total", "stdout_gap_start", "stdout_gap_end"),
+_CONTENT = ("id", "identity", "request_id", "digest", "spec", "created")  # as claimed, for ever
+_LIFE = (
+    *("state", "exit_code", "signal", "reason", "started", "ended"),
+    *("stdout_total", "stdout_gap_start", "stdout_gap_end"),
     *("stderr_total", "stderr_gap_start", "stderr_gap_end", "pid", "pid_started", "supervisor"),
 )
+_COLUMNS = (*_CONTENT, *_LIFE)
+_INSERT = (
+    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    "ON CONFLICT (identity, request_id) DO NOTHING"
+)
+# Of the life alone: the indexes on the rest need not be touched.
+_UPDATE = f"UPDATE jobs SET {', '.join(f'{column} = ?' for column in _LIFE)} WHERE id = ?"  # noqa: S608
 _BATCH = 500
 _QUEUE = 10_000
 _BUSY_SECONDS = 10.0
@@ -121,34 +131,26 @@ class Journal:
             The job on disk, and whether it is new. One that is not may have another digest.
         """
 
+        values = (*_content(job), *_life(job))
+
         def change(connection: sqlite3.Connection) -> tuple[Job, bool]:
-            values = _values(job)
-            marks = ", ".join("?" * len(_COLUMNS))
-            cursor = connection.execute(
-                f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({marks}) "  # noqa: S608
-                "ON CONFLICT (identity, request_id) DO NOTHING",
-                values,
-            )
+            cursor = connection.execute(_INSERT, values)
+            if cursor.rowcount == 1:
+                assert cursor.lastrowid is not None
+                return dataclasses.replace(job, seq=cursor.lastrowid), True
             rows = connection.execute(
                 f"SELECT seq, {', '.join(_COLUMNS)} FROM jobs WHERE identity = ? AND request_id = ?",  # noqa: S608
                 (job.identity, job.request_id),
             )
-            return _job(rows.fetchone()), cursor.rowcount == 1
+            return _job(rows.fetchone()), False
 
         claimed: tuple[Job, bool] = await self._change(change)
         return claimed
 
     async def update(self, job: Job) -> None:
-        """Write all of ``job``, which was claimed before."""
-
-        def change(connection: sqlite3.Connection) -> None:
-            assignments = ", ".join(f"{column} = ?" for column in _COLUMNS)
-            connection.execute(
-                f"UPDATE jobs SET {assignments} WHERE id = ?",  # noqa: S608
-                (*_values(job), job.id),
-            )
-
-        await self._change(change)
+        """Write what changes in the life of ``job``, which was claimed before."""
+        values = (*_life(job), job.id)
+        await self._change(lambda connection: connection.execute(_UPDATE, values))
 
     async def note_reason(self, job: Job) -> None:
         """Write the reason of ``job`` alone, unless it has ended meanwhile."""
@@ -312,10 +314,13 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step}; COMMIT;")
 
 
-def _values(job: Job) -> tuple[Any, ...]:
+def _content(job: Job) -> tuple[Any, ...]:
+    return (job.id, job.identity, job.request_id, job.digest, job.spec.to_json(), job.created)
+
+
+def _life(job: Job) -> tuple[Any, ...]:
     return (
-        *(job.id, job.identity, job.request_id, job.digest, job.spec.to_json(), job.state.value),
-        *(job.exit_code, job.signal, job.reason, job.created, job.started, job.ended),
+        *(job.state.value, job.exit_code, job.signal, job.reason, job.started, job.ended),
         *(job.stdout.total, job.stdout.gap_start, job.stdout.gap_end),
         *(job.stderr.total, job.stderr.gap_start, job.stderr.gap_end),
         *(job.pid, job.pid_started, job.supervisor),

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from remsvc.execution.engine import Process
-from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.job import Job, JobSpec, OutputSize
 from remsvc.execution.job_observer import JobObserver, NobodyObserves
 from remsvc.execution.journal import Filter
+from remsvc.job_state import JobState
 
 _KEPT = 200
 _FIRST_SEQ = 2**53  # above that of any durable job: they come first in the list

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import remsvc
 from remsvc.errors import ExecutionError, StartError
 from remsvc.execution.engine import Outcome, Output, ProcessSpec
-from remsvc.execution.frames import FrameReader, Header, encode_frame
+from remsvc.execution.frames import VERSION, FrameReader, Header, encode_frame
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.execution.supervisor_link import connect
 
@@ -31,14 +31,18 @@ _BOOTSTRAP = (
 _ROOT = str(Path(remsvc.__file__).resolve().parents[1])
 # All of the server's environment that the supervisor gets: it holds secrets, and a command may see it.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
-_KNOWS_LIMITS = 2
 _HELLO_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
+_LATER_SECONDS = 0.05
 
 
 class _NoHelloError(ExecutionError):
     """The supervisor ended before it said hello."""
+
+
+class SupervisorTooNewError(ExecutionError):
+    """A supervisor speaks a later version than this server does. It and its jobs are left alone."""
 
 
 class PosixProcess:
@@ -103,6 +107,8 @@ class PosixEngine(asyncio.Protocol):
         self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
+        self._unsent = bytearray()
+        self._flushing: asyncio.TimerHandle | None = None
         self._hello: asyncio.Future[None] | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._restart: asyncio.Task[None] | None = None
@@ -111,6 +117,11 @@ class PosixEngine(asyncio.Protocol):
         """Whether the supervisor has durable jobs, and so goes on after :meth:`close`."""
 
     async def open(self) -> None:
+        """See :meth:`remsvc.execution.engine.Engine.open`.
+
+        Raises:
+            SupervisorTooNewError: a later version of the server left it.
+        """
         if self._state_dir is not None and (connection := connect(self._state_dir)) is not None:
             try:
                 await self._meet(connection)
@@ -142,6 +153,7 @@ class PosixEngine(asyncio.Protocol):
         if self._restart is not None:
             self._restart.cancel()
             await asyncio.wait([self._restart])
+        self._flush()
         if self._transport is not None:
             self._transport.write_eof()
         supervisor, self._supervisor = self._supervisor, None
@@ -171,10 +183,26 @@ class PosixEngine(asyncio.Protocol):
             "limits": self._limits.to_message(),
         }
 
-    def send(self, message: Header) -> None:
-        """Send a message to the supervisor; without one there is nobody to be told."""
-        if self._transport is not None:
-            self._transport.write(encode_frame(message))
+    def send(self, message: Header, *, now: bool = True) -> None:
+        """Send a message to the supervisor; without one there is nobody to be told.
+
+        One that need not go ``now`` goes with the next one, or a moment later.
+        """
+        if self._transport is None:
+            return
+        self._unsent += encode_frame(message)
+        if now:
+            self._flush()
+        elif self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_LATER_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        if self._transport is not None and self._unsent:
+            self._transport.write(bytes(self._unsent))
+        self._unsent.clear()
 
     async def _meet(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -186,6 +214,10 @@ class PosixEngine(asyncio.Protocol):
         except asyncio.TimeoutError:
             transport.abort()
             raise ExecutionError("the supervisor does not answer") from None
+        except SupervisorTooNewError:
+            self._hello = None  # nobody waits for it, or for another one
+            transport.abort()
+            raise
 
     # asyncio.Protocol
 
@@ -195,21 +227,17 @@ class PosixEngine(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for event, blobs in self._frames.feed(data):
-            if event["event"] == "hello":
-                assert self._hello is not None
-                if not self._hello.done():
-                    self._hello.set_result(None)
-                if event["version"] < _KNOWS_LIMITS and self._limits != NO_LIMITS:
-                    _logger.error("[limits] for commands take effect when the jobs that run now have ended")
-                if self._jobs is not None:
-                    self._jobs.on_supervisor(event["instance"], event["jobs"])
-            elif isinstance(event["id"], int):
+            kind, name = event.get("event"), event.get("id")
+            if kind == "hello":
+                self._greet(event)
+            elif kind == "ended" and isinstance(name, int):
                 self._settle(event, blobs)
-            elif self._jobs is not None:
+            elif isinstance(kind, str) and isinstance(name, str) and self._jobs is not None:
                 self._jobs.on_event(event)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._flush()
         if self._hello is not None and not self._hello.done():
             self._hello.set_exception(_NoHelloError("the supervisor ended before it said hello"))
             return
@@ -226,6 +254,24 @@ class PosixEngine(asyncio.Protocol):
             self._jobs.on_supervisor_lost()
         self._restart = asyncio.get_running_loop().create_task(self._start_again())
 
+    def _greet(self, hello: Header) -> None:
+        assert self._hello is not None
+        if hello["version"] > VERSION:
+            if not self._hello.done():
+                self._hello.set_exception(
+                    SupervisorTooNewError(
+                        f"{self._state_dir}: its supervisor is of a later version of RemSvc (messages "
+                        f"{hello['version']}, known: {VERSION}); jobs go on: start that version again"
+                    )
+                )
+            return
+        if not self._hello.done():
+            self._hello.set_result(None)
+        if self._limits != NO_LIMITS and not hello.get("limits"):
+            _logger.error("[limits] for commands take effect when the jobs that run now have ended")
+        if self._jobs is not None:
+            self._jobs.on_supervisor(hello["instance"], hello["jobs"])
+
     def _settle(self, event: Header, blobs: list[bytes]) -> None:
         outcome = self._outcomes.pop(event["id"], None)
         if outcome is None or outcome.done():
@@ -235,8 +281,8 @@ class PosixEngine(asyncio.Protocol):
             outcome.set_exception(StartError(record["error"]))
             return
         stdout, stderr = map(Output, blobs or [b"", b""], record["totals"])
-        timed_out = record["cause"] == "time limit"
-        outcome.set_result(Outcome(record["exit_code"], record["signal"], timed_out, stdout, stderr))
+        timed_out = record.get("cause") == "time limit"
+        outcome.set_result(Outcome(record.get("exit_code"), record.get("signal"), timed_out, stdout, stderr))
 
     def _start_supervisor(self) -> socket.socket:
         ours, theirs = socket.socketpair()

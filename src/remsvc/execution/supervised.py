@@ -35,6 +35,8 @@ class Supervised:
         status: the first process's exit code, or minus the signal's number; None until it is reaped.
         cause: why it is being ended (``time limit``, ``cancelled``), or None.
         watched: whether the server wants to hear of its output.
+        told: the bytes of output that the server was told of.
+        telling: whether it will be told of more in a moment.
         looking: whether it is looked at, again and again, until all of it has ended.
         given_up: whether nobody waits any more for all of it to end.
         group: the control group that it is in, if it has one.
@@ -53,6 +55,7 @@ class Supervised:
     given_up: bool = False
     group: Path | None = None
     told: tuple[int, int] = (0, 0)
+    telling: bool = False
     started: float = field(default_factory=time.time)
 
     @property

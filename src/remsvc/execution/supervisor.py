@@ -13,43 +13,27 @@ anything running, the supervisor ends.
 from __future__ import annotations
 
 import contextlib
-import errno
-import heapq
-import itertools
 import os
 import secrets
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution import process_tree, supervised
+from remsvc.execution import process_tree
 from remsvc.execution.cgroup import JobGroups
-from remsvc.execution.engine import DRAIN_GRACE
-from remsvc.execution.exit_record import write_exit_record
-from remsvc.execution.frames import Header
+from remsvc.execution.frames import VERSION, Header
+from remsvc.execution.kept_records import KeptRecords
 from remsvc.execution.spawn import drop_ambient_capabilities, open_more_files, restore_signals
-from remsvc.execution.supervised import Pump, Supervised
+from remsvc.execution.supervision import SHUTDOWN_SECONDS, Supervision
 from remsvc.execution.supervisor_link import Link, listen, note_end
 
-VERSION = 2
-"""Of the messages; from 2 on it knows the limits of processes. It may be older than its server."""
-
-_MAX_LEFT_OPEN = 1024
-_SHUTDOWN_SECONDS = 5.0
-_TELL_SECONDS = 0.005
-_LOOK_SECONDS = 0.02
-_WRITE_SECONDS = 1.0
-_MANY_TIMERS = 1000
 _MUCH = 1 << 16
-_LONGEST_WAIT = 3600.0  # a system call knows a longest one, too
 
 
 class Supervisor:
@@ -65,21 +49,12 @@ class Supervisor:
         self.instance = secrets.token_hex(8)
         self._selector = selectors.DefaultSelector()
         self._listener = listen(state_dir) if state_dir is not None else None
-        self._groups = groups
         self._link: Link | None = None
         self._first = control
-        self._commands: dict[int | str, Supervised] = {}
-        self._by_pid: dict[int, Supervised] = {}
-        self._ended: dict[int | str, dict[str, Any]] = {}
-        self._left_open: OrderedDict[int, Pump] = OrderedDict()
-        self._unwritten: set[int | str] = set()
-        self._written = 0.0
+        self._commands = Supervision(self._selector, groups, self)
+        self._ended = KeptRecords(_complain)
         self._deadline: float | None = None
         self._state_dir = state_dir
-        self._timers: list[tuple[float, int, int | str, str]] = []
-        self._order = itertools.count()
-        self._scratch = bytearray(65536)
-        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def run(self) -> None:
         """Serve until there is neither a server nor anything to do."""
@@ -95,21 +70,20 @@ class Supervisor:
         while not self._idle():
             for key, events in self._selector.select(self._next_timer()):
                 self._survive(key.data, events)
-            self._survive(self._run_timers)
+            self._survive(self._commands.run_timers)
         if self._state_dir is not None:
             with contextlib.suppress(OSError):
                 note_end(self._state_dir, self.instance)
 
     def _idle(self) -> bool:
         """Whether there is neither a server nor anything left to do for the next one."""
-        if self._link is None and self._unwritten and time.monotonic() - self._written > _WRITE_SECONDS:
-            self._write_records()
-        jobs = any(command.folder for command in self._commands.values())
-        if self._link is not None or jobs or self._unwritten:
+        if self._link is None:
+            self._ended.try_again()
+        if self._link is not None or self._commands.has_jobs or self._ended.unwritten:
             self._deadline = None
             return False
         if self._deadline is None:
-            self._deadline = time.monotonic() + _SHUTDOWN_SECONDS
+            self._deadline = time.monotonic() + SHUTDOWN_SECONDS
         # What is still there after that was killed, but is stuck in the kernel.
         return not self._commands or time.monotonic() > self._deadline
 
@@ -136,252 +110,60 @@ class Supervisor:
         self._link = Link(connection, self._selector, self._receive, self._disconnect)
         known: list[Header] = [
             {"id": command.id, "pid": command.pid, "started": command.started}
-            for command in self._commands.values()
-            if command.folder
+            for command in self._commands.jobs
         ]
-        known += [{"id": name, "record": record} for name, record in self._ended.items()]
-        self._tell({"event": "hello", "version": VERSION, "instance": self.instance, "jobs": known})
+        known += [{"id": name, "record": record} for name, record in self._ended.all.items()]
+        # What a supervisor of another version lacks is told by its absence, such as limits of processes.
+        hello = {"event": "hello", "version": VERSION, "instance": self.instance, "limits": True}
+        self.tell({**hello, "jobs": known})
 
     def _disconnect(self) -> None:
         link, self._link = self._link, None
         if link is None:
             return
         link.close()
-        for command in list(self._commands.values()):
-            command.watched = False
-            if command.folder is None:
-                self._end(command, "cancelled", kill=True)
-        self._unwritten = set(self._ended)
-        self._write_records()
-
-    def _tell(self, header: Header, *blobs: bytes) -> None:
-        if self._link is not None:
-            self._link.send(header, blobs)
+        self._commands.on_disconnect()
+        self._ended.write_all()
 
     def _receive(self, message: Header) -> None:
-        operation = message["op"]
+        operation = message.get("op")
         if operation == "start":
-            self._start(message)
+            if message["id"] not in self._commands and message["id"] not in self._ended:
+                self._commands.start(message)  # never twice, whatever a server believes
         elif operation == "forget":
-            self._ended.pop(message["id"], None)
-            self._unwritten.discard(message["id"])
-        elif command := self._commands.get(message["id"]):
-            if operation == "end":
-                self._end(command, "cancelled", kill=message.get("kill", True))
-            elif operation == "watch":
-                command.watched = message["on"]
-                command.told = (-1, -1)
-                self._tell_totals(command)
-
-    # A command's life
-
-    def _start(self, message: Header) -> None:
-        if message["id"] in self._commands or message["id"] in self._ended:
-            return  # never twice, whatever a server believes
-        try:
-            command = supervised.start(message, self._null, self._scratch, self._groups)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self._finish_unstarted(message, _describe(error))
-            return
-        self._commands[command.id] = command
-        self._by_pid[command.pid] = command
-        for output in command.outputs:
-            self._selector.register(output.fd, selectors.EVENT_READ, self._reader(command, output))
-        if message["time_limit"] is not None:
-            self._after(message["time_limit"], command.id, "time limit")
-        if command.folder is not None:
-            self._tell({"event": "started", "id": command.id, "pid": command.pid, "started": command.started})
-
-    def _finish_unstarted(self, message: Header, error: str) -> None:
-        record: dict[str, Any] = {"error": error, "ended": time.time(), "totals": [0, 0]}
-        if job := message.get("job"):
-            self._keep_record(message["id"], Path(job["folder"]), record)
-        self._tell({"event": "ended", "id": message["id"], "record": record})
-
-    def _reader(self, command: Supervised, output: Pump) -> Callable[[int], None]:
-        def read(_: int) -> None:
-            if output.fd < 0:
-                return  # closed by an earlier event of the same round
-            output.read()
-            if not output.open:
-                self._close(output)
-                self._finish_if_possible(command)
-            if command.watched and command.told != command.totals:
-                self._tell_totals(command)
-
-        return read
-
-    def _tell_totals(self, command: Supervised) -> None:
-        """Say at once that output has come, then at most every few milliseconds."""
-        if command.told == (0, 0) or command.told == (-1, -1):
-            command.told = command.totals
-            self._tell({"event": "output", "id": command.id, "totals": command.totals})
-        elif command.told != (-2, -2):
-            self._after(_TELL_SECONDS, command.id, "tell")
-            command.told = (-2, -2)
+            self._ended.forget(message["id"])
+        elif operation == "end":
+            self._commands.cancel(message["id"], kill=message.get("kill", True))
+        elif operation == "watch":
+            self._commands.watch(message["id"], message["on"])
 
     def _reap(self, wakeup: int) -> None:
         with contextlib.suppress(BlockingIOError):
             while len(os.read(wakeup, 4096)) == 4096:
                 pass
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            command = self._by_pid.pop(pid, None)
-            if command is None:
-                continue  # an orphan that a command left behind
-            command.status = os.waitstatus_to_exitcode(status)
-            # What it wrote before it ended is in the pipes now.
-            for output in command.outputs:
-                output.drain()
-                if not output.open:
-                    self._close(output)
-            self._after(DRAIN_GRACE, command.id, "drain")
-            self._finish_if_possible(command)
-
-    def _finish_if_possible(self, command: Supervised, *, waited: bool = False) -> None:
-        if command.status is None or command.id not in self._commands:
-            return
-        if command.cause is not None and not command.given_up and self._members(command):
-            return  # told to end, but not all of it has; the timers go on
-        if command.drained or waited:
-            self._finish(command)
-
-    def _finish(self, command: Supervised) -> None:
-        del self._commands[command.id]
-        record = command.record()
-        heads = [bytes(output.head) for output in command.outputs] if command.folder is None else []
-        if command.folder is not None:
-            self._keep_record(command.id, command.folder, record)
-        self._tell({"event": "ended", "id": command.id, "record": record}, *heads)
-        for output in command.outputs:
-            output.stop_keeping()
-            if output.open:
-                self._leave_open(output)
-        if self._groups is not None and command.group is not None:
-            self._groups.remove(command.group)
-
-    def _keep_record(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
-        record["folder"] = str(folder)
-        self._ended[name] = record
-        if self._link is None:
-            self._unwritten.add(name)
-            self._write_records()
-
-    def _write_records(self) -> None:
-        """Write down how jobs ended, as no server is there to do it."""
-        self._written = time.monotonic()
-        for name in list(self._unwritten):
-            record = self._ended[name]
-            try:
-                write_exit_record(Path(record["folder"]), record)
-            except OSError as error:
-                _complain(f"the end of job {name} cannot be written yet: {error}")
-            else:
-                self._unwritten.discard(name)
-
-    def _leave_open(self, output: Pump) -> None:
-        """Read on and drop: closing would kill a background process that still writes."""
-        self._left_open[output.fd] = output
-
-        def drop(_: int) -> None:
-            if output.fd >= 0:
-                output.read()
-                if not output.open:
-                    self._close(output)
-
-        self._selector.modify(output.fd, selectors.EVENT_READ, drop)
-        if len(self._left_open) > _MAX_LEFT_OPEN:
-            self._close(next(iter(self._left_open.values())))
-
-    def _close(self, output: Pump) -> None:
-        """Close a pipe, once: afterwards its number may be another's."""
-        if output.fd < 0:
-            return
-        self._left_open.pop(output.fd, None)
-        self._selector.unregister(output.fd)
-        os.close(output.fd)
-        output.fd = -1
-        output.open = False
-
-    # Ending a command
-
-    def _end(self, command: Supervised, cause: str, *, kill: bool) -> None:
-        if command.status is not None and command.cause is None:
-            return  # it has ended by itself
-        if command.cause is None:
-            command.cause = cause
-        elif not kill:
-            return
-        if kill or command.kill_grace <= 0:
-            self._kill(command)
-        else:
-            process_tree.terminate_tree(command.tree, self._other_leaders(command))
-            self._after(command.kill_grace, command.id, "kill")
-            self._look(command)
-
-    def _kill(self, command: Supervised) -> None:
-        process_tree.kill_tree(command.tree, self._other_leaders(command))
-        if command.folder is None:
-            self._after(_SHUTDOWN_SECONDS, command.id, "give up")
-        self._look(command)
-
-    def _look(self, command: Supervised) -> None:
-        if not command.looking:
-            command.looking = True
-            self._after(_LOOK_SECONDS, command.id, "look")
-
-    def _members(self, command: Supervised) -> set[int]:
-        return process_tree.members(command.tree, self._other_leaders(command))
-
-    def _other_leaders(self, command: Supervised) -> set[int]:
-        return self._by_pid.keys() - {command.pid}
-
-    # Timers
-
-    def _after(self, seconds: float, name: int | str, purpose: str) -> None:
-        if len(self._timers) > _MANY_TIMERS + 8 * len(self._commands):
-            # Most are of commands that ended long before their time limit.
-            self._timers = [timer for timer in self._timers if timer[2] in self._commands]
-            heapq.heapify(self._timers)
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), name, purpose))
+        self._commands.reap()
 
     def _next_timer(self) -> float | None:
-        if self._timers:
-            return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT)
-        return 1.0 if self._link is None else None
+        wait = self._commands.timers.wait()
+        return 1.0 if wait is None and self._link is None else wait
 
-    def _run_timers(self) -> None:
-        now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            _, _, name, purpose = heapq.heappop(self._timers)
-            if command := self._commands.get(name):
-                self._on_timer(command, purpose)
+    # What commands report
 
-    def _on_timer(self, command: Supervised, purpose: str) -> None:
-        if purpose == "time limit":
-            self._end(command, "time limit", kill=command.folder is None)
-        elif purpose == "kill":
-            self._kill(command)
-        elif purpose == "tell" and self._link is not None and self._link.backlog > _MUCH:
-            self._after(_LOOK_SECONDS, command.id, "tell")  # the server stalls: this can wait
-        elif purpose == "tell":
-            command.told = command.totals
-            self._tell({"event": "output", "id": command.id, "totals": command.totals})
-        elif purpose == "drain":
-            self._finish_if_possible(command, waited=True)
-        elif purpose == "give up":
-            command.given_up = True
-            self._finish_if_possible(command, waited=True)
-        else:
-            command.looking = False
-            self._finish_if_possible(command, waited=True)
-            if command.id in self._commands:
-                self._look(command)
+    @property
+    def behind(self) -> bool:
+        """See :class:`remsvc.execution.supervision.Reports`."""
+        return self._link is not None and self._link.backlog > _MUCH
+
+    def tell(self, header: Header, *blobs: bytes) -> None:
+        """Tell the server, if there is one."""
+        if self._link is not None:
+            self._link.send(header, blobs)
+
+    def keep(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
+        """Keep how a job ended: on disk, where no server is there to write it down."""
+        self._ended.keep(name, folder, record)
+        if self._link is None:
+            self._ended.write(name)
 
 
 def _complain(text: str) -> None:
@@ -390,15 +172,6 @@ def _complain(text: str) -> None:
     shown = text.rstrip("\n").encode("unicode_escape").decode().replace("\\n", "\n    ")
     with contextlib.suppress(OSError):
         print(f"remsvc supervisor: {shown}", file=sys.stderr)  # noqa: T201
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, OSError):
-        if error.errno == errno.E2BIG:
-            return "the command and its environment are longer than the system can start"
-        name = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{name}"
-    return str(error)
 
 
 def main(fd: int, state_dir: str, groups: str) -> None:

@@ -160,6 +160,9 @@ async def _serve_audited(
         access = Access(config, refused)
         reloader.add(access.prepare)
         reloader.add(lambda new: partial(setattr, policy, "policy", new.policy()))
+        if jobs is not None:
+            start_waiting = jobs.start_waiting
+            reloader.add(lambda _: start_waiting)  # more may run now
         reloader.add(lambda _: partial(audit.note_server, "reloaded"))
         admission = Admission(config.limits)
         server = grpc.aio.server(

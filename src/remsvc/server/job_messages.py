@@ -11,7 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.engine import MARK
-from remsvc.execution.job import Job, JobSpec, JobState, OutputSize
+from remsvc.execution.job import Job, JobSpec, OutputSize
+from remsvc.job_state import JobState
 from remsvc.server.job_config import JobConfig
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
@@ -32,7 +33,7 @@ def read_request_id(text: str) -> str:
     return text
 
 
-def read_spec(message: jobs_pb2.JobSpec, config: JobConfig) -> JobSpec:
+def read_spec(message: jobs_pb2.JobSpec) -> JobSpec:
     """A job as it was asked for: what is absent is left at its default.
 
     Raises:
@@ -53,8 +54,8 @@ def read_spec(message: jobs_pb2.JobSpec, config: JobConfig) -> JobSpec:
             raise InvalidCommandError(
                 f"labels: {label!r}: expected 1 to 63 characters, and a value of at most 255, without NUL"
             )
-    if not 0 <= message.output_limit <= config.max_output_limit:
-        raise InvalidCommandError(f"output_limit: expected at most {config.max_output_limit} bytes")
+    if message.output_limit < 0:
+        raise InvalidCommandError("output_limit: must not be negative")
     return JobSpec(
         shell_command=message.shell_command if message.WhichOneof("program") == "shell_command" else None,
         argv=tuple(message.argv.args),
@@ -77,7 +78,7 @@ def with_defaults(spec: JobSpec, config: JobConfig) -> JobSpec:
         spec,
         time_limit=spec.time_limit if spec.time_limit is not None else config.time_limit,
         kill_grace=spec.kill_grace if spec.kill_grace is not None else config.kill_grace,
-        output_limit=spec.output_limit or config.output_limit,
+        output_limit=min(spec.output_limit or config.output_limit, config.max_output_limit),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
@@ -16,8 +17,14 @@ from google.rpc import error_details_pb2
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.job import Job, JobSpec, content_digest
+from remsvc.execution.job_errors import (
+    JobForgottenError,
+    QueueFullError,
+    RequestReusedError,
+    WatchStoppedError,
+)
 from remsvc.execution.job_files import Piece
-from remsvc.execution.jobs import JobForgottenError, Jobs, QueueFullError, RequestReusedError
+from remsvc.execution.jobs import Jobs
 from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_arguments, check_length
 from remsvc.server.audit import Audit
@@ -72,6 +79,7 @@ class JobService:
         self._audit = audit
         self._config = config
         self._draining = draining
+        draining.add_done_callback(lambda _: jobs.stop_watches())
 
     def use(self, config: JobConfig) -> None:
         """From now on, what jobs may ask for, and who is an administrator, is as ``config`` says."""
@@ -103,7 +111,7 @@ class JobService:
             if self._draining.done():
                 raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
             request_id = read_request_id(request.request_id)
-            spec = read_spec(request.spec, self._config)
+            spec = read_spec(request.spec)
             return await self._create_permitted(request, request_id, spec, context)
         except Exception as error:
             if isinstance(refused := _as_status(error), RefusedError):
@@ -157,7 +165,7 @@ class JobService:
             if found is None:
                 raise _not_found(request.request_id)
             return self._message(found)
-        return self._message(await self._own(request.id, context, "GetJob"))
+        return self._message(await self._own(request.id, context, "GetJob", self._jobs.get))
 
     async def _list(
         self, request: jobs_pb2.ListJobsRequest, context: CallContext
@@ -190,7 +198,7 @@ class JobService:
         return answer
 
     async def _cancel(self, request: jobs_pb2.CancelJobRequest, context: CallContext) -> jobs_pb2.Job:
-        job = await self._own(request.id, context, "CancelJob")
+        job = await self._own(request.id, context, "CancelJob", self._jobs.get)
         reason = request.reason or f"cancelled by {context.identity}"
         self._audit.permit_access(context, _METHOD + "CancelJob", job, reason)
         _logger.info("job cancel %s", fields(job=job.id, identity=context.identity, reason=reason))
@@ -200,14 +208,14 @@ class JobService:
         try:
             if isinstance(request, Malformed):
                 raise InvalidCommandError(request.reason)
-            job = await self._own(request.id, context, "WatchJob")
+            job = await self._own(request.id, context, "WatchJob", self._jobs.look_up)
             self._audit.permit_access(context, _METHOD + "WatchJob", job)
             offsets = [
                 offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
             ]
-            events = self._jobs.watch(job, offsets[0], offsets[1])
-            async for event in _until(events, self._draining):
-                yield self._event(event)
+            async with aclosing(self._jobs.watch(job, offsets[0], offsets[1])) as events:
+                async for event in events:
+                    yield self._event(event)
         except Exception as error:  # noqa: BLE001  each becomes a status, or is raised again
             await _abort(error, context)
 
@@ -234,8 +242,14 @@ class JobService:
             )
         return decision
 
-    async def _own(self, job_id: str, context: CallContext, method: str) -> Job:
-        job = await self._jobs.get(job_id)
+    async def _own(
+        self,
+        job_id: str,
+        context: CallContext,
+        method: str,
+        find: Callable[[str], Awaitable[Job | None]],
+    ) -> Job:
+        job = await find(job_id)
         if job is None or (job.identity != context.identity and context.identity not in self._config.admins):
             reason = "there is no such job" if job is None else f"the job is of {job.identity}"
             self._audit.refuse(
@@ -250,31 +264,6 @@ class JobService:
 
 def _not_found(name: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no job {name[:128]!r}")
-
-
-async def _until(
-    events: AsyncGenerator[Job | Piece, None], draining: asyncio.Future[None]
-) -> AsyncIterator[Job | Piece]:
-    """The events, until the server shuts down: the client watches on when it is back."""
-    try:
-        while True:
-            following = asyncio.ensure_future(anext(events))
-            try:
-                await asyncio.wait((following, draining), return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                following.cancel()
-                await asyncio.wait((following,))
-                raise
-            if not following.done():
-                following.cancel()
-                await asyncio.wait((following,))
-                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-            try:
-                yield following.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        await events.aclose()
 
 
 def _answering(
@@ -307,6 +296,8 @@ def _as_status(error: Exception) -> Exception:
         refused = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     elif isinstance(error, JobForgottenError):
         refused = RefusedError(grpc.StatusCode.NOT_FOUND, str(error))
+    elif isinstance(error, WatchStoppedError):
+        refused = RefusedError(grpc.StatusCode.UNAVAILABLE, str(error))
     elif isinstance(error, RequestReusedError):
         info = error_details_pb2.ErrorInfo(
             reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}

@@ -1,0 +1,47 @@
+"""Timers of the supervisor's loop: what is to be done for a command, and when."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Container, Iterator
+
+_MANY = 1000
+_LONGEST_WAIT = 3600.0  # a system call knows a longest one, too
+
+
+class Timers:
+    """Purposes by the time at which they fall due.
+
+    Args:
+        commands: the commands that are still there; what was to be done for others is forgotten.
+    """
+
+    def __init__(self, commands: Container[int | str]) -> None:
+        self._commands = commands
+        self._heap: list[tuple[float, int, int | str, str]] = []
+        self._order = itertools.count()
+        self._many = _MANY
+
+    def after(self, seconds: float, name: int | str, purpose: str) -> None:
+        """Let ``purpose`` fall due for the command ``name``."""
+        if len(self._heap) > self._many:
+            # Most are of commands that ended long before their time limit.
+            self._heap = [timer for timer in self._heap if timer[2] in self._commands]
+            heapq.heapify(self._heap)
+            self._many = _MANY + 2 * len(self._heap)
+        heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), name, purpose))
+
+    def wait(self) -> float | None:
+        """Seconds until the next one falls due; None where there is none."""
+        if not self._heap:
+            return None
+        return min(max(0.0, self._heap[0][0] - time.monotonic()), _LONGEST_WAIT)
+
+    def due(self) -> Iterator[tuple[int | str, str]]:
+        """Take out, one by one, what has fallen due until now: command and purpose."""
+        now = time.monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            _, _, name, purpose = heapq.heappop(self._heap)
+            yield name, purpose
