@@ -15,7 +15,7 @@ import pytest
 from remsvc.errors import ExecutionError
 from remsvc.execution.engine import MARK, ProcessSpec
 from remsvc.execution.frames import VERSION, encode_frame
-from remsvc.execution.posix import start_message
+from remsvc.execution.posix import PosixEngine
 from remsvc.execution.supervisor_link import SOCKET_NAME
 from remsvc.job_state import JobState
 
@@ -131,7 +131,8 @@ async def test_a_supervisor_too_new_is_refused_and_left_alone(supervisor_of: STA
     log, go = tmp_path / "log", tmp_path / "go"
     os.mkfifo(go)
     argv = ("/bin/sh", "-c", f"echo started >> {log}; read line < {go}; echo ended >> {log}")
-    job = start_message("job", ProcessSpec(argv, {"PATH": os.environ["PATH"], MARK: "job"}, "/"))
+    process = ProcessSpec(argv, {"PATH": os.environ["PATH"], MARK: "job"}, "/")
+    job = PosixEngine().start_message("job", process)
     job["job"] = {"folder": str(tmp_path / "state/jobs/job"), "kill_grace": 0.0, "stdin": False}
     other.server.sendall(encode_frame(job))
     await eventually(log.exists, "a job of the newer version runs")
