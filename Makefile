@@ -63,6 +63,11 @@ test-faults: $(INSTALLED) ## Kill servers and triggerers, fill disks, cut networ
 faults: $(INSTALLED) ## Kill, fill and break things for half an hour (ROUNDS=20: less)
 	REMSVC_FAULT_ROUNDS=$(or $(ROUNDS),200) $(BIN)/python -m pytest -s $(or $(ARGS),tests/faults tests/execution/test_job_crashes.py)
 
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Attack and fuzz for long (EXAMPLES=1000 SECONDS=3: less)
+	REMSVC_FUZZ_EXAMPLES=$(or $(EXAMPLES),50000) REMSVC_FUZZ_SECONDS=$(or $(SECONDS),20) \
+		$(BIN)/python -m pytest --timeout 7200 $(or $(ARGS),tests/attacks)
+
 .PHONY: test-windows
 test-windows: $(INSTALLED) ## Test the Windows side in a Windows Python under Wine
 	scripts/windows_python.sh
@@ -88,7 +93,17 @@ matrix: $(INSTALLED) ## Test one wheel on every Python, Airflow, grpcio and prot
 
 .PHONY: build
 build: $(INSTALLED) ## Build the sdist, and from it the wheel, into dist/
-	$(BIN)/python -m build
+	PIP_CONSTRAINT=constraints-build.txt $(BIN)/python -m build
+
+.PHONY: sbom
+sbom: build ## Write the software bill of materials (CycloneDX) beside the wheel
+	$(BIN)/python scripts/make_sbom.py --wheel "$$(ls -t dist/*.whl | head -n 1)" > dist/sbom.cdx.json
+
+.PHONY: audit
+audit: $(INSTALLED) ## Look the pinned versions up among the known vulnerabilities (needs PyPI's advisories)
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 .PHONY: clean
 clean: ## Remove what was built, and caches

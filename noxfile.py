@@ -77,9 +77,12 @@ def wheel(session: nox.Session, pair: str) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("pair", [nox.param(name, id=name) for name in ("oldest", "newest")])
 def server(session: nox.Session, pair: str) -> None:
-    """The server's extra, with client and server in one environment."""
+    """The server's extra, with client and server in one environment, and the limits that gRPC holds."""
     session.install(f"{_wheel(session)}[server]", *PAIRS[pair])
     session.run("python", "tests/packaging/round_trip.py", "python")
+    # gRPC's own limits are options that an older one might not know.
+    session.install("pytest", "pytest-asyncio", "pytest-timeout", "psutil")
+    session.run("python", "-m", "pytest", "tests/attacks/test_limits.py")
 
 
 @nox.session(python=PYTHONS)

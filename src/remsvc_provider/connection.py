@@ -102,6 +102,8 @@ def _json_object(text: str | None, hint: str) -> dict[str, Any]:
             f"extra is not valid JSON ({error.msg} at character {error.pos}); "
             f'expected an object such as {{"use_ssl": true}}; {hint}'
         ) from None
+    except RecursionError:
+        raise ValueError(f"extra is nested too deeply; {hint}") from None
     if not isinstance(value, dict):
         raise ValueError(f"extra must be a JSON object, not {type(value).__name__}; {hint}")
     return value
@@ -110,7 +112,7 @@ def _json_object(text: str | None, hint: str) -> dict[str, Any]:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -36,19 +37,28 @@ def wheel(distributions: Path) -> Path:
 def wheel_of_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel built from a checkout, without an sdist in between.
 
-    From a copy: the build writes the stubs into its source tree, which other tests run from.
+    From a copy: the build writes the stubs into its source tree, which other tests run from. With
+    another umask, time zone and locale, because none of that may be in a wheel.
     """
     checkout = tmp_path_factory.mktemp("checkout") / "copy"
     shutil.copytree(
         ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv*", ".nox", ".*_cache", "dist")
     )
     directory = tmp_path_factory.mktemp("wheel")
-    _build(directory, "--wheel", source=checkout)
+    umask = os.umask(0o077)
+    try:
+        _build(directory, "--wheel", source=checkout, TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="1")
+    finally:
+        os.umask(umask)
     (path,) = directory.glob("*.whl")
     return path
 
 
-def _build(directory: Path, *options: str, source: Path = ROOT) -> None:
+def _build(directory: Path, *options: str, source: Path = ROOT, **variables: str) -> None:
     command = [sys.executable, "-m", "build", *options, "--outdir", str(directory), str(source)]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    # As `make build` does it: with the pinned build requirements.
+    environment = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints-build.txt"), **variables}
+    result = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
+    )
     assert result.returncode == 0, result.stdout

@@ -115,7 +115,7 @@ class Journal:
             _migrate(self._writing, path)
         except OSError as error:
             raise JournalError(f"{path}: {error.strerror}") from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # of a damaged file, both
             raise JournalError(f"{path}: {error}") from error
         self._reading: sqlite3.Connection | None = None
         self._changes: queue.Queue[tuple[Change, asyncio.Future[Any]] | None] = queue.Queue(_QUEUE)
@@ -288,7 +288,7 @@ class Journal:
 
         try:
             return await self._loop.run_in_executor(self._reader, run)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError, _RowError) as error:
             raise JournalError(f"{self._path}: {error}") from error
 
 
@@ -327,7 +327,18 @@ def _life(job: Job) -> tuple[Any, ...]:
     )
 
 
+class _RowError(Exception):
+    pass
+
+
 def _job(row: tuple[Any, ...]) -> Job:
+    try:
+        return _read_job(row)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _RowError(f"row {row[0]} is no job: {error}") from error
+
+
+def _read_job(row: tuple[Any, ...]) -> Job:
     values = dict(zip(("seq", *_COLUMNS), row, strict=True))
     for name in ("stdout", "stderr"):
         parts = (values.pop(f"{name}_{part}") for part in ("total", "gap_start", "gap_end"))

@@ -188,8 +188,8 @@ def read_gap(path: Path) -> Gap:
             return Gap()
         if len(data) < _GAP.size:
             return Gap()  # being written for the first time, before anything is dropped
-        start, end, check = _GAP.unpack(data)
-        if check == start ^ end:
+        start, end, check = _GAP.unpack(data[: _GAP.size])
+        if check == start ^ end and max(start, end) < 1 << 63:
             return Gap(start, end)
     raise OSError(errno.EIO, "the note of what was dropped is damaged", str(path.with_suffix(".gap")))
 

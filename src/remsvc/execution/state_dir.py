@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from remsvc.errors import ExecutionError
@@ -29,6 +30,7 @@ def lock_state_dir(path: Path) -> int:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_others_link(path)
         status = path.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise StateDirError(
@@ -44,3 +46,10 @@ def lock_state_dir(path: Path) -> int:
         os.close(lock)
         raise StateDirInUseError(f"{path}: another server uses this state directory") from None
     return lock
+
+
+def _refuse_others_link(path: Path) -> None:
+    """Somebody else's link could point to any directory of ours, now or the next time."""
+    link = path.lstat()
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.geteuid()):
+        raise StateDirError(f"{path}: expected a directory, not a link that somebody else has made")

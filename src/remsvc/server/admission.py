@@ -15,6 +15,7 @@ import grpc.aio
 from remsvc.server.authentication import CallContext
 from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.refusal import RefusedError, abort, exhausted
+from remsvc.server.requests import Malformed, careful
 
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _RETRY_SECONDS = 1.0
@@ -62,15 +63,14 @@ class Admission(grpc.aio.ServerInterceptor):
             wrap, make = self._streaming, grpc.stream_stream_rpc_method_handler
         else:
             wrap, make = self._single, grpc.stream_unary_rpc_method_handler
-        return make(
-            wrap(inner, handler.request_streaming), handler.request_deserializer, handler.response_serializer
-        )
+        call = wrap(inner, handler.request_streaming)
+        return make(call, careful(handler.request_deserializer), handler.response_serializer)
 
     def _single(self, inner: Any, request_streaming: bool) -> Any:
         async def call(requests: Any, context: Any) -> Any:
             try:
                 with self._admitted(context):
-                    request = requests if request_streaming else await self._only(requests)
+                    request = _well_formed(requests) if request_streaming else await self._only(requests)
                     return await inner(request, context)
             except RefusedError as refused:
                 await abort(refused, context)
@@ -81,7 +81,7 @@ class Admission(grpc.aio.ServerInterceptor):
         async def call(requests: Any, context: Any) -> None:
             try:
                 with self._admitted(context):
-                    request = requests if request_streaming else await self._only(requests)
+                    request = _well_formed(requests) if request_streaming else await self._only(requests)
                     await _run(inner, request, _PatientContext(context, self._limits.stream_idle))
             except RefusedError as refused:
                 await abort(refused, context)
@@ -123,13 +123,20 @@ class Admission(grpc.aio.ServerInterceptor):
     async def _only(self, requests: AsyncIterator[Any]) -> Any:
         limit = self._limits.request_timeout
         try:
-            return await asyncio.wait_for(anext(requests), limit)
+            return await asyncio.wait_for(anext(_well_formed(requests)), limit)
         except (asyncio.TimeoutError, TimeoutError):
             raise RefusedError(
                 grpc.StatusCode.DEADLINE_EXCEEDED, f"the request did not arrive within {limit:g} s"
             ) from None
         except StopAsyncIteration:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "expected one request, got none") from None
+
+
+async def _well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, Malformed):
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
+        yield request
 
 
 class _PatientContext:

@@ -18,10 +18,14 @@ from remsvc.server.peers import Endpoint, network_of, parse_peer
 _logger = logging.getLogger("remsvc.server")
 
 _INTERVAL = 0.2
+# After something had to be cut: who does that comes back at once.
+_INTERVAL_UNDER_ATTACK = 0.01
 # Looking takes some microseconds a connection: of all time, at most the 20th part.
 _SHARE = 20
 # Setting up TLS and HTTP/2, and failed attempts to authenticate, take a few thousand.
-_STRANGERS_BYTES = 1024 * 1024
+_STRANGERS_BYTES = 128 * 1024
+# What gRPC lets a peer send of a message before it has refused it for its size.
+_REFUSED_BYTES = 16 * 1024 * 1024
 # Health checks and pings on a connection that is kept.
 _BYTES_A_LOOK = 1024
 # The house is full from here on, and has room again below.
@@ -52,7 +56,7 @@ class ConnectionGuard:
         self._admission = admission
         self._limits = limits
         self._port = port
-        self._call_bytes = limits.max_message_bytes + limits.max_metadata_bytes
+        self._call_bytes = limits.max_message_bytes + limits.max_metadata_bytes + _REFUSED_BYTES
         self._records: dict[Endpoint, _Record] = {}
         self._cut: Counter[str] = Counter()
         self._say_after = 0.0
@@ -61,11 +65,11 @@ class ConnectionGuard:
         """Work until cancelled."""
         while True:
             started = time.monotonic()
-            self.look()
-            await asyncio.sleep(max(_INTERVAL, _SHARE * (time.monotonic() - started)))
+            interval = _INTERVAL_UNDER_ATTACK if self.look() else _INTERVAL
+            await asyncio.sleep(max(interval, _SHARE * (time.monotonic() - started)))
 
-    def look(self) -> None:
-        """Look once."""
+    def look(self) -> bool:
+        """Look once. Returns whether a connection was cut for what came over it."""
         connections = list(accepted(self._port))
         self._note_calls(connections)
         busy = {parse_peer(peer) for peer in self._admission.in_progress}
@@ -74,6 +78,7 @@ class ConnectionGuard:
         if len(left) >= max(_FULL * most, 1):
             self._make_room(left, busy, len(left) - int(_ROOM * most))
         self._say()
+        return len(left) < len(connections)
 
     def _note_calls(self, connections: list[Connection]) -> None:
         self._records = {
@@ -97,15 +102,11 @@ class ConnectionGuard:
 
     def _make_room(self, connections: list[Connection], busy: set[Endpoint | None], count: int) -> None:
         crowd = Counter(network_of(connection.peer.address) for connection in connections)
-        # Not at first sight: it may be about to begin its first call.
-        idle = [
-            connection
-            for connection in connections
-            if connection.peer not in busy and self._records[connection.peer].looks > 1
-        ]
+        idle = [connection for connection in connections if connection.peer not in busy]
         idle.sort(
             key=lambda connection: (
                 self._records[connection.peer].admitted > 0,
+                self._records[connection.peer].looks == 1,  # it may be about to begin its first call
                 -crowd[network_of(connection.peer.address)],
             )
         )

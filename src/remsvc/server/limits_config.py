@@ -12,6 +12,9 @@ from remsvc.server.settings import Settings
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 # Descriptors that the server needs for itself: log, audit, journal, outputs, the supervisor.
 _OWN_FILES = 256
+# Calls that wait to be taken by Python. Beyond, gRPC answers CANCELLED, which tells a client nothing; the
+# more there may be, the longer everybody waits while a peer begins calls and cancels them.
+_PENDING = 2500
 _MAX_MS = 2**31 - 1
 _FAILURES = Rate(100, 60.0)
 
@@ -57,6 +60,8 @@ class LimitsConfig:
             ("grpc.server_handshake_timeout_ms", handshake_ms),
             # Limits on streams and metadata hold once the peer has acknowledged them.
             ("grpc.http2.settings_timeout", handshake_ms),
+            ("grpc.server.max_pending_requests", _PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING),
             ("grpc.max_connection_idle_ms", round(self.connection_idle * 1000)),
         )
 

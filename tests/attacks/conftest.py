@@ -1,0 +1,63 @@
+"""What attacks are made from: raw peers, a good client, and waiting for what must happen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from remsvc_proto import RemSvc_pb2_grpc
+from tests.attacks.raw_http2 import Frame, RawPeer
+from tests.conftest import DEADLINE, ServerProcess
+
+TOKEN = "a-good-client-s-own-token-0123456789"
+METADATA = (("authorization", f"Bearer {TOKEN}"),)
+AUTH = f"[auth]\ngood = {TOKEN}\n"
+
+
+def raw(server: ServerProcess, source: str = "") -> RawPeer:
+    """A connection to a server, with nothing sent yet."""
+    return RawPeer(server.host, server.port, source=source, timeout=DEADLINE)
+
+
+@contextmanager
+def good_client(server: ServerProcess) -> Iterator[RemSvc_pb2_grpc.RemSvcStub]:
+    """A client that does as it should, over a connection of its own."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100)]
+    with grpc.insecure_channel(server.target, options=options) as channel:
+        yield RemSvc_pb2_grpc.RemSvcStub(channel)
+
+
+def eventually(what: Callable[[], object]) -> None:
+    """Wait until something is true."""
+    ends = time.monotonic() + DEADLINE
+    while not what():
+        assert time.monotonic() < ends, "did not happen in time"
+        time.sleep(0.02)
+
+
+def status_of(call: Callable[[], object]) -> grpc.StatusCode:
+    """How a call ends."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error.code()  # type: ignore[no-any-return]
+    return grpc.StatusCode.OK
+
+
+def answer_to(peer: RawPeer, stream: int) -> bytes:
+    """Everything of the headers that come back on one stream, until it ends; HPACK as it is."""
+    got = b""
+    for frame in peer.frames():
+        if frame.stream == stream and frame.kind in (1, 3):
+            got += frame.payload
+            if frame.kind == 3 or frame.flags & 1:
+                return got
+    return got
+
+
+def is_answered(frame: Frame, stream: int) -> bool:
+    """Whether a frame belongs to an answer on a stream."""
+    return frame.stream == stream
