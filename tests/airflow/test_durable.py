@@ -117,6 +117,30 @@ async def test_a_command_that_has_changed_runs_again(conn_id, trace):
     assert trace.read_text() == "x\nx\n"
 
 
+@pytest.mark.parametrize(("before", "after"), [("one\n", "two\n"), (None, "two\n"), ("one\n", None)])
+async def test_a_command_whose_input_has_changed_runs_again(conn_id, trace, before, after):
+    """The server tells nobody a job's input: it may be a secret."""
+    ti = retried_task()
+    outputs = []
+    for text in (before, after, after):
+        command = {"cmd": f"echo x >> {trace}; cat", **({"input": text} if text else {})}
+        event = await fire(trigger(conn_id, command, ti=ti, durable=True))
+        outputs.append(results(event)[0]["out"])
+        ti = next_try(ti)
+    assert outputs == [before or "", after or "", after or ""]
+    assert trace.read_text() == "x\nx\n"
+
+
+async def test_a_running_command_whose_input_has_changed_is_ended_first(conn_id, trace):
+    ti = retried_task()
+    command = {"cmd": f"echo $$ >> {trace}; read go; [ $go = yes ] || sleep 300"}
+    await cut_off(trigger(conn_id, {**command, "input": "no\n"}, ti=ti, durable=True), trace)
+    event = await fire(trigger(conn_id, {**command, "input": "yes\n"}, ti=next_try(ti), durable=True))
+    assert event["state"] == "SUCCESS"
+    first, _ = trace.read_text().split()
+    assert not Path(f"/proc/{first}").exists()
+
+
 async def test_a_run_of_the_same_name_has_nothing_to_take_over(conn_id, trace):
     names = {"dag_id": "dag", "run_id": "scheduled__2030-01-01", "task_id": "remote"}
     first = retried_task(**names)
