@@ -39,9 +39,8 @@ class LiveLog:
         self._log = log
         self._lines: deque[tuple[str, str]] = deque()  # level, text
         self._size = 0
-        self._added = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._writer = asyncio.get_running_loop().create_task(self._write(), name="remsvc-live-log")
+        self._writer: asyncio.Task[None] | None = None
 
     @property
     def full(self) -> bool:
@@ -57,7 +56,8 @@ class LiveLog:
         """Add lines. ``level``: ``info``, ``warning`` or ``error``."""
         self._lines.append((level, text))
         self._size += len(text) + 1
-        self._added.set()
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write(), name="remsvc-live-log")
 
     async def flush(self) -> None:
         """Write all that was added so far."""
@@ -70,19 +70,17 @@ class LiveLog:
         try:
             await self.flush()
         finally:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
+            if self._writer is not None:
+                self._writer.cancel()
+                await asyncio.wait([self._writer])
 
     async def _write(self) -> None:
-        while True:
-            await self._added.wait()
+        """Write what there is, and end: most commands are silent most of the time."""
+        while self._lines:
             await asyncio.sleep(GATHER)
             async with self._turn:
-                self._added.clear()
                 if self._lines:
                     await self._write_some()
-                if self._lines:
-                    self._added.set()
 
     async def _write_some(self) -> None:
         """One log call: the next lines of one level."""
