@@ -1,8 +1,9 @@
 """A task's log, written while commands run.
 
-A log call costs the event loop most of a millisecond, however much it says, and the loop is shared by
-thousands of triggers. So lines are gathered into few calls, and all calls of one loop together get at
-most about half of its time.
+A log call costs most of a millisecond, however much it says, and the event loop is shared by thousands of
+triggers. So lines are gathered into few calls, and all calls of one loop together get at most about half
+of its time. A call waits, for seconds at times, until the triggerer's parent process reads what it gets:
+that is left to a thread, as Airflow does it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ CALL_CHARACTERS = 32_768
 BACKLOG_CHARACTERS = 262_144
 """Waiting to be written; whoever has more for a full log leaves it out, and says so."""
 
+MAX_PAUSE = 0.1
+"""Seconds to leave to others after a call."""
+
 
 class Log(Protocol):
     """The part of a task's logger that is used here."""
@@ -27,6 +31,9 @@ class Log(Protocol):
     def info(self, event: str, /) -> Any: ...
     def warning(self, event: str, /) -> Any: ...
     def error(self, event: str, /) -> Any: ...
+    async def ainfo(self, event: str, /) -> Any: ...
+    async def awarning(self, event: str, /) -> Any: ...
+    async def aerror(self, event: str, /) -> Any: ...
 
 
 class LiveLog:
@@ -98,8 +105,8 @@ class LiveLog:
                 size += following
             self._size -= size
             started = time.perf_counter()
-            getattr(self._log, level)("\n".join(texts))
-            await asyncio.sleep(time.perf_counter() - started)
+            await getattr(self._log, f"a{level}")("\n".join(texts))
+            await asyncio.sleep(min(time.perf_counter() - started, MAX_PAUSE))
 
 
 _gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
