@@ -7,7 +7,8 @@ into the database as deferred, as their workers would have done, and then a trig
 command prints its lines over the given seconds. A trigger among them measures how late the loop calls
 it. The same is done with triggers that only sleep: that is what Airflow itself costs. The time is
 told apart: until all have started, while all run, and from the first end until Airflow has taken the
-last event.
+last event. Each time that the loop is late by more than 100 ms, a thread that looks on tells whether it
+was in the provider's code, in Airflow's, or in the garbage collector.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 DAG_ID = "benchmark"
 CONNECTION = "benchmark_server"
 DEADLINE = 600.0
+LOOK = 0.01
+"""Seconds between two looks of the probe."""
 _DAG = """
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
@@ -153,19 +156,19 @@ def measure(kind: str, home: Path, arguments: argparse.Namespace) -> None:
 def report(part: str, path: Path, begin: float, end: float) -> None:
     lags: list[float] = [0.0]
     late: list[str] = []
-    collection = 0.0
+    seen = {"gc": 0.0, "provider": 0.0, "airflow": 0.0}
     for line in path.read_text().splitlines():
         kind, at, seconds = line.split()
         if not begin <= float(at) <= end:
             continue
-        if kind == "gc":  # the line of the tick that it has made late comes next
-            collection = float(seconds)
+        if kind != "lag":  # the line of the tick that it has made late comes next
+            seen[kind] += float(seconds) if kind == "gc" else LOOK
             continue
         lag = float(seconds)
         lags.append(lag * 1000)
         if lag > 0.1:
-            late.append(f"{lag * 1000:.0f}" + (" (garbage collector)" if collection > 0.8 * lag else ""))
-        collection = 0.0
+            late.append(f"{lag * 1000:.0f} ({max(seen, key=lambda cause: seen[cause])})")
+        seen = dict.fromkeys(seen, 0.0)
     lags.sort()
     print(
         f"  {part} ({end - begin:.0f} s): late by {percentile(lags, 50):.1f} ms in the median, "

@@ -59,8 +59,15 @@ class AirflowApi:
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> DagRun:
         """Start a run of a DAG, for the logical date of this moment."""
         now = datetime.now(timezone.utc).isoformat()
-        run = self.request("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": now, "conf": conf or {}})
-        return DagRun(self, dag_id, run["dag_run_id"])
+        answer = self.request("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": now, "conf": conf or {}})
+        run = DagRun(self, dag_id, answer["dag_run_id"])
+        # Airflow 3.1 answers first, and commits to its database then.
+        deadline = time.monotonic() + 30
+        while not self._exists(run.path):
+            if time.monotonic() > deadline:
+                raise ApiError(f"the run {run.run_id} of {dag_id} was created, and does not exist")
+            time.sleep(0.05)
+        return run
 
     def import_errors(self) -> list[str]:
         """What went wrong where DAG files could not be read."""
@@ -69,8 +76,11 @@ class AirflowApi:
 
     def has_dag(self, dag_id: str) -> bool:
         """Whether the DAG was read from its file already."""
+        return self._exists(f"/dags/{dag_id}")
+
+    def _exists(self, path: str) -> bool:
         try:
-            self.request("GET", f"/dags/{dag_id}")
+            self.request("GET", path)
         except ApiError as error:
             if error.status == 404:
                 return False

@@ -22,17 +22,23 @@ class CommandRun:
         plan: what to run.
         options: where to.
         log: the task's log.
-        alone: use a connection of its own, which stays open until :meth:`close`. The shared one is
-            closed when its event loop is told to end, and then no job could be cancelled any more.
+        alone: use a connection of its own for jobs, which stays open until :meth:`close`. The shared one
+            is closed when its event loop is told to end, and then no job could be cancelled any more.
     """
 
     def __init__(self, plan: Plan, options: ConnectionOptions, log: Log, *, alone: bool = False) -> None:
         self._plan = plan
         self._options = options
         self._log = log
-        self._client = AsyncClient(options) if alone else AsyncClient.over(pooled_channel(options), options)
+        self._client: AsyncClient | None = None
         self._jobs: JobRun | None = None
         if plan.origin is not None:
+            # Commands of version 1 never go over this connection: its frequent pings, which find out that
+            # it is dead, would make a server without jobs break their stream.
+            frequent = options.for_jobs()
+            self._client = (
+                AsyncClient(frequent) if alone else AsyncClient.over(pooled_channel(frequent), frequent)
+            )
             self._jobs = JobRun(plan, plan.origin, self._client, options, log)
 
     async def outcome(self) -> Outcome:
@@ -59,4 +65,6 @@ class CommandRun:
         jobs, self._jobs = self._jobs, None
         if jobs is not None:
             await jobs.close()
-        await self._client.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()

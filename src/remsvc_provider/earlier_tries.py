@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remsvc.client.jobs import Job, JobState, StateChange
-from remsvc.errors import NotFoundError, ServerError
+from remsvc.errors import AlreadyExistsError, NotFoundError, ServerError
 from remsvc_provider.job_keys import job_spec, same_program
 from remsvc_provider.live_log import LiveLog
 from remsvc_provider.origin import COMMAND, TRY_NUMBER, Origin
@@ -43,7 +44,7 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
     )
     async with aclosing(jobs):
         earlier = [job async for job in jobs if _number(job, TRY_NUMBER) < origin.try_number]
-    adopted = _adopt(plan, origin, earlier) if plan.durable else {}
+    adopted = await _adopt(plan, origin, client, earlier) if plan.durable else {}
     for tid, job in adopted.items():
         live.add(
             f"Command {tid} is taken over from try {_number(job, TRY_NUMBER)}: job {job.id}, {job.state}"
@@ -55,7 +56,7 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
     return adopted
 
 
-def _adopt(plan: Plan, origin: Origin, earlier: list[Job]) -> dict[int, Job]:
+async def _adopt(plan: Plan, origin: Origin, client: AsyncClient, earlier: list[Job]) -> dict[int, Job]:
     """The newest job of each command, as far as it runs or has succeeded. Where commands follow each
     other, all after the first that must run again run again as well."""
     newest: dict[int, Job] = {}
@@ -65,12 +66,27 @@ def _adopt(plan: Plan, origin: Origin, earlier: list[Job]) -> dict[int, Job]:
     adopted = {}
     for tid, command in enumerate(plan.commands, 1):
         found = newest.get(tid)
-        wanted = job_spec(command, labels={}, time_limit=None)
-        if found is not None and found.state in _RUNS_OR_RAN and same_program(found.spec, wanted):
-            adopted[tid] = found
+        same = await _same_command(found, command, plan, client) if found is not None else None
+        if same is not None:
+            adopted[tid] = same
         elif plan.parallel == 1:
             break
     return adopted
+
+
+async def _same_command(
+    found: Job, command: Mapping[str, Any], plan: Plan, client: AsyncClient
+) -> Job | None:
+    """The job, where it runs or has run just this command."""
+    spec = job_spec(command, labels=found.spec.labels, time_limit=found.spec.time_limit)
+    if found.state not in _RUNS_OR_RAN or not same_program(found.spec, spec):
+        return None
+    try:
+        # Its input, which may be a secret, is known to the server alone: asked to create the same job
+        # once more, it gives this one, or says that something is different.
+        return await client.create_job(spec, found.request_id, metadata=plan.metadata)
+    except AlreadyExistsError:
+        return None
 
 
 async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> None:

@@ -134,7 +134,8 @@ def job_spec(command: Mapping[str, Any], *, labels: Mapping[str, str], time_limi
 
 
 def same_program(one: JobSpec, other: JobSpec) -> bool:
-    """Whether two jobs run the same, whatever their limits and labels are."""
+    """Whether two jobs run the same, whatever their limits and labels are. Their input is not looked at:
+    no server tells it."""
     names = ("shell_command", "argv", "shell_type", "user", "working_directory", "source")
     return all(getattr(one, name) == getattr(other, name) for name in names) and dict(
         one.environment

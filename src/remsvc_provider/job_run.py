@@ -166,6 +166,9 @@ class JobRun:
             lambda: earlier_tries.settle(self._plan, self._origin, self._client, self._live)
         )
         tids = iter(range(1, count + 1))
+        if self._plan.parallel == 1:
+            await self._work(tids)
+            return
         working = [asyncio.create_task(self._work(tids)) for _ in range(min(self._plan.parallel, count))]
         try:
             done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_EXCEPTION)

@@ -1,8 +1,9 @@
 """A task's log, written while commands run.
 
-A log call costs the event loop most of a millisecond, however much it says, and the loop is shared by
-thousands of triggers. So lines are gathered into few calls, and all calls of one loop together get at
-most about half of its time.
+A log call costs most of a millisecond, however much it says, and the event loop is shared by thousands of
+triggers. So lines are gathered into few calls, and all calls of one loop together get at most about half
+of its time. A call waits, for seconds at times, until the triggerer's parent process reads what it gets:
+that is left to a thread, as Airflow does it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ CALL_CHARACTERS = 32_768
 BACKLOG_CHARACTERS = 262_144
 """Waiting to be written; whoever has more for a full log leaves it out, and says so."""
 
+MAX_PAUSE = 0.1
+"""Seconds to leave to others after a call."""
+
 
 class Log(Protocol):
     """The part of a task's logger that is used here."""
@@ -27,6 +31,9 @@ class Log(Protocol):
     def info(self, event: str, /) -> Any: ...
     def warning(self, event: str, /) -> Any: ...
     def error(self, event: str, /) -> Any: ...
+    async def ainfo(self, event: str, /) -> Any: ...
+    async def awarning(self, event: str, /) -> Any: ...
+    async def aerror(self, event: str, /) -> Any: ...
 
 
 class LiveLog:
@@ -39,9 +46,8 @@ class LiveLog:
         self._log = log
         self._lines: deque[tuple[str, str]] = deque()  # level, text
         self._size = 0
-        self._added = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._writer = asyncio.get_running_loop().create_task(self._write(), name="remsvc-live-log")
+        self._writer: asyncio.Task[None] | None = None
 
     @property
     def full(self) -> bool:
@@ -57,7 +63,8 @@ class LiveLog:
         """Add lines. ``level``: ``info``, ``warning`` or ``error``."""
         self._lines.append((level, text))
         self._size += len(text) + 1
-        self._added.set()
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write(), name="remsvc-live-log")
 
     async def flush(self) -> None:
         """Write all that was added so far."""
@@ -70,19 +77,17 @@ class LiveLog:
         try:
             await self.flush()
         finally:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
+            if self._writer is not None:
+                self._writer.cancel()
+                await asyncio.wait([self._writer])
 
     async def _write(self) -> None:
-        while True:
-            await self._added.wait()
+        """Write what there is, and end: most commands are silent most of the time."""
+        while self._lines:
             await asyncio.sleep(GATHER)
             async with self._turn:
-                self._added.clear()
                 if self._lines:
                     await self._write_some()
-                if self._lines:
-                    self._added.set()
 
     async def _write_some(self) -> None:
         """One log call: the next lines of one level."""
@@ -100,8 +105,8 @@ class LiveLog:
                 size += following
             self._size -= size
             started = time.perf_counter()
-            getattr(self._log, level)("\n".join(texts))
-            await asyncio.sleep(time.perf_counter() - started)
+            await getattr(self._log, f"a{level}")("\n".join(texts))
+            await asyncio.sleep(min(time.perf_counter() - started, MAX_PAUSE))
 
 
 _gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()

@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from test_job_log import LogReader, log  # noqa: F401  a fixture
 from triggering import RUN_STARTED, Triggerer, context, fire, next_try, results, task_instance, trigger, until
 
+from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc_provider.origin import Origin
 
 
@@ -30,25 +32,28 @@ async def cut_off(one, trace: Path, lines: int = 1) -> None:
     await triggerer.stop()
 
 
-async def test_a_running_command_is_taken_over(conn_id, trace, tmp_path, capsys):
+async def test_a_running_command_is_taken_over(conn_id, trace, tmp_path, log: LogReader):  # noqa: F811
     command = f"echo x >> {trace}; echo begin; until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo end"
     ti = retried_task()
     await cut_off(trigger(conn_id, command, ti=ti, durable=True), trace)
     again = asyncio.create_task(fire(trigger(conn_id, command, ti=next_try(ti), durable=True)))
-    await asyncio.sleep(0.3)
+    await until(lambda: "Command 1 is taken over from try 1: job " in log.text)
     (tmp_path / "go").touch()
     event = await again
     assert event["state"] == "SUCCESS"
     assert results(event)[0]["out"] == "begin\nend\n"
     assert trace.read_text() == "x\n"
-    assert "Command 1 is taken over from try 1: job " in capsys.readouterr().out
 
 
-async def test_what_has_succeeded_meanwhile_is_taken_over(conn_id, trace):
+async def test_what_has_succeeded_meanwhile_is_taken_over(conn_id, trace, tmp_path, job_server):
     ti = retried_task()
-    command = f"echo x >> {trace}; sleep 0.3; echo done"
+    command = f"echo x >> {trace}; until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo done"
     await cut_off(trigger(conn_id, command, ti=ti, durable=True), trace)
-    await asyncio.sleep(0.5)
+    (tmp_path / "go").touch()
+    async with AsyncClient(ConnectionOptions(job_server.target)) as client:
+        job = await anext(client.list_jobs())
+        async for _ in client.watch_job(job.id):
+            pass
     event = await fire(trigger(conn_id, command, ti=next_try(ti), durable=True))
     assert results(event)[0]["out"] == "done\n"
     assert trace.read_text() == "x\n"
@@ -115,6 +120,30 @@ async def test_a_command_that_has_changed_runs_again(conn_id, trace):
     event = await fire(trigger(conn_id, f"echo x >> {trace}; echo try 2", ti=next_try(ti), durable=True))
     assert results(event)[0]["out"] == "try 2\n"
     assert trace.read_text() == "x\nx\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [("one\n", "two\n"), (None, "two\n"), ("one\n", None)])
+async def test_a_command_whose_input_has_changed_runs_again(conn_id, trace, before, after):
+    """The server tells nobody a job's input: it may be a secret."""
+    ti = retried_task()
+    outputs = []
+    for text in (before, after, after):
+        command = {"cmd": f"echo x >> {trace}; cat", **({"input": text} if text else {})}
+        event = await fire(trigger(conn_id, command, ti=ti, durable=True))
+        outputs.append(results(event)[0]["out"])
+        ti = next_try(ti)
+    assert outputs == [before or "", after or "", after or ""]
+    assert trace.read_text() == "x\nx\n"
+
+
+async def test_a_running_command_whose_input_has_changed_is_ended_first(conn_id, trace):
+    ti = retried_task()
+    command = {"cmd": f"echo $$ >> {trace}; read go; [ $go = yes ] || sleep 300"}
+    await cut_off(trigger(conn_id, {**command, "input": "no\n"}, ti=ti, durable=True), trace)
+    event = await fire(trigger(conn_id, {**command, "input": "yes\n"}, ti=next_try(ti), durable=True))
+    assert event["state"] == "SUCCESS"
+    first, _ = trace.read_text().split()
+    assert not Path(f"/proc/{first}").exists()
 
 
 async def test_a_run_of_the_same_name_has_nothing_to_take_over(conn_id, trace):

@@ -179,7 +179,9 @@ async def test_a_job_of_before_a_restart_that_was_not_found_yet(supervisor, scri
     assert [order.id for order in scripted_jobs.asked("CancelJob")] == ["job2"]
 
 
-async def test_a_command_that_waits_for_room_is_not_started_any_more(supervisor, serve, connect, tmp_path):
+async def test_a_command_that_waits_for_room_is_not_started_any_more(
+    supervisor, serve, connect, tmp_path, capsys
+):
     server = serve("[jobs]\nmax_running = 1\nmax_queued = 0\n")
     conn_id = connect(f"remsvc://{server.target}")
     go = tmp_path / "go"
@@ -189,7 +191,7 @@ async def test_a_command_that_waits_for_room_is_not_started_any_more(supervisor,
     one = trigger(conn_id, f"touch {tmp_path}/late")
     supervisor.set(one.task_instance, "failed")
     triggerer = Triggerer(one)
-    await asyncio.sleep(1)
+    await until(lambda: "RESOURCE_EXHAUSTED" in capsys.readouterr().out)
     await triggerer.lose_it()
     go.touch()
     assert (await busy)["state"] == "SUCCESS"
@@ -223,6 +225,22 @@ async def test_a_triggerer_that_stops_leaves_it_alone(supervisor, conn_id, clien
     await triggerer.trigger.cleanup()  # it may be called twice
     await stays(sleeper, client)
     assert supervisor.asked == [] or not AIRFLOW_TELLS_KILLS
+
+
+@pytest.mark.skipif(
+    not AIRFLOW_TELLS_KILLS, reason="before Airflow 3.3 only the task's state tells of a kill"
+)
+@pytest.mark.parametrize("state", [None, "failed", "running", "queued"])
+async def test_a_triggerer_that_stops_cancels_nothing_whatever_the_task_is_in(
+    supervisor, conn_id, client, tmp_path, state
+):
+    """Airflow tells of a kill, so a triggerer's end is none: the next try has come meanwhile, perhaps."""
+    sleeper = Sleeper(tmp_path)
+    triggerer = await deferred(supervisor, trigger(conn_id, sleeper.cmd), sleeper)
+    supervisor.set(triggerer.trigger.task_instance, state)
+    await triggerer.stop()
+    await triggerer.trigger.cleanup()
+    await stays(sleeper, client)
 
 
 async def test_a_triggerer_that_stops_and_is_not_answered_any_more(

@@ -113,14 +113,16 @@ async def test_the_server_is_killed_while_the_trigger_watches(serve: Serve, conn
         assert results(event)[0]["out"] == "".join(f"{n}\n" for n in range(1, 21))
 
 
-async def test_a_trigger_that_may_have_run_before_waits_for_the_server(scripted_jobs, connect):
+async def test_a_trigger_that_may_have_run_before_waits_for_the_server(
+    scripted_jobs,
+    connect,
+    log: LogReader,  # noqa: F811
+):
     """Its commands may be running: it does not give up after three attempts."""
     scripted_jobs.stop()
-    one = trigger(
-        connect(f"remsvc://{scripted_jobs.target}"), "a", deferred_at=time.time() - 60, stream_timeout=30
-    )
+    one = trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", deferred_at=time.time() - 60)
     running = asyncio.create_task(fire(one))
-    await asyncio.sleep(4.5)
+    await until(lambda: "trying again in 4 s" in log.text)
     assert not running.done()
     scripted_jobs.start()
     await until(lambda: scripted_jobs.jobs)

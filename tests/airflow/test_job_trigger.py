@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from triggering import DEADLINE, fire, restored, results, task_instance, trigger, until
+from triggering import DEADLINE, Triggerer, fire, restored, results, task_instance, trigger, until
 
 from conftest import answer
 from remsvc.command import crc32hex
@@ -176,11 +176,11 @@ async def test_stream_timeout_ends_the_command(conn_id, tmp_path: Path):
     mark = tmp_path / "pid"
     started = time.monotonic()
     event = await fire(
-        trigger(conn_id, "echo done", f"echo $$ > {mark}; sleep 60", "echo never", stream_timeout=1.5)
+        trigger(conn_id, "echo done", f"echo $$ > {mark}; sleep 60", "echo never", stream_timeout=5.0)
     )
     assert time.monotonic() - started < DEADLINE
     assert event["state"] == "CANCELLED"
-    assert event["error_msg"].startswith("stream_timeout of 1.5 s exceeded")
+    assert event["error_msg"].startswith("stream_timeout of 5 s exceeded")
     assert "1 of 3 command(s) had ended" in event["error_msg"]
     assert list(event["results"]) == ["1"]
     pid = int(mark.read_text())
@@ -189,11 +189,47 @@ async def test_stream_timeout_ends_the_command(conn_id, tmp_path: Path):
 
 async def test_stream_timeout_ends_what_runs_beside(conn_id, tmp_path: Path):
     commands = [f"echo $$ > {tmp_path}/{n}; sleep 60" for n in range(3)]
-    event = await fire(trigger(conn_id, *commands, parallel=3, stream_timeout=1.5))
+    event = await fire(trigger(conn_id, *commands, parallel=3, stream_timeout=5.0))
     assert event["state"] == "CANCELLED"
     for n in range(3):
         pid = int((tmp_path / str(n)).read_text())
         await until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+
+
+@pytest.mark.parametrize(
+    ("options", "ends"), [({}, True), ({"on_kill": "leave"}, False), ({"durable": True}, False)]
+)
+async def test_execution_timeout_fails_the_try(conn_id, tmp_path: Path, options, ends):
+    """As a failure that may be retried; a durable retry takes over what runs. It counts from the deferral,
+    whichever triggerer sees it pass."""
+    ti = task_instance()
+    pid, go, done = (tmp_path / name for name in ("pid", "go", "done"))
+    command = f"echo $$ > {pid}.new; mv {pid}.new {pid}; until [ -e {go} ]; do sleep 0.02; done; touch {done}"
+    first = Triggerer(trigger(conn_id, command, ti=ti, **options))
+    await until(pid.exists)
+    await first.stop()
+    again = trigger(conn_id, command, ti=ti, deferred_at=time.time() - 60, execution_timeout=50.0, **options)
+    event = await fire(again)
+    assert event["state"] == "FAILED"
+    assert event["error_msg"].startswith("execution_timeout of 50 s exceeded")
+    if ends:
+        await until(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
+    go.touch()
+    if not ends:
+        await until(done.exists)
+    assert done.exists() is not ends
+
+
+async def test_execution_timeout_ends_a_command_of_version_1(scripted, connect):
+    def hang(requests, _):
+        for _ in requests:
+            server.ended.wait(DEADLINE)
+            yield from ()
+
+    server = scripted(hang)
+    one = trigger(connect(f"remsvc://{server.target}"), "a", deferred_at=time.time(), execution_timeout=1.0)
+    assert (await fire(one))["error_msg"].startswith("execution_timeout of 1 s exceeded")
+    await until(server.ended.is_set)
 
 
 async def test_the_server_knows_what_remains_of_stream_timeout(scripted_jobs, connect):
@@ -211,10 +247,10 @@ async def test_the_server_knows_what_remains_of_stream_timeout(scripted_jobs, co
 
 
 async def test_a_server_that_does_not_end_a_command_in_time_is_told_to(scripted_jobs, connect):
-    event = await fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", stream_timeout=0.5))
+    event = await fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", stream_timeout=3.0))
     assert event["state"] == "CANCELLED"
     (order,) = scripted_jobs.asked("CancelJob")
-    assert (order.id, order.reason) == ("job1", "stream_timeout of 0.5 s exceeded")
+    assert (order.id, order.reason) == ("job1", "stream_timeout of 3 s exceeded")
 
 
 # ---- ends that are no exit code
@@ -381,7 +417,7 @@ async def test_serialized_arguments(conn_id):
 
 async def test_a_server_that_is_gone_does_not_hold_up_stream_timeout(scripted_jobs, connect, capsys):
     conn_id = connect(f"remsvc://{scripted_jobs.target}")
-    running = asyncio.create_task(fire(trigger(conn_id, "a", stream_timeout=1.0)))
+    running = asyncio.create_task(fire(trigger(conn_id, "a", stream_timeout=5.0)))
     await until(lambda: scripted_jobs.watches)
     scripted_jobs.silent |= {"GetJob", "ListJobs", "CancelJob"}
     started = time.monotonic()

@@ -152,9 +152,22 @@ def test_an_exceeded_stream_timeout_ends_the_command_and_the_task_without_a_retr
     assert dag_run.wait(DEADLINE) == "failed"
 
     assert dag_run.task("remote")["try_number"] == 1
-    assert "stream_timeout of 3 s exceeded" in dag_run.log("remote")
+    assert "stream_timeout of 8 s exceeded" in dag_run.log("remote")
     long_command.wait_until_ended()
     assert len(long_command.pids) == 1
+
+
+def test_an_exceeded_execution_timeout_ends_the_command_and_a_retry_runs_it_again(
+    airflow: LocalAirflow, connection: str, long_command: LongCommand
+) -> None:
+    dag_run = run(airflow, "short_execution_timeout", connection, long_command.cmd)
+
+    assert dag_run.wait(DEADLINE) == "failed"
+
+    for number in (1, 2):
+        assert "execution_timeout of 8 s exceeded" in dag_run.log("remote", number)
+    long_command.wait_until_ended(times=2)
+    assert len(long_command.pids) == 2
 
 
 def test_marking_a_task_as_failed_ends_its_command(

@@ -17,7 +17,7 @@ from remsvc.execution.engine import Outcome, ProcessSpec
 from remsvc.job_state import JobState
 
 from .job_host import JobHost, shell
-from .processes import eventually, processes_with
+from .processes import eventually, own_descriptors, processes_with
 from .test_jobs import HostWith, lines
 
 
@@ -260,7 +260,7 @@ async def test_nothing_is_left_after_many(host: JobHost) -> None:
 
     def left() -> tuple[int, int, list[str]]:
         descriptors = len(os.listdir(f"/proc/{supervisor}/fd"))
-        return descriptors, len(os.listdir("/proc/self/fd")), sorted(os.listdir(host.path))
+        return descriptors, own_descriptors(), sorted(os.listdir(host.path))
 
     before = left()
     for _ in range(10):

@@ -19,6 +19,9 @@ MetadataItems = Iterable[tuple[str, str | bytes]]
 MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 """The longest answer accepted: the server's limit on output may be raised well above gRPC's 4 MiB."""
 
+PING_TIMEOUT_MS = 15_000
+"""A connection on which a ping is not answered for so long is dead."""
+
 _KEY = re.compile(r"[0-9a-z_.-]+")
 
 
@@ -72,8 +75,9 @@ def _settings(options: ConnectionOptions) -> list[tuple[str, int]]:
         ("grpc.enable_retries", 0),
         ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
         ("grpc.keepalive_time_ms", keepalive_ms),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.ping_timeout_ms", 30_000),
+        # Which of the two counts depends on gRPC's version.
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
         # Watching, a client sends nothing for hours; gRPC would ping only twice meanwhile.
         ("grpc.http2.max_pings_without_data", 0),
         # A pooled channel notices within seconds that its server is back (gRPC: up to two minutes).

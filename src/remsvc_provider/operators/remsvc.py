@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from remsvc_provider.plan import Plan
 
 __all__ = ["JobState", "RemSvcOperator", "RemSvcResult", "crc32hex"]
+
+TIMEOUT_MARGIN = timedelta(seconds=60)
+"""For the trigger to see that execution_timeout has passed, and to end the commands."""
 
 
 def _sorted_by_tid(results: Results) -> list[dict[str, Any]]:
@@ -159,7 +163,12 @@ class RemSvcOperator(BaseOperator):
 
             self.log.info(f"Deferring {len(commands)} command(s) to the triggerer")
             if origin is not None:
-                options.update(origin=origin.arguments(), deferred_at=time.time())
+                options.update(origin=origin.arguments())
+            limit = self.execution_timeout
+            if limit is not None:
+                options.update(execution_timeout=limit.total_seconds())
+            if limit is not None or origin is not None:
+                options.update(deferred_at=time.time())
             self.defer(
                 trigger=RemSvcTrigger(
                     commands=commands,
@@ -170,8 +179,9 @@ class RemSvcOperator(BaseOperator):
                 ),
                 method_name="execute_complete",
                 kwargs={"try_number": origin.try_number} if origin is not None else None,
-                # Nothing but this applies execution_timeout to a deferred task.
-                timeout=self.execution_timeout,
+                # The trigger keeps to execution_timeout. This is for when no triggerer is there: all that
+                # Airflow 3.1.0 does with a retry after such a time-out is to fail it as well.
+                timeout=None if limit is None else limit + TIMEOUT_MARGIN,
             )
         from remsvc_provider.plan import Plan
 

@@ -35,6 +35,7 @@ __all__ = ["EVT_ERROR", "EVT_RESULTS", "EVT_STATE", "RemSvcTrigger"]
 _DEFAULTS: dict[str, Any] = {
     "origin": None,
     "deferred_at": None,
+    "execution_timeout": None,
     "max_output_bytes": DEFAULT_MAX_OUTPUT_BYTES,
     "skip_on_exit_code": [],
     "parallel": 1,
@@ -76,6 +77,7 @@ class RemSvcTrigger(BaseTrigger):
               not store it: then it is derived from the task instance that Airflow gives the trigger.
               Without either, commands go over a stream of version 1.
             - ``deferred_at``: when the task was deferred, in seconds since the epoch.
+            - ``execution_timeout``: seconds from then on, after which the task fails and may be retried.
             - ``max_output_bytes``, ``skip_on_exit_code``, ``parallel``, ``durable``, ``on_kill``: as for
               the operator.
     """
@@ -188,7 +190,25 @@ class RemSvcTrigger(BaseTrigger):
             self._run = await self._prepare()
         except (AirflowException, RemSvcError) as error:
             return Outcome(JobState.FAILED, {}, str(error))
-        return await self._run.outcome()
+        try:
+            return await asyncio.wait_for(self._run.outcome(), self._execution_time_left())
+        except asyncio.TimeoutError:
+            return await self._too_late(self._run)
+
+    def _execution_time_left(self) -> float | None:
+        """Seconds; None where there is no limit."""
+        limit: float | None = self._options["execution_timeout"]
+        if limit is None:
+            return None
+        return limit - (time.time() - (self._options["deferred_at"] or time.time()))
+
+    async def _too_late(self, run: CommandRun) -> Outcome:
+        problem = f"execution_timeout of {self._options['execution_timeout']:g} s exceeded"
+        if self._options["on_kill"] == "cancel" and not self._options["durable"]:
+            await run.cancel(problem)
+            problem += ", what ran was cancelled"
+        self.log.error(problem)
+        return Outcome(JobState.FAILED, {}, problem)
 
     async def _prepare(self) -> CommandRun:
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
@@ -206,6 +226,7 @@ class RemSvcTrigger(BaseTrigger):
     def _plan(self, metadata: Sequence[tuple[str, str]]) -> Plan:
         commands, options = self.commands, dict(self._options)
         stored, deferred_at = options.pop("origin"), options.pop("deferred_at")
+        del options["execution_timeout"]
         origin = Origin.from_arguments(stored) if stored else None
         if origin is None and self.task_instance is not None:
             # Stored by 1.0.0, which knew no other keys and let any pass.

@@ -24,7 +24,13 @@ def make_dag(dag_id: str, **parameters: Any) -> DAG:
 command = make_dag("command")
 command_with_retries = make_dag("command_with_retries", **RETRIED)
 command_in_worker = make_dag("command_in_worker", deferrable=False)
-short_stream_timeout = make_dag("short_stream_timeout", stream_timeout=3.0, **RETRIED)
+short_stream_timeout = make_dag("short_stream_timeout", stream_timeout=8.0, **RETRIED)
+short_execution_timeout = make_dag(
+    "short_execution_timeout",
+    execution_timeout=timedelta(seconds=8),
+    retries=1,
+    retry_delay=timedelta(seconds=1),
+)
 # Twelve: sorted as text, command 10 would come before command 2.
 twelve_commands = make_dag(
     "twelve_commands", commands=[{"cmd": f"echo {number} on {{{{ ds }}}}"} for number in range(1, 13)]
