@@ -140,7 +140,8 @@ def main() -> None:
                 print(
                     "{abuse:34} ratio {ratio:7}  p99 {p99_ms:8} ms  idle {idle_p99_ms:6} ms  pings {pings:5}"
                     "  failed {failed_pings:3}+{failed_after}  memory +{memory_growth_mb} MB"
-                    "  {bad_inputs} bad inputs".format(**result) + "  CRASHED" * bool(result["crashed"]),
+                    "  {bad_inputs} bad inputs".format(**result)
+                    + "  CRASHED" * bool(result["crashed"]),
                     flush=True,
                 )
 
