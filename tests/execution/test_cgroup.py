@@ -85,6 +85,7 @@ async def test_a_background_process_outlives_a_job_that_ended_by_itself(groups: 
         spec = JobSpec(shell_command=f"nohup sleep {duration} >/dev/null 2>&1 &")
         job = await jobs.create("me", "one", content_digest(spec, b""), spec)
         assert (await _last(jobs, job)).state is JobState.SUCCEEDED
+        await eventually(lambda: processes_with(duration), "the shell that was left has become it")
         (pid,) = processes_with(duration)
         os.kill(pid, 9)
         await eventually(lambda: not processes_with(duration), "it has ended")

@@ -188,6 +188,7 @@ async def test_others_are_left_alone(host: JobHost, duration: str) -> None:
 async def test_what_a_job_leaves_behind_is_its_own_business(host: JobHost, duration: str) -> None:
     ended = await host.ended(await host.create(shell(f"nohup sleep {duration} >/dev/null 2>&1 &")))
     assert ended.state is JobState.SUCCEEDED
+    await eventually(lambda: processes_with(duration), "the shell that was left has become it")
     (pid,) = processes_with(duration)
     assert await host.jobs.cancel(ended, "", kill=True) == ended
     assert processes_with(duration) == {pid}

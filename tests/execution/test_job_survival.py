@@ -133,7 +133,7 @@ async def test_version_1_commands_of_two_engines_are_not_mixed_up(host: JobHost,
         await old.wait()
     outcome = await host.jobs.engine.start(command("sleep 2.5; echo new", time_limit=60.0)).wait()
     assert (outcome.exit_code, outcome.stdout.head) == (0, b"new\n")
-    assert len(processes_with(duration)) == 1
+    await eventually(lambda: len(processes_with(duration)) == 1, "the old one was ended")
     await host.jobs.cancel(job, "", kill=True)
 
 

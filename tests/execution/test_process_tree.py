@@ -89,6 +89,7 @@ async def test_a_background_process_outlives_a_command_that_ended_by_itself(
 ) -> None:
     outcome = await shell(f"nohup sleep {duration} >/dev/null 2>&1 & echo $!").wait()
     assert outcome.exit_code == 0
+    await eventually(lambda: processes_with(duration), "the shell that was left has become it")
     (pid,) = processes_with(duration)
     import os
     import signal

@@ -190,8 +190,8 @@ class Jobs:
 
     async def _measured(self, job: Job) -> Job:
         """A job that runs, with the sizes of its output so far."""
-        if job.state is not JobState.RUNNING:
-            return job
+        if job.state is not JobState.RUNNING or job.started is None:
+            return job  # what it has written is told after its start, never before
         stdout, stderr = await self._files.sizes(job.id)
         return dataclasses.replace(job, stdout=stdout, stderr=stderr)
 
