@@ -18,7 +18,13 @@ _DEFAULT_CONFIG = Path("/etc/remsvc/server.ini")
 
 @click.group()
 def policy() -> None:
-    """Ask what a server's policy says, without a server."""
+    """Ask what a server's policy says, without a server.
+
+    \b
+    Examples:
+      remsvc policy test --identity airflow-prod -- systemctl restart web
+      remsvc policy test --config server.ini --json -- 'rm -rf /' | jq -r .rule
+    """
 
 
 @policy.command("test", context_settings={"allow_interspersed_args": False})

@@ -195,7 +195,8 @@ def _read(settings: Settings) -> ServerConfig:
     settings.integer("log", "debug_level", -1, -1, 9)  # the existing server's; without effect here
     allow_plaintext = settings.boolean("server", "allow_plaintext_tokens", default=False)
     _check_exposure(settings, config, allow_plaintext)
-    settings.warnings.extend(policy_warnings(config.allow, config.sections, config.known_identities))
+    if not settings.problems:  # of rules that are not even valid, enough is said
+        settings.warnings.extend(policy_warnings(config.allow, config.sections, config.known_identities))
     return dataclasses.replace(config, warnings=tuple(settings.warnings))
 
 
