@@ -90,6 +90,10 @@ def test_a_server_with_it_serves_every_name_of_this_host(
     assert remsvc("status", "-s", server.target).returncode == 255, "no plaintext"
 
 
+def test_the_configuration_holds_no_token(made: dict[str, str]) -> None:
+    assert Path(made["token_file"]).read_text().strip() not in Path(made["config"]).read_text()
+
+
 def test_the_environment_alone_reaches_it(remsvc: Remsvc, serve: Serve, made: dict[str, str]) -> None:
     server = start(serve, made["config"])
     environment = {

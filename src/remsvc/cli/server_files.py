@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import secrets
 import shlex
@@ -148,8 +149,9 @@ key = {plan.path("server.key")}
 {ca if plan.mutual_tls else "; " + ca}
 
 [auth]
-; identity = token
-{IDENTITY} = {token}
+; identity = its token, or the token's hash as here (the token itself is in the file "token").
+; More of them, with expiry and without a restart: "remsvc token --help".
+{IDENTITY} = sha256:{hashlib.sha256(token.encode()).hexdigest()}
 """
 
 
