@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -14,10 +13,10 @@ import grpc.aio
 
 from remsvc.server.authentication import CallContext
 from remsvc.server.limits_config import LimitsConfig
+from remsvc.server.method_handlers import kind_of, respond
 from remsvc.server.refusal import RefusedError, abort, exhausted
 from remsvc.server.requests import Malformed, careful
 
-_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _RETRY_SECONDS = 1.0
 # What HTTP/2 counts for each header beside its name and value.
 _HEADER_OVERHEAD = 32
@@ -55,8 +54,7 @@ class Admission(grpc.aio.ServerInterceptor):
         return self._handlers[details.method]
 
     def _wrapped(self, handler: Any) -> Any:
-        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
-        inner = getattr(handler, kind)
+        inner = getattr(handler, kind_of(handler))
         # On the wire it is the same. A method of one request becomes one of a stream of them, so that
         # the time until the request is here can be limited.
         if handler.response_streaming:
@@ -82,7 +80,7 @@ class Admission(grpc.aio.ServerInterceptor):
             try:
                 with self._admitted(context):
                     request = _well_formed(requests) if request_streaming else await self._only(requests)
-                    await _run(inner, request, _PatientContext(context, self._limits.stream_idle))
+                    await respond(inner, request, _PatientContext(context, self._limits.stream_idle))
             except RefusedError as refused:
                 await abort(refused, context)
 
@@ -157,12 +155,3 @@ class _PatientContext:
             raise RefusedError(
                 grpc.StatusCode.UNAVAILABLE, f"no response was taken for {self._patience:g} s"
             ) from None
-
-
-async def _run(inner: Any, request: Any, context: _PatientContext) -> None:
-    if not inspect.isasyncgenfunction(inner):
-        await inner(request, context)
-        return
-    async with contextlib.aclosing(inner(request, context)) as responses:
-        async for response in responses:
-            await context.write(response)

@@ -145,6 +145,8 @@ class Audit:
 
         Of very many in a short time that were too much they are only counted.
         """
+        if self._writer is None:
+            return
         about = self._exhausted.admit() if code == _EXHAUSTED else {}
         if about is None:
             return
@@ -160,6 +162,8 @@ class Audit:
 
     def permit_access(self, context: CallContext, method: str, job: Job, reason: str = "") -> None:
         """Write that somebody watches or ends a job."""
+        if self._writer is None:
+            return
         record = _decision(context, method, "allowed", request_id=job.request_id, job=job.id)
         self._note({**record, "reason": self.redact(reason)})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from remsvc.server.authentication import (
     Evidence,
 )
 from remsvc.server.failed_authentication import FailedAuthentications
+from remsvc.server.method_handlers import kind_of, respond
 from remsvc.server.refusal import abort, exhausted
 
 # Load balancers and orchestrators probe without credentials, and learn nothing but "serving".
 _OPEN_TO_ALL = "/grpc.health.v1.Health/"
-_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _ENDED = "the credentials of this call have been revoked or have expired"
 
 
@@ -115,7 +114,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
 
     def _wrapped(self, handler: Any, method: str) -> Any:
-        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        kind = kind_of(handler)
         wrap = self._streaming if handler.response_streaming else self._single
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         call = wrap(getattr(handler, kind), method)
@@ -138,7 +137,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             caller = await self._admitted(evidence, method, context)  # it may have changed meanwhile
             with self._opened(caller, evidence, method, context) as stream:
                 try:
-                    await _run(inner, request, CallContext(context, caller))
+                    await respond(inner, request, CallContext(context, caller))
                 except asyncio.CancelledError:
                     if not stream.ended or context.done():
                         raise
@@ -172,13 +171,3 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             stream.ended = True
             self._on_refusal(stream.method, stream.peer, reason)
             stream.task.cancel()
-
-
-async def _run(inner: Any, request: Any, context: CallContext) -> None:
-    if not inspect.isasyncgenfunction(inner):
-        await inner(request, context)
-        return
-    # Not handed on as a generator: gRPC's own writing could not be interrupted from here.
-    async with contextlib.aclosing(inner(request, context)) as responses:
-        async for response in responses:
-            await context.write(response)
