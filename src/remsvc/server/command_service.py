@@ -23,7 +23,7 @@ from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.logs import fields
 from remsvc.server.policy_in_force import PolicyInForce
 from remsvc.server.refusal import RefusedError, abort
-from remsvc.server.requests import Malformed, parsed, parser, serialize
+from remsvc.server.requests import Malformed, parser, serialize
 from remsvc_proto import RemSvc_pb2
 
 _logger = logging.getLogger("remsvc.command")
@@ -61,9 +61,9 @@ class CommandService:
         return grpc.method_handlers_generic_handler(
             SERVICE_NAME,
             {
-                "Ping": unary(parsed(self._ping), parser(RemSvc_pb2.PingMsg), serialize),
-                "GetStatus": unary(parsed(self._get_status), parser(RemSvc_pb2.Empty), serialize),
-                "RemCmd": unary(parsed(self._rem_cmd), parser(RemSvc_pb2.RemCmdMsg), serialize),
+                "Ping": unary(self._ping, parser(RemSvc_pb2.PingMsg), serialize),
+                "GetStatus": unary(self._get_status, parser(RemSvc_pb2.Empty), serialize),
+                "RemCmd": unary(self._rem_cmd, parser(RemSvc_pb2.RemCmdMsg), serialize),
                 "RemCmdStrm": stream(self._rem_cmd_strm, parser(RemSvc_pb2.RemCmdMsg), serialize),
             },
         )

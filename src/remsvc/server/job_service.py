@@ -43,7 +43,7 @@ from remsvc.server.job_messages import (
 from remsvc.server.logs import fields
 from remsvc.server.policy_in_force import PolicyInForce
 from remsvc.server.refusal import RefusedError, abort, exhausted
-from remsvc.server.requests import Malformed, parsed, parser, serialize
+from remsvc.server.requests import parser, serialize
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 _logger = logging.getLogger("remsvc.job")
@@ -89,9 +89,7 @@ class JobService:
         """What a gRPC server is given."""
 
         def unary(handler: Any, message: type[Any]) -> Any:
-            return grpc.unary_unary_rpc_method_handler(
-                parsed(_answering(handler)), parser(message), serialize
-            )
+            return grpc.unary_unary_rpc_method_handler(_answering(handler), parser(message), serialize)
 
         watch = grpc.unary_stream_rpc_method_handler(self._watch, parser(jobs_pb2.WatchJobRequest), serialize)
         return grpc.method_handlers_generic_handler(
@@ -204,10 +202,10 @@ class JobService:
         _logger.info("job cancel %s", fields(job=job.id, identity=context.identity, reason=reason))
         return self._message(await self._jobs.cancel(job, reason[:500], kill=request.kill))
 
-    async def _watch(self, request: Any, context: CallContext) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
+    async def _watch(
+        self, request: jobs_pb2.WatchJobRequest, context: CallContext
+    ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
         try:
-            if isinstance(request, Malformed):
-                raise InvalidCommandError(request.reason)
             job = await self._own(request.id, context, "WatchJob", self._jobs.look_up)
             self._audit.permit_access(context, _METHOD + "WatchJob", job)
             offsets = [

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
-
-from remsvc.server.authentication import CallContext
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """What is handed on in place of a request that could not be parsed."""
+    """What is handed on in place of a request that could not be parsed. Admission refuses it; who reads a
+    stream from its context meets it, too."""
 
     reason: str
 
@@ -49,14 +45,3 @@ def serialize(message: Any) -> bytes:
     """A serializer for gRPC."""
     data: bytes = message.SerializeToString()
     return data
-
-
-def parsed(handler: Callable[[Any, CallContext], Awaitable[T]]) -> Callable[[Any, CallContext], Awaitable[T]]:
-    """A unary handler that is given no malformed request."""
-
-    async def handle(request: Any, context: CallContext) -> T:
-        if isinstance(request, Malformed):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
-        return await handler(request, context)
-
-    return handle
