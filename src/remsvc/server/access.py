@@ -11,26 +11,26 @@ import grpc
 from remsvc.errors import ConfigurationError
 from remsvc.server.config import ServerConfig
 from remsvc.server.failed_authentication import FailedAuthentications
-from remsvc.server.open_calls import AuthenticationInterceptor
+from remsvc.server.open_calls import Authentication
 from remsvc.server.tls import TlsConfig, TlsCredentials
 
 _EXPIRY_SECONDS = 1.0
 
 
 class Access:
-    """The server's credentials and its interceptor.
+    """The server's credentials and its authentication.
 
     Args:
         config: what the server is started with.
-        on_refusal: see :class:`AuthenticationInterceptor`.
+        on_refusal: see :class:`Authentication`.
 
     Attributes:
-        interceptor: for gRPC's server.
+        authentication: guards every method.
     """
 
     def __init__(self, config: ServerConfig, on_refusal: Callable[[str, str, str], None]) -> None:
         failures = FailedAuthentications(config.limits.failed_authentications)
-        self.interceptor = AuthenticationInterceptor(config.auth.authenticator(), on_refusal, failures)
+        self.authentication = Authentication(config.auth.authenticator(), on_refusal, failures)
         self._tls = TlsCredentials(config.tls) if config.tls is not None else None
         self._first_ca = config.tls.ca if config.tls is not None else None
         self._ca_changed = False
@@ -58,7 +58,7 @@ class Access:
         def commit() -> None:
             self._ca_changed = ca_changed
             self._use_tls(tls)
-            self.interceptor.use(authenticator)
+            self.authentication.use(authenticator)
 
         return commit
 
@@ -70,4 +70,4 @@ class Access:
         """Work until cancelled: end streams when what their callers showed expires."""
         while True:
             await asyncio.sleep(_EXPIRY_SECONDS)
-            self.interceptor.end_expired()
+            self.authentication.end_expired()

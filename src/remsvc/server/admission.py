@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -16,13 +15,14 @@ from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.method_handlers import kind_of, respond
 from remsvc.server.refusal import RefusedError, abort, exhausted
 from remsvc.server.requests import Malformed, careful
+from remsvc.server.time_limit import TimeLimit
 
 _RETRY_SECONDS = 1.0
 # What HTTP/2 counts for each header beside its name and value.
 _HEADER_OVERHEAD = 32
 
 
-class Admission(grpc.aio.ServerInterceptor):
+class Admission:
     """Refuses calls that are too many or too large, and ends those whose caller keeps it waiting.
 
     To come after authentication: who is not let in is refused before, without a request being read.
@@ -34,26 +34,14 @@ class Admission(grpc.aio.ServerInterceptor):
 
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
-        self._handlers: dict[str, Any] = {}
         # Of strangers (all that they may ask is health), and of those who are authenticated.
         self._calls = [0, 0]
         self._most = [max(limits.max_calls // 10, 1), limits.max_calls]
         self.in_progress: Counter[str] = Counter()
         self.admitted: Counter[str] = Counter()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(details)
-        if handler is None:
-            return None
-        if details.method not in self._handlers:  # there are only as many as have a handler
-            self._handlers[details.method] = self._wrapped(handler)
-        return self._handlers[details.method]
-
-    def _wrapped(self, handler: Any) -> Any:
+    def guard(self, _: str, handler: Any) -> Any:
+        """See :data:`~remsvc.server.method_handlers.Guard`."""
         inner = getattr(handler, kind_of(handler))
         # On the wire it is the same. A method of one request becomes one of a stream of them, so that
         # the time until the request is here can be limited.
@@ -68,7 +56,7 @@ class Admission(grpc.aio.ServerInterceptor):
         async def call(requests: Any, context: Any) -> Any:
             try:
                 with self._admitted(context):
-                    request = _well_formed(requests) if request_streaming else await self._only(requests)
+                    request = _well_formed(requests) if request_streaming else await self._only(context)
                     return await inner(request, context)
             except RefusedError as refused:
                 await abort(refused, context)
@@ -79,7 +67,7 @@ class Admission(grpc.aio.ServerInterceptor):
         async def call(requests: Any, context: Any) -> None:
             try:
                 with self._admitted(context):
-                    request = _well_formed(requests) if request_streaming else await self._only(requests)
+                    request = _well_formed(requests) if request_streaming else await self._only(context)
                     await respond(inner, request, _PatientContext(context, self._limits.stream_idle))
             except RefusedError as refused:
                 await abort(refused, context)
@@ -118,23 +106,29 @@ class Admission(grpc.aio.ServerInterceptor):
             if not self.in_progress[peer]:
                 del self.in_progress[peer]
 
-    async def _only(self, requests: AsyncIterator[Any]) -> Any:
+    async def _only(self, context: Any) -> Any:
         limit = self._limits.request_timeout
         try:
-            return await asyncio.wait_for(anext(_well_formed(requests)), limit)
-        except (asyncio.TimeoutError, TimeoutError):
+            with TimeLimit(limit):
+                request = await context.read()
+        except TimeoutError:
             raise RefusedError(
                 grpc.StatusCode.DEADLINE_EXCEEDED, f"the request did not arrive within {limit:g} s"
             ) from None
-        except StopAsyncIteration:
-            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "expected one request, got none") from None
+        if request is grpc.aio.EOF:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "expected one request, got none")
+        return _checked(request)
 
 
 async def _well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        if isinstance(request, Malformed):
-            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
-        yield request
+        yield _checked(request)
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, Malformed):
+        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
+    return request
 
 
 class _PatientContext:
@@ -149,8 +143,9 @@ class _PatientContext:
 
     async def write(self, message: Any) -> None:
         try:
-            await asyncio.wait_for(self._context.write(message), self._patience)
-        except (asyncio.TimeoutError, TimeoutError):
+            with TimeLimit(self._patience):
+                await self._context.write(message)
+        except TimeoutError:
             # What has begun to be written cannot be taken back: the status waits behind it.
             raise RefusedError(
                 grpc.StatusCode.UNAVAILABLE, f"no response was taken for {self._patience:g} s"

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from remsvc.errors import RemSvcError
 from remsvc.execution.engine import create_engine
@@ -31,6 +31,7 @@ from remsvc.server.config import ServerConfig
 from remsvc.server.connection_guard import ConnectionGuard
 from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
+from remsvc.server.method_handlers import GuardedHandlers
 from remsvc.server.policy_in_force import PolicyInForce
 from remsvc.server.reload import Reloader
 
@@ -165,12 +166,12 @@ async def _serve_audited(
             reloader.add(lambda _: start_waiting)  # more may run now
         reloader.add(lambda _: partial(audit.note_server, "reloaded"))
         admission = Admission(config.limits)
+        handlers = GuardedHandlers(admission.guard, access.authentication.guard)
+        handlers.add_generic_rpc_handlers(tuple(services.values()))
+        health_servicer = _add_health_and_reflection(handlers, services)
         server = grpc.aio.server(
-            interceptors=(access.interceptor, admission),
-            options=(*_CHANNEL_OPTIONS, *config.limits.channel_options()),
+            handlers=(handlers,), options=(*_CHANNEL_OPTIONS, *config.limits.channel_options())
         )
-        server.add_generic_rpc_handlers(tuple(services.values()))
-        health_servicer = _add_health_and_reflection(server, services)
         address = _listen(server, config, access.credentials)
         stop: asyncio.Queue[str] = asyncio.Queue()
 
@@ -224,10 +225,15 @@ async def _stop(server: grpc.aio.Server, grace: float, signals: asyncio.Queue[st
         await asyncio.wait_for(stopping, _END_SECONDS)
 
 
-def _add_health_and_reflection(server: grpc.aio.Server, services: Iterable[str]) -> health.aio.HealthServicer:
+def _add_health_and_reflection(
+    handlers: GuardedHandlers, services: Iterable[str]
+) -> health.aio.HealthServicer:
     servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, handlers)
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(names), handlers
+    )
     return servicer
 
 

@@ -129,16 +129,6 @@ class Authenticator:
         self._certificates = certificates or CertificateIdentities(None)
         self._required = required
 
-    def check_metadata(self, metadata: Sequence[tuple[str, str | bytes]]) -> None:
-        """Refuse what can be refused before anything else of a call is read.
-
-        Raises:
-            AuthenticationError: a token is asked for and is missing or wrong.
-        """
-        shown = Evidence.of_metadata(metadata)
-        if self._tokens is not None and not (self._may_do_without_token() and shown.token_fault == _MISSING):
-            self._by_token(shown, time.time())
-
     def authenticate(self, shown: Evidence) -> Caller:
         """Who it is. Raises :class:`AuthenticationError`."""
         now = time.time()

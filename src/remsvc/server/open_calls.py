@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class _OpenStream:
     ended: bool = False
 
 
-class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
+class Authentication:
     """Refuses calls that are not authenticated; gives the others' handlers a :class:`CallContext`.
 
     Args:
@@ -60,8 +60,6 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         self._failures = failures
         self._on_refusal = on_refusal
         self._streams: set[_OpenStream] = set()
-        # By method: there are only as many as have a handler.
-        self._handlers: dict[str, Any] = {}
 
     def use(self, authenticator: Authenticator) -> None:
         """From now on, ``authenticator`` decides. Streams whose callers it does not know the same
@@ -84,41 +82,22 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             if stream.caller.expires is not None and stream.caller.expires <= now:
                 self._end(stream, f"what {stream.caller.identity} showed has expired")
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(details)
-        if handler is None or details.method.startswith(_OPEN_TO_ALL):
+    def guard(self, method: str, handler: Any) -> Any:
+        """See :data:`~remsvc.server.method_handlers.Guard`; for handlers that take a stream of requests."""
+        if method.startswith(_OPEN_TO_ALL):
             return handler
-        try:
-            self._authenticator.check_metadata(details.invocation_metadata)
-        except AuthenticationError as error:
-            return self._refusing(details.method, error)
-        if details.method not in self._handlers:
-            self._handlers[details.method] = self._wrapped(handler, details.method)
-        return self._handlers[details.method]
-
-    def _refusing(self, method: str, error: AuthenticationError) -> Any:
-        async def refuse(requests: Any, context: Any) -> None:
-            await self._refuse(method, context, error)
-
-        # For every kind of method: as a stream, it does not wait for the request.
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        kind = kind_of(handler)
+        assert handler.request_streaming  # of a single request, gRPC would read it for anybody
+        wrap = self._streaming if handler.response_streaming else self._single
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        call = wrap(getattr(handler, kind), method)
+        return make(call, handler.request_deserializer, handler.response_serializer)
 
     async def _refuse(self, method: str, context: Any, error: AuthenticationError) -> None:
         if wait := self._failures.note(context.peer()):
             await abort(exhausted("too many failed authentications from this address", wait), context)
         self._on_refusal(method, context.peer(), error.reason)
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-
-    def _wrapped(self, handler: Any, method: str) -> Any:
-        kind = kind_of(handler)
-        wrap = self._streaming if handler.response_streaming else self._single
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        call = wrap(getattr(handler, kind), method)
-        return make(call, handler.request_deserializer, handler.response_serializer)
 
     def _single(self, inner: Any, method: str) -> Any:
         async def call(request: Any, context: Any) -> Any:
