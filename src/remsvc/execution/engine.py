@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from remsvc.errors import ExecutionError
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 
 MARK = "REMSVC_COMMAND_ID"
@@ -92,32 +93,64 @@ DRAIN_GRACE = 0.1
 """Seconds that an ended command's output is still read while another process holds it open."""
 
 
+class WithdrawnError(ExecutionError):
+    """A process was withdrawn before it started."""
+
+
 class Process(Protocol):
-    """A started (or starting) process. Whoever started it awaits :meth:`wait` or calls :meth:`end`."""
+    """A process that has started, is starting, or waits for another one to end.
+
+    Whoever started it awaits :meth:`wait` or calls :meth:`end`.
+    """
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it waited for another one, and was taken back: it never started."""
+        ...
 
     async def wait(self) -> Outcome:
         """Wait until the process has ended and is reaped. May be called again after a cancelled wait.
 
         Raises:
             StartError: it could not be started.
+            WithdrawnError: it did not start, and will not.
             ExecutionError: the machinery failed; its outcome is not known.
         """
         ...
 
     def end(self) -> None:
-        """Kill the process and all its descendants now. :meth:`wait` then returns. Idempotent."""
+        """Kill the process and all its descendants now. :meth:`wait` then returns. Idempotent.
+
+        One that waits for another one is withdrawn.
+        """
+        ...
+
+    def withdraw(self) -> None:
+        """Do not start it, if it still waits for another one; else it goes on. Idempotent."""
         ...
 
 
 class Engine(Protocol):
-    """Starts processes, and on :meth:`close` ends all those still running."""
+    """Starts processes, and on :meth:`close` ends all those still running.
+
+    Attributes:
+        lanes: whether a process can wait, ready to start, for another one to end.
+    """
+
+    @property
+    def lanes(self) -> bool: ...
 
     async def open(self) -> None:
         """Get ready. Raises :class:`~remsvc.errors.ExecutionError` where that fails."""
         ...
 
-    def start(self, spec: ProcessSpec) -> Process:
-        """Start a process; where that fails, its :meth:`Process.wait` raises ``StartError``."""
+    def start(self, spec: ProcessSpec, after: Process | None = None) -> Process:
+        """Start a process; where that fails, its :meth:`Process.wait` raises ``StartError``.
+
+        Args:
+            after: start it the moment this one, which was started before, has ended; only where the
+                engine has :attr:`lanes`, and one at most after each.
+        """
         ...
 
     async def close(self) -> None:

@@ -21,6 +21,7 @@ It rises when an older server could not work with the messages any more.
 """
 
 _LENGTHS = struct.Struct("!II")
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 Header = dict[str, Any]
 
@@ -29,7 +30,7 @@ def encode_frame(header: Header, blobs: Sequence[bytes] = ()) -> bytes:
     """One frame: ``header`` (anything JSON can carry) and the blobs, unchanged."""
     if blobs:
         header = {**header, "blobs": [len(blob) for blob in blobs]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = _encode(header).encode()
     size = len(text) + sum(map(len, blobs))
     return b"".join((_LENGTHS.pack(_LENGTHS.size - 4 + size, len(text)), text, *blobs))
 

@@ -38,7 +38,6 @@ class OutputFile:
 
     Attributes:
         fd: the pipe's descriptor; -1 once its owner has closed it.
-        inode: the pipe's, by which it is known among the descriptors of other processes.
         open: whether some process may still write to it.
         total: bytes written by the command.
         gap: what was dropped of them.
@@ -50,7 +49,6 @@ class OutputFile:
         """``limit`` is in bytes. The file, and the folder it is in, are made for the first byte."""
         os.set_blocking(fd, False)
         self.fd = fd
-        self.inode = os.fstat(fd).st_ino
         self.open = True
         self.total = 0
         self.gap = Gap()
@@ -61,6 +59,11 @@ class OutputFile:
         self._storing = True
         self._unsaid = False
         self._punched = 0
+
+    @property
+    def inode(self) -> int:
+        """Tells the pipe apart among the descriptors of other processes, until it is closed."""
+        return os.fstat(self.fd).st_ino
 
     def read(self) -> bool:
         """Move what is there, once; False when nothing was."""

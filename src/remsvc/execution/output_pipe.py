@@ -12,7 +12,6 @@ class OutputPipe:
 
     Attributes:
         fd: its descriptor; -1 once whoever owns it has closed it.
-        inode: tells the pipe apart among the descriptors of other processes.
         head: the first bytes, at most ``limit`` of them.
         total: how many bytes came altogether.
         open: whether some process may still write to it.
@@ -22,12 +21,16 @@ class OutputPipe:
         """``scratch`` is room to read into; pipes of one thread may share it."""
         os.set_blocking(fd, False)
         self.fd = fd
-        self.inode = os.fstat(fd).st_ino
         self.head = bytearray()
         self.total = 0
         self.open = True
         self._limit = limit
         self._scratch = scratch
+
+    @property
+    def inode(self) -> int:
+        """Tells the pipe apart among the descriptors of other processes, until it is closed."""
+        return os.fstat(self.fd).st_ino
 
     def read(self) -> bool:
         """Read what is there, once; False when nothing was."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import remsvc
-from remsvc.errors import ExecutionError, StartError
-from remsvc.execution.engine import Outcome, Output, ProcessSpec
+from remsvc.errors import ExecutionError, RemSvcError, StartError
+from remsvc.execution.engine import Outcome, Output, Process, ProcessSpec, WithdrawnError
 from remsvc.execution.frames import VERSION, FrameReader, Header, encode_frame
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.execution.supervisor_link import connect
@@ -48,17 +48,40 @@ class SupervisorTooNewError(ExecutionError):
 class PosixProcess:
     """A process owned by the supervisor. See :class:`remsvc.execution.engine.Process`."""
 
-    def __init__(self, engine: PosixEngine, number: int, outcome: asyncio.Future[Outcome]) -> None:
+    def __init__(self, engine: PosixEngine, number: int) -> None:
+        self.number = number
         self._engine = engine
-        self._number = number
-        self._outcome = outcome
+        self._result: Outcome | RemSvcError | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def withdrawn(self) -> bool:
+        return isinstance(self._result, WithdrawnError)
 
     async def wait(self) -> Outcome:
-        return await asyncio.shield(self._outcome)
+        while self._result is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        if isinstance(self._result, Outcome):
+            return self._result
+        raise self._result
 
     def end(self) -> None:
-        if not self._outcome.done():
-            self._engine.send({"op": "end", "id": self._number})
+        if self._result is None:
+            self._engine.send({"op": "end", "id": self.number})
+
+    def withdraw(self) -> None:
+        if self._result is None:
+            self._engine.send({"op": "withdraw", "id": self.number})
+
+    def settle(self, result: Outcome | RemSvcError) -> None:
+        """It has ended so; for the engine."""
+        self._result = result
+        for waiter in self._waiters:
+            if not waiter.done():  # its task was cancelled
+                waiter.set_result(None)
+        self._waiters.clear()
 
 
 class JobListener(Protocol):
@@ -99,12 +122,13 @@ class PosixEngine(asyncio.Protocol):
         limits: ProcessLimits = NO_LIMITS,
     ) -> None:
         self._limits = limits
+        self._limits_message = limits.to_message()
         self._state_dir = state_dir
         self._groups = groups
         self._jobs = jobs
         # A supervisor may outlive this engine: the next one must not count the same numbers again.
         self._numbers = itertools.count(secrets.randbits(48))
-        self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
+        self._processes: dict[int, PosixProcess] = {}
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._unsent = bytearray()
@@ -113,6 +137,7 @@ class PosixEngine(asyncio.Protocol):
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._restart: asyncio.Task[None] | None = None
         self._closing = False
+        self.lanes = False
         self.jobs_running = False
         """Whether the supervisor has durable jobs, and so goes on after :meth:`close`."""
 
@@ -136,16 +161,16 @@ class PosixEngine(asyncio.Protocol):
             raise ExecutionError(f"the supervisor could not be started: {error}") from error
         await self._meet(connection)
 
-    def start(self, spec: ProcessSpec) -> PosixProcess:
-        number = next(self._numbers)
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        outcome.add_done_callback(_retrieve)
-        process = PosixProcess(self, number, outcome)
+    def start(self, spec: ProcessSpec, after: Process | None = None) -> PosixProcess:
+        process = PosixProcess(self, next(self._numbers))
         if self._transport is None:
-            outcome.set_exception(StartError("the supervisor that starts commands is not running"))
+            process.settle(StartError("the supervisor that starts commands is not running"))
             return process
-        self._outcomes[number] = outcome
-        self.send(self.start_message(number, spec))
+        message = self.start_message(process.number, spec)
+        if isinstance(after, PosixProcess):
+            message["after"] = after.number
+        self._processes[process.number] = process
+        self.send(message)
         return process
 
     async def close(self) -> None:
@@ -180,7 +205,7 @@ class PosixEngine(asyncio.Protocol):
             "credentials": credentials and (credentials.uid, credentials.gid, credentials.groups),
             "time_limit": spec.time_limit,
             "output_limit": spec.output_limit,
-            "limits": self._limits.to_message(),
+            "limits": self._limits_message,
         }
 
     def send(self, message: Header, *, now: bool = True) -> None:
@@ -241,12 +266,11 @@ class PosixEngine(asyncio.Protocol):
         if self._hello is not None and not self._hello.done():
             self._hello.set_exception(_NoHelloError("the supervisor ended before it said hello"))
             return
-        outcomes, self._outcomes = self._outcomes, {}
-        for outcome in outcomes.values():
-            if not outcome.done():
-                outcome.set_exception(
-                    ExecutionError("the supervisor ended; whether the command ran to its end is not known")
-                )
+        processes, self._processes = self._processes, {}
+        for process in processes.values():
+            process.settle(
+                ExecutionError("the supervisor ended; whether the command ran to its end is not known")
+            )
         if self._closing or self._hello is None or self._hello.cancelled():
             return
         _logger.error("the supervisor ended unasked; starting another one")
@@ -267,22 +291,26 @@ class PosixEngine(asyncio.Protocol):
             return
         if not self._hello.done():
             self._hello.set_result(None)
+        self.lanes = bool(hello.get("lanes"))
         if self._limits != NO_LIMITS and not hello.get("limits"):
             _logger.error("[limits] for commands take effect when the jobs that run now have ended")
         if self._jobs is not None:
             self._jobs.on_supervisor(hello["instance"], hello["jobs"])
 
     def _settle(self, event: Header, blobs: list[bytes]) -> None:
-        outcome = self._outcomes.pop(event["id"], None)
-        if outcome is None or outcome.done():
-            return  # of the engine before this one, or nobody waits any more
+        process = self._processes.pop(event["id"], None)
+        if process is None:
+            return  # of the engine before this one
         record: dict[str, Any] = event["record"]
+        if "withdrawn" in record:
+            process.settle(WithdrawnError("the command was withdrawn before it started"))
+            return
         if "error" in record:
-            outcome.set_exception(StartError(record["error"]))
+            process.settle(StartError(record["error"]))
             return
         stdout, stderr = map(Output, blobs or [b"", b""], record["totals"])
         timed_out = record.get("cause") == "time limit"
-        outcome.set_result(Outcome(record.get("exit_code"), record.get("signal"), timed_out, stdout, stderr))
+        process.settle(Outcome(record.get("exit_code"), record.get("signal"), timed_out, stdout, stderr))
 
     def _start_supervisor(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -316,9 +344,3 @@ class PosixEngine(asyncio.Protocol):
             except ExecutionError as error:
                 _logger.error("%s", error)
             await asyncio.sleep(_RESTART_SECONDS)
-
-
-def _retrieve(outcome: asyncio.Future[Outcome]) -> None:
-    """Mark an error as seen: a caller that was cancelled no longer waits for it."""
-    if not outcome.cancelled():
-        outcome.exception()

@@ -36,8 +36,10 @@ class ProcessLimits:
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> ProcessLimits:
         """What :meth:`to_message` made, here or in another version."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in message.items() if name in known})
+        if not message:
+            return NO_LIMITS
+        return cls(**{name: value for name, value in message.items() if name in _NAMES})
 
 
+_NAMES = {field.name for field in fields(ProcessLimits)}
 NO_LIMITS = ProcessLimits()

@@ -3,7 +3,7 @@
 The supervisor is a child subreaper: whatever a command starts stays below it in the process
 tree, however often it forks and whatever sessions it makes. A process whose parent has ended
 becomes the supervisor's own child; it is told apart by a mark that it inherited and cannot lose by
-accident (:func:`marked`), by its session, by its process group, by the mark in its environment, or by
+accident (:class:`Marked`), by its session, by its process group, by the mark in its environment, or by
 holding the command's output pipe open. Where the host lets us have control groups
 (:mod:`remsvc.execution.cgroup`) nothing has to be told apart.
 """
@@ -17,7 +17,7 @@ import resource
 import signal
 import stat
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,23 +37,27 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
-@contextlib.contextmanager
-def marked(mark: str) -> Iterator[None]:
-    """What this process starts meanwhile carries ``mark``, and so does all that comes from it.
+class Marked:
+    """What this process starts in the block carries ``mark``, and so does all that comes from it.
 
     The mark is a number far beyond any use, as the limit of time that a realtime process may take
     without a pause. Like every resource limit it is inherited over fork and exec, with another user
     and an empty environment, and everybody may read it in ``/proc/PID/limits``.
     """
-    own = resource.getrlimit(resource.RLIMIT_RTTIME)
-    if own[1] != resource.RLIM_INFINITY:
-        yield  # somebody has a use for it
-        return
-    resource.setrlimit(resource.RLIMIT_RTTIME, (_limit(mark), own[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_RTTIME, own)
+
+    _own = resource.getrlimit(resource.RLIMIT_RTTIME)
+    _free = _own[1] == resource.RLIM_INFINITY  # else somebody has a use for it
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+
+    def __enter__(self) -> None:
+        if self._free:
+            resource.setrlimit(resource.RLIMIT_RTTIME, (_limit(self._mark), self._own[1]))
+
+    def __exit__(self, *_: object) -> None:
+        if self._free:
+            resource.setrlimit(resource.RLIMIT_RTTIME, self._own)
 
 
 def _limit(mark: str) -> int:

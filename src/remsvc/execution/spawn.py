@@ -10,7 +10,7 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from remsvc.execution.engine import Credentials
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
@@ -26,32 +26,32 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 # Of open files. What this process takes for itself is nothing for commands: select(2) knows 1024.
-_command_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+_command_limit = _own_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
 _low: list[int] = []
 
 
 def open_more_files() -> None:
     """Let this process, but not its commands, open as many files as the system lets it."""
+    global _own_limit
     hard = _command_limit[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _own_limit = (hard, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, _own_limit)
     # Room below the commands' limit: posix_spawn knows no descriptor above it.
     _low.extend(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3))
 
 
-@contextlib.contextmanager
-def _with_command_limit(streams: Sequence[int]) -> Iterator[Sequence[int]]:
-    own = resource.getrlimit(resource.RLIMIT_NOFILE)
-    moves = _low and max(streams) >= _command_limit[0]
-    if moves:
-        streams = [os.dup2(stream, low, inheritable=False) for stream, low in zip(streams, _low, strict=True)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, _command_limit)
-    try:
-        yield streams
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, own)
-        if moves:
-            for low in _low:
-                os.dup2(0, low, inheritable=False)  # the null device again
+def find_program(argv: Sequence[str], env: Mapping[str, str]) -> Sequence[str]:
+    """``argv`` with the path of its program, looked up in ``env["PATH"]``.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if "/" in argv[0]:
+        return argv
+    program = shutil.which(argv[0], path=env.get("PATH", ""))
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+    return (program, *argv[1:])
 
 
 def spawn(
@@ -67,7 +67,8 @@ def spawn(
     """Start a process as the leader of a new session and return its pid; the caller reaps it.
 
     Args:
-        argv, env, cwd, credentials: as in :class:`~remsvc.execution.engine.ProcessSpec`.
+        argv: as of :func:`find_program`.
+        env, cwd, credentials: as in :class:`~remsvc.execution.engine.ProcessSpec`.
         cwd_required: fail where the directory cannot be entered, instead of starting in ``/``.
         streams: descriptors for its standard input, output and error. It inherits no other.
         limits: what it is held to.
@@ -76,11 +77,6 @@ def spawn(
         OSError: it could not be started.
         ValueError: a NUL in an argument or in the environment.
     """
-    if "/" not in argv[0]:
-        program = shutil.which(argv[0], path=env.get("PATH", ""))
-        if program is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
-        argv = (program, *argv[1:])
     if credentials is not None:
         return _fork(argv, env, cwd, cwd_required, credentials, streams, limits)
     try:
@@ -93,17 +89,32 @@ def spawn(
         if limits != NO_LIMITS:
             return _fork(argv, env, None, False, None, streams, limits)
         # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
-        with _with_command_limit(streams) as usable:
-            return os.posix_spawn(
-                argv[0],
-                list(argv),
-                env,
-                file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(usable)],
-                setsid=True,
-                setsigdef=_DEFAULT_SIGNALS,
-            )
+        return _posix_spawn(argv, env, streams)
     finally:
         os.chdir("/")  # a file system that this process is in cannot be unmounted
+
+
+def _posix_spawn(argv: Sequence[str], env: Mapping[str, str], streams: Sequence[int]) -> int:
+    moves = _low and max(streams) >= _command_limit[0]
+    if moves:
+        streams = [os.dup2(stream, low, inheritable=False) for stream, low in zip(streams, _low, strict=True)]
+    if _own_limit != _command_limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, _command_limit)
+    try:
+        return os.posix_spawn(
+            argv[0],
+            tuple(argv),
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)],
+            setsid=True,
+            setsigdef=_DEFAULT_SIGNALS,
+        )
+    finally:
+        if _own_limit != _command_limit:
+            resource.setrlimit(resource.RLIMIT_NOFILE, _own_limit)
+        if moves:
+            for low in _low:
+                os.dup2(0, low, inheritable=False)  # the null device again
 
 
 def _fork(

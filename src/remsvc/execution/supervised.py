@@ -1,4 +1,4 @@
-"""A command as the supervisor knows it."""
+"""A command as the supervisor knows it: ready to start, and started."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from remsvc.execution.engine import MARK, Credentials
 from remsvc.execution.frames import Header
 from remsvc.execution.output_file import OutputFile
 from remsvc.execution.output_pipe import OutputPipe
-from remsvc.execution.process_limits import ProcessLimits
-from remsvc.execution.spawn import spawn
+from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
+from remsvc.execution.spawn import find_program, spawn
 
 Pump = OutputPipe | OutputFile
 
@@ -61,7 +61,7 @@ class Supervised:
     @property
     def tree(self) -> process_tree.Command:
         """What tells its processes apart."""
-        inodes = frozenset(output.inode for output in self.outputs)
+        inodes = frozenset(output.inode for output in self.outputs if output.fd >= 0)
         return process_tree.Command(
             self.pid, self.mark, inodes, reaped=self.status is not None, group=self.group
         )
@@ -96,62 +96,91 @@ class Supervised:
         return record
 
 
-def start(header: Header, null: int, scratch: bytearray, groups: JobGroups | None) -> Supervised:
-    """Start the command that a ``start`` message describes; a durable job in a group of its own.
+class Prepared:
+    """A command that can start at once: what it is given is open. Whoever made it starts or closes it.
+
+    Args:
+        header: the ``start`` message that describes it.
+        null: the null device.
+        scratch: room that its outputs are read into.
 
     Raises:
-        OSError, ValueError, subprocess.SubprocessError: it could not be started; nothing is left open.
+        OSError: something cannot be opened; nothing is left open.
     """
-    mark: str = header["env"].get(MARK, "")
-    opened: list[int] = []
-    pumps: list[Pump] = []
-    job: dict[str, Any] | None = header.get("job")
-    folder = Path(job["folder"]) if job else None
-    try:
-        stdin = null
-        if job and job["stdin"]:
-            stdin = os.open(Path(job["folder"], "stdin"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            opened.append(stdin)
-        writers = []
-        for name in ("stdout", "stderr"):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            opened.append(writer)
-            writers.append(writer)
-            limit: int = header["output_limit"]
-            try:
-                if folder is None:
-                    pumps.append(OutputPipe(reader, limit, scratch))
-                else:
-                    pumps.append(OutputFile(reader, folder / name, limit, scratch))
-            except OSError:
-                os.close(reader)
-                raise
+
+    def __init__(self, header: Header, null: int, scratch: bytearray) -> None:
+        self.header = header
+        self._opened: list[int] = []
+        self._pumps: list[Pump] = []
+        job: dict[str, Any] | None = header.get("job")
+        self._folder = Path(job["folder"]) if job else None
+        self._kill_grace: float = job["kill_grace"] if job else 0.0
+        self._stdin = null
+        try:
+            if job and job["stdin"]:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._stdin = os.open(Path(job["folder"], "stdin"), flags)
+                self._opened.append(self._stdin)
+            self._writers = [self._open_output(name, scratch) for name in ("stdout", "stderr")]
+            self._argv = find_program(header["argv"], header["env"])
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_output(self, name: str, scratch: bytearray) -> int:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        self._opened.append(writer)
+        limit: int = self.header["output_limit"]
+        try:
+            if self._folder is None:
+                self._pumps.append(OutputPipe(reader, limit, scratch))
+            else:
+                self._pumps.append(OutputFile(reader, self._folder / name, limit, scratch))
+        except OSError:
+            os.close(reader)
+            raise
+        return writer
+
+    def start(self, groups: JobGroups | None) -> Supervised:
+        """Start it; a durable job in a group of its own.
+
+        Raises:
+            OSError, ValueError, subprocess.SubprocessError: it could not be started; nothing is left open.
+        """
+        header = self.header
+        mark: str = header["env"].get(MARK, "")
         credentials = header["credentials"]
-        entered = groups.entered(str(header["id"])) if groups and folder else contextlib.nullcontext()
-        with entered as group, process_tree.marked(mark):
-            pid = spawn(
-                header["argv"],
-                env=header["env"],
-                cwd=header["cwd"],
-                cwd_required=header.get("cwd_required", False),
-                credentials=credentials and Credentials(*credentials),
-                streams=(stdin, writers[0], writers[1]),
-                limits=ProcessLimits.from_message(header.get("limits", {})),
-            )
-    except BaseException:
-        for pump in pumps:
+        limits = header.get("limits")
+        grouped = groups is not None and self._folder is not None
+        entered = groups.entered(str(header["id"])) if groups and grouped else contextlib.nullcontext()
+        try:
+            with entered as group, process_tree.Marked(mark):
+                pid = spawn(
+                    self._argv,
+                    env=header["env"],
+                    cwd=header["cwd"],
+                    cwd_required=header.get("cwd_required", False),
+                    credentials=credentials and Credentials(*credentials),
+                    streams=(self._stdin, self._writers[0], self._writers[1]),
+                    limits=ProcessLimits.from_message(limits) if limits else NO_LIMITS,
+                )
+        except BaseException:
+            self.close()
+            raise
+        started = time.time()
+        for fd in self._opened:
+            os.close(fd)
+        return Supervised(
+            *(header["id"], pid, mark, (self._pumps[0], self._pumps[1]), self._folder),
+            kill_grace=self._kill_grace,
+            group=group,
+            started=started,
+        )
+
+    def close(self) -> None:
+        """Do not start it after all."""
+        for fd in self._opened:
+            os.close(fd)
+        for pump in self._pumps:
             pump.stop_keeping()
             os.close(pump.fd)
-        raise
-    finally:
-        for fd in opened:
-            os.close(fd)
-    return Supervised(
-        id=header["id"],
-        pid=pid,
-        mark=mark,
-        outputs=(pumps[0], pumps[1]),
-        folder=folder,
-        kill_grace=job["kill_grace"] if job else 0.0,
-        group=group,
-    )

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from remsvc.execution import process_tree, supervised
+from remsvc.execution import process_tree
 from remsvc.execution.cgroup import JobGroups
 from remsvc.execution.engine import DRAIN_GRACE
 from remsvc.execution.frames import Header
-from remsvc.execution.supervised import Pump, Supervised
+from remsvc.execution.supervised import Prepared, Pump, Supervised
 from remsvc.execution.timers import Timers
 
 SHUTDOWN_SECONDS = 5.0
@@ -25,6 +25,8 @@ SHUTDOWN_SECONDS = 5.0
 _MAX_LEFT_OPEN = 1024
 _TELL_SECONDS = 0.005
 _LOOK_SECONDS = 0.02
+# A command that has ended by then is read once, at its end: its pipes hold more than most write.
+_READ_SECONDS = 0.002
 
 
 class Reports(Protocol):
@@ -61,6 +63,10 @@ class Supervision:
         self._reports = reports
         self._commands: dict[int | str, Supervised] = {}
         self._by_pid: dict[int, Supervised] = {}
+        # What waits, by the command that it waits for, and the other way round.
+        self._lanes: dict[int | str, Prepared] = {}
+        self._before: dict[int | str, int | str] = {}
+        self._read: set[int] = set()  # the pipes that the selector looks at
         self._left_open: OrderedDict[int, Pump] = OrderedDict()
         self.timers = Timers(self._commands)
         self._scratch = bytearray(65536)
@@ -70,7 +76,7 @@ class Supervision:
         return len(self._commands)
 
     def __contains__(self, name: int | str) -> bool:
-        return name in self._commands
+        return name in self._commands or name in self._before
 
     @property
     def jobs(self) -> list[Supervised]:
@@ -83,7 +89,11 @@ class Supervision:
         return any(command.folder for command in self._commands.values())
 
     def on_disconnect(self) -> None:
-        """The server has gone: nobody watches, and what is no durable job ends."""
+        """The server has gone: nobody watches, and what is no durable job ends, or never starts."""
+        for prepared in self._lanes.values():
+            prepared.close()
+        self._lanes.clear()
+        self._before.clear()
         for command in list(self._commands.values()):
             command.watched = False
             if command.folder is None:
@@ -93,6 +103,14 @@ class Supervision:
         """End a command, if it is still there, with a grace unless ``kill``."""
         if command := self._commands.get(name):
             self._end(command, "cancelled", kill=kill)
+        else:
+            self.withdraw(name)
+
+    def withdraw(self, name: int | str) -> None:
+        """Do not start a command that waits for another one to end, if it still does."""
+        if name in self._before:
+            self._lanes.pop(self._before.pop(name)).close()
+            self._reports.tell({"event": "ended", "id": name, "record": {"withdrawn": True}})
 
     def watch(self, name: int | str, on: bool) -> None:
         """Tell of the output of a command, if it is still there, from now on, or no more."""
@@ -105,28 +123,52 @@ class Supervision:
     # A command's life
 
     def start(self, message: Header) -> None:
-        """Start the command that a ``start`` message describes."""
+        """Start the command that a ``start`` message describes, once the one before it has ended."""
         try:
-            command = supervised.start(message, self._null, self._scratch, self._groups)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            prepared = Prepared(message, self._null, self._scratch)
+        except (OSError, ValueError) as error:
             self._finish_unstarted(message, _describe(error))
+            return
+        if (before := message.get("after")) in self._commands and before not in self._lanes:
+            self._lanes[before] = prepared
+            self._before[message["id"]] = before
+        else:
+            self._start(prepared)
+
+    def _start(self, prepared: Prepared) -> None:
+        try:
+            command = prepared.start(self._groups)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self._finish_unstarted(prepared.header, _describe(error))
             return
         self._commands[command.id] = command
         self._by_pid[command.pid] = command
-        for output in command.outputs:
-            self._selector.register(output.fd, selectors.EVENT_READ, self._reader(command, output))
-        if message["time_limit"] is not None:
-            self.timers.after(message["time_limit"], command.id, "time limit")
+        self.timers.after(_READ_SECONDS, command.id, "read")
+        if prepared.header["time_limit"] is not None:
+            self.timers.after(prepared.header["time_limit"], command.id, "time limit")
         if command.folder is not None:
             self._reports.tell(
                 {"event": "started", "id": command.id, "pid": command.pid, "started": command.started}
             )
+
+    def _start_next(self, name: int | str) -> None:
+        """Start the command that waits for this one, if there is one."""
+        if (prepared := self._lanes.pop(name, None)) is not None:
+            del self._before[prepared.header["id"]]
+            self._start(prepared)
 
     def _finish_unstarted(self, message: Header, error: str) -> None:
         record: dict[str, Any] = {"error": error, "ended": time.time(), "totals": [0, 0]}
         if job := message.get("job"):
             self._reports.keep(message["id"], Path(job["folder"]), record)
         self._reports.tell({"event": "ended", "id": message["id"], "record": record})
+        self._start_next(message["id"])
+
+    def _read_from_now_on(self, command: Supervised) -> None:
+        for output in command.outputs:
+            if output.open and output.fd not in self._read:
+                self._read.add(output.fd)
+                self._selector.register(output.fd, selectors.EVENT_READ, self._reader(command, output))
 
     def _reader(self, command: Supervised, output: Pump) -> Callable[[int], None]:
         def read(_: int) -> None:
@@ -166,6 +208,9 @@ class Supervision:
             # What it wrote before it ended is in the pipes now.
             for output in command.outputs:
                 output.drain()
+            if command.drained and command.cause is None:
+                self._start_next(command.id)  # nothing more can come of this one
+            for output in command.outputs:
                 if not output.open:
                     self._close(output)
             self.timers.after(DRAIN_GRACE, command.id, "drain")
@@ -182,6 +227,7 @@ class Supervision:
     def _finish(self, command: Supervised) -> None:
         del self._commands[command.id]
         record = command.record()
+        self._start_next(command.id)  # before anything that takes time
         heads = [bytes(output.head) for output in command.outputs] if command.folder is None else []
         if command.folder is not None:
             self._reports.keep(command.id, command.folder, record)
@@ -203,7 +249,11 @@ class Supervision:
                 if not output.open:
                     self._close(output)
 
-        self._selector.modify(output.fd, selectors.EVENT_READ, drop)
+        if output.fd in self._read:
+            self._selector.modify(output.fd, selectors.EVENT_READ, drop)
+        else:
+            self._read.add(output.fd)
+            self._selector.register(output.fd, selectors.EVENT_READ, drop)
         if len(self._left_open) > _MAX_LEFT_OPEN:
             self._close(next(iter(self._left_open.values())))
 
@@ -212,7 +262,9 @@ class Supervision:
         if output.fd < 0:
             return
         self._left_open.pop(output.fd, None)
-        self._selector.unregister(output.fd)
+        if output.fd in self._read:
+            self._read.discard(output.fd)
+            self._selector.unregister(output.fd)
         os.close(output.fd)
         output.fd = -1
         output.open = False
@@ -261,6 +313,8 @@ class Supervision:
     def _on_timer(self, command: Supervised, purpose: str) -> None:
         if purpose == "time limit":
             self._end(command, "time limit", kill=command.folder is None)
+        elif purpose == "read":
+            self._read_from_now_on(command)
         elif purpose == "kill":
             self._kill(command)
         elif purpose == "tell" and self._reports.behind:

@@ -63,13 +63,17 @@ class Supervisor:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             # A handler, not SIG_IGN: commands would inherit that. The server decides when to end.
             signal.signal(number, lambda *_: None)
-        self._selector.register(wakeup, selectors.EVENT_READ, lambda _: self._reap(wakeup))
+        self._selector.register(wakeup, selectors.EVENT_READ)
         if self._listener is not None:
             self._selector.register(self._listener, selectors.EVENT_READ, lambda _: self._accept())
         self._connect(self._first)
         while not self._idle():
-            for key, events in self._selector.select(self._next_timer()):
-                self._survive(key.data, events)
+            ready = self._selector.select(self._next_timer())
+            if any(key.fd == wakeup for key, _ in ready):
+                self._survive(self._reap, wakeup)  # before all else: a command may wait for an end
+            for key, events in ready:
+                if key.fd != wakeup:
+                    self._survive(key.data, events)
             self._survive(self._commands.run_timers)
         if self._state_dir is not None:
             with contextlib.suppress(OSError):
@@ -114,8 +118,8 @@ class Supervisor:
         ]
         known += [{"id": name, "record": record} for name, record in self._ended.all.items()]
         # What a supervisor of another version lacks is told by its absence, such as limits of processes.
-        hello = {"event": "hello", "version": VERSION, "instance": self.instance, "limits": True}
-        self.tell({**hello, "jobs": known})
+        hello = {"event": "hello", "version": VERSION, "instance": self.instance}
+        self.tell({**hello, "limits": True, "lanes": True, "jobs": known})
 
     def _disconnect(self) -> None:
         link, self._link = self._link, None
@@ -134,6 +138,8 @@ class Supervisor:
             self._ended.forget(message["id"])
         elif operation == "end":
             self._commands.cancel(message["id"], kill=message.get("kill", True))
+        elif operation == "withdraw":
+            self._commands.withdraw(message["id"])
         elif operation == "watch":
             self._commands.watch(message["id"], message["on"])
 

@@ -12,6 +12,7 @@ from remsvc.execution.frames import FrameReader, Header, encode_frame
 
 SOCKET_NAME = "supervisor.sock"
 _END_PREFIX = "supervisor.ended."
+_READ = 1 << 16  # memory that the system maps and unmaps for each call costs more than a second call
 
 
 class Link:
@@ -65,7 +66,7 @@ class Link:
         if not events & selectors.EVENT_READ:
             return
         try:
-            data = self._connection.recv(1 << 20)
+            data = self._connection.recv(_READ)
         except BlockingIOError:
             return
         except OSError:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.errors import ExecutionError, StartError
-from remsvc.execution.engine import DRAIN_GRACE, Outcome, Output, ProcessSpec
+from remsvc.execution.engine import DRAIN_GRACE, Outcome, Output, Process, ProcessSpec
 from remsvc.execution.shell import command_line
 from remsvc.execution.windows_job import Job
 
@@ -39,6 +39,8 @@ _CREATE_SUSPENDED = 0x4
 
 class WindowsEngine:
     """Starts processes in job objects; see :class:`remsvc.execution.engine.Engine`."""
+
+    lanes = False
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -55,7 +57,7 @@ class WindowsEngine:
         except OSError as error:
             raise ExecutionError(f"the thread that runs commands cannot work: {error}") from error
 
-    def start(self, spec: ProcessSpec) -> WindowsProcess:
+    def start(self, spec: ProcessSpec, after: Process | None = None) -> WindowsProcess:
         return WindowsProcess(spec, self._loop)
 
     async def close(self) -> None:
@@ -89,6 +91,13 @@ class WindowsProcess:
     def end(self) -> None:
         if self._loop is not None and not self._outcome.done():
             self._loop.call_soon_threadsafe(self.end_now)
+
+    @property
+    def withdrawn(self) -> bool:
+        return False
+
+    def withdraw(self) -> None:
+        """It has started: there are no lanes."""
 
     # The rest runs in the engine's thread.
 

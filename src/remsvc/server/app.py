@@ -27,6 +27,7 @@ from remsvc.server.audit import Audit
 from remsvc.server.audit_file import AuditFileInUseError
 from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
+from remsvc.server.command_turn import Turns
 from remsvc.server.config import ServerConfig
 from remsvc.server.connection_guard import ConnectionGuard
 from remsvc.server.job_config import JobConfig
@@ -144,7 +145,9 @@ async def _serve_audited(
             engine, passing, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes
         )
         reloader = Reloader(config)
-        commands = CommandService(runner, policy, audit, draining, config.limits.stream_idle)
+        draining.add_done_callback(lambda _: runner.withdraw_waiting())
+        turns = Turns(runner, policy, audit, draining)
+        commands = CommandService(runner, turns, config.limits.stream_idle)
         services = {SERVICE_NAME: commands.handlers()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
@@ -161,6 +164,7 @@ async def _serve_audited(
         access = Access(config, refused)
         reloader.add(access.prepare)
         reloader.add(lambda new: partial(setattr, policy, "policy", new.policy()))
+        reloader.add(lambda _: runner.withdraw_waiting)  # what it permits may be other commands now
         if jobs is not None:
             start_waiting = jobs.start_waiting
             reloader.add(lambda _: start_waiting)  # more may run now

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from dataclasses import dataclass
 
 from remsvc.command import Command, CommandType
 from remsvc.errors import StartError
-from remsvc.execution.engine import MARK, Engine, Outcome, Output, ProcessSpec
+from remsvc.execution.engine import MARK, Engine, Outcome, Output, Process, ProcessSpec
 from remsvc.execution.job import JobSpec
 from remsvc.execution.login import login
 from remsvc.execution.passing_jobs import PassingJob, PassingJobs
@@ -28,6 +29,29 @@ class Answer:
     err: str = ""
 
 
+@dataclass(eq=False)
+class RunnableCommand:
+    """A command that is ready to be given to the engine, or was given, and may wait for the one before it.
+
+    Attributes:
+        job: it, as it is listed.
+        spec: what is to run; None where it could not even be prepared.
+        problem: why not.
+        process: its process, once it was started.
+    """
+
+    command: Command
+    job: JobSpec
+    spec: ProcessSpec | None = None
+    process: Process | None = None
+    problem: StartError | None = None
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it waited, and was taken back: it never started."""
+        return self.process is not None and self.process.withdrawn
+
+
 class CommandRunner:
     """Runs commands on an engine.
 
@@ -43,8 +67,14 @@ class CommandRunner:
         self._time_limit = time_limit
         self._output_limit = output_limit
         self._own_login = login()
+        self._waiting: set[Process] = set()
         self.started = 0
-        self._mark = secrets.token_hex(8)
+        self._mark, self._marks = secrets.token_hex(8), itertools.count(1)
+
+    @property
+    def lanes(self) -> bool:
+        """Whether a command can wait for another one, ready to start."""
+        return self._engine.lanes
 
     def new_id(self) -> str:
         """The id under which one more command will be listed."""
@@ -61,31 +91,71 @@ class CommandRunner:
             source=command.src,
         )
 
-    async def run(self, command: Command, identity: str, job_id: str, limits: IdentityLimits) -> Answer:
-        """Run a valid, permitted command. Cancelled, it ends the command's whole process tree.
+    async def prepare(self, command: Command, limits: IdentityLimits) -> RunnableCommand:
+        """Get a valid command ready to start.
+
+        Args:
+            limits: of its caller, beside those for every command.
+        """
+        prepared = RunnableCommand(command, limits.of_job(self.as_job(command)))
+        try:
+            prepared.spec = await self._spec(command, prepared.job)
+        except StartError as error:
+            prepared.problem = error
+        return prepared
+
+    def start(self, prepared: RunnableCommand, after: RunnableCommand | None = None) -> None:
+        """Start it. Whoever does awaits :meth:`answer` or calls :meth:`abandon`.
+
+        Args:
+            after: start it the moment this one has ended; see :attr:`lanes`.
+        """
+        if prepared.spec is None:
+            return
+        self.started += 1
+        if after is None or after.process is None:
+            prepared.process = self._engine.start(prepared.spec)
+        else:
+            prepared.process = self._engine.start(prepared.spec, after.process)
+            self._waiting.add(prepared.process)
+
+    def withdraw_waiting(self) -> None:
+        """Take back all commands that wait for another one to end: they have to be permitted anew."""
+        for process in self._waiting:
+            process.withdraw()
+
+    async def answer(self, started: RunnableCommand, identity: str, job_id: str) -> Answer:
+        """Wait for the end of a command, whose turn it is. Cancelled, end its whole process tree.
 
         Args:
             job_id: of :meth:`new_id`.
-            limits: of its caller, beside those for every command.
 
         Raises:
             ExecutionError: whether the command ran is not known.
         """
-        job = limits.of_job(self.as_job(command))
-        with self._passing.running(job_id, identity, job) as passing:
+        with self._passing.running(job_id, identity, started.job) as passing:
             try:
-                outcome = await self._outcome(command, passing)
+                outcome = await self._outcome(started, passing)
             except StartError as error:
                 passing.end(1, reason=str(error))
                 return Answer(1, err=str(error))
-            answer = _answer(outcome, job.output_limit)
+            answer = _answer(outcome, started.job.output_limit)
             passing.end(answer.rc, outcome.timed_out, outcome.stdout.total, outcome.stderr.total)
             return answer
 
-    async def _outcome(self, command: Command, passing: PassingJob) -> Outcome:
-        spec = await self._spec(command, passing.job.spec)
-        self.started += 1
-        process = passing.process = self._engine.start(spec)
+    def abandon(self, started: RunnableCommand, identity: str, job_id: str) -> None:
+        """End a command whose turn has not come, should it have started."""
+        if started.process is not None and not started.withdrawn:
+            with self._passing.running(job_id, identity, started.job):
+                self._waiting.discard(started.process)
+                started.process.end()
+
+    async def _outcome(self, started: RunnableCommand, passing: PassingJob) -> Outcome:
+        if started.process is None:
+            assert started.problem is not None
+            raise started.problem
+        process = passing.process = started.process
+        self._waiting.discard(process)
         if passing.cancel_reason:
             process.end()
         try:
@@ -94,7 +164,11 @@ class CommandRunner:
             process.end()
             raise
         except StartError as error:
-            who = f"cannot run as user {command.cmdusr}: " if spec.credentials else ""
+            who = (
+                f"cannot run as user {started.command.cmdusr}: "
+                if started.spec and started.spec.credentials
+                else ""
+            )
             raise StartError(f"{who}{error}") from error
 
     async def _spec(self, command: Command, job: JobSpec) -> ProcessSpec:
@@ -107,7 +181,7 @@ class CommandRunner:
                 raise StartError(f"user {command.cmdusr} could not be looked up in time") from None
         return ProcessSpec(
             argv=shell_argv(command.cmd, command.cmdtyp, surroundings.env.get("PATH", "")),
-            env={**surroundings.env, MARK: f"{self._mark}-{self.started}"},
+            env={**surroundings.env, MARK: f"{self._mark}-{next(self._marks)}"},
             cwd=surroundings.cwd,
             credentials=surroundings.credentials,
             time_limit=job.time_limit,

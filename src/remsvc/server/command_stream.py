@@ -1,0 +1,108 @@
+"""A stream of version-1 commands, run one after another.
+
+While one runs, the next is read, checked, and handed to the engine to start the moment the one before
+it ends: between two commands there is no way to the caller and back. Whatever speaks against it then
+is asked again in its turn, so a caller sees each command checked and answered in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import grpc
+import grpc.aio
+
+from remsvc.server.authentication import CallContext
+from remsvc.server.command_turn import Turn, Turns
+from remsvc.server.refusal import RefusedError
+from remsvc.server.requests import Malformed
+from remsvc.server.time_limit import TimeLimit
+
+
+class CommandStream:
+    """One call.
+
+    Args:
+        idle: seconds to wait for the next command.
+    """
+
+    def __init__(self, context: CallContext, turns: Turns, method: str, idle: float) -> None:
+        self._context = context
+        self._turns = turns
+        self._method = method
+        self._idle = idle
+        self._current: Turn | None = None
+        self._next: Turn | None = None
+        self._news: asyncio.Future[None] | None = None  # for the one that runs commands
+        self._room: asyncio.Future[None] | None = None  # for the one that reads them
+
+    async def serve(self) -> None:
+        """Answer command by command, until the caller has no more.
+
+        Raises:
+            RefusedError: one is refused, or the stream must end.
+        """
+        draining = self._turns.draining
+        reading = asyncio.ensure_future(self._read())
+        reading.add_done_callback(self._tell_news)
+        draining.add_done_callback(self._tell_news)
+        running = contextlib.ExitStack()
+        try:
+            while (turn := await self._take(reading)) is not None:
+                if turn.started is None or turn.started.withdrawn:
+                    running.close()
+                    await self._turns.begin(turn, self._context, self._method, running)
+                self._current = turn
+                answer = await self._turns.finish(turn, self._context)
+                self._current = None
+                await self._context.write(answer)
+        finally:
+            running.close()
+            draining.remove_done_callback(self._tell_news)
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AioRpcError):
+                await reading
+            if self._next is not None:
+                self._turns.abandon(self._next, self._context)
+
+    async def _read(self) -> None:
+        """Read ahead, one command at most."""
+        while (request := await self._context.read()) is not grpc.aio.EOF:
+            if isinstance(request, Malformed):
+                raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
+            turn = self._turns.new(request, self._context)
+            while self._next is not None:
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
+            if (before := self._current) is not None and self._turns.may_look_ahead:
+                await self._turns.begin_ahead(turn, self._context, self._method, before)
+            self._next = turn
+            self._tell_news()
+
+    async def _take(self, reading: asyncio.Future[None]) -> Turn | None:
+        """The next command; None where there will be none."""
+        while self._next is None:
+            if reading.done():
+                reading.result()
+                return None
+            if self._turns.draining.done():
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            self._news = asyncio.get_running_loop().create_future()
+            try:
+                with TimeLimit(self._idle):
+                    await self._news
+            except TimeoutError:
+                reason = f"no command came for {self._idle:g} s"
+                raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, reason) from None
+        turn, self._next = self._next, None
+        _wake(self._room)
+        return turn
+
+    def _tell_news(self, _: object = None) -> None:
+        _wake(self._news)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
