@@ -48,6 +48,10 @@ def serve(config: Path | None, **flags: Any) -> None:
     """
     # Our log says what happened; gRPC would write lines of its own to standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if sys.platform == "linux":
+        # The threads that wait for events read the sockets themselves: each part of a call takes one
+        # change of thread less (docs/decisions/0009-what-a-call-costs.md).
+        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     with needs_extra("server"):
         from remsvc.server.app import serve as serve_until_signal
         from remsvc.server.config import load_config

@@ -10,6 +10,8 @@ from typing import Any
 
 from remsvc.job_state import JobState
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
@@ -50,7 +52,7 @@ class JobSpec:
 
     def to_json(self) -> str:
         """As the journal keeps it; equal specs give equal texts."""
-        return json.dumps(_fields(self), sort_keys=True, separators=(",", ":"))
+        return _encode(_fields(self))
 
     @classmethod
     def from_json(cls, text: str) -> JobSpec:
@@ -75,7 +77,7 @@ def content_digest(spec: JobSpec, stdin: bytes) -> str:
     What is at its default does not count, so that a field that a later version adds changes nothing.
     """
     content = {name: value for name, value in _fields(spec).items() if value != _DEFAULTS[name]}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    text = _encode(content)
     return hashlib.sha256(text.encode() + b"\0" + stdin).hexdigest()
 
 

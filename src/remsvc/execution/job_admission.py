@@ -66,7 +66,7 @@ class JobAdmission:
         active.job = claimed
         self._observer.on_state(claimed)
         if starts:
-            self._runner.start(active)
+            await self._runner.start(active)
         else:
             self._slots.put(identity, claimed.id)
             self._runner.start_queued()

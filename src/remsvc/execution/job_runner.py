@@ -28,6 +28,8 @@ from remsvc.job_state import JobState
 _logger = logging.getLogger("remsvc.job")
 
 _RETRY_SECONDS = 1.0
+# What is told the supervisor in passing goes with what it must know at once.
+_FORGET_SECONDS, _WATCH_SECONDS = 0.05, 0.002
 
 
 class JobRunner:
@@ -101,18 +103,25 @@ class JobRunner:
 
     def tell_forget(self, job_id: str) -> None:
         """Tell the supervisor that the journal knows how a job ended."""
-        self._engine.send({"op": "forget", "id": job_id}, now=False)
+        self._engine.send({"op": "forget", "id": job_id}, within=_FORGET_SECONDS)
 
     def tell_watched(self, active: ActiveJob) -> None:
         """Tell the supervisor whether anybody wants to know of a job's output."""
-        self._engine.send({"op": "watch", "id": active.job.id, "on": bool(active.watchers)})
+        message = {"op": "watch", "id": active.job.id, "on": bool(active.watchers)}
+        self._engine.send(message, within=_WATCH_SECONDS)
 
     # Start
 
-    def start(self, active: ActiveJob, *, waited: bool = False) -> None:
-        """Start a job that has been claimed for a supervisor; ``waited``: some time ago."""
+    async def start(self, active: ActiveJob, *, waited: bool = False) -> None:
+        """Start a job that has been claimed for a supervisor; ``waited``: some time ago.
+
+        What may take longer goes on beside the caller.
+        """
         active.told = ""
-        self._tasks.spawn(self._start(active, waited=waited))
+        if waited or active.job.spec.user:
+            self._tasks.spawn(self._start(active, waited=waited))
+        else:
+            await self._start(active, waited=False)
 
     def start_queued(self) -> None:
         """Start jobs that wait, while there is room."""

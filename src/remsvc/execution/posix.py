@@ -34,7 +34,6 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
 _HELLO_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
-_LATER_SECONDS = 0.05
 
 
 class _NoHelloError(ExecutionError):
@@ -208,18 +207,24 @@ class PosixEngine(asyncio.Protocol):
             "limits": self._limits_message,
         }
 
-    def send(self, message: Header, *, now: bool = True) -> None:
+    def send(self, message: Header, within: float = 0.0) -> None:
         """Send a message to the supervisor; without one there is nobody to be told.
 
-        One that need not go ``now`` goes with the next one, or a moment later.
+        Args:
+            within: seconds that it may wait for others to go with.
         """
         if self._transport is None:
             return
         self._unsent += encode_frame(message)
-        if now:
+        if not within:
             self._flush()
-        elif self._flushing is None:
-            self._flushing = asyncio.get_running_loop().call_later(_LATER_SECONDS, self._flush)
+            return
+        loop = asyncio.get_running_loop()
+        if self._flushing is not None and self._flushing.when() > loop.time() + within:
+            self._flushing.cancel()
+            self._flushing = None
+        if self._flushing is None:
+            self._flushing = loop.call_later(within, self._flush)
 
     def _flush(self) -> None:
         if self._flushing is not None:

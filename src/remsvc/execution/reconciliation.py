@@ -92,7 +92,7 @@ class Reconciliation:
             job.supervisor in ("", instance) or has_ended(self._state_dir, job.supervisor)
         ):
             # It was claimed for a supervisor that never heard of it: it has not run.
-            self._runner.start(active, waited=True)
+            await self._runner.start(active, waited=True)
         elif not active.ending:
             active.ending = True
             return active

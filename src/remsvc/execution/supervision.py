@@ -41,6 +41,14 @@ class Reports(Protocol):
         """Tell the server, if there is one."""
         ...
 
+    def tell_soon(self, header: Header) -> None:
+        """Tell the server with what it is told next, or when :meth:`say` is called."""
+        ...
+
+    def say(self) -> None:
+        """Tell the server what it was to be told soon."""
+        ...
+
     def keep(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
         """Keep how a durable job ended; ``folder`` has its files."""
         ...
@@ -147,7 +155,7 @@ class Supervision:
         if prepared.header["time_limit"] is not None:
             self.timers.after(prepared.header["time_limit"], command.id, "time limit")
         if command.folder is not None:
-            self._reports.tell(
+            self._reports.tell_soon(
                 {"event": "started", "id": command.id, "pid": command.pid, "started": command.started}
             )
 
@@ -314,6 +322,7 @@ class Supervision:
         if purpose == "time limit":
             self._end(command, "time limit", kill=command.folder is None)
         elif purpose == "read":
+            self._reports.say()
             self._read_from_now_on(command)
         elif purpose == "kill":
             self._kill(command)

@@ -165,6 +165,16 @@ class Supervisor:
         if self._link is not None:
             self._link.send(header, blobs)
 
+    def tell_soon(self, header: Header) -> None:
+        """See :class:`remsvc.execution.supervision.Reports`."""
+        if self._link is not None:
+            self._link.put(header)
+
+    def say(self) -> None:
+        """See :class:`remsvc.execution.supervision.Reports`."""
+        if self._link is not None:
+            self._link.flush()
+
     def keep(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
         """Keep how a job ended: on disk, where no server is there to write it down."""
         self._ended.keep(name, folder, record)

@@ -42,8 +42,17 @@ class Link:
 
     def send(self, header: Header, blobs: Sequence[bytes] = ()) -> None:
         """Send a message, now or when there is room. After the end it goes nowhere."""
+        self.put(header, blobs)
+        self.flush()
+
+    def put(self, header: Header, blobs: Sequence[bytes] = ()) -> None:
+        """Send a message with the next one, or with :meth:`flush`."""
         if not self._closed:
             self._unsent += encode_frame(header, blobs)
+
+    def flush(self) -> None:
+        """Send what was put, now or when there is room."""
+        if not self._closed and self._unsent:
             self._flush()
 
     @property

@@ -34,6 +34,7 @@ class CommandStream:
         self._idle = idle
         self._current: Turn | None = None
         self._next: Turn | None = None
+        self._writing: asyncio.Future[None] | None = None
         self._news: asyncio.Future[None] | None = None  # for the one that runs commands
         self._room: asyncio.Future[None] | None = None  # for the one that reads them
 
@@ -49,22 +50,38 @@ class CommandStream:
         draining.add_done_callback(self._tell_news)
         running = contextlib.ExitStack()
         try:
-            while (turn := await self._take(reading)) is not None:
-                if turn.started is None or turn.started.withdrawn:
+            turn = await self._take(reading)
+            while turn is not None:
+                if not turn.has_begun:
                     running.close()
                     await self._turns.begin(turn, self._context, self._method, running)
                 self._current = turn
-                answer = await self._turns.finish(turn, self._context)
-                self._current = None
-                await self._context.write(answer)
+                try:
+                    answer = await self._turns.finish(turn, self._context)
+                finally:
+                    self._current = None
+                await self._written()
+                self._writing = asyncio.ensure_future(self._context.write(answer))
+                turn = self._take_begun()
+                if turn is None:
+                    await self._written()
+                    turn = await self._take(reading)
+        except RefusedError:
+            await self._written()
+            raise
         finally:
             running.close()
             draining.remove_done_callback(self._tell_news)
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AioRpcError):
-                await reading
+            for task in (reading, self._writing):
+                await _end(task)
             if self._next is not None:
                 self._turns.abandon(self._next, self._context)
+
+    async def _written(self) -> None:
+        """Wait until the last answer is on its way. While that takes, one more command runs."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
 
     async def _read(self) -> None:
         """Read ahead, one command at most."""
@@ -95,12 +112,27 @@ class CommandStream:
             except TimeoutError:
                 reason = f"no command came for {self._idle:g} s"
                 raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, reason) from None
+        return self._take_next()
+
+    def _take_begun(self) -> Turn | None:
+        """The next command, where it has begun."""
+        return self._take_next() if self._next is not None and self._next.has_begun else None
+
+    def _take_next(self) -> Turn | None:
         turn, self._next = self._next, None
         _wake(self._room)
         return turn
 
     def _tell_news(self, _: object = None) -> None:
         _wake(self._news)
+
+
+async def _end(task: asyncio.Future[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # of a call that has ended for a reason of its own
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -46,6 +46,11 @@ class Turn:
     permitted: Decision | None = None
     started: RunnableCommand | None = None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was started, and not taken back."""
+        return self.started is not None and not self.started.withdrawn
+
 
 class Turns:
     """Checks commands, starts them and answers.

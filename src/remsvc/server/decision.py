@@ -127,6 +127,8 @@ class IdentityLimits:
 
         With a time limit, waiting between TERM and KILL must not take longer either.
         """
+        if self.time_limit is None and self.output_limit is None:
+            return spec
         return replace(
             spec,
             time_limit=_lower(spec.time_limit, self.time_limit),

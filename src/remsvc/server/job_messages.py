@@ -127,13 +127,18 @@ def read_time(name: str, timestamp: Timestamp) -> float:
     return timestamp.seconds + timestamp.nanos / 1e9
 
 
-def job_message(job: Job, retention: float) -> jobs_pb2.Job:
-    """A job as it goes to its caller. ``retention``: seconds that it is kept after its end."""
+def job_message(job: Job, retention: float, spec: jobs_pb2.JobSpec | None = None) -> jobs_pb2.Job:
+    """A job as it goes to its caller.
+
+    Args:
+        retention: seconds that it is kept after its end.
+        spec: what it runs, as :func:`spec_message` makes it, where that is at hand.
+    """
     message = jobs_pb2.Job(
         id=job.id,
         request_id=job.request_id,
         identity=job.identity,
-        spec=_spec_message(job.spec),
+        spec=spec if spec is not None else spec_message(job.spec),
         state=job.state.value,
         signal=job.signal or 0,
         reason=job.reason,
@@ -159,7 +164,8 @@ def state_from(value: Any) -> JobState:
         raise InvalidCommandError(f"states: {value} is not a state of a job") from None
 
 
-def _spec_message(spec: JobSpec) -> jobs_pb2.JobSpec:
+def spec_message(spec: JobSpec) -> jobs_pb2.JobSpec:
+    """What a job runs."""
     message = jobs_pb2.JobSpec(
         user=spec.user,
         working_directory=spec.cwd,
@@ -175,7 +181,7 @@ def _spec_message(spec: JobSpec) -> jobs_pb2.JobSpec:
         message.argv.args.extend(spec.argv)
     for name in ("time_limit", "kill_grace", "lease"):
         if (seconds := getattr(spec, name)) is not None:
-            getattr(message, name).FromNanoseconds(round(seconds * 1e9))
+            getattr(message, name).CopyFrom(_duration(seconds))
     return message
 
 
@@ -186,7 +192,17 @@ def _output(size: OutputSize) -> jobs_pb2.Output:
 
 
 def _timestamp(seconds: float) -> Timestamp:
+    whole, nanos = _parts(seconds)
+    return Timestamp(seconds=whole, nanos=nanos)
+
+
+def _duration(seconds: float) -> Duration:
+    whole, nanos = _parts(seconds)
+    return Duration(seconds=whole, nanos=nanos)
+
+
+def _parts(seconds: float) -> tuple[int, int]:
     # In two parts, each exact: one number of nanoseconds has too many digits for a float.
     whole = int(seconds)
     nanos = round((seconds - whole) * 1e9)
-    return Timestamp(seconds=whole + nanos // 10**9, nanos=nanos % 10**9)
+    return whole + nanos // 10**9, nanos % 10**9

@@ -37,6 +37,7 @@ from remsvc.server.job_messages import (
     read_request_id,
     read_spec,
     read_time,
+    spec_message,
     state_from,
     with_defaults,
 )
@@ -55,6 +56,7 @@ _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
 _RETRY_SECONDS = 1
 _MAX_REQUEST_ID = 128
+_SPECS = 64
 
 T = TypeVar("T")
 
@@ -79,6 +81,7 @@ class JobService:
         self._audit = audit
         self._config = config
         self._draining = draining
+        self._specs: dict[int, tuple[JobSpec, jobs_pb2.JobSpec]] = {}
         draining.add_done_callback(lambda _: jobs.stop_watches())
 
     def use(self, config: JobConfig) -> None:
@@ -257,7 +260,16 @@ class JobService:
         return job
 
     def _message(self, job: Job) -> jobs_pb2.Job:
-        return job_message(job, self._config.limits.retention_seconds)
+        return job_message(job, self._config.limits.retention_seconds, self._spec_message(job.spec))
+
+    def _spec_message(self, spec: JobSpec) -> jobs_pb2.JobSpec:
+        # The first and the last that is said of a job, and what lies between, is said of the same spec.
+        known = self._specs.get(id(spec))
+        if known is None or known[0] is not spec:
+            if len(self._specs) >= _SPECS:
+                self._specs.clear()
+            known = self._specs[id(spec)] = spec, spec_message(spec)
+        return known[1]
 
 
 def _not_found(name: str) -> RefusedError:

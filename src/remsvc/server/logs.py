@@ -16,14 +16,17 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 _FILES = 10
 _FILE_BYTES = 10_000_000
 _QUEUE_RECORDS = 10_000
 _BATCH_SECONDS = 0.05
+_BATCH_RECORDS = 500
 _STOP_SECONDS = 2.0
 _SHOWN_CHARACTERS = 1_000
+_LONG = 100
 _PLAIN = re.compile(r"[\w.:/@%+,\[\]-]+", re.ASCII)
 
 
@@ -33,13 +36,21 @@ def fields(**values: object) -> str:
     Values that are not plain are quoted as JSON with every control and non-ASCII character
     escaped: nothing a caller sends can forge a line or reach a terminal raw.
     """
-    return " ".join(f"{key}={_shown(str(value))}" for key, value in values.items() if value != "")
+    return " ".join([f"{key}={_quoted(str(value))}" for key, value in values.items() if value != ""])
+
+
+def _quoted(value: str) -> str:
+    # The same callers send the same words again and again; what is long is not worth keeping.
+    return _shown(value) if len(value) > _LONG else _shown_before(value)
 
 
 def _shown(value: str) -> str:
     if len(value) > _SHOWN_CHARACTERS:
         value = f"{value[:_SHOWN_CHARACTERS]}… ({len(value)} characters)"
     return value if _PLAIN.fullmatch(value) else json.dumps(value).replace("\x7f", "\\u007f")
+
+
+_shown_before = lru_cache(1024)(_shown)
 
 
 def _printable(line: str) -> str:
@@ -70,6 +81,9 @@ class _QueueHandler(logging.handlers.QueueHandler):
 
     dropped = 0
 
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record  # formatted by the thread that writes it: what it is made of does not change
+
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
             self.queue.put_nowait(record)
@@ -80,7 +94,7 @@ class _QueueHandler(logging.handlers.QueueHandler):
 class _Sink:
     """A place that records are written to, by a thread."""
 
-    def __init__(self, write: Callable[[logging.LogRecord], object]) -> None:
+    def __init__(self, write: Callable[[list[logging.LogRecord]], object]) -> None:
         self._write = write
         self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_RECORDS)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -100,21 +114,32 @@ class _Sink:
 
     def _run(self) -> None:
         while (record := self._records.get()) is not None:
-            self._write(record)
+            batch = [record]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < _BATCH_RECORDS and (record := self._records.get_nowait()) is not None:
+                    batch.append(record)
+            self._write(batch)
+            if record is None:
+                break
             if self._records.empty():
                 # One wake-up for many records: each would slow the event loop down.
                 time.sleep(_BATCH_SECONDS)
         if self.handler.dropped:
             text = f"{self.handler.dropped} records were dropped: writing was slow"
-            self._write(logging.LogRecord("remsvc.log", logging.ERROR, "", 0, text, None, None))
+            self._write([logging.LogRecord("remsvc.log", logging.ERROR, "", 0, text, None, None)])
 
 
-def _write_to_stderr(record: logging.LogRecord) -> None:
+def _write_to_stderr(records: list[logging.LogRecord]) -> None:
     # Not through sys.stderr: its lock, held by a thread that cannot write, would hang the exit.
-    data = f"{_FORMATTER.format(record)}\n".encode(errors="backslashreplace")
+    data = "".join(f"{_FORMATTER.format(record)}\n" for record in records).encode(errors="backslashreplace")
     with contextlib.suppress(OSError):  # closed: there is nobody to tell
         while data:
             data = data[os.write(2, data) :]
+
+
+def _write_to_file(file: logging.Handler, records: list[logging.LogRecord]) -> None:
+    for record in records:
+        file.handle(record)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -147,10 +172,13 @@ class Logs:
                 errors="backslashreplace",
             )
             self._file.setFormatter(_FORMATTER)
-            self._sinks.append(_Sink(self._file.handle))
+            self._sinks.append(_Sink(partial(_write_to_file, self._file)))
 
     def __enter__(self) -> Logs:  # noqa: PYI034
         logging.getLogger().setLevel(self._level)
+        # Nothing of this is in a line, and each is looked up for every record.
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+        logging.logAsyncioTasks = False  # type: ignore[attr-defined, unused-ignore]
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
         for sink in self._sinks:
             sink.start()

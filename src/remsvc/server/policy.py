@@ -19,6 +19,7 @@ from remsvc.server.variables import is_reserved, permits
 
 DEFAULT_RULE = "default"
 _SHOWN_CHARACTERS = 100
+_MANY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Policy:
         self._allow = AllowPatterns(allow)
         self._sections = sections
         every = (*sections.identities.values(), *sections.groups.values())
+        self._limits: dict[str, IdentityLimits] = {}
         self._compiled = {section.name: _Section(section) for section in every}
 
     def decide(self, identity: str, request: CommandRequest) -> Decision:
@@ -78,8 +80,12 @@ class Policy:
 
     def limits(self, identity: str) -> IdentityLimits:
         """How much ``identity`` may take."""
-        limits = (section.limits for section in self._sections.applying(identity))
-        return reduce(IdentityLimits.within, limits, IdentityLimits())
+        if identity not in self._limits:
+            limits = (section.limits for section in self._sections.applying(identity))
+            if len(self._limits) >= _MANY:
+                self._limits.clear()
+            self._limits[identity] = reduce(IdentityLimits.within, limits, IdentityLimits())
+        return self._limits[identity]
 
     def reads_folders(self, identity: str) -> bool:
         """Whether a decision may have to look into folders, which may take its time."""
