@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -189,6 +190,8 @@ async def _serve_audited(
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
         on_listening(address)
+        # What is here now stays: no reason to look through it again and again.
+        gc.freeze()
         guard = ConnectionGuard(admission, config.limits, int(address.rpartition(":")[2]))
         async with _in_background(reloader.run(), access.end_expired_streams(), guard.run()):
             _logger.info("stopping %s", fields(signal=await stop.get(), grace=f"{config.shutdown_grace:g}s"))

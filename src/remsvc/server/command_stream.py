@@ -34,6 +34,7 @@ class CommandStream:
         self._idle = idle
         self._current: Turn | None = None
         self._next: Turn | None = None
+        self._waiting = False  # whether nothing runs, and the next command is waited for
         self._writing: asyncio.Future[None] | None = None
         self._news: asyncio.Future[None] | None = None  # for the one that runs commands
         self._room: asyncio.Future[None] | None = None  # for the one that reads them
@@ -56,6 +57,7 @@ class CommandStream:
                     running.close()
                     await self._turns.begin(turn, self._context, self._method, running)
                 self._current = turn
+                _wake(self._room)
                 try:
                     answer = await self._turns.finish(turn, self._context)
                 finally:
@@ -64,6 +66,7 @@ class CommandStream:
                 self._writing = asyncio.ensure_future(self._context.write(answer))
                 turn = self._take_begun()
                 if turn is None:
+                    running.close()
                     await self._written()
                     turn = await self._take(reading)
         except RefusedError:
@@ -89,7 +92,8 @@ class CommandStream:
             if isinstance(request, Malformed):
                 raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
             turn = self._turns.new(request, self._context)
-            while self._next is not None:
+            # Until it is next, and it is known after whom.
+            while self._next is not None or not (self._current is not None or self._waiting):
                 self._room = asyncio.get_running_loop().create_future()
                 await self._room
             if (before := self._current) is not None and self._turns.may_look_ahead:
@@ -106,12 +110,16 @@ class CommandStream:
             if self._turns.draining.done():
                 raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
             self._news = asyncio.get_running_loop().create_future()
+            self._waiting = True
+            _wake(self._room)
             try:
                 with TimeLimit(self._idle):
                     await self._news
             except TimeoutError:
                 reason = f"no command came for {self._idle:g} s"
                 raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, reason) from None
+            finally:
+                self._waiting = False
         return self._take_next()
 
     def _take_begun(self) -> Turn | None:
@@ -120,7 +128,6 @@ class CommandStream:
 
     def _take_next(self) -> Turn | None:
         turn, self._next = self._next, None
-        _wake(self._room)
         return turn
 
     def _tell_news(self, _: object = None) -> None:
