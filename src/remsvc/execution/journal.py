@@ -118,7 +118,7 @@ class Journal:
         except (sqlite3.Error, UnicodeDecodeError) as error:  # of a damaged file, both
             raise JournalError(f"{path}: {error}") from error
         self._reading: sqlite3.Connection | None = None
-        self._changes: queue.Queue[tuple[Change, asyncio.Future[Any]] | None] = queue.Queue(_QUEUE)
+        self._changes: queue.SimpleQueue[tuple[Change, asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-read")
         self._writer = threading.Thread(target=self._write, name="journal-write", daemon=True)
@@ -216,7 +216,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is waiting, and close."""
-        await asyncio.to_thread(self._changes.put, None)
+        self._changes.put(None)
         await asyncio.to_thread(self._writer.join)
         self._reader.shutdown()
         self._writing.close()
@@ -235,10 +235,9 @@ class Journal:
 
     async def _change(self, change: Change) -> Any:
         done: asyncio.Future[Any] = self._loop.create_future()
-        try:
-            self._changes.put_nowait((change, done))
-        except queue.Full:
-            raise JournalError("the journal cannot keep up: too many changes are waiting") from None
+        if self._changes.qsize() >= _QUEUE:
+            raise JournalError("the journal cannot keep up: too many changes are waiting")
+        self._changes.put((change, done))
         return await done
 
     def _write(self) -> None:

@@ -80,14 +80,15 @@ class _QueueHandler(logging.handlers.QueueHandler):
     """Drops records rather than blocking or growing, and counts what it dropped."""
 
     dropped = 0
+    queue: queue.SimpleQueue[logging.LogRecord | None]
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record  # formatted by the thread that writes it: what it is made of does not change
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
+        if self.queue.qsize() < _QUEUE_RECORDS:
+            self.queue.put(record)
+        else:
             self.dropped += 1
 
 
@@ -96,7 +97,7 @@ class _Sink:
 
     def __init__(self, write: Callable[[list[logging.LogRecord]], object]) -> None:
         self._write = write
-        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_RECORDS)
+        self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self.handler = _QueueHandler(self._records)
 
@@ -108,9 +109,8 @@ class _Sink:
         """Write what is left, as long as that does not take too long."""
         logging.getLogger().removeHandler(self.handler)
         deadline = time.monotonic() + _STOP_SECONDS
-        with contextlib.suppress(queue.Full):
-            self._records.put(None, timeout=_STOP_SECONDS)
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._records.put(None)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         while (record := self._records.get()) is not None:
