@@ -13,7 +13,6 @@ from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_stream import CommandStream
 from remsvc.server.command_turn import Turns
 from remsvc.server.logs import fields
-from remsvc.server.refusal import RefusedError, abort
 from remsvc.server.requests import parser, serialize
 from remsvc_proto import RemSvc_pb2
 
@@ -23,7 +22,7 @@ SERVICE_NAME = RemSvc_pb2.DESCRIPTOR.services_by_name["RemSvc"].full_name
 
 
 class CommandService:
-    """Its methods.
+    """Its methods. What they refuse, whoever calls them makes the call's status of.
 
     Args:
         stream_idle: seconds that a stream waits for its next command.
@@ -59,17 +58,10 @@ class CommandService:
 
     async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> RemSvc_pb2.RemResMsg:
         turn = self._turns.new(request, context)
-        try:
-            with contextlib.ExitStack() as running:
-                await self._turns.begin(turn, context, f"/{SERVICE_NAME}/RemCmd", running)
-                return await self._turns.finish(turn, context)
-        except RefusedError as refused:
-            await abort(refused, context)
+        with contextlib.ExitStack() as running:
+            await self._turns.begin(turn, context, f"/{SERVICE_NAME}/RemCmd", running)
+            return await self._turns.finish(turn, context)
 
     async def _rem_cmd_strm(self, _: object, context: CallContext) -> None:
-        try:
-            await CommandStream(
-                context, self._turns, f"/{SERVICE_NAME}/RemCmdStrm", self._stream_idle
-            ).serve()
-        except RefusedError as refused:
-            await abort(refused, context)
+        method = f"/{SERVICE_NAME}/RemCmdStrm"
+        await CommandStream(context, self._turns, method, self._stream_idle).serve()
