@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import machine, plots
 from benchmarks.rows import Row, progress
 from benchmarks.settings import Settings
 from benchmarks.table import Results, publish
@@ -83,6 +83,12 @@ def write(results: Results, output: Path) -> None:
     """Write results, table and plots."""
     results.save(output / "results.json")
     (output / "table.md").write_text(results.markdown() + "\n", encoding="utf-8")
+    for group in dict.fromkeys(row.group for row in results.rows):
+        try:
+            plots.draw(results.rows, group, output / f"{group}.png")
+        except ImportError:
+            progress("no plots: matplotlib is not installed (make bench installs it)")
+            return
 
 
 if __name__ == "__main__":
