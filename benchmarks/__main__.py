@@ -24,7 +24,7 @@ from benchmarks.settings import Settings
 from benchmarks.table import Results, publish
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("commands",)
+GROUPS = ("commands", "durable")
 """The modules that measure, in the order of the table."""
 
 

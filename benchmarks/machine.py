@@ -28,7 +28,7 @@ def describe(folder: Path) -> dict[str, str]:
         "grpcio": grpc.__version__,
         "protobuf": version("protobuf"),
         "remsvc": _revision(),
-        "disk": f"{_file_system(folder)}, {_sync_ms(folder):.2f} ms for an append of 4 KiB and its fsync",
+        "disk": f"{_file_system(folder)}, {sync_ms(folder):.2f} ms for an append of 4 KiB and its fsync",
         "load": ", ".join(f"{load:.2f}" for load in os.getloadavg()) + " at the start",
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
@@ -62,7 +62,7 @@ def _file_system(folder: Path) -> str:
     return kind
 
 
-def _sync_ms(folder: Path) -> float:
+def sync_ms(folder: Path) -> float:
     """Milliseconds that an append and its fsync take; the median of some."""
     path = folder / "sync"
     taken = []
