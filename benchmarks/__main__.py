@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import machine, plots
@@ -24,7 +25,7 @@ from benchmarks.settings import Settings
 from benchmarks.table import Results, publish
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("commands", "durable")
+GROUPS = ("commands", "durable", "output", "scale", "journal", "startup")
 """The modules that measure, in the order of the table."""
 
 
@@ -69,12 +70,16 @@ def run(settings: Settings, groups: list[str] | tuple[str, ...]) -> Results:
     rows: list[Row] = []
     for group in groups:
         started = time.monotonic()
+        folder = settings.folder / group
+        folder.mkdir()
         try:
-            rows += importlib.import_module(f"benchmarks.{group}").measure(settings)
+            rows += importlib.import_module(f"benchmarks.{group}").measure(replace(settings, folder=folder))
         except Exception as error:  # noqa: BLE001  the other groups are measured all the same
             note = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             progress(f"{group}: {note}")
             rows.append(Row(group, "everything", "", note=note, failed=True))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         progress(f"{group}: {time.monotonic() - started:.0f} s")
     return Results(described, settings.quick, rows)
 

@@ -180,6 +180,10 @@ class Server:
         for process in (self.process, *self.supervisors):
             Path(f"/proc/{process.pid}/clear_refs").write_text("5", encoding="ascii")
 
+    def threads(self) -> int:
+        """Of the server and its supervisors."""
+        return sum(process.num_threads() for process in (self.process, *self.supervisors))
+
     def cpu_seconds(self) -> float:
         """Processor time of the server and its supervisors so far."""
         times = [process.cpu_times() for process in (self.process, *self.supervisors)]
