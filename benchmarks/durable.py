@@ -56,6 +56,15 @@ def measure(settings: Settings) -> list[Row]:
         ):
             _add(rounds, load, f"one after another{suffix}", 1, jobs, 0.45 if judged else None)
             _add(rounds, load, f"{_AT_ONCE} at once{suffix}", _AT_ONCE, 2 * jobs, 0.9 if judged else None)
+        delays = {percent: f"a line printed until a watcher has it: p{percent:g}" for percent in (50.0, 99.0)}
+        lines = settings.amount(100, 50)
+
+        def seen() -> dict[str, float]:
+            taken = asyncio.run(_delays(plain, lines))
+            return {row: percentile(taken, percent) * 1000 for percent, row in delays.items()}
+
+        note = f"of {lines} lines a round, 20 ms apart"
+        rounds.add(seen, *(Row(GROUP, row, "ms", note=note) for row in delays.values()))
         return rounds.run()
 
 
@@ -114,6 +123,25 @@ def _our_client(server: Server) -> Load:
             return await _run(run_one, width, jobs)
 
     return load
+
+
+async def _delays(server: Server, lines: int) -> list[float]:
+    """Seconds from the time that is in a line to its arrival; the process that prints it ends in between."""
+    text = f"for i in $(seq {lines}); do sleep 0.02; date +%s.%N; done"
+    metadata, delays = server.metadata, list[float]()
+    async with server.async_channel() as channel:
+        create: CreateMethod = channel.unary_unary(job_protocol.CREATE)
+        watch: WatchMethod = channel.unary_stream(job_protocol.WATCH)
+        claim = job_protocol.encode_create(JobSpec(text), uuid.uuid4().hex)
+        job = jobs_pb2.Job.FromString(await create(claim, metadata=metadata))
+        request = jobs_pb2.WatchJobRequest(id=job.id).SerializeToString()
+        async for message in watch(request, metadata=metadata):
+            now = time.time()
+            event = jobs_pb2.WatchJobResponse.FromString(message)
+            delays += [now - float(line) for line in event.stdout.data.split()]
+    if len(delays) != lines:
+        raise RuntimeError(f"{len(delays)} of {lines} lines came")
+    return delays
 
 
 async def _run(
