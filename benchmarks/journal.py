@@ -157,6 +157,7 @@ def _multiply(path: Path, number: int) -> None:
         first = database.execute("SELECT * FROM jobs").fetchone()
         rare = json.loads(first["spec"])
         rare["labels"] = _RARE
+        rare_spec = json.dumps(rare, sort_keys=True, separators=(",", ":"))  # as the journal writes it
         earlier = f"- (:number - i) * {_BETWEEN}"
         changed = {
             "id": "lower(hex(randomblob(10)))",
@@ -169,7 +170,7 @@ def _multiply(path: Path, number: int) -> None:
         database.execute(
             "WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < :number) "
             f"INSERT INTO jobs ({', '.join(columns)}) SELECT {values} FROM numbers, jobs WHERE seq = :first",
-            {"number": number, "rare": json.dumps(rare), "first": first["seq"]},
+            {"number": number, "rare": rare_spec, "first": first["seq"]},
         )
         database.execute("COMMIT")
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
