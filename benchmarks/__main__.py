@@ -18,9 +18,10 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from benchmarks import machine, plots
-from benchmarks.rows import Row, progress
+from benchmarks.rows import Row, one_line, progress
 from benchmarks.settings import Settings
 from benchmarks.table import Results, publish
 
@@ -45,9 +46,8 @@ def main() -> int:
         publish(results.markdown(targets_only=True), ROOT / "README.md")
         publish(results.markdown(), ROOT / "docs" / "benchmarks.md")
         return 0
-    # As Ctrl-C does: everything that was started is ended on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     arguments.output.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.output))
     try:
@@ -64,6 +64,13 @@ def main() -> int:
     return 1 if results.failed else 0
 
 
+def _interrupt(_: int, __: FrameType | None) -> None:
+    """Everything that was started is ended on the way out, which no second Ctrl-C may cut short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def run(settings: Settings, groups: list[str] | tuple[str, ...]) -> Results:
     """Measure the groups one after another."""
     described = machine.describe(settings.folder)
@@ -75,7 +82,7 @@ def run(settings: Settings, groups: list[str] | tuple[str, ...]) -> Results:
         try:
             rows += importlib.import_module(f"benchmarks.{group}").measure(replace(settings, folder=folder))
         except Exception as error:  # noqa: BLE001  the other groups are measured all the same
-            note = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            note = f"failed: {one_line(error)}"
             progress(f"{group}: {note}")
             rows.append(Row(group, "everything", "", note=note, failed=True))
         finally:

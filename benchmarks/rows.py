@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,10 @@ from typing import Literal
 
 Measurement = Callable[[], float | Mapping[str, float]]
 
-_AGAIN_SECONDS = 5.0
-"""After a deadline, until it is said once more to code that has swallowed it."""
+_AGAIN_SECONDS = 30.0
+"""After a deadline, until it is said once more to code that has swallowed it. Time to clean up in."""
+
+_LONGEST_ERROR = 160
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Rounds:
             results = result if isinstance(result, Mapping) else {names[0]: result}
             entry.results[number] = {name: results[name] for name in names}
         except Exception as error:  # noqa: BLE001  said in the table, and by the exit code
-            entry.failure = f"failed in round {number}: {_one_line(error)}"
+            entry.failure = f"failed in round {number}: {one_line(error)}"
             progress(f"{self._group}: {names[0]}: {entry.failure}")
             return
         for row in entry.rows:
@@ -190,6 +193,7 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+def one_line(error: Exception) -> str:
+    """An error as a note for the table."""
+    text = textwrap.shorten(str(error), _LONGEST_ERROR, placeholder=" ...")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

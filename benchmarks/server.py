@@ -125,11 +125,11 @@ class Server:
             return
         child.terminate()
         try:
-            child.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_STOP_SECONDS)
+        finally:
             child.kill()
             child.wait()
-        finally:
             if child.stdout is not None:
                 child.stdout.close()
             self._end_supervisors()
