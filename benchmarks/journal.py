@@ -50,7 +50,7 @@ def measure(settings: Settings) -> list[Row]:
     for state in (empty, full):
         _run_one(settings, state)
     _multiply(full / "journal.sqlite", number)
-    rounds = Rounds(GROUP, settings.amount(3, 2))
+    rounds = Rounds(GROUP, 2)
     _add(rounds, settings, empty, "empty")
     _add(rounds, settings, full, f"{number:,} jobs", "empty")
     with closing(_open(full / "journal.sqlite")) as database:

@@ -177,7 +177,7 @@ def _filled(row: Row, entry: _Entry, found: Mapping[str, Mapping[int, float]]) -
 
 def shown(value: float) -> str:
     """A figure with as many digits as are worth reading."""
-    if value >= 100:
+    if value >= 100 or (value >= 10 and value == round(value)):
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 

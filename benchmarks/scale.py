@@ -41,8 +41,8 @@ _AT_ONCE = 50
 
 def measure(settings: Settings) -> list[Row]:
     """All rows of the group."""
-    rounds = Rounds(GROUP, settings.amount(3, 1))
-    seconds = settings.amount(5.0, 3.0)
+    rounds = Rounds(GROUP, settings.amount(2, 1))
+    seconds = 3.0
     rounds.add(lambda: _idle_ping(settings, seconds), Row(GROUP, _IDLE_PING, "ms"))
     for number in _NUMBERS:
         _add(rounds, settings, number, seconds)

@@ -20,7 +20,7 @@ from remsvc.client import Client
 GROUP = "startup"
 _PYTHON, _GRPC = "Python doing nothing", "Python importing gRPC"
 _MOST_MS, _MOST_MB = 400.0, 80.0
-_SETTLE_SECONDS = 2.0
+_SETTLE_SECONDS, _IDLE_SECONDS = 2.0, 5.0
 
 
 def measure(settings: Settings) -> list[Row]:
@@ -38,8 +38,7 @@ def measure(settings: Settings) -> list[Row]:
             target_is="at most",
         )
         rounds.add(_start(settings, secured), row)
-    idle = Rounds(GROUP, settings.amount(3, 1))
-    seconds = settings.amount(10.0, 5.0)
+    idle = Rounds(GROUP, settings.amount(2, 1))
     for name, secured in (("plaintext", False), ("TLS and token", True)):
         memory, server, supervisors = (
             Row(GROUP, f"idle memory, {name}", "MB", target=_MOST_MB, target_is="at most"),
@@ -48,7 +47,7 @@ def measure(settings: Settings) -> list[Row]:
         )
         cpu = Row(GROUP, f"idle CPU, {name}", "ms/s")
         idle.add(
-            _idle(settings, secured, seconds, memory, server, supervisors, cpu),
+            _idle(settings, secured, memory, server, supervisors, cpu),
             memory,
             server,
             supervisors,
@@ -78,7 +77,7 @@ def _start(settings: Settings, secured: bool) -> Measurement:
 
 
 def _idle(
-    settings: Settings, secured: bool, seconds: float, memory: Row, server: Row, supervisors: Row, cpu: Row
+    settings: Settings, secured: bool, memory: Row, server: Row, supervisors: Row, cpu: Row
 ) -> Measurement:
     def measurement() -> dict[str, float]:
         with Server(settings, "idle", secured=secured) as running:
@@ -86,8 +85,8 @@ def _idle(
                 client.ping()
             time.sleep(_SETTLE_SECONDS)
             found, before = running.memory(), running.cpu_seconds()
-            time.sleep(seconds)
-            taken = (running.cpu_seconds() - before) * 1000 / seconds
+            time.sleep(_IDLE_SECONDS)
+            taken = (running.cpu_seconds() - before) * 1000 / _IDLE_SECONDS
         return {
             memory.name: found.total,
             server.name: found.server,

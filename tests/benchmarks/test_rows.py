@@ -113,4 +113,4 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 
 def test_figures_have_the_digits_that_are_worth_reading() -> None:
-    assert [shown(value) for value in (12345.6, 99.94, 0.347)] == ["12,346", "99.9", "0.35"]
+    assert [shown(value) for value in (12345.6, 99.94, 13.0, 0.347)] == ["12,346", "99.9", "13", "0.35"]
