@@ -2,8 +2,8 @@
 
 Start-up is from the start of the process to the answer of its first ``Ping`` over a new connection, with a
 state directory that has never been used. References: the same interpreter doing nothing, and importing gRPC
-alone. Then the server is left alone, and after some seconds what is resident of it and of its supervisors
-is read, and the processor time that they took over some more seconds.
+alone. Then the server is left alone: after two seconds what is resident of it and of its supervisors is
+read, and the processor time that they take in the five seconds that follow.
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ def _spread(values: Sequence[float], median: float, unit: str = "") -> str:
 
 
 def _measured(row: Row) -> str:
-    return "" if row.median is None else _spread(row.values, row.median, f" {row.unit}".replace(" /", "/"))
+    unit = row.unit if row.unit.startswith("/") or not row.unit else f" {row.unit}"
+    return "" if row.median is None else _spread(row.values, row.median, unit)
 
 
 def _ratio(row: Row) -> str:
