@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import statistics
 import sys
@@ -183,9 +184,9 @@ def shown(value: float) -> str:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which so many percent of them are; the next one of them above, never between two."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    """The smallest value that so many percent of them do not exceed: always one that was measured."""
+    rank = math.ceil(len(values) * percent / 100)
+    return sorted(values)[max(rank, 1) - 1]
 
 
 def progress(text: str) -> None:
