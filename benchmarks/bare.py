@@ -20,7 +20,7 @@ from benchmarks.settings import Settings
 
 IN_C = "bare loop in C"
 IN_PYTHON = "bare loop in Python"
-NO_COMPILER = "there is no C compiler (cc) for the bare loop"
+_NO_COMPILER = "there is no C compiler (cc), so that there are no ratios"
 _SECONDS = 60.0
 _FOLDER = Path(__file__).resolve().parent
 
@@ -42,13 +42,13 @@ def in_python(count: int) -> Measurement:
     return lambda: _rate([sys.executable, "-m", "benchmarks.bare", str(count)])
 
 
-def add(rounds: Rounds, settings: Settings, group: str, count: int) -> bool:
-    """Put the loop in C into the rounds of a group, as their reference; False where it cannot be had."""
-    measurement = in_c(settings, count)
-    if measurement is None:
-        return False
-    rounds.add(measurement, Row(group, IN_C, "/s"))
-    return True
+def add(rounds: Rounds, settings: Settings, group: str, count: int) -> None:
+    """Put the loop in C into the rounds of a group, as their reference."""
+    row = Row(group, IN_C, "/s")
+    if measurement := in_c(settings, count):
+        rounds.add(measurement, row)
+    else:
+        rounds.leave_out(_NO_COMPILER, row)
 
 
 def _rate(command: list[str]) -> float:

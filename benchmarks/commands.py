@@ -23,7 +23,7 @@ import grpc
 import grpc.aio
 
 from benchmarks import bare
-from benchmarks.rows import Rounds, Row, empty_rows, percentile
+from benchmarks.rows import Rounds, Row, percentile
 from benchmarks.server import Server
 from benchmarks.settings import Settings
 from remsvc.client import AsyncClient, Client, protocol
@@ -45,8 +45,7 @@ _PERCENTILES = (50.0, 99.0, 99.9)
 def measure(settings: Settings) -> list[Row]:
     """All rows of the group."""
     rounds = Rounds(GROUP, settings.rounds)
-    if not bare.add(rounds, settings, GROUP, 500):
-        return empty_rows([Row(GROUP, bare.IN_C, "/s")], bare.NO_COMPILER)
+    bare.add(rounds, settings, GROUP, 500)
     rounds.add(bare.in_python(500), Row(GROUP, bare.IN_PYTHON, "/s", reference=bare.IN_C))
     calls = settings.amount(1000, 300)
     with ExitStack() as stack:

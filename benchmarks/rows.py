@@ -109,7 +109,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 @dataclass
 class _Entry:
-    measurement: Measurement
+    measurement: Measurement | None
     rows: tuple[Row, ...]
     seconds: float
     failure: str = ""
@@ -137,12 +137,16 @@ class Rounds:
         """
         self._entries.append(_Entry(measurement, rows, seconds))
 
+    def leave_out(self, why: str, *rows: Row) -> None:
+        """Add rows that cannot be measured here; ``why`` in one line. Rows that refer to them get no ratios."""
+        self._entries.append(_Entry(None, tuple(empty_rows(rows, why)), 0.0))
+
     def run(self) -> list[Row]:
         """Measure everything; the rows in the order in which they were added."""
         for number in range(1, self._count + 1):
             for entry in self._entries:
-                if not entry.failure:
-                    self._measure(entry, number)
+                if entry.measurement is not None and not entry.failure:
+                    self._measure(entry, entry.measurement, number)
         found = {
             row.name: {number: result[row.name] for number, result in entry.results.items()}
             for entry in self._entries
@@ -150,11 +154,11 @@ class Rounds:
         }
         return [_filled(row, entry, found) for entry in self._entries for row in entry.rows]
 
-    def _measure(self, entry: _Entry, number: int) -> None:
+    def _measure(self, entry: _Entry, measurement: Measurement, number: int) -> None:
         names = [row.name for row in entry.rows]
         try:
             with deadline(entry.seconds):
-                result = entry.measurement()
+                result = measurement()
             results = result if isinstance(result, Mapping) else {names[0]: result}
             entry.results[number] = {name: results[name] for name in names}
         except Exception as error:  # noqa: BLE001  said in the table, and by the exit code

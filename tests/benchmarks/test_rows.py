@@ -120,6 +120,15 @@ def test_rows_that_cannot_be_measured_say_why_and_have_not_failed() -> None:
     )
 
 
+def test_without_its_reference_a_row_has_no_ratios() -> None:
+    rounds = Rounds("group", 2)
+    rounds.leave_out("there is no compiler", Row("group", "bare", "/s"))
+    rounds.add(lambda: 5.0, Row("group", "ours", "/s", reference="bare", target=0.6, of_ratio=True))
+    bare, ours = rounds.run()
+    assert (bare.values, bare.note, bare.failed) == ((), "there is no compiler", False)
+    assert (ours.values, ours.ratios, ours.reached) == ((5.0, 5.0), (), None)
+
+
 def test_percentiles_are_values_that_were_measured() -> None:
     values = [float(value) for value in range(1000, 0, -1)]
     assert [percentile(values, percent) for percent in (50, 99, 99.9)] == [500.0, 990.0, 999.0]
