@@ -138,7 +138,7 @@ class Rounds:
         self._entries.append(_Entry(measurement, rows, seconds))
 
     def leave_out(self, why: str, *rows: Row) -> None:
-        """Add rows that cannot be measured here; ``why`` in one line. Rows that refer to them get no ratios."""
+        """Add rows that cannot be measured here, ``why`` in one line; they are no reference to others."""
         self._entries.append(_Entry(None, tuple(empty_rows(rows, why)), 0.0))
 
     def run(self) -> list[Row]:
