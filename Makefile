@@ -47,6 +47,22 @@ constraints: $(INSTALLED) ## Pin the newest versions of everything in constraint
 demo: $(INSTALLED) ## Run an example DAG in a real Airflow against a real server (KEEP=1: leave it running)
 	@$(BIN)/python scripts/demo.py $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
+# --- Measuring -------------------------------------------------------------------------------
+
+BENCH_VENV ?= .venv-bench
+BENCH_INSTALLED := $(BENCH_VENV)/.installed
+
+$(BENCH_INSTALLED): $(INSTALL_INPUTS)
+	@$(PYTHON) scripts/check_python.py
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@echo "Installing into $(BENCH_VENV)"
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+.PHONY: bench
+bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, ten minutes (QUICK=1: two; some: ARGS="--only commands")
+	@$(BENCH_VENV)/bin/python -m benchmarks $(if $(filter-out 0 no false,$(QUICK)),--quick) $(ARGS)
+
 # --- Checking --------------------------------------------------------------------------------
 
 .PHONY: test

@@ -15,7 +15,7 @@ HEADER = "# The versions that `make install` uses. Written by `make constraints`
 
 def main() -> None:
     constraints = ROOT / "constraints.txt"
-    options = ["--universal", "--python-version=3.10", "--extra=dev", "--upgrade", "--quiet"]
+    options = ["--universal", "--python-version=3.10", "--extra=dev", "--extra=bench", "--upgrade", "--quiet"]
     plain = ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
     compiled = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "compile", *options, *plain, "pyproject.toml"],

@@ -160,8 +160,9 @@ async def read_all(path: Path) -> None:
     journal = Journal(path)
     try:
         await journal.unended()
-        await journal.ended()
-        await journal.ids()
+        await journal.ended(100)
+        await journal.ended_totals()
+        await journal.known(["a"])
         await journal.select(Filter(labels={"a": "b"}), 100)
     finally:
         await journal.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from remsvc.execution.job import Job
 from remsvc.execution.job_errors import JobForgottenError
 from remsvc.execution.job_files import Piece
-from remsvc.execution.journal import Filter
+from remsvc.execution.journal import Filter, Journal
 from remsvc.job_state import JobState
 
 from .job_host import JobHost, shell
@@ -65,6 +66,26 @@ async def test_by_count(host_with: HostWith) -> None:
     assert (await host.watch(kept[0])).stdout == b"a\n"
 
 
+async def test_many_at_once(host_with: HostWith) -> None:
+    host = await host_with(**{**FOREVER, "retention_count": 3})
+    await host.close()
+    journal = Journal(host.path / "journal.sqlite")
+    spec, now = shell("true"), time.time()
+    ended = [
+        Job(
+            *(f"{number:020x}", "somebody", f"{number}", "digest", spec),
+            created=now,
+            state=JobState.SUCCEEDED,
+            ended=now + number / 1000,
+        )
+        for number in range(1200)
+    ]
+    await asyncio.gather(*(journal.claim(job) for job in ended))
+    await journal.close()
+    await host.open()
+    await until_remaining(host, ended[-3:])
+
+
 async def test_by_bytes(host_with: HostWith) -> None:
     host = await host_with(**{**FOREVER, "retention_bytes": 250_000})
     for _ in range(4):
@@ -117,10 +138,6 @@ async def test_a_clock_that_was_set_back_forgets_nothing_early(host_with: HostWi
     host = await host_with(**{**FOREVER, "retention_seconds": 1.0})
     (job,) = await run(host, "echo a")
     assert job.ended is not None
-    import dataclasses
-
-    from remsvc.execution.journal import Journal
-
     await host.close()
     journal = Journal(host.path / "journal.sqlite")
     await journal.update(dataclasses.replace(job, created=job.created + 3600, ended=job.ended + 3600))
@@ -135,9 +152,10 @@ async def test_a_clock_that_was_set_back_forgets_nothing_early(host_with: HostWi
 async def test_after_a_restart_what_belongs_to_no_job_is_removed(host: JobHost) -> None:
     (job,) = await run(host, "echo a")
     await host.close()
-    stray = host.path / "jobs" / "0123456789abcdef0123"
-    stray.mkdir()
-    (stray / "stdin").write_text("left by a server that was killed before the claim")
+    for number in range(1500):
+        stray = host.path / "jobs" / f"{number:020x}"
+        stray.mkdir()
+        (stray / "stdin").write_text("left by a server that was killed before the claim")
     await host.open()
     assert [path.name for path in (host.path / "jobs").iterdir()] == [job.id]
 

@@ -132,11 +132,15 @@ async def test_unended_and_ended(journal: Journal) -> None:
             end = NOW + 100 - number
             await journal.update(a_job(number, state=state, ended=end, stdout=size, stderr=OutputSize(7)))
     assert [job.id for job in await journal.unended()] == ["job-0", "job-1"]
-    ended = await journal.ended()
+    ended = await journal.ended(100)
     assert ended == [(f"job-{n}", NOW + 100 - n, 1000 * n - 100 + 7) for n in (6, 5, 4, 3, 2)]
+    assert await journal.ended(2, 1) == ended[1:3]
+    assert await journal.ended_totals() == (5, sum(kept for _, _, kept in ended))
     await journal.forget(["job-6", "job-4", "no such job"])
-    assert [job_id for job_id, _, _ in await journal.ended()] == ["job-5", "job-3", "job-2"]
-    assert await journal.ids() == {"job-0", "job-1", "job-2", "job-3", "job-5"}
+    assert [job_id for job_id, _, _ in await journal.ended(100)] == ["job-5", "job-3", "job-2"]
+    assert await journal.ended_totals() == (3, sum(kept for job_id, _, kept in await journal.ended(100)))
+    every = [f"job-{number}" for number in range(len(JobState))]
+    assert await journal.known([*every, "no such job", ""]) == {"job-0", "job-1", "job-2", "job-3", "job-5"}
 
 
 async def test_a_forgotten_request_may_be_used_again_and_gets_a_later_number(journal: Journal) -> None:
@@ -255,7 +259,7 @@ async def test_one_change_that_cannot_be_made_does_not_take_others_with_it(journ
     failures = [claim for claim in claims if isinstance(claim, BaseException)]
     assert len(failures) == 3
     assert all(isinstance(failure, JournalError) for failure in failures)
-    assert await journal.ids() == {job.id for job in good}
+    assert await ids(journal, Filter()) == [job.id for job in reversed(good)]
     await journal.claim(a_job(40))
 
 

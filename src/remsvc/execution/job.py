@@ -10,7 +10,8 @@ from typing import Any
 
 from remsvc.job_state import JobState
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+compact_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+"""Equal values give equal texts, in all versions: digests and searches rest on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class JobSpec:
 
     def to_json(self) -> str:
         """As the journal keeps it; equal specs give equal texts."""
-        return _encode(_fields(self))
+        return compact_json(_fields(self))
 
     @classmethod
     def from_json(cls, text: str) -> JobSpec:
@@ -77,7 +78,7 @@ def content_digest(spec: JobSpec, stdin: bytes) -> str:
     What is at its default does not count, so that a field that a later version adds changes nothing.
     """
     content = {name: value for name, value in _fields(spec).items() if value != _DEFAULTS[name]}
-    text = _encode(content)
+    text = compact_json(content)
     return hashlib.sha256(text.encode() + b"\0" + stdin).hexdigest()
 
 

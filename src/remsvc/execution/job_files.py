@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Container, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from remsvc.execution.output_file import read_gap, read_output
 STREAMS = ("stdout", "stderr")
 _STDIN = "stdin"
 _CHUNK = 256 * 1024
+_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +97,28 @@ class JobFiles:
         if folders := [folder for job_id in ids if (folder := self.folder(job_id)).exists()]:
             await asyncio.to_thread(_remove, folders)
 
-    async def keep_only(self, ids: Container[str], unended: Container[str]) -> None:
-        """Remove the files of all jobs but these, and standard input of all that have ended."""
+    async def keep_only(
+        self, known: Callable[[Sequence[str]], Awaitable[Container[str]]], unended: Container[str]
+    ) -> None:
+        """Remove the files of what is no job, and standard input of all jobs that have ended.
 
-        def remove() -> None:
-            for folder in self._root.iterdir():
-                if folder.name not in ids:
+        Args:
+            known: tells which of some ids are those of jobs.
+            unended: the ids of the jobs that have not ended.
+        """
+
+        def remove(names: Sequence[str], jobs: Container[str]) -> None:
+            for name in names:
+                folder = self.folder(name)
+                if name not in jobs:
                     shutil.rmtree(folder, ignore_errors=True)
-                elif folder.name not in unended:
+                elif name not in unended:
                     (folder / _STDIN).unlink(missing_ok=True)
 
-        await asyncio.to_thread(remove)
+        names = await asyncio.to_thread(os.listdir, self._root)
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            await asyncio.to_thread(remove, batch, await known(batch))
 
     def _path(self, job_id: str, name: str) -> str:
         # A path as an object costs more than asking the system about it, and this is asked for every job.

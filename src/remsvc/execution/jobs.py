@@ -98,7 +98,7 @@ class Jobs:
         self._reconciliation = Reconciliation(self._state_dir, self._groups, files, runner, self._tasks)
         runner.remember(await journal.unended())
         # What a server left that was killed between a job's files and its row, or the other way round.
-        await files.keep_only(await journal.ids(), runner.active)
+        await files.keep_only(journal.known, runner.active)
         self._reconciled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self.engine.open()
         await self._reconciled

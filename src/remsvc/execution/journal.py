@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.job import Job, JobSpec, OutputSize
+from remsvc.execution.job import Job, JobSpec, OutputSize, compact_json
 from remsvc.job_state import JobState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _MIGRATIONS = {
     # From the version before to this one.
@@ -51,6 +52,16 @@ _MIGRATIONS = {
         );
         CREATE INDEX jobs_ended ON jobs (ended);
     """,
+    # A list is read from the newest job on, and what is kept is added up from the index alone.
+    2: """
+        CREATE INDEX jobs_listed ON jobs (identity, state);
+        DROP INDEX jobs_ended;
+        CREATE INDEX jobs_ended ON jobs (
+            ended,
+            stdout_total, stdout_gap_start, stdout_gap_end,
+            stderr_total, stderr_gap_start, stderr_gap_end
+        );
+    """,
 }
 _CONTENT = ("id", "identity", "request_id", "digest", "spec", "created")  # as claimed, for ever
 _LIFE = (
@@ -63,8 +74,12 @@ _INSERT = (
     f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
     "ON CONFLICT (identity, request_id) DO NOTHING"
 )
-# Of the life alone: the indexes on the rest need not be touched.
+# Of the life alone: most indexes on the rest need not be touched.
 _UPDATE = f"UPDATE jobs SET {', '.join(f'{column} = ?' for column in _LIFE)} WHERE id = ?"  # noqa: S608
+_SELECT = f"SELECT seq, {', '.join(_COLUMNS)} FROM jobs"  # noqa: S608
+_KEPT = (
+    "stdout_total - (stdout_gap_end - stdout_gap_start) + stderr_total - (stderr_gap_end - stderr_gap_start)"
+)
 _BATCH = 500
 _QUEUE = 10_000
 _BUSY_SECONDS = 10.0
@@ -139,8 +154,7 @@ class Journal:
                 assert cursor.lastrowid is not None
                 return dataclasses.replace(job, seq=cursor.lastrowid), True
             rows = connection.execute(
-                f"SELECT seq, {', '.join(_COLUMNS)} FROM jobs WHERE identity = ? AND request_id = ?",  # noqa: S608
-                (job.identity, job.request_id),
+                f"{_SELECT} WHERE identity = ? AND request_id = ?", (job.identity, job.request_id)
             )
             return _job(rows.fetchone()), False
 
@@ -165,33 +179,28 @@ class Journal:
         names = [(name,) for name in ids]
         await self._change(lambda connection: connection.executemany("DELETE FROM jobs WHERE id = ?", names))
 
-    async def ids(self) -> set[str]:
-        """The ids of all jobs."""
-        return await self._read(
-            lambda connection: {row[0] for row in connection.execute("SELECT id FROM jobs")}
-        )
+    async def known(self, ids: Collection[str]) -> set[str]:
+        """Those of these ids that belong to jobs."""
+        query, names = "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?))", json.dumps([*ids])
+        return await self._read(lambda connection: {row[0] for row in connection.execute(query, (names,))})
 
     async def unended(self) -> list[Job]:
         """The jobs that have not ended, oldest first."""
-        return await self._select("WHERE ended IS NULL ORDER BY seq", ())
+        return await self._jobs(f"{_SELECT} WHERE ended IS NULL ORDER BY seq", ())
 
     async def find(self, *, id: str | None = None, identity: str = "", request_id: str = "") -> Job | None:  # noqa: A002
         """The job with this id, or with this identity and request id."""
         if id is not None:
-            jobs = await self._select("WHERE id = ?", (id,))
+            jobs = await self._jobs(f"{_SELECT} WHERE id = ?", (id,))
         else:
-            jobs = await self._select("WHERE identity = ? AND request_id = ?", (identity, request_id))
+            jobs = await self._jobs(
+                f"{_SELECT} WHERE identity = ? AND request_id = ?", (identity, request_id)
+            )
         return jobs[0] if jobs else None
 
     async def select(self, wanted: Filter, limit: int) -> list[Job]:
         """At most ``limit`` jobs, newest first."""
         conditions, values = ["1"], list[Any]()
-        if wanted.identity is not None:
-            conditions.append("identity = ?")
-            values.append(wanted.identity)
-        if wanted.states:
-            conditions.append(f"state IN ({', '.join('?' * len(wanted.states))})")
-            values += [state.value for state in wanted.states]
         if wanted.created_after is not None:
             conditions.append("created >= ?")
             values.append(wanted.created_after)
@@ -199,20 +208,40 @@ class Journal:
             conditions.append("seq < ?")
             values.append(wanted.before_seq)
         for label, value in (wanted.labels or {}).items():
-            conditions.append("(SELECT value FROM json_each(spec, '$.labels') WHERE key = ?) = ?")
-            values += [label, value]
-        text = f"WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
-        return await self._select(text, (*values, limit))
+            # Most jobs do not have it anywhere: only the others are worth reading as JSON.
+            conditions.append(
+                "CASE WHEN instr(spec, ?) "
+                "THEN (SELECT value FROM json_each(spec, '$.labels') WHERE key = ?) END = ?"
+            )
+            values += [compact_json({label: value})[1:-1], label, value]
+        if wanted.identity is None:
+            names = [state.value for state in wanted.states]
+            arms = [(f"state IN ({', '.join('?' * len(names))})" if names else "1", names)]
+        else:
+            # Each state by itself, whose jobs the index has in order; together they would have to be sorted.
+            states = dict.fromkeys(wanted.states or JobState)
+            arms = [("identity = ? AND state = ?", [wanted.identity, state.value]) for state in states]
+        queries, given = [], list[Any]()
+        for condition, of_arm in arms:
+            where = " AND ".join((condition, *conditions))
+            queries.append(f"SELECT * FROM ({_SELECT} WHERE {where} ORDER BY seq DESC LIMIT ?)")  # noqa: S608
+            given += [*of_arm, *values, limit]
+        return await self._jobs(f"{' UNION ALL '.join(queries)} ORDER BY seq DESC LIMIT ?", (*given, limit))
 
-    async def ended(self) -> list[tuple[str, float, int]]:
-        """Id, time of the end, and bytes of output kept of each ended job, oldest end first."""
+    async def ended(self, limit: int, skip: int = 0) -> list[tuple[str, float, int]]:
+        """Id, time of the end, and bytes of output kept of ended jobs, oldest end first.
 
-        def read(connection: sqlite3.Connection) -> list[tuple[str, float, int]]:
-            kept = " + ".join(f"{s}_total - ({s}_gap_end - {s}_gap_start)" for s in ("stdout", "stderr"))
-            query = f"SELECT id, ended, {kept} FROM jobs WHERE ended IS NOT NULL ORDER BY ended, seq"  # noqa: S608
-            return connection.execute(query).fetchall()
+        At most ``limit`` of them, without the first ``skip``.
+        """
+        query = f"SELECT id, ended, {_KEPT} FROM jobs WHERE ended IS NOT NULL ORDER BY ended, seq"  # noqa: S608
+        page = f"{query} LIMIT ? OFFSET ?"
+        return await self._read(lambda connection: connection.execute(page, (limit, skip)).fetchall())
 
-        return await self._read(read)
+    async def ended_totals(self) -> tuple[int, int]:
+        """How many jobs have ended, and how many bytes of output are kept of them."""
+        query = f"SELECT count(*), coalesce(sum({_KEPT}), 0) FROM jobs WHERE ended IS NOT NULL"  # noqa: S608
+        totals: tuple[int, int] = await self._read(lambda connection: connection.execute(query).fetchone())
+        return totals
 
     async def close(self) -> None:
         """Write what is waiting, and close."""
@@ -273,11 +302,8 @@ class Journal:
         else:
             self._loop.call_soon_threadsafe(_settle, [done for _, done in batch], results)
 
-    async def _select(self, rest: str, values: Collection[Any]) -> list[Job]:
-        query = f"SELECT seq, {', '.join(_COLUMNS)} FROM jobs {rest}"  # noqa: S608
-        return await self._read(
-            lambda connection: [_job(row) for row in connection.execute(query, tuple(values))]
-        )
+    async def _jobs(self, query: str, values: Sequence[Any]) -> list[Job]:
+        return await self._read(lambda connection: [_job(row) for row in connection.execute(query, values)])
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         def run() -> T:

@@ -12,6 +12,7 @@ from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.job_watches import JobWatches
 from remsvc.execution.journal import Journal
 
+_BATCH = 500
 _logger = logging.getLogger("remsvc.job")
 
 
@@ -36,20 +37,25 @@ class Retention:
 
     async def _collect(self) -> None:
         """Oldest first, and none that is being watched."""
-        ended = await self._journal.ended()
-        count, size = len(ended), sum(kept for _, _, kept in ended)
-        doomed = []
-        for job_id, end, kept in ended:
-            too_old = time.time() - end > self._limits.retention_seconds
-            too_many = count > self._limits.retention_count or size > self._limits.retention_bytes
-            if not (too_old or too_many):
-                break
-            if job_id not in self._watches.watched:
-                doomed.append(job_id)
-                count, size = count - 1, size - kept
-        if doomed:
-            await self._journal.forget(doomed)
-            self._forgotten.update(doomed)
+        count, size = await self._journal.ended_totals()
+        watched, more = 0, True
+        while more:
+            oldest, doomed = await self._journal.ended(_BATCH, watched), list[str]()
+            more = len(oldest) == _BATCH
+            for job_id, end, kept in oldest:
+                too_old = time.time() - end > self._limits.retention_seconds
+                too_many = count > self._limits.retention_count or size > self._limits.retention_bytes
+                if not (too_old or too_many):
+                    more = False
+                    break
+                if job_id in self._watches.watched:
+                    watched += 1
+                else:
+                    doomed.append(job_id)
+                    count, size = count - 1, size - kept
+            if doomed:
+                await self._journal.forget(doomed)
+                self._forgotten.update(doomed)
         # A watch that began meanwhile keeps the files until it ends.
         unused = self._forgotten.difference(self._watches.watched)
         self._forgotten -= unused

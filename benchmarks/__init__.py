@@ -1,0 +1,1 @@
+"""What RemSvc costs, measured in interleaved rounds beside a reference; ``make bench`` runs all of it."""
