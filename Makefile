@@ -101,6 +101,10 @@ format: $(INSTALLED) ## Format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+.PHONY: costs
+costs: $(INSTALLED) ## Record anew what operations cost, with every Python (some: ARGS="-p 3.13")
+	$(BIN)/nox -s costs $(ARGS)
+
 .PHONY: matrix
 matrix: $(INSTALLED) ## Test one wheel on every Python, Airflow, grpcio and protobuf (some: ARGS="-s wheel")
 	$(BIN)/nox $(ARGS)

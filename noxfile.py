@@ -96,3 +96,10 @@ def provider(session: nox.Session, airflow: str) -> None:
     env = {"AIRFLOW_HOME": str(Path(session.create_tmp()).resolve())}
     session.run("python", "tests/packaging/import_provider.py", env=env)
     session.run("python", "-m", "pytest", "tests/airflow", *session.posargs, env=env)
+
+
+@nox.session(python=PYTHONS, default=False)
+def costs(session: nox.Session) -> None:
+    """Record anew what operations cost, which tests/costs guards."""
+    session.install("-c", "constraints.txt", f"{_wheel(session)}[server]", "psutil")
+    session.run("python", "-m", "tests.costs.record")

@@ -173,9 +173,9 @@ def without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("module", "arguments", "extra"),
     [
-        ("re2", ["serve"], "server"),
+        ("re2", ["serve", "--deny", "rm"], "server"),
         ("grpc_health", ["serve"], "server"),
-        ("re2", ["check-config", "x.ini"], "server"),
+        ("grpc", ["check-config", "x.ini"], "server"),
         ("cryptography", ["init", "nowhere"], "cli"),
         ("click", ["--help"], "cli"),
     ],
@@ -185,6 +185,18 @@ def test_a_missing_library_names_the_extra(module: str, arguments: list[str], ex
     assert (run.returncode, run.stdout) == (255, "")
     assert f"pip install 'airflow-provider-remsvc[{extra}]'" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", [["check-config", "FILE"], ["policy", "test", "--config", "FILE", "rm"]])
+def test_only_patterns_need_the_library_for_patterns(verb: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "server.ini"
+    config.write_text("[auth]\na = a-long-enough-token\n", encoding="utf-8")
+    verb = [str(config) if word == "FILE" else word for word in verb]
+    assert without("re2", *verb).returncode == 0
+    config.write_text("[denylist]\n1 = rm\n", encoding="utf-8")
+    run = without("re2", *verb)
+    assert (run.returncode, run.stdout) == (255, "")
+    assert "pip install 'airflow-provider-remsvc[server]'" in run.stderr
 
 
 def test_a_defect_is_not_taken_for_a_commands_exit_code() -> None:

@@ -26,7 +26,8 @@ def check_config(file: Path, as_json: bool) -> None:
     """
     with needs_extra("server"):
         from remsvc.server.config import check_config as check
-    problems, warnings = check(file)
+
+        problems, warnings = check(file)
     if as_json:
         print_json({"valid": not problems, "problems": problems, "warnings": warnings})
     else:

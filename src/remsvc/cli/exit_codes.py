@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from remsvc.cli.terminal import warning_line
-from remsvc.client.jobs import Job, JobState
+from remsvc.job_state import JobState
+
+if TYPE_CHECKING:
+    from remsvc.client.jobs import Job
 
 FAILURE = 255
 USAGE = 2

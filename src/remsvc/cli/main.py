@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import sys
 import traceback
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from typing import Any
 
 import click
 
-from remsvc.cli.audit import audit
-from remsvc.cli.check_config import check_config
-from remsvc.cli.completion import completion
 from remsvc.cli.exit_codes import FAILURE, INTERRUPTED, USAGE
-from remsvc.cli.init import init
-from remsvc.cli.jobs.group import jobs
-from remsvc.cli.ping import ping
-from remsvc.cli.policy import policy
-from remsvc.cli.run import run
-from remsvc.cli.serve import serve
-from remsvc.cli.status import status
 from remsvc.cli.terminal import error_line
-from remsvc.cli.token import token
 from remsvc.errors import ConfigurationError, InvalidCommandError, RemSvcError
+
+# In the order of the help. Each is loaded when it is named: no verb waits for what others need.
+_VERBS = {
+    "serve": "remsvc.cli.serve",
+    "check-config": "remsvc.cli.check_config",
+    "ping": "remsvc.cli.ping",
+    "status": "remsvc.cli.status",
+    "run": "remsvc.cli.run",
+    "jobs": "remsvc.cli.jobs.group",
+    "init": "remsvc.cli.init",
+    "token": "remsvc.cli.token",
+    "policy": "remsvc.cli.policy",
+    "audit": "remsvc.cli.audit",
+    "completion": "remsvc.cli.completion",
+}
+if sys.platform == "win32":
+    _VERBS["service"] = "remsvc.cli.service"
 
 
 class CommandLine(click.Group):
-    """Verbs in the order they were added; each error of ours becomes one line and an exit code."""
+    """All verbs; each error of ours becomes one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        verb: click.Command = getattr(import_module(_VERBS[cmd_name]), cmd_name.replace("-", "_"))
+        return verb
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -56,15 +68,28 @@ class CommandLine(click.Group):
             ctx.exit(FAILURE)
 
 
-def _version() -> str:
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
     try:
-        return version("airflow-provider-remsvc")
+        number = version("airflow-provider-remsvc")
     except PackageNotFoundError:
-        return "unknown"
+        number = "unknown"
+    click.echo(f"remsvc, version {number}")
+    ctx.exit()
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="remsvc")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def command_line() -> None:
     """Run commands on any host through a RemSvc server.
 
@@ -78,14 +103,6 @@ def command_line() -> None:
     Exit codes: that of the command for "run"; 2 for wrong usage or configuration; 255 when
     remsvc itself failed, with one line on standard error.
     """
-
-
-for verb in (serve, check_config, ping, status, run, jobs, init, token, policy, audit, completion):
-    command_line.add_command(verb)
-if sys.platform == "win32":
-    from remsvc.cli.service import service
-
-    command_line.add_command(service)
 
 
 def main() -> None:

@@ -82,7 +82,8 @@ def test(
     with needs_extra("server"):
         from remsvc.server.config import read_config
         from remsvc.server.decision import CommandRequest
-    settings, problems = read_config(config, {})
+
+        settings, problems = read_config(config, {})
     if problems:
         raise ConfigurationError(problems)
     text = " ".join(words)

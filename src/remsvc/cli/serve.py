@@ -55,5 +55,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     with needs_extra("server"):
         from remsvc.server.app import serve as serve_until_signal
         from remsvc.server.config import load_config
-    overrides = {name: value for name, value in flags.items() if value not in (None, ())}
-    sys.exit(serve_until_signal(load_config(config, overrides)))
+
+        overrides = {name: value for name, value in flags.items() if value not in (None, ())}
+        configuration = load_config(config, overrides)
+    sys.exit(serve_until_signal(configuration))

@@ -82,6 +82,14 @@ class Jobs:
         Raises:
             ExecutionError: the journal or the supervisor cannot be used.
         """
+        self.engine.launch()  # it gets ready while the journal is opened
+        try:
+            await self._open()
+        except BaseException:
+            await self.engine.close()
+            raise
+
+    async def _open(self) -> None:
         path = self._state_dir / "jobs"
         try:
             self._files = files = JobFiles(path)

@@ -24,6 +24,7 @@ from remsvc.execution.supervisor_link import connect
 _logger = logging.getLogger(__name__)
 
 # -I: neither the working directory nor the environment may decide which code a root process runs.
+# -S: nor what is installed; the supervisor needs the standard library alone.
 _BOOTSTRAP = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from remsvc.execution.supervisor import main; main(int(sys.argv[2]), *sys.argv[3:])"
@@ -134,6 +135,7 @@ class PosixEngine(asyncio.Protocol):
         self._flushing: asyncio.TimerHandle | None = None
         self._hello: asyncio.Future[None] | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._launched: socket.socket | None = None
         self._restart: asyncio.Task[None] | None = None
         self._closing = False
         self.lanes = False
@@ -146,19 +148,27 @@ class PosixEngine(asyncio.Protocol):
         Raises:
             SupervisorTooNewError: a later version of the server left it.
         """
-        if self._state_dir is not None and (connection := connect(self._state_dir)) is not None:
-            try:
-                await self._meet(connection)
-            except _NoHelloError as error:
-                # One that had nothing to do may have been about to end.
-                _logger.warning("%s; starting another one", error)
-            else:
-                return
+        if self._launched is None:
+            self.launch()
+        connection, self._launched = self._launched, None
+        assert connection is not None
         try:
-            connection = self._start_supervisor()
-        except OSError as error:
-            raise ExecutionError(f"the supervisor could not be started: {error}") from error
-        await self._meet(connection)
+            await self._meet(connection)
+        except _NoHelloError as error:
+            if self._supervisor is not None:
+                raise
+            # One that had nothing to do may have been about to end.
+            _logger.warning("%s; starting another one", error)
+            await self._meet(self._start_supervisor())
+
+    def launch(self) -> None:
+        """Connect to the supervisor, or start one. :meth:`open` waits for it: it needs a while.
+
+        Raises:
+            ExecutionError: it cannot be started.
+        """
+        connection = connect(self._state_dir) if self._state_dir is not None else None
+        self._launched = connection or self._start_supervisor()
 
     def start(self, spec: ProcessSpec, after: Process | None = None) -> PosixProcess:
         process = PosixProcess(self, next(self._numbers))
@@ -178,6 +188,9 @@ class PosixEngine(asyncio.Protocol):
             self._restart.cancel()
             await asyncio.wait([self._restart])
         self._flush()
+        if self._launched is not None:
+            self._launched.close()
+            self._launched = None
         if self._transport is not None:
             self._transport.write_eof()
         supervisor, self._supervisor = self._supervisor, None
@@ -323,7 +336,7 @@ class PosixEngine(asyncio.Protocol):
             try:
                 self._supervisor = subprocess.Popen(
                     [
-                        *(sys.executable, "-I", "-c", _BOOTSTRAP, _ROOT, str(theirs.fileno())),
+                        *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP, _ROOT, str(theirs.fileno())),
                         *(str(self._state_dir or ""), str(self._groups or "")),
                     ],
                     stdin=subprocess.DEVNULL,
@@ -333,9 +346,9 @@ class PosixEngine(asyncio.Protocol):
                     cwd="/",
                     start_new_session=True,
                 )
-            except OSError:
+            except OSError as error:
                 ours.close()
-                raise
+                raise ExecutionError(f"the supervisor could not be started: {error}") from error
         return ours
 
     async def _start_again(self) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import selectors
 import signal
 import socket
@@ -46,7 +45,7 @@ class Supervisor:
     """
 
     def __init__(self, control: socket.socket, state_dir: Path | None, groups: JobGroups | None) -> None:
-        self.instance = secrets.token_hex(8)
+        self.instance = os.urandom(8).hex()  # without what the secrets module loads
         self._selector = selectors.DefaultSelector()
         self._listener = listen(state_dir) if state_dir is not None else None
         self._link: Link | None = None

@@ -13,7 +13,6 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 
 from remsvc.execution.job import Job, JobSpec
 from remsvc.server.audit_config import AuditConfig
@@ -88,7 +87,7 @@ class Audit:
         """Open the log. Raises :class:`~remsvc.server.audit_file.AuditFileInUseError`."""
         if self._writer is not None:
             await self._writer.open()
-        self.note_server("started", version=_version(), pid=os.getpid())
+            self.note_server("started", version=_version(), pid=os.getpid())
 
     async def close(self) -> None:
         """Write what waits, and that the log ends here."""
@@ -268,6 +267,8 @@ _OWN_USER = _own_user()
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
     try:
         return version("airflow-provider-remsvc")
     except PackageNotFoundError:

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import re2
-
 from remsvc.server.decision import NO_SHELL, POWERSHELL, SHELL, CommandRequest
 
 # RE2's words for what would take more than linear time: look-around, and \\1 or (?P=name).
@@ -45,6 +43,8 @@ def compile_pattern(pattern: str) -> Any:
     """The compiled pattern. Raises :class:`PatternError`."""
     if not pattern:
         raise PatternError("an empty pattern matches every command")
+    import re2  # where there are patterns, and only there
+
     options = re2.Options()
     options.log_errors = False
     try:

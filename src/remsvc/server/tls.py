@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from remsvc.server.certificate_dates import certificate_dates
 from remsvc.server.settings import Settings
 
 
@@ -137,15 +138,17 @@ def _check_unchanged(settings: Settings, contents: Mapping[str, bytes | None]) -
 
 
 def _check_validity(settings: Settings, cert: bytes) -> None:
-    from cryptography import x509
-
-    certificate = x509.load_pem_x509_certificate(cert)
-    now = datetime.now(timezone.utc)
     where = f"{settings.path('tls', 'cert')}: the certificate"
-    if now > certificate.not_valid_after_utc:
-        settings.warnings.append(f"{where} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
-    elif now < certificate.not_valid_before_utc:
-        settings.warnings.append(f"{where} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}")
+    try:
+        first, last = certificate_dates(cert)
+    except ValueError as error:
+        settings.warnings.append(f"{where}: when it is valid cannot be read: {error}")
+        return
+    now = datetime.now(timezone.utc)
+    if now > last:
+        settings.warnings.append(f"{where} expired on {last:%Y-%m-%d}")
+    elif now < first:
+        settings.warnings.append(f"{where} is not valid before {first:%Y-%m-%d}")
 
 
 class _EncryptedKeyError(Exception):
