@@ -39,21 +39,34 @@ class FrameReader:
     """Cuts a byte stream, in whatever pieces it arrives, into frames."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._position = 0  # in the first piece: what lies before was handed out
+        self._size = 0  # behind the position
+        self._needed = _LENGTHS.size
 
     def feed(self, data: bytes) -> Iterator[tuple[Header, list[bytes]]]:
         """Take the next piece and yield each frame that is complete with it."""
-        self._buffer += data
-        while len(self._buffer) >= _LENGTHS.size:
-            size, header_size = _LENGTHS.unpack_from(self._buffer)
-            end = 4 + size
-            if len(self._buffer) < end:
-                return
-            start = _LENGTHS.size + header_size
-            header: Header = json.loads(self._buffer[_LENGTHS.size : start])
+        self._pieces.append(data)
+        self._size += len(data)
+        while self._size >= self._needed:
+            if len(self._pieces) > 1:  # a long frame comes in many pieces, put together once
+                self._pieces = [b"".join(self._pieces)]
+            buffer, start = self._pieces[0], self._position
+            size, header_size = _LENGTHS.unpack_from(buffer, start)
+            if self._size < 4 + size:
+                self._needed = 4 + size
+                break
+            self._position += 4 + size
+            self._size -= 4 + size
+            self._needed = _LENGTHS.size
+            start += _LENGTHS.size
+            header: Header = json.loads(buffer[start : start + header_size])
+            start += header_size
             blobs = []
             for length in header.pop("blobs", ()):
-                blobs.append(bytes(self._buffer[start : start + length]))
+                blobs.append(buffer[start : start + length])
                 start += length
-            del self._buffer[:end]
             yield header, blobs
+        if self._position and len(self._pieces) == 1:
+            rest = self._pieces[0][self._position :]
+            self._pieces, self._position = [rest] if rest else [], 0

@@ -200,8 +200,11 @@ def _answer(outcome: Outcome, output_limit: int) -> Answer:
 
 
 def _text(output: Output, limit: int) -> str:
-    text = output.head.decode(errors="replace")
-    encoded = text.encode()
+    try:
+        encoded, text = output.head, output.head.decode()
+    except UnicodeDecodeError:
+        text = output.head.decode(errors="replace")
+        encoded = text.encode()
     if output.total <= limit and len(encoded) <= limit:
         return text
     kept = encoded[:limit].decode(errors="ignore")

@@ -30,6 +30,7 @@ from remsvc.execution.shell import check_arguments, check_length
 from remsvc.server.audit import Audit
 from remsvc.server.audit_writer import AuditError
 from remsvc.server.authentication import CallContext
+from remsvc.server.chunk_bytes import chunk_bytes
 from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.job_config import JobConfig
 from remsvc.server.job_messages import (
@@ -207,7 +208,7 @@ class JobService:
 
     async def _watch(
         self, request: jobs_pb2.WatchJobRequest, context: CallContext
-    ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
+    ) -> AsyncIterator[jobs_pb2.WatchJobResponse | bytes]:
         try:
             job = await self._own(request.id, context, "WatchJob", self._jobs.look_up)
             self._audit.permit_access(context, _METHOD + "WatchJob", job)
@@ -220,13 +221,10 @@ class JobService:
         except Exception as error:  # noqa: BLE001  each becomes a status, or is raised again
             await _abort(error, context)
 
-    def _event(self, event: Job | Piece) -> jobs_pb2.WatchJobResponse:
+    def _event(self, event: Job | Piece) -> jobs_pb2.WatchJobResponse | bytes:
         if isinstance(event, Job):
             return jobs_pb2.WatchJobResponse(job=self._message(event))
-        chunk = jobs_pb2.Chunk(offset=event.offset, data=event.data)
-        if event.stream == "stdout":
-            return jobs_pb2.WatchJobResponse(stdout=chunk)
-        return jobs_pb2.WatchJobResponse(stderr=chunk)
+        return chunk_bytes(event)
 
     async def _check(self, spec: JobSpec, hash: str, identity: str) -> Decision:  # noqa: A002
         self._policy.count_request(identity)
