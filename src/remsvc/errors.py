@@ -101,6 +101,11 @@ class DeadlineExceededError(ServerError):
     """DEADLINE_EXCEEDED: the call's time limit ran out; the server was told to stop."""
 
 
+class CallCancelledError(ServerError):
+    """CANCELLED, and not by the caller: a server that shuts down, or has too many calls waiting, gave
+    the call up."""
+
+
 class UnimplementedError(ServerError):
     """UNIMPLEMENTED: the server does not know this method."""
 
@@ -122,6 +127,11 @@ class MissingResultsError(RemSvcError):
         super().__init__(f"the server ended the stream without answering command {numbers}")
 
 
+NO_ANSWER = (UnavailableError, DeadlineExceededError, CallCancelledError)
+"""What tells nothing of whether the server has done what it was asked for. A call that may be made twice
+is made again; of any other, the outcome is not known."""
+
+
 _BY_CODE: dict[str, type[ServerError]] = {
     "UNAVAILABLE": UnavailableError,
     "UNAUTHENTICATED": UnauthenticatedError,
@@ -131,6 +141,7 @@ _BY_CODE: dict[str, type[ServerError]] = {
     "NOT_FOUND": NotFoundError,
     "ALREADY_EXISTS": AlreadyExistsError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "CANCELLED": CallCancelledError,
     "UNIMPLEMENTED": UnimplementedError,
 }
 

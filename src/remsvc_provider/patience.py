@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from remsvc.errors import DeadlineExceededError, ResourceExhaustedError, ServerError, UnavailableError
+from remsvc.errors import NO_ANSWER, CallCancelledError, ResourceExhaustedError, ServerError, UnavailableError
 from remsvc_provider.turns import turn
 
 ATTEMPTS = 3
 FIRST_DELAY = 1.0
 MAX_DELAY = 16.0
-TRANSIENT = (UnavailableError, ResourceExhaustedError)
+TRANSIENT = (UnavailableError, CallCancelledError, ResourceExhaustedError)
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Patience:
             try:
                 async with turn(self._server):
                     answer = await call()
-            except (UnavailableError, ResourceExhaustedError, DeadlineExceededError) as error:
+            except (*NO_ANSWER, ResourceExhaustedError) as error:
                 failures += 1
                 if not self._goes_on(error, failures):
                     raise

@@ -345,6 +345,19 @@ async def test_a_job_of_other_content_under_our_request_id_is_not_taken(scripted
     assert "ALREADY_EXISTS" in event["error_msg"]
 
 
+async def test_calls_that_a_server_gives_up_as_it_ends_are_made_again(scripted_jobs, connect, capsys):
+    given_up = (grpc.StatusCode.CANCELLED, "CANCELLED", ())
+    scripted_jobs.refusals = {"GetJob": [given_up] * 2, "CreateJob": [given_up] * 2}
+    scripted_jobs.watch_faults = [(1, grpc.StatusCode.CANCELLED)]
+    running = asyncio.create_task(fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a")))
+    await until(lambda: len(scripted_jobs.asked("WatchJob")) == 2)
+    scripted_jobs.change(scripted_jobs.jobs["job1"], jobs_pb2.SUCCEEDED, exit_code=0)
+    event = await running
+    assert event["state"] == "SUCCESS"
+    assert len(scripted_jobs.jobs) == 1
+    assert "gave the call up" in capsys.readouterr().out
+
+
 async def test_a_server_of_version_1(scripted, connect):
     server = scripted(lambda requests, _: (answer(request, out="v1\n") for request in requests))
     event = await fire(trigger(connect(f"remsvc://{server.target}"), "a", {"cmd": "b", "cmdusr": "nobody"}))

@@ -328,7 +328,10 @@ async def test_an_answer_to_nothing_is_an_error(scripted, connect, tid):
     assert str(tid) in event["error_msg"]
 
 
-@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
+@pytest.mark.parametrize(
+    "status",
+    [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED],
+)
 async def test_broken_off_after_writing_is_not_retried(scripted, connect, status):
     def break_off(requests, context):
         yield answer(next(requests))

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -408,6 +409,23 @@ def test_an_error_while_watching_says_that_the_job_may_run(remsvc: Remsvc, jobs:
         "remsvc: warning: job job1 may still be running: see remsvc jobs show job1",
         f"remsvc: {jobs.target}: PERMISSION_DENIED: as the test wants it",
     ]
+
+
+def test_calls_that_a_server_gives_up_as_it_ends_are_made_again(remsvc: Remsvc, jobs: ScriptedJobs) -> None:
+    given_up = (grpc.StatusCode.CANCELLED, "CANCELLED", ())
+    jobs.refusals["CreateJob"] = [given_up] * 2
+    jobs.watch_faults = [(1, grpc.StatusCode.CANCELLED)]
+    ended = threading.Thread(target=_end_when_watched_again, args=(jobs,))
+    ended.start()
+    run = remsvc("run", "-s", jobs.target, "--", "x")
+    ended.join()
+    assert run.returncode == 3
+    assert run.stderr == (f"remsvc: warning: connection to {jobs.target} lost, reconnecting\n")
+
+
+def _end_when_watched_again(jobs: ScriptedJobs) -> None:
+    wait_until(lambda: len(jobs.asked("WatchJob")) > 1)
+    jobs.change(jobs.jobs["job1"], jobs_pb2.FAILED, exit_code=3)
 
 
 def test_a_refused_job_is_told_in_one_line(remsvc: Remsvc, jobs: ScriptedJobs) -> None:

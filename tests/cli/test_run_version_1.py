@@ -45,6 +45,24 @@ def test_bytes_that_are_not_utf8_are_replaced(remsvc: Remsvc, version_1_server: 
     assert run.stdout == "a\ufffd".encode()
 
 
+def test_an_outcome_that_is_not_known_is_255(remsvc: Remsvc, scripted: Callable[..., ScriptedServer]) -> None:
+    calls = []
+
+    def run(request: bytes, context: grpc.ServicerContext) -> bytes:
+        calls.append(request)
+        context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+
+    server = scripted(run=run)
+    done = remsvc("run", "-s", server.target, "--", "x")
+    assert done.returncode == 255
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"remsvc: {server.target}: CANCELLED: the server gave the call up: "
+        "it shuts down, or has more of them than it can take\n"
+    )
+    assert len(calls) == 1, "it may have run: never again"
+
+
 @pytest.mark.parametrize(
     ("option", "arguments"),
     [

@@ -15,6 +15,7 @@ from remsvc.client.channel import open_async_channel
 from remsvc.client.failures import from_status
 from remsvc.command import Command
 from remsvc.errors import (
+    CallCancelledError,
     DeadlineExceededError,
     InvalidArgumentError,
     PermissionDeniedError,
@@ -67,7 +68,7 @@ def silent_port() -> Iterator[int]:
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError),
         (grpc.StatusCode.UNIMPLEMENTED, UnimplementedError),
         (grpc.StatusCode.INTERNAL, ServerError),
-        (grpc.StatusCode.CANCELLED, ServerError),
+        (grpc.StatusCode.CANCELLED, CallCancelledError),
         (grpc.StatusCode.DATA_LOSS, ServerError),
     ],
 )
@@ -90,6 +91,53 @@ def test_each_status_has_its_error(
     assert (error.code, error.details, error.target) == (code.name, "the reason", server.target)
     assert str(error) == f"{server.target}: {code.name}: the reason"
     assert error.sent
+
+
+@pytest.mark.parametrize("call", CALLS, ids=["run", "run_many"])
+def test_a_call_that_a_server_gives_up_as_it_ends_is_explained(
+    scripted: Scripted, connect: Connect, call: Call
+) -> None:
+    def run(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")  # what gRPC's core answers by itself
+
+    def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        next(requests)
+        yield run(b"", context)
+
+    server = scripted(run=run, stream=stream)
+    with (
+        connect(ConnectionOptions(server.target)) as client,
+        pytest.raises(CallCancelledError, match="the server gave the call up") as caught,
+    ):
+        call(client)
+    assert caught.value.sent
+
+
+@pytest.mark.parametrize("call", CALLS, ids=["run", "run_many"])
+def test_nothing_is_sent_to_a_server_that_gives_up_a_ping(
+    scripted: Scripted, connect: Connect, call: Call
+) -> None:
+    arrived = []
+
+    def ping(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+
+    def run(request: bytes, context: grpc.ServicerContext) -> bytes:
+        arrived.append(request)
+        return answer()
+
+    def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        arrived.append(b"")
+        yield from succeed(requests, context)
+
+    server = scripted(ping=ping, run=run, stream=stream)
+    with (
+        connect(ConnectionOptions(server.target)) as client,
+        pytest.raises(UnavailableError, match="the server gave the call up") as caught,
+    ):
+        call(client)
+    assert not caught.value.sent
+    assert not arrived
 
 
 def test_a_refusal_in_a_stream_is_always_told_as_it_was_made(scripted: Scripted, connect: Connect) -> None:

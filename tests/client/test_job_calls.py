@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import grpc
@@ -12,7 +13,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from remsvc.client import ConnectionOptions, Job, JobSpec, JobState, OutputSize
+from remsvc.client import Client, ConnectionOptions, Job, JobSpec, JobState, OutputSize
 from remsvc.command import crc32hex
 from remsvc.errors import (
     AlreadyExistsError,
@@ -21,6 +22,7 @@ from remsvc.errors import (
     NotFoundError,
     PermissionDeniedError,
     ProtocolError,
+    RemSvcError,
     ResourceExhaustedError,
     UnavailableError,
     UnimplementedError,
@@ -253,6 +255,34 @@ def test_a_lost_answer_is_asked_for_again(jobs: ScriptedJobs, connect: Connect, 
         assert call[method]().id == "job1"
     assert len(jobs.asked(method)) == 3
     assert len(jobs.jobs) == 1
+
+
+@pytest.mark.parametrize("method", ["CreateJob", "CancelJob"])
+def test_a_call_that_a_server_gives_up_as_it_ends_is_made_again(
+    jobs: ScriptedJobs, connect: Connect, method: str
+) -> None:
+    jobs.refusals[method] = [(grpc.StatusCode.CANCELLED, "CANCELLED", ())] * 2
+    if method == "CancelJob":
+        jobs.add()
+    with connect(options(jobs)) as client:
+        call = {
+            "CreateJob": lambda: client.create_job(SPEC, "1"),
+            "CancelJob": lambda: client.cancel_job("job1"),
+        }
+        assert call[method]().id == "job1"
+    assert len(jobs.asked(method)) == 3
+
+
+def test_closing_the_client_ends_a_call_that_is_made_again(jobs: ScriptedJobs) -> None:
+    jobs.silent.add("CreateJob")
+    with Client(options(jobs)) as client, ThreadPoolExecutor(1) as thread:
+        creation = thread.submit(client.create_job, SPEC, "1")
+        while not jobs.asked("CreateJob"):
+            time.sleep(0.01)
+        client.close()
+        with pytest.raises(RemSvcError, match="the client is closed"):
+            creation.result(DEADLINE)
+    assert len(jobs.asked("CreateJob")) == 1
 
 
 def test_asking_again_ends_with_the_time_limit(jobs: ScriptedJobs, connect: Connect) -> None:

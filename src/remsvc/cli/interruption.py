@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from remsvc.cli.terminal import error_line, warning_line
-from remsvc.errors import DeadlineExceededError, RemSvcError, UnavailableError
+from remsvc.errors import NO_ANSWER, RemSvcError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,7 +89,7 @@ class Interruption:
                     job_id, reason="interrupted by the user", kill=kill, timeout=_CALL_TIMEOUT
                 )
                 pending = False
-            except (UnavailableError, DeadlineExceededError) as error:
+            except NO_ANSWER as error:
                 pending = True
                 if not told:
                     warning_line(f"job {job_id} cannot be cancelled yet: {error}")

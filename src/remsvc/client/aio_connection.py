@@ -15,7 +15,7 @@ from remsvc.client.channel import Metadata, MetadataItems, call_metadata, open_a
 from remsvc.client.deadline import ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_WAIT, Deadline
 from remsvc.client.failures import from_grpc, from_status, no_connection
 from remsvc.client.options import ConnectionOptions
-from remsvc.errors import DeadlineExceededError, RemSvcError, UnavailableError
+from remsvc.errors import NO_ANSWER, RemSvcError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -98,7 +98,7 @@ class AsyncConnection:
         while True:
             try:
                 return await self._unary(method, request, deadline, metadata, limit=ATTEMPT_TIMEOUT)
-            except (UnavailableError, DeadlineExceededError):
+            except NO_ANSWER:
                 pause = backoff.next()
                 if deadline.within(pause) < pause:
                     raise
@@ -133,7 +133,7 @@ class AsyncConnection:
                 protocol.encode_ping(), timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready
             )
         except grpc.aio.AioRpcError as error:
-            # Any other answer, even an error, comes from the server.
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            # Any other answer, even an error, comes from a server that takes calls.
+            if isinstance(from_grpc(error, self._options), NO_ANSWER):
                 return error
         return None

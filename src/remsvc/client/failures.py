@@ -33,6 +33,9 @@ _HINTS: tuple[tuple[str, str], ...] = (
 _CLOSED_PLAIN = "the server closed the connection at once (does it expect TLS?)"
 _CLOSED_TLS = "the server broke the TLS handshake off (does it expect a client certificate of its authority?)"
 
+# What a server's gRPC says of a call that it has shown to no handler, newest and oldest.
+_GIVEN_UP = ("CANCELLED", "Cancelled", "")
+
 _CONNECTING = re.compile(
     r"^(failed to connect to all addresses|errors resolving|DNS resolution failed|empty address list)"
 )
@@ -60,12 +63,16 @@ def from_status(
         details = _explain(details, options.tls)
     elif code == "DEADLINE_EXCEEDED" and timeout is not None and re.search(r"^$|Deadline Exceeded", details):
         details = f"no answer within {timeout:g} s"
+    elif code == "CANCELLED" and details in _GIVEN_UP:
+        details = "the server gave the call up: it shuts down, or has more of them than it can take"
     return server_error(code, details, options.target, sent=sent)
 
 
 def no_connection(error: grpc.RpcError, options: ConnectionOptions, deadline: Deadline) -> ServerError:
     """The error for a failed attempt to connect: no command was sent."""
     failure = from_grpc(error, options, sent=False)
+    if failure.code == "CANCELLED":
+        return server_error("UNAVAILABLE", failure.details, options.target, sent=False)
     if failure.code != "DEADLINE_EXCEEDED":
         return failure
     if deadline.remaining() == 0:

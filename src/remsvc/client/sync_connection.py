@@ -17,7 +17,7 @@ from remsvc.client.channel import Metadata, MetadataItems, call_metadata, open_c
 from remsvc.client.deadline import ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_WAIT, Deadline
 from remsvc.client.failures import from_grpc, no_connection
 from remsvc.client.options import ConnectionOptions
-from remsvc.errors import DeadlineExceededError, RemSvcError, ServerError, UnavailableError
+from remsvc.errors import NO_ANSWER, CallCancelledError, RemSvcError, ServerError, UnavailableError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -109,7 +109,7 @@ class Connection:
         while True:
             try:
                 return self._unary(method, request, deadline, metadata, limit=ATTEMPT_TIMEOUT)
-            except (UnavailableError, DeadlineExceededError):
+            except NO_ANSWER:
                 pause = backoff.next()
                 if deadline.within(pause) < pause:
                     raise
@@ -117,7 +117,7 @@ class Connection:
 
     def _failure(self, error: grpc.RpcError, deadline: Deadline, *, sent: bool = True) -> ServerError:
         failure = from_grpc(error, self._options, sent=sent, timeout=deadline.timeout)
-        if failure.code == "UNAVAILABLE":
+        if isinstance(failure, UnavailableError | CallCancelledError):
             self._connected, self._lost = False, True
         return failure
 
@@ -144,8 +144,8 @@ class Connection:
         try:
             call(protocol.encode_ping(), timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready)
         except grpc.RpcError as error:
-            # Any other answer, even an error, comes from the server.
-            if from_grpc(error, self._options).code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            # Any other answer, even an error, comes from a server that takes calls.
+            if isinstance(from_grpc(error, self._options), NO_ANSWER):
                 return error
         self._connected = True
         return None
