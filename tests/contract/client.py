@@ -107,11 +107,13 @@ class Stream:
 
 
 @contextmanager
-def refused(code: grpc.StatusCode, details: str | None = None, *, starts: str = "") -> Iterator[None]:
-    """The block's call must fail with this status, this text or a text that starts so."""
+def refused(
+    code: grpc.StatusCode | tuple[grpc.StatusCode, ...], details: str | None = None, *, starts: str = ""
+) -> Iterator[None]:
+    """The block's call must fail with this status (or one of these), this text or a text that starts so."""
     with pytest.raises(grpc.RpcError) as caught:
         yield
-    assert caught.value.code() is code, caught.value.details()
+    assert caught.value.code() in (code if isinstance(code, tuple) else (code,)), caught.value.details()
     if details is not None:
         assert caught.value.details() == details
     assert caught.value.details().startswith(starts)

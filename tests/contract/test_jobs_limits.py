@@ -200,24 +200,28 @@ def test_a_server_that_shuts_down_ends_watches_and_the_job_goes_on(serve: Serve,
         assert jobs.watch(job.id, 4).stdout == b"two\n"
 
 
-def test_nothing_is_created_while_it_shuts_down(serve: Serve) -> None:
+def test_nothing_is_created_while_it_shuts_down(serve: Serve, tmp_path: Path) -> None:
     server = serve("[server]\nshutdown_grace_ms = 20000\n")
     with grpc.insecure_channel(server.target) as channel:
         jobs, version_1 = JobClient(channel), Client(channel)
         version_1.ping()
-        blocker: Any = version_1.start("sleep 2")
+        blocker: Any = version_1.start(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done")
         wait_until(lambda: jobs.list(states=["RUNNING"]).jobs, "a command holds the server up")
         server.process.terminate()
         codes = set()
-        while not blocker.done():
+
+        def refuses() -> bool:
             try:
                 jobs.create(spec("true"))
             except grpc.RpcError as error:
                 codes.add(error.code())
-        # The last one may have been broken off by gRPC itself, when the command had ended.
-        assert grpc.StatusCode.UNAVAILABLE in codes
+            return grpc.StatusCode.UNAVAILABLE in codes
+
+        wait_until(refuses, "a refusal")
+        # gRPC itself may have refused one that was sent while it began to shut down.
         assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-        assert blocker.result().rc == 0
+        (tmp_path / "go").touch()
+        assert blocker.result(30).rc == 0
     assert server.process.wait(30) == 0
 
 

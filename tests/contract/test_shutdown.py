@@ -10,9 +10,15 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.attacks.raw_http2 import DATA, HEADERS, RawPeer, message
+
 from .client import Client, command, refused
 from .processes import alive, children, descendants
 from .waiting import wait_until
+
+GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""What a call gets from a server that shuts down: CANCELLED where it was sent before the client had read
+that the server goes away. gRPC itself answers then; no handler sees the call."""
 
 PATIENT = "[server]\nport = 0\nshutdown_grace_ms = 60000\n"
 
@@ -89,7 +95,7 @@ def test_nothing_new_runs_once_it_shuts_down(serve, connect, tmp_path: Path) -> 
     wait_until_running(tmp_path / "first")
     server.process.terminate()
     stops_accepting(connect, server.target)
-    with refused(grpc.StatusCode.UNAVAILABLE):
+    with refused(GONE):
         client.run(f": >{tmp_path}/call-ran")
     (tmp_path / "first").touch()
     assert next(stream).tid == 1
@@ -99,6 +105,27 @@ def test_nothing_new_runs_once_it_shuts_down(serve, connect, tmp_path: Path) -> 
     assert server.process.wait(30) == 0
     assert not (tmp_path / "second-ran").exists()
     assert not (tmp_path / "call-ran").exists()
+
+
+def test_a_call_that_crosses_the_shutdown_is_refused_as_well(serve, connect, tmp_path: Path) -> None:
+    """SIGTERM: stop accepting: also from a client that has not read yet that it should go away"""
+    server = serve(PATIENT)
+    with RawPeer("127.0.0.1", server.port) as peer:
+        peer.greet()
+        for stream, cmd in ((1, until_file(tmp_path / "first")), (3, f": >{tmp_path}/second-ran")):
+            if stream == 3:
+                wait_until_running(tmp_path / "first")
+                server.process.terminate()
+                stops_accepting(connect, server.target)
+            peer.call(stream, "/RS.RemSvc/RemCmd", body=message(command(cmd).SerializeToString()))
+        frames = peer.frames()
+        end = next(frame for frame in frames if frame.kind == HEADERS and frame.stream == 3)
+        assert b"grpc-status\x01" + str(grpc.StatusCode.CANCELLED.value[0]).encode() in end.payload
+        (tmp_path / "first").touch()
+        answer = next(frame for frame in frames if frame.kind == DATA and frame.stream == 1)
+        assert b"finished" in answer.payload
+    assert server.process.wait(30) == 0
+    assert not (tmp_path / "second-ran").exists()
 
 
 def test_a_log_that_nobody_reads_does_not_hold_it_up(serve, connect, tmp_path: Path) -> None:
