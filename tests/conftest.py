@@ -20,6 +20,14 @@ DEADLINE = 30.0
 """Seconds after which a test gives up waiting for something that must happen."""
 
 
+def pytest_configure() -> None:
+    """Whoever runs the tests in the background, or under nohup, has the signals ignored that tests send."""
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 @dataclass
 class ServerProcess:
     """A running ``remsvc serve``."""

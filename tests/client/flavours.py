@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 
 class AnyClient(Protocol):
+    def connect(self, **others: Any) -> None: ...
     def ping(self, data: bytes = b"", **others: Any) -> Pong: ...
     def status(self, **others: Any) -> Status: ...
     def run(self, command: Command, **others: Any) -> CommandResult: ...
@@ -30,6 +31,9 @@ class _AsyncioFlavour:
     def __init__(self, client: AsyncClient, loop: asyncio.AbstractEventLoop) -> None:
         self._client = client
         self._wait = loop.run_until_complete
+
+    def connect(self, **others: Any) -> None:
+        self._wait(self._client.connect(**others))
 
     def ping(self, data: bytes = b"", **others: Any) -> Pong:
         return self._wait(self._client.ping(data, **others))

@@ -133,14 +133,28 @@ async def test_time_does_not_run_while_it_waits(host_with) -> None:  # type: ign
 async def test_the_whole_tree_ends(host: JobHost, duration: str, name: str, how: str) -> None:
     script = ESCAPES[name]
     expected = script.count("{0}") - ("kill -STOP $$" in script)  # a stopped shell has not gone on yet
-    job = await running(
-        host, script, duration, expected, kill_grace=0.3, time_limit=0.7 if how == "time limit" else None
-    )
-    if how != "time limit":
-        await host.jobs.cancel(job, "", kill=False)
-    ended = await host.ended(job)
+    if how == "cancel":
+        job = await running(host, script, duration, expected, kill_grace=0.3)
+        ended = await cancelled(host, job)
+    else:
+        ended = await timed_out(host, script, duration, expected)
     assert ended.state is (JobState.TIMED_OUT if how == "time limit" else JobState.CANCELLED)
     assert not processes_with(duration)
+
+
+async def timed_out(host: JobHost, script: str, duration: str, count: int) -> Job:
+    """A job that its time limit has ended, with all that it starts, however long that takes here."""
+    for time_limit in (0.5, 2.0, 8.0):
+        job = await host.create(shell(script.format(duration), kill_grace=0.3, time_limit=time_limit))
+        ending = asyncio.ensure_future(host.ended(job))
+        most = 0
+        while not ending.done():
+            most = max(most, len(processes_with(duration)))
+            await asyncio.sleep(0.02)
+        if most >= count:
+            break
+    assert most >= count, "all of it has run"
+    return ending.result()
 
 
 async def test_a_tree_that_forks_while_it_is_ended(host: JobHost, duration: str) -> None:

@@ -73,7 +73,7 @@ async def test_a_job_that_ends_while_no_engine_is_there(host: JobHost, tmp_path:
 
 
 async def test_cancel_and_time_limit_hold_without_an_engine(host: JobHost, duration: str) -> None:
-    limited = await host.create(shell(f"trap '' TERM; sleep {duration}", time_limit=1.0, kill_grace=0.3))
+    limited = await host.create(shell(f"trap '' TERM; sleep {duration}", time_limit=3.0, kill_grace=0.3))
     cancelled = await host.create(shell(f"trap '' TERM; sleep {duration}; sleep {duration}", kill_grace=1.0))
     await eventually(lambda: len(processes_with(duration)) == 2, "both run")
     await host.jobs.cancel(cancelled, "on second thoughts", kill=False)
@@ -126,12 +126,12 @@ async def test_opened_and_closed_again_and_again(host: JobHost, tmp_path: Path) 
 async def test_version_1_commands_of_two_engines_are_not_mixed_up(host: JobHost, duration: str) -> None:
     """They share a supervisor, kept alive by a job: neither's limit nor result may become the other's."""
     job = await host.create(shell(f"sleep {duration}"))
-    old = host.jobs.engine.start(command(f"sleep {duration}", time_limit=1.5))
+    old = host.jobs.engine.start(command(f"sleep {duration}", time_limit=3.0))
     await eventually(lambda: len(processes_with(duration)) == 2, "both run")
     await host.reopen()
     with pytest.raises(ExecutionError):
         await old.wait()
-    outcome = await host.jobs.engine.start(command("sleep 2.5; echo new", time_limit=60.0)).wait()
+    outcome = await host.jobs.engine.start(command("sleep 4; echo new", time_limit=60.0)).wait()
     assert (outcome.exit_code, outcome.stdout.head) == (0, b"new\n")
     await eventually(lambda: len(processes_with(duration)) == 1, "the old one was ended")
     await host.jobs.cancel(job, "", kill=True)

@@ -191,10 +191,13 @@ async def check_that_nobody_reads(host: JobHost) -> None:
 
 async def test_the_same_request_gives_the_same_job_whenever_it_comes(host: JobHost, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    spec = shell(f"echo run >> {log}; sleep 0.2")
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    spec = shell(f"echo run >> {log}; read line < {go}")
     first = await host.create(spec, "once")
     again = await host.create(spec, "once")
     assert (again.id, again.state) == (first.id, JobState.RUNNING)
+    await asyncio.to_thread(go.write_text, "now\n")
     ended = await host.ended(first)
     after = await host.create(spec, "once")
     assert after == ended
@@ -372,7 +375,8 @@ async def test_the_list_is_newest_first_and_shows_sizes_so_far(host: JobHost) ->
 async def test_no_more_run_than_may_and_the_others_wait(host_with: HostWith, tmp_path: Path) -> None:
     host = await host_with(max_running=3)
     log = tmp_path / "log"
-    spec = shell(f"echo start >> {log}; sleep 0.05; echo end >> {log}; cat")
+    together = f"until [ $(grep -c start {log}) -ge 3 ]; do sleep 0.01; done"
+    spec = shell(f"echo start >> {log}; {together}; echo end >> {log}; cat")
     jobs = await asyncio.gather(*(host.create(spec, stdin=b"x") for _ in range(20)))
     assert {job.state for job in jobs} == {JobState.RUNNING, JobState.QUEUED}
     for job in jobs:
@@ -408,10 +412,13 @@ async def test_a_full_queue_takes_no_more_however_many_come_at_once(host_with: H
 async def test_identities_take_turns(host_with: HostWith, tmp_path: Path) -> None:
     host = await host_with(max_running=1)
     log = tmp_path / "log"
-    first = await host.create(shell("sleep 0.3"))
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    first = await host.create(shell(f"read line < {go}"))
     jobs = [await host.create(shell(f"echo alice >> {log}"), identity="alice") for _ in range(5)]
     jobs += [await host.create(shell(f"echo bob >> {log}"), identity="bob") for _ in range(2)]
     jobs += [await host.create(shell(f"echo carol >> {log}"), identity="carol")]
+    await asyncio.to_thread(go.write_text, "now\n")
     for job in (first, *jobs):
         await host.ended(job)
     assert lines(log) == ["alice", "bob", "carol", "alice", "bob", "alice", "alice", "alice"]
@@ -421,9 +428,16 @@ async def test_a_watch_of_a_job_that_waits(host_with: HostWith) -> None:
     host = await host_with(max_running=1)
     blocker = await host.create(shell("sleep 1000"))
     job = await host.create(shell("echo done"))
-    watching = asyncio.ensure_future(host.watch(job))
-    await asyncio.sleep(0.05)
-    await host.jobs.cancel(blocker, "", kill=True)
-    watched = await watching
-    assert watched.states == [JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED]
-    assert watched.stdout == b"done\n"
+    states, output = [], b""
+    async for event in host.jobs.watch(job, 0, None):
+        if isinstance(event, Job):
+            states.append(event.state)
+        else:
+            output += event.data
+        if states == [JobState.QUEUED]:
+            await host.jobs.cancel(blocker, "", kill=True)
+    assert states in (
+        [JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED],
+        [JobState.QUEUED, JobState.SUCCEEDED],  # it was quicker than the watch
+    )
+    assert output == b"done\n"
