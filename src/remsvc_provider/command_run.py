@@ -5,13 +5,12 @@ Importing this module loads gRPC; a DAG file never does.
 
 from __future__ import annotations
 
-from remsvc.client import AsyncClient
 from remsvc.client.options import ConnectionOptions
-from remsvc_provider.channels import pooled_channel
 from remsvc_provider.job_run import JobRun, NoJobsError
 from remsvc_provider.live_log import Log
 from remsvc_provider.outcome import JobState, Outcome
 from remsvc_provider.plan import Plan
+from remsvc_provider.server_access import Reread
 from remsvc_provider.stream import run_commands
 
 
@@ -21,25 +20,21 @@ class CommandRun:
     Args:
         plan: what to run.
         options: where to.
+        reread: tells what the connection says now, for when its credentials are refused.
         log: the task's log.
         alone: use a connection of its own for jobs, which stays open until :meth:`close`. The shared one
             is closed when its event loop is told to end, and then no job could be cancelled any more.
     """
 
-    def __init__(self, plan: Plan, options: ConnectionOptions, log: Log, *, alone: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, options: ConnectionOptions, reread: Reread, log: Log, *, alone: bool = False
+    ) -> None:
         self._plan = plan
         self._options = options
         self._log = log
-        self._client: AsyncClient | None = None
         self._jobs: JobRun | None = None
         if plan.origin is not None:
-            # Commands of version 1 never go over this connection: its frequent pings, which find out that
-            # it is dead, would make a server without jobs break their stream.
-            frequent = options.for_jobs()
-            self._client = (
-                AsyncClient(frequent) if alone else AsyncClient.over(pooled_channel(frequent), frequent)
-            )
-            self._jobs = JobRun(plan, plan.origin, self._client, options, log)
+            self._jobs = JobRun(plan, plan.origin, options, reread, log, alone=alone)
 
     async def outcome(self) -> Outcome:
         """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
@@ -65,6 +60,3 @@ class CommandRun:
         jobs, self._jobs = self._jobs, None
         if jobs is not None:
             await jobs.close()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()

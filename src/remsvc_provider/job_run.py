@@ -23,6 +23,7 @@ from remsvc_provider.outcome import JobState as RunState
 from remsvc_provider.outcome import Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, Patience
 from remsvc_provider.plan import Plan
+from remsvc_provider.server_access import Reread, ServerAccess
 from remsvc_provider.task_log import failure_text, one_line, security_text, without_nul
 from remsvc_provider.time_budget import TimeBudget, TimeIsUpError
 
@@ -40,22 +41,28 @@ class JobRun:
     Args:
         plan: what to run.
         origin: who asks.
-        client: the server's. Whoever made it closes it.
-        options: the client's, to name in the log.
+        options: where to.
+        reread: tells what the connection says now, for when its credentials are refused.
         log: where the story goes.
+        alone: use a connection of its own: see :class:`~remsvc_provider.command_run.CommandRun`.
     """
 
     def __init__(
-        self, plan: Plan, origin: Origin, client: AsyncClient, options: ConnectionOptions, log: Log
+        self,
+        plan: Plan,
+        origin: Origin,
+        options: ConnectionOptions,
+        reread: Reread,
+        log: Log,
+        *,
+        alone: bool = False,
     ) -> None:
         self._plan = plan
         self._origin = origin
-        self._client = client
         self._options = options
         self._live = LiveLog(log)
-        self._patience = Patience(
-            options.target, lambda text: self._live.add(text, "warning"), forever=plan.resumed
-        )
+        self._access = ServerAccess(options, reread, self._warn, alone=alone)
+        self._patience = Patience(self._access, self._warn, forever=plan.resumed)
         self._results: Results = {}
         self._begun = 0
         self._problems: list[str] = []
@@ -114,15 +121,15 @@ class JobRun:
                 self._unfinished[tid] = creation.result().id
         self._unfinished |= {tid: job.id for tid, job in self._adopted.items() if not job.ended}
         try:
-            self._unfinished |= await self._created_before()
+            self._unfinished |= await self._access.call(self._created_before)
         except RemSvcError as error:
             self._live.add(f"The server's jobs could not be listed: {error}", "warning")
         await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))
 
-    async def _created_before(self) -> dict[int, str]:
+    async def _created_before(self, client: AsyncClient) -> dict[int, str]:
         """The jobs of this try that have not ended, by command number: this trigger may have been started
         again, and cut off before it has found them."""
-        jobs = self._client.list_jobs(
+        jobs = client.list_jobs(
             states=(JobState.QUEUED, JobState.RUNNING),
             labels={**self._origin.labels, TRY_NUMBER: str(self._origin.try_number)},
             timeout=CANCEL_TIMEOUT,
@@ -138,7 +145,11 @@ class JobRun:
             creation.cancel()
         await asyncio.gather(*self._creations.values(), return_exceptions=True)
         self._creations.clear()
+        await self._access.close()
         await self._live.close()
+
+    def _warn(self, text: str) -> None:
+        self._live.add(text, "warning")
 
     def _end(self, state: RunState, problem: str = "") -> Outcome:
         if state is RunState.SUCCESS:
@@ -152,7 +163,7 @@ class JobRun:
         return Outcome(state, self._results, "; ".join(problems))
 
     async def _run(self) -> None:
-        await self._patience.insist(lambda: self._client.connect(metadata=self._plan.metadata))
+        await self._patience.insist(lambda client: client.connect(metadata=self._plan.metadata))
         try:
             self._found[1] = await self._find(1)
         except UnimplementedError as error:
@@ -163,7 +174,7 @@ class JobRun:
             f"within {self._plan.stream_timeout:g} s, as durable jobs"
         )
         self._adopted = await self._patience.insist(
-            lambda: earlier_tries.settle(self._plan, self._origin, self._client, self._live)
+            lambda client: earlier_tries.settle(self._plan, self._origin, client, self._live)
         )
         tids = iter(range(1, count + 1))
         if self._plan.parallel == 1:
@@ -200,7 +211,7 @@ class JobRun:
         self._unfinished[tid] = job.id
         output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes)
         try:
-            job = await JobWatch(self._client, self._plan, self._patience, self._live).to_its_end(job, output)
+            job = await JobWatch(self._access, self._plan, self._patience, self._live).to_its_end(job, output)
         finally:
             output.finish()
         del self._unfinished[tid]
@@ -216,7 +227,7 @@ class JobRun:
         request_id = self._origin.command_id(tid)
         try:
             return await self._patience.insist(
-                lambda: self._client.get_job(request_id=request_id, metadata=self._plan.metadata)
+                lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
             )
         except NotFoundError:
             return None
@@ -251,12 +262,12 @@ class JobRun:
         request_id = self._origin.command_id(tid)
         try:
             return await self._patience.insist(
-                lambda: self._client.create_job(spec, request_id, metadata=self._plan.metadata)
+                lambda client: client.create_job(spec, request_id, metadata=self._plan.metadata)
             )
         except AlreadyExistsError:
             # A twin of this trigger was quicker, and left it another time limit.
             job = await self._patience.insist(
-                lambda: self._client.get_job(request_id=request_id, metadata=self._plan.metadata)
+                lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
             )
             if not same_program(job.spec, spec):
                 raise
@@ -307,8 +318,10 @@ class JobRun:
 
     async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
         try:
-            await self._client.cancel_job(
-                job_id, reason=reason, timeout=CANCEL_TIMEOUT, metadata=self._plan.metadata
+            await self._access.call(
+                lambda client: client.cancel_job(
+                    job_id, reason=reason, timeout=CANCEL_TIMEOUT, metadata=self._plan.metadata
+                )
             )
         except NotFoundError:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from remsvc.client.jobs import Job, StateChange
@@ -12,6 +13,7 @@ from remsvc_provider.command_output import CommandOutput
 from remsvc_provider.live_log import LiveLog
 from remsvc_provider.patience import Patience
 from remsvc_provider.plan import Plan
+from remsvc_provider.server_access import ServerAccess
 
 if TYPE_CHECKING:
     from remsvc.client import AsyncClient
@@ -27,14 +29,14 @@ class JobWatch:
     """Watches one job.
 
     Args:
-        client: of the job's server.
+        access: to the job's server.
         plan: which the job belongs to.
         patience: for calls beside the watch.
         live: the task's log.
     """
 
-    def __init__(self, client: AsyncClient, plan: Plan, patience: Patience, live: LiveLog) -> None:
-        self._client = client
+    def __init__(self, access: ServerAccess, plan: Plan, patience: Patience, live: LiveLog) -> None:
+        self._access = access
         self._plan = plan
         self._patience = patience
         self._live = live
@@ -46,11 +48,11 @@ class JobWatch:
         Raises:
             ServerError: it cannot be watched any more.
         """
-        while not (followed := await self._watch(job, output)).ended:
+        while not (followed := await self._access.call(partial(self._watch, job, output))).ended:
             # A flood. The log catches up meanwhile.
             for _ in range(SKIP_PAUSES):
                 followed = await self._patience.insist(
-                    lambda: self._client.get_job(job.id, metadata=self._plan.metadata)
+                    lambda client: client.get_job(job.id, metadata=self._plan.metadata)
                 )
                 if followed.ended:
                     break
@@ -58,9 +60,9 @@ class JobWatch:
             output.skip_to_end(followed)
         return followed
 
-    async def _watch(self, job: Job, output: CommandOutput) -> Job:
+    async def _watch(self, job: Job, output: CommandOutput, client: AsyncClient) -> Job:
         """Watch to the end, or until more comes than can be passed on; the job as it is then."""
-        events = self._client.watch_job(
+        events = client.watch_job(
             job.id,
             stdout_offset=output.offset("stdout"),
             stderr_offset=output.offset("stderr"),

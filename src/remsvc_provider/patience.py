@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from remsvc.errors import NO_ANSWER, CallCancelledError, ResourceExhaustedError, ServerError, UnavailableError
 from remsvc_provider.turns import turn
+
+if TYPE_CHECKING:
+    from remsvc.client import AsyncClient
+    from remsvc_provider.server_access import ServerAccess
 
 ATTEMPTS = 3
 FIRST_DELAY = 1.0
@@ -30,13 +34,13 @@ class Patience:
     ours, only the caller's own time limit ends the waiting. So it is with a full queue.
 
     Args:
-        server: whose turn it is: see :mod:`remsvc_provider.turns`.
+        access: to the server.
         report: called with a line about each failure that is not the last.
         forever: the server may hold jobs of ours already.
     """
 
-    def __init__(self, server: str, report: Callable[[str], None], *, forever: bool) -> None:
-        self._server = server
+    def __init__(self, access: ServerAccess, report: Callable[[str], None], *, forever: bool) -> None:
+        self._access = access
         self._report = report
         self._forever = forever
         self._stopped = asyncio.Event()
@@ -45,7 +49,7 @@ class Patience:
         """Make no further attempts."""
         self._stopped.set()
 
-    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def insist(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
         """The call's answer.
 
         Raises:
@@ -54,8 +58,8 @@ class Patience:
         failures = 0
         while True:
             try:
-                async with turn(self._server):
-                    answer = await call()
+                async with turn(self._access.target):
+                    answer = await self._access.call(call)
             except (*NO_ANSWER, ResourceExhaustedError) as error:
                 failures += 1
                 if not self._goes_on(error, failures):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
 
+    from remsvc.client.options import ConnectionOptions
     from remsvc_provider.outcome import Outcome
     from remsvc_provider.plan import Plan
 
@@ -253,13 +255,17 @@ class RemSvcOperator(BaseOperator):
         from remsvc_provider.command_run import CommandRun
         from remsvc_provider.hooks.remsvc import RemSvcHook
 
-        options = RemSvcHook(self.grpc_conn_id).options
+        def read_connection() -> ConnectionOptions:
+            return RemSvcHook(self.grpc_conn_id).options
+
+        options = read_connection()
 
         async def run() -> Outcome:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
-            commands = CommandRun(plan, options, self.log, alone=True)
+            reread = partial(asyncio.to_thread, read_connection)
+            commands = CommandRun(plan, options, reread, self.log, alone=True)
             try:
                 return await commands.outcome()
             except asyncio.CancelledError:

@@ -28,6 +28,7 @@ from remsvc_provider.turns import turn
 from remsvc_provider.version_compat import AirflowException
 
 if TYPE_CHECKING:
+    from remsvc.client.options import ConnectionOptions
     from remsvc_provider.command_run import CommandRun
 
 __all__ = ["EVT_ERROR", "EVT_RESULTS", "EVT_STATE", "RemSvcTrigger"]
@@ -214,14 +215,18 @@ class RemSvcTrigger(BaseTrigger):
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
         # Loading gRPC may take seconds where the disk is cold: not in the event loop that all triggers share.
         module = await asyncio.to_thread(import_module, "remsvc_provider.command_run")
-        hook = RemSvcHook(self.grpc_conn_id)
-        async with turn("Airflow"):
-            await hook.get_async_conn()
+        options = await self._read_connection()
         metadata = [*self.metadata, *self._secret_metadata]
         if self._sealed_metadata:
             metadata += sealing.unseal(self._sealed_metadata)
-        run: CommandRun = module.CommandRun(self._plan(metadata), hook.options, self.log)
+        run: CommandRun = module.CommandRun(self._plan(metadata), options, self._read_connection, self.log)
         return run
+
+    async def _read_connection(self) -> ConnectionOptions:
+        hook = RemSvcHook(self.grpc_conn_id)
+        async with turn("Airflow"):
+            await hook.get_async_conn()
+        return hook.options
 
     def _plan(self, metadata: Sequence[tuple[str, str]]) -> Plan:
         commands, options = self.commands, dict(self._options)

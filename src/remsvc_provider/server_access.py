@@ -1,0 +1,95 @@
+"""The server of a run's jobs, called with the credentials that the Airflow connection has now.
+
+A token may be replaced while a command runs. The server then ends the watch; the connection is read
+again, and the watch goes on with what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from remsvc.client import AsyncClient
+from remsvc.client.options import ConnectionOptions
+from remsvc.errors import UnauthenticatedError
+from remsvc_provider.channels import pooled_channel
+
+T = TypeVar("T")
+Reread = Callable[[], Awaitable[ConnectionOptions]]
+
+
+class ServerAccess:
+    """One run's client, which is replaced when its credentials are. :meth:`close` it.
+
+    Args:
+        options: what the connection said when the run began.
+        reread: tells what it says now.
+        report: called with a line for the task's log.
+        alone: use a channel of its own, not the one that everything in the event loop shares.
+    """
+
+    def __init__(
+        self, options: ConnectionOptions, reread: Reread, report: Callable[[str], None], *, alone: bool
+    ) -> None:
+        self._options = options
+        self._reread = reread
+        self._report = report
+        self._alone = alone
+        self._clients = [self._open()]
+        self._renewing = asyncio.Lock()
+
+    @property
+    def target(self) -> str:
+        """The server, ``host:port``."""
+        return self._options.target
+
+    async def call(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+        """What ``call`` gives; made again where credentials are refused and the connection has others.
+
+        Raises:
+            UnauthenticatedError: those that the connection has now are refused.
+            ServerError: whatever else fails.
+        """
+        while True:
+            client = self._clients[-1]
+            try:
+                return await call(client)
+            except UnauthenticatedError as error:
+                if not await self._renew(client, error):
+                    raise
+
+    async def close(self) -> None:
+        """Release what is held here."""
+        clients, self._clients = self._clients, []
+        for client in clients:
+            await client.close()
+
+    def _open(self) -> AsyncClient:
+        # Commands of version 1 never go over this connection: its frequent pings, which find out that
+        # it is dead, would make a server without jobs break their stream.
+        frequent = self._options.for_jobs()
+        return AsyncClient(frequent) if self._alone else AsyncClient.over(pooled_channel(frequent), frequent)
+
+    async def _renew(self, refused: AsyncClient, error: UnauthenticatedError) -> bool:
+        """Whether there are other credentials now than those of ``refused``."""
+        async with self._renewing:
+            if refused is not self._clients[-1]:
+                return True  # another command of this run was refused as well, and came first
+            try:
+                now = await self._reread()
+            except Exception as problem:  # noqa: BLE001 - whatever Airflow raises; the refusal is what is told
+                self._report(f"{error}; the connection cannot be read again: {problem}")
+                return False
+            # The credentials alone: the jobs are on this server, wherever the connection leads now.
+            options = replace(
+                self._options, token=now.token, client_cert=now.client_cert, client_key=now.client_key
+            )
+            if options == self._options:
+                return False
+            self._report(f"{error}; the connection has other credentials now, which are used from here on")
+            self._options = options
+            # What runs side by side with the old ones is not broken off: the server decides.
+            self._clients.append(self._open())
+            return True
