@@ -102,9 +102,9 @@ def test_the_time_limit_ends_the_command(
     remsvc: Remsvc, version_1_server: ServerProcess, tmp_path: Path
 ) -> None:
     text = f"echo $$ > {tmp_path}/pid; exec sleep 300"
-    run = remsvc("run", "-s", version_1_server.target, "--timeout", "1", "--", text)
+    run = remsvc("run", "-s", version_1_server.target, "--timeout", "3", "--", text)
     assert (run.returncode, run.stdout) == (255, "")
-    assert run.stderr == f"remsvc: {version_1_server.target}: DEADLINE_EXCEEDED: no answer within 1 s\n"
+    assert run.stderr == f"remsvc: {version_1_server.target}: DEADLINE_EXCEEDED: no answer within 3 s\n"
     wait_until(lambda: not is_running(int((tmp_path / "pid").read_text())))
 
 

@@ -273,9 +273,15 @@ def test_how_many_are_asked_for(call: Call) -> None:
 # --- a policy that changes ---
 
 
+def write_config(server: ServerProcess, text: str) -> None:
+    """In one step: the server looks by itself, too, and must not find half of it."""
+    new = server.stderr_path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(server.stderr_path.with_suffix(".ini"))
+
+
 def reload(server: ServerProcess, text: str) -> None:
-    config = server.stderr_path.with_suffix(".ini")
-    config.write_text(text)
+    write_config(server, text)
     before = server.log.count("configuration reloaded")
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: server.log.count("configuration reloaded") > before, "the reload", 60)
@@ -349,8 +355,7 @@ def test_what_was_made_is_still_found_when_it_is_not_permitted_any_more(
 def test_a_broken_policy_keeps_the_old_one(serve: Serve, callers: Callers) -> None:
     server = serve(f"{TOKENS}[identity etl]\ndeny.1 = forbidden\n")
     etl = callers(server)["etl"]
-    config = server.stderr_path.with_suffix(".ini")
-    config.write_text(f"{TOKENS}[identity etl]\ndeny.1 = (\n")
+    write_config(server, f"{TOKENS}[identity etl]\ndeny.1 = (\n")
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "configuration NOT reloaded" in server.log, "the refusal", 60)
     with refused(DENIED):
