@@ -258,6 +258,8 @@ class ScriptedJobs:
         self, request: jobs_pb2.WatchJobRequest, context: Any
     ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
         self.requests.append(("WatchJob", request))
+        if refusals := self.refusals.get("WatchJob"):
+            await context.abort(*refusals.pop(0))
         limit, code = self.watch_faults.pop(0) if self.watch_faults else (None, None)
         job = self.jobs.get(request.id)
         if job is None:

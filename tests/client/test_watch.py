@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -149,6 +151,23 @@ def test_a_broken_watch_goes_on_where_it_was(jobs: ScriptedJobs, connect: Connec
     assert (seen.stdout, seen.stderr) == (RANDOM[:1000], RANDOM[:500])
     assert seen.states == [JobState.SUCCEEDED]
     assert [loss.code for loss in losses] == [code or "UNKNOWN"] * 2
+
+
+def test_a_server_with_too_many_calls_is_asked_again_when_it_says(
+    jobs: ScriptedJobs, connect: Connect
+) -> None:
+    jobs.finish(b"x")
+    status = status_pb2.Status()
+    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(nanos=500_000_000)))
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "5000 calls in progress already", details)
+    jobs.refusals["WatchJob"] = [refusal] * 2
+    losses: list[ServerError] = []
+    with connect(options(jobs)) as client:
+        started = time.monotonic()
+        assert Seen.of(client.watch_job("job1", on_disconnect=losses.append)).stdout == b"x"
+    assert time.monotonic() - started >= 1.0
+    assert [loss.code for loss in losses] == ["RESOURCE_EXHAUSTED"] * 2
 
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "DATA_LOSS"])

@@ -14,7 +14,7 @@ from remsvc.client.backoff import Backoff
 from remsvc.client.deadline import Deadline
 from remsvc.client.jobs import Job, OutputChunk, OutputSize, StateChange, WatchEvent
 from remsvc.client.options import ConnectionOptions
-from remsvc.errors import ProtocolError, ServerError, server_error
+from remsvc.errors import ProtocolError, ResourceExhaustedError, ServerError, server_error
 
 OnDisconnect = Callable[[ServerError], None]
 
@@ -92,9 +92,11 @@ class Watch:
         if self._deadline.expired:
             details = f"the job has not ended within {self._deadline.timeout:g} s"
             raise server_error("DEADLINE_EXCEEDED", details, self._target) from failure
+        # A server that has too many calls says when to come back. Else it is a message that is too long.
+        retry_after = failure.retry_after if isinstance(failure, ResourceExhaustedError) else None
         if failure.code in _DOUBTFUL:
             self._doubtful += 1
-        elif failure.code not in _RESUMABLE:
+        elif failure.code not in _RESUMABLE and retry_after is None:
             raise failure
         now = time.monotonic()
         if self._broken_since is None:
@@ -104,7 +106,7 @@ class Watch:
             raise failure
         if self._on_disconnect is not None:
             self._on_disconnect(failure)
-        return self._deadline.within(self._backoff.next())
+        return self._deadline.within(self._backoff.next() + (retry_after or 0.0))
 
     def cut_short(self) -> ServerError:
         """The failure of a call that ended without error, but before the job's end or all its output."""
