@@ -16,6 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:
+    pass  # an environment in which a part of the suite runs that does without
+else:
+    # How long an example takes says how busy the machine is: nothing about the code.
+    settings.register_profile("remsvc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("remsvc")
+
 DEADLINE = 30.0
 """Seconds after which a test gives up waiting for something that must happen."""
 

@@ -34,7 +34,7 @@ def run_text(text: str, shell: str, cwd: Path | None = None) -> subprocess.Compl
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arguments=st.lists(TEXT, max_size=5))
 def test_without_a_shell_every_argument_arrives_as_it_is(shell: str, arguments: list[str]) -> None:
     printf = shutil.which("printf") or "printf"
@@ -44,7 +44,7 @@ def test_without_a_shell_every_argument_arrives_as_it_is(shell: str, arguments: 
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(variables=st.dictionaries(NAMES.filter(lambda name: name not in SPECIAL), TEXT, max_size=3))
 def test_any_value_reaches_a_variable(shell: str, variables: dict[str, str]) -> None:
     run = run_text(command_text(["env", "-0"], env=list(variables.items())), shell)
@@ -57,7 +57,7 @@ def test_any_value_reaches_a_variable(shell: str, variables: dict[str, str]) -> 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_any_directory_is_entered(shell: str, tmp_path: Path) -> None:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         name=st.one_of(
             st.sampled_from(["-", "--", "-P", "~", "$HOME", "etc", "a b", "*", "'", "..x", "\n", "-\n"]), TEXT

@@ -16,7 +16,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remsvc.client import AsyncClient, ConnectionOptions, Job, JobState, OutputChunk, StateChange
@@ -407,7 +407,7 @@ def test_whatever_the_cuts_the_bytes_come_once_and_in_order(
 def test_connections_may_be_cut_after_any_byte(flavour: Connect) -> None:
     stdout, stderr = RANDOM[:200_000], RANDOM[200_000:250_000]
 
-    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=8)
     @given(
         cuts=st.lists(st.one_of(st.integers(1, 600), st.integers(1, 120_000)), min_size=1, max_size=3),
         chunk=st.sampled_from([1_000, 16_384, 100_000]),

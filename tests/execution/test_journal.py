@@ -154,7 +154,7 @@ async def test_a_forgotten_request_may_be_used_again_and_gets_a_later_number(jou
 # Lists
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_filters_and_pages(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Against the same question asked of a list."""

@@ -82,7 +82,7 @@ class Writer:
 SIZES = st.one_of(st.integers(0, 300), st.integers(0, 200_000), st.integers(900_000, 1_300_000))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     limit=st.one_of(st.integers(1, 300), st.integers(1, 3_000_000)),
     sizes=st.lists(SIZES, max_size=8),

@@ -189,7 +189,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_config(tmp_path / "latin1.ini")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=300) | st.text("[]=;\n \\(aserverportlg0", max_size=300).map(str.encode))
 def test_any_file_is_a_configuration_or_lists_its_problems(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.ini"

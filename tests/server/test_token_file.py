@@ -123,7 +123,7 @@ def test_a_file_of_comments_alone_permits_nobody(path: Path) -> None:
 
 
 @given(st.binary(max_size=400) | st.text("ab=sha256: ;#\n\r\t\0idexpres", max_size=300).map(str.encode))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_bytes_are_read_or_refused(path: Path, content: bytes) -> None:
     file = read_token_file(write(path, content))
     assert file.problems or all(len(credential.digest) == 32 for credential in file.credentials)
