@@ -89,7 +89,7 @@ def test_the_identity_is_logged_for_each_call(server, connect, call: Call, token
     for _ in range(2):
         before = lines()
         call(client)
-        wait_until(lambda before=before: lines() > before, "the log entry", deadline=5)
+        wait_until(lambda before=before: lines() > before, "the log entry")
 
 
 def test_no_token_is_logged(server, connect) -> None:

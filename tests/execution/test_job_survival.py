@@ -73,9 +73,11 @@ async def test_a_job_that_ends_while_no_engine_is_there(host: JobHost, tmp_path:
 
 
 async def test_cancel_and_time_limit_hold_without_an_engine(host: JobHost, duration: str) -> None:
-    limited = await host.create(shell(f"trap '' TERM; sleep {duration}", time_limit=3.0, kill_grace=0.3))
-    cancelled = await host.create(shell(f"trap '' TERM; sleep {duration}; sleep {duration}", kill_grace=1.0))
-    await eventually(lambda: len(processes_with(duration)) == 2, "both run")
+    script = f"trap '' TERM; echo ready; sleep {duration}; sleep {duration}"
+    cancelled = await host.create(shell(script, kill_grace=1.0))
+    await host.watch_until(cancelled, b"ready\n")
+    limited = await host.create(shell(script, time_limit=2.0, kill_grace=0.3))
+    await host.watch_until(limited, b"ready\n")  # if it ends before, less is tested
     await host.jobs.cancel(cancelled, "on second thoughts", kill=False)
     await host.close()
     await eventually(lambda: not processes_with(duration), "both were ended")
@@ -126,12 +128,19 @@ async def test_opened_and_closed_again_and_again(host: JobHost, tmp_path: Path) 
 async def test_version_1_commands_of_two_engines_are_not_mixed_up(host: JobHost, duration: str) -> None:
     """They share a supervisor, kept alive by a job: neither's limit nor result may become the other's."""
     job = await host.create(shell(f"sleep {duration}"))
-    old = host.jobs.engine.start(command(f"sleep {duration}", time_limit=3.0))
-    await eventually(lambda: len(processes_with(duration)) == 2, "both run")
+    for limit in (1.5, 6.0, 24.0):  # as long as it takes here until it runs
+        started = time.monotonic()
+        old = asyncio.ensure_future(
+            host.jobs.engine.start(command(f"sleep {duration}", time_limit=limit)).wait()
+        )
+        await eventually(lambda old=old: len(processes_with(duration)) == 2 or old.done(), "both run")
+        if time.monotonic() - started < limit / 2:
+            break
+        await old
     await host.reopen()
     with pytest.raises(ExecutionError):
-        await old.wait()
-    outcome = await host.jobs.engine.start(command("sleep 4; echo new", time_limit=60.0)).wait()
+        await old
+    outcome = await host.jobs.engine.start(command(f"sleep {limit + 1}; echo new", time_limit=60.0)).wait()
     assert (outcome.exit_code, outcome.stdout.head) == (0, b"new\n")
     await eventually(lambda: len(processes_with(duration)) == 1, "the old one was ended")
     await host.jobs.cancel(job, "", kill=True)
