@@ -428,6 +428,19 @@ def _end_when_watched_again(jobs: ScriptedJobs) -> None:
     jobs.change(jobs.jobs["job1"], jobs_pb2.FAILED, exit_code=3)
 
 
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+def test_a_job_that_may_have_been_created_is_told_with_its_request_id(
+    remsvc: Remsvc, jobs: ScriptedJobs, detach: list[str]
+) -> None:
+    jobs.refusals["CreateJob"] = [(grpc.StatusCode.INTERNAL, "a defect", ())]
+    run = remsvc("run", "-s", jobs.target, *detach, "--request-id", "nightly", "--", "x")
+    assert run.returncode == 255
+    assert run.stderr.splitlines() == [
+        "remsvc: warning: whether the job was created is not known; its request id is nightly",
+        f"remsvc: {jobs.target}: INTERNAL: a defect",
+    ]
+
+
 def test_a_refused_job_is_told_in_one_line(remsvc: Remsvc, jobs: ScriptedJobs) -> None:
     refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "100 jobs are waiting already", ())
     jobs.refusals["CreateJob"] = [refusal]

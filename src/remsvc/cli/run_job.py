@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -32,7 +32,9 @@ def detach_job(client: Client, spec: JobSpec, request_id: str, *, as_json: bool)
         UnimplementedError: the server has no jobs.
         ServerError: no connection, or another error status.
     """
-    job = client.create_job(spec, request_id)
+    client.connect()  # until then nothing is sent, and nothing in doubt
+    with _doubt_told(request_id):
+        job = client.create_job(spec, request_id)
     _tell_output_limit(spec, job)
     if as_json:
         print_json(job_as_json(job))
@@ -74,11 +76,19 @@ def run_job(client: Client, spec: JobSpec, request_id: str, *, server: str, as_j
 
 def _create(client: Client, spec: JobSpec, request_id: str, interruption: Interruption) -> Job:
     try:
-        return client.create_job(spec, request_id)
+        with _doubt_told(request_id):
+            return client.create_job(spec, request_id)
     except UnimplementedError:
         if interruption.signal is not None:
             raise KeyboardInterrupt from None
         raise
+
+
+@contextmanager
+def _doubt_told(request_id: str) -> Iterator[None]:
+    """Where a job may have been created, but no answer says so, tell how it can be found."""
+    try:
+        yield
     except (ServerError, KeyboardInterrupt) as error:
         if not isinstance(error, ServerError) or (error.sent and error.code in _UNKNOWN_OUTCOMES):
             warning_line(f"whether the job was created is not known; its request id is {request_id}")
