@@ -32,7 +32,7 @@ _BOOTSTRAP = (
 _ROOT = str(Path(remsvc.__file__).resolve().parents[1])
 # All of the server's environment that the supervisor gets: it holds secrets, and a command may see it.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
-_HELLO_SECONDS = 10.0
+_HELLO_SECONDS = 20.0  # a new one takes less than a second, but not on a machine that is too busy
 _CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
 
