@@ -267,12 +267,12 @@ def test_strangers_that_watch_the_health_take_no_calls_from_others(serve: Serve)
 
 
 def test_a_request_that_does_not_arrive_is_not_waited_for(serve: Serve) -> None:
-    server = serve(f"{AUTH}[limits]\nrequest_timeout_ms = 300\nmax_calls = 5\n")
+    server = serve(f"{AUTH}[limits]\nrequest_timeout_ms = 1500\nmax_calls = 5\n")
     with greeted(server) as peer:
         for stream in range(1, 11, 2):
             peer.call(stream, abuses.PING_PATH, _CREDENTIALS)
             peer.send(frame(DATA, 0, stream, message(b"x", claimed=1000)))
-        assert b"did not arrive within 0.3 s" in answer_to(peer, 9)
+        assert b"did not arrive within 1.5 s" in answer_to(peer, 9)
         ping(server)
 
 
@@ -310,7 +310,7 @@ def test_a_stream_without_commands_ends_but_not_while_one_runs(serve: Serve) -> 
 
 
 def test_answers_that_are_not_taken_hold_no_call(serve: Serve) -> None:
-    server = serve(f"{AUTH}[limits]\nstream_idle_ms = 500\nmax_calls = 1\n")
+    server = serve(f"{AUTH}[limits]\nstream_idle_ms = 2000\nmax_calls = 1\n")
     command = RemSvc_pb2.RemCmdMsg(cmd="head -c 200000 /dev/zero | tr '\\0' x").SerializeToString()
     with raw(server) as peer:
         peer.greet(b"\x00\x04\x00\x00\x00\x00")  # no window: nothing may be sent to us
