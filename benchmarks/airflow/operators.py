@@ -77,6 +77,7 @@ REMSVC_OPERATOR = Operator(
     parameter="commands",
     value='[{{"cmd": {command}}}]',
 )
+OVER_SSH = (SSH_OPERATOR, SSH_REMOTE_JOB_OPERATOR)
 
 
 def ssh_connection(ssh: OpenSSH) -> Mapping[str, Any]:

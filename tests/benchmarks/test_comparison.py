@@ -1,8 +1,10 @@
-"""The OpenSSH server that the benchmark compares with, and the DAGs that it writes."""
+"""What the benchmark compares with: the OpenSSH server, the DAGs, the executor."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from benchmarks.airflow.operators import REMSVC_OPERATOR, SSH_OPERATOR, SSH_REMO
 from benchmarks.openssh import OpenSSH
 
 from benchmarks import openssh
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -53,3 +57,22 @@ def test_a_dag_of_each_operator_has_the_command(operator: Operator, folder: Path
     compile(text, "dag", "exec")
     assert repr(command) in text
     assert f'DAG("{operator.dag_id("work")}"' in text
+
+
+def test_workers_inherit_nothing_from_the_executor(folder: Path) -> None:
+    # What the scheduler has loaded, a worker need not load: its processor time would be too short.
+    script = """
+import sys
+import benchmarks.airflow.slot_executor
+print([name for name in sys.modules if name.startswith(("grpc", "remsvc.", "remsvc_provider.operators"))])
+"""
+    environment = {**os.environ, "AIRFLOW_HOME": str(folder), "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert run.stdout.splitlines()[-1] == "[]"
