@@ -17,10 +17,12 @@ class Settings:
         quick: fewer rounds and smaller amounts, for a first look.
         folder: for everything that a measurement writes; on the disk that durable jobs are to be measured
             on. It is removed at the end.
+        full: as many Airflow tasks as the targets speak of, which take long.
     """
 
     quick: bool
     folder: Path
+    full: bool = False
 
     @property
     def rounds(self) -> int:

@@ -147,6 +147,10 @@ class LocalAirflow:
         self._triggerers.append(triggerer)
         return triggerer
 
+    def stop_scheduler(self) -> None:
+        """End the scheduler and its workers: no further task is started then."""
+        self._processes.pop("scheduler").stop()
+
     def stop(self) -> None:
         """End every process. Idempotent."""
         for process in self._processes.values():

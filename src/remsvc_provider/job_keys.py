@@ -1,4 +1,7 @@
-"""The keys of a command that only durable jobs understand, and the job that a command becomes."""
+"""The keys of a command that only durable jobs understand, and the job that a command becomes.
+
+A worker checks keys and makes no jobs: what only a job needs is loaded with the first one.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from remsvc.client.jobs import MAX_STANDARD_INPUT, JobSpec
 from remsvc.command import CommandType, crc32hex
 from remsvc.errors import InvalidCommandError
+
+if TYPE_CHECKING:
+    from remsvc.client.jobs import JobSpec
 
 JOB_KEYS = ("argv", "env", "cwd", "input")
 
@@ -82,6 +87,8 @@ def _check_input(value: object) -> None:
         raise InvalidCommandError(f"input must be text or bytes, not {type(value).__name__}")
     if isinstance(value, str) and _SURROGATE.search(value):
         raise InvalidCommandError("input is not valid Unicode text: it has a lone surrogate")
+    from remsvc.client.jobs import MAX_STANDARD_INPUT
+
     size = len(value.encode() if isinstance(value, str) else value)
     if size > MAX_STANDARD_INPUT:
         raise InvalidCommandError(f"input has {size} bytes; expected at most {MAX_STANDARD_INPUT}")
@@ -118,6 +125,8 @@ def program_hash(command: Mapping[str, Any]) -> str:
 
 def job_spec(command: Mapping[str, Any], *, labels: Mapping[str, str], time_limit: float | None) -> JobSpec:
     """The job for a checked, stored command."""
+    from remsvc.client.jobs import JobSpec
+
     powershell = command.get("cmdtyp") == CommandType.POWERSHELL
     return JobSpec(
         shell_command=None if "argv" in command else command["cmd"],

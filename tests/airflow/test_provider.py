@@ -104,6 +104,55 @@ print([name for name in sys.modules if name.startswith(("grpc", "remsvc_proto", 
     assert run_python("-c", program).strip().endswith("[]")
 
 
+_WORKER = """
+import sys
+import airflow.sdk, airflow.triggers.base
+airflow.sdk.BaseHook, airflow.sdk.BaseOperator(task_id="plain").log.info("what Airflow needs is loaded")
+before = set(sys.modules)
+from remsvc_provider.operators.remsvc import RemSvcOperator
+operator = RemSvcOperator(task_id="task", commands=[{"cmd": "true"}])
+%s
+loaded = set(sys.modules) - before
+print("LOADED", *sorted(name for name in loaded if name.startswith("remsvc")))
+others = {name.partition(".")[0] for name in loaded}
+print("OTHERS", *sorted(others & {"grpc", "google", "cryptography", "click"}))
+"""
+_DEFER = """
+from types import SimpleNamespace
+ti = SimpleNamespace(dag_id="d", run_id="r", task_id="task", map_index=-1, try_number=1, max_tries=0)
+try:
+    operator.execute({"ti": ti})
+except BaseException as deferred:
+    deferred.trigger.serialize()
+else:
+    raise SystemExit("was not deferred")
+"""
+_RESUME = """
+result = {"tid": 1, "rc": 0, "out": "", "err": "", "hsh": "", "cmd": "true"}
+operator.execute_complete({}, {"state": "SUCCESS", "results": {"1": result}, "error_msg": None})
+"""
+_NEVER = (
+    "remsvc_provider.command_run",
+    "remsvc_provider.hooks",
+    "remsvc_provider.plan",
+    "remsvc.client.",
+    "remsvc_proto",
+)
+
+
+@pytest.mark.parametrize(
+    ("work", "needless"),
+    [(_DEFER, _NEVER), (_RESUME, (*_NEVER, "remsvc_provider.triggers", "remsvc_provider.origin"))],
+    ids=["defers", "resumes"],
+)
+def test_a_worker_loads_only_what_it_needs(work: str, needless: tuple[str, ...]):
+    # A deferred task starts a worker twice, and each time it pays for all that is imported.
+    *_, loaded, others = run_python("-c", _WORKER % work).splitlines()
+    assert loaded.startswith("LOADED ")
+    assert [name for name in loaded.split() if name.startswith(needless)] == []
+    assert others == "OTHERS"
+
+
 def test_names_that_dags_import():
     from remsvc_provider.hooks.remsvc import RemSvcHook
     from remsvc_provider.operators.remsvc import JobState, RemSvcOperator, RemSvcResult, crc32hex

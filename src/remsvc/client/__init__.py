@@ -1,18 +1,19 @@
 """The RemSvc client: :class:`AsyncClient` for asyncio, :class:`Client` for everything else.
 
-gRPC is loaded when a client is first named, so that ``remsvc.client.options`` stays cheap to import.
+Each name's module is loaded when it is first asked for: gRPC with a client, and nothing that an Airflow
+worker, which only looks at its task's parameters, has no use for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from remsvc.client.jobs import Job, JobSpec, JobState, OutputChunk, OutputSize, StateChange
-from remsvc.client.options import ConnectionOptions
-from remsvc.client.results import CommandResult, Pong, Status
 
 if TYPE_CHECKING:
     from remsvc.client.aio import AsyncClient
+    from remsvc.client.jobs import Job, JobSpec, JobState, OutputChunk, OutputSize, StateChange
+    from remsvc.client.options import ConnectionOptions
+    from remsvc.client.results import CommandResult, Pong, Status
     from remsvc.client.sync import Client
 
 __all__ = [
@@ -30,14 +31,18 @@ __all__ = [
     "Status",
 ]
 
+_MODULES = {
+    "aio": ("AsyncClient",),
+    "jobs": ("Job", "JobSpec", "JobState", "OutputChunk", "OutputSize", "StateChange"),
+    "options": ("ConnectionOptions",),
+    "results": ("CommandResult", "Pong", "Status"),
+    "sync": ("Client",),
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "AsyncClient":
-        from remsvc.client.aio import AsyncClient
-
-        return AsyncClient
-    if name == "Client":
-        from remsvc.client.sync import Client
-
-        return Client
+    for module, names in _MODULES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

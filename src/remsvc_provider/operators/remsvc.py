@@ -23,7 +23,6 @@ from remsvc_provider.commands import (
     check_stream_timeout,
 )
 from remsvc_provider.job_keys import storable
-from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, RemSvcResult, Results
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -146,6 +145,9 @@ class RemSvcOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Check the parameters, and defer to the trigger (or run the commands here)."""
+        # Here, and not above: neither whoever reads the DAG file nor the worker that resumes needs it.
+        from remsvc_provider.origin import Origin
+
         commands = [storable(command) for command in check_commands(self.commands, self.env, self.cwd)]
         stream_timeout = check_stream_timeout(self.stream_timeout)
         options: dict[str, Any] = {

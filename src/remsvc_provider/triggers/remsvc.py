@@ -1,4 +1,8 @@
-"""The trigger: runs the commands of a deferred task in the triggerer."""
+"""The trigger: runs the commands of a deferred task in the triggerer.
+
+The worker that defers a task makes one too, only to have its arguments stored: what runs commands is loaded
+by :meth:`RemSvcTrigger.run`.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,13 @@ from datetime import datetime, timezone
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger
 
 from remsvc.errors import RemSvcError
 from remsvc_provider import sealing
 from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
-from remsvc_provider.hooks.remsvc import RemSvcHook
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, Outcome
-from remsvc_provider.plan import Plan
 from remsvc_provider.task_state import (
     AIRFLOW_TELLS_KILLS,
     ANSWER_TIMEOUT,
@@ -28,8 +30,11 @@ from remsvc_provider.turns import turn
 from remsvc_provider.version_compat import AirflowException
 
 if TYPE_CHECKING:
+    from airflow.triggers.base import TriggerEvent
+
     from remsvc.client.options import ConnectionOptions
     from remsvc_provider.command_run import CommandRun
+    from remsvc_provider.plan import Plan
 
 __all__ = ["EVT_ERROR", "EVT_RESULTS", "EVT_STATE", "RemSvcTrigger"]
 
@@ -45,18 +50,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 RESUMED_AFTER = 15.0
 """A trigger that starts so many seconds after its task was deferred may have run before."""
-
-
-class _Event(TriggerEvent):
-    """Airflow logs each event for the task: this one leaves out the output, which is there already."""
-
-    def __repr__(self) -> str:
-        return f"TriggerEvent<state {self.payload[EVT_STATE]}, {len(self.payload[EVT_RESULTS])} result(s)>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TriggerEvent) and bool(self.payload == other.payload)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class RemSvcTrigger(BaseTrigger):
@@ -87,7 +80,7 @@ class RemSvcTrigger(BaseTrigger):
         self,
         *,
         commands: list[dict[str, Any]],
-        grpc_conn_id: str = RemSvcHook.default_conn_name,
+        grpc_conn_id: str = "remsvc_default",
         stream_timeout: float = 3600.0,
         metadata: Sequence[tuple[str, str]] | None = None,
         sealed_metadata: str | None = None,
@@ -140,8 +133,10 @@ class RemSvcTrigger(BaseTrigger):
         except asyncio.CancelledError:
             self._cancelled = True
             raise
+        from remsvc_provider.triggers.event import OutcomeEvent
+
         self._fired = True
-        yield _Event(payload=outcome.payload())
+        yield OutcomeEvent(payload=outcome.payload())
 
     async def on_kill(self) -> None:
         """Cancel the jobs, unless somebody still waits for them. Airflow 3.3 and later call it when the
@@ -223,12 +218,16 @@ class RemSvcTrigger(BaseTrigger):
         return run
 
     async def _read_connection(self) -> ConnectionOptions:
+        from remsvc_provider.hooks.remsvc import RemSvcHook
+
         hook = RemSvcHook(self.grpc_conn_id)
         async with turn("Airflow"):
             await hook.get_async_conn()
         return hook.options
 
     def _plan(self, metadata: Sequence[tuple[str, str]]) -> Plan:
+        from remsvc_provider.plan import Plan
+
         commands, options = self.commands, dict(self._options)
         stored, deferred_at = options.pop("origin"), options.pop("deferred_at")
         del options["execution_timeout"]

@@ -1,28 +1,29 @@
-"""Triggers that measure the event loop of the triggerer that runs them; see ``triggerer_loop.py``."""
+"""Triggers that measure the event loop of the triggerer that runs them: for ``deferred_tasks.py``."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 import threading
 import time
-import traceback
 from collections.abc import AsyncIterator
+from types import FrameType
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 TICK = 0.01
-LATE = 0.05
+LATE = 0.02
+OURS = "/remsvc_provider/"
+"""In the path of every module of the provider."""
 
 
 class LoopProbe(BaseTrigger):
     """Asks every 10 ms to be called, and writes how much later it was.
 
-    The file gets lines of ``KIND TIME SECONDS``: ``lag``, or ``gc`` for a run of the garbage collector,
-    which all of the process waits for. TIME is that of the system's monotonic clock. A thread looks at
-    what the loop does while it is late: each time, a line of the kind ``provider`` or ``airflow``.
+    The file gets lines of ``KIND TIME SECONDS``, TIME being that of the system's monotonic clock: ``lag``
+    for each call, and before it ``ours`` each time that a thread, which looks on while the loop is late,
+    finds it in the provider's code; SECONDS are those between two looks.
     """
 
     def __init__(self, *, path: str) -> None:
@@ -30,11 +31,10 @@ class LoopProbe(BaseTrigger):
         self.path = path
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "loop_probe.LoopProbe", {"path": self.path}
+        return "benchmarks.airflow.loop_probe.LoopProbe", {"path": self.path}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         lines: list[str] = []
-        collection = 0.0
         called = time.monotonic()
         ended = threading.Event()
         loop_thread = threading.get_ident()
@@ -42,19 +42,9 @@ class LoopProbe(BaseTrigger):
         def look() -> None:
             while not ended.wait(TICK):
                 now = time.monotonic()
-                if now - called > LATE:
-                    stack = traceback.extract_stack(sys._current_frames()[loop_thread])
-                    ours = any("remsvc" in frame.filename for frame in stack)
-                    lines.append(f"{'provider' if ours else 'airflow'} {now:.4f} {now - called:.4f}\n")
+                if now - called > LATE and _in_the_provider(sys._current_frames()[loop_thread]):
+                    lines.append(f"ours {now:.4f} {TICK}\n")
 
-        def collected(phase: str, _: Any) -> None:
-            nonlocal collection
-            now = time.monotonic()
-            if phase == "stop":
-                lines.append(f"gc {now:.4f} {now - collection:.4f}\n")
-            collection = now
-
-        gc.callbacks.append(collected)
         looking = threading.Thread(target=look)
         looking.start()
         try:
@@ -71,8 +61,15 @@ class LoopProbe(BaseTrigger):
         finally:
             ended.set()
             looking.join()
-            gc.callbacks.remove(collected)
         yield TriggerEvent(None)
+
+
+def _in_the_provider(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if OURS in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Sleeper(BaseTrigger):
@@ -83,7 +80,7 @@ class Sleeper(BaseTrigger):
         self.seconds, self.trace = seconds, trace
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "loop_probe.Sleeper", {"seconds": self.seconds, "trace": self.trace}
+        return "benchmarks.airflow.loop_probe.Sleeper", {"seconds": self.seconds, "trace": self.trace}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         self._note("started")
