@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import remsvc
-from remsvc.errors import ExecutionError, RemSvcError, StartError
+from remsvc.errors import ExecutionError, StartError
 from remsvc.execution.engine import Outcome, Output, Process, ProcessSpec, WithdrawnError
 from remsvc.execution.frames import VERSION, FrameReader, Header, encode_frame
+from remsvc.execution.posix_process import PosixProcess
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.execution.supervisor_link import connect
 
@@ -43,45 +44,6 @@ class _NoHelloError(ExecutionError):
 
 class SupervisorTooNewError(ExecutionError):
     """A supervisor speaks a later version than this server does. It and its jobs are left alone."""
-
-
-class PosixProcess:
-    """A process owned by the supervisor. See :class:`remsvc.execution.engine.Process`."""
-
-    def __init__(self, engine: PosixEngine, number: int) -> None:
-        self.number = number
-        self._engine = engine
-        self._result: Outcome | RemSvcError | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-
-    @property
-    def withdrawn(self) -> bool:
-        return isinstance(self._result, WithdrawnError)
-
-    async def wait(self) -> Outcome:
-        while self._result is None:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-        if isinstance(self._result, Outcome):
-            return self._result
-        raise self._result
-
-    def end(self) -> None:
-        if self._result is None:
-            self._engine.send({"op": "end", "id": self.number})
-
-    def withdraw(self) -> None:
-        if self._result is None:
-            self._engine.send({"op": "withdraw", "id": self.number})
-
-    def settle(self, result: Outcome | RemSvcError) -> None:
-        """It has ended so; for the engine."""
-        self._result = result
-        for waiter in self._waiters:
-            if not waiter.done():  # its task was cancelled
-                waiter.set_result(None)
-        self._waiters.clear()
 
 
 class JobListener(Protocol):
@@ -171,7 +133,7 @@ class PosixEngine(asyncio.Protocol):
         self._launched = connection or self._start_supervisor()
 
     def start(self, spec: ProcessSpec, after: Process | None = None) -> PosixProcess:
-        process = PosixProcess(self, next(self._numbers))
+        process = PosixProcess(next(self._numbers), self.send)
         if self._transport is None:
             process.settle(StartError("the supervisor that starts commands is not running"))
             return process

@@ -16,6 +16,7 @@ from remsvc.execution import process_tree
 from remsvc.execution.cgroup import JobGroups
 from remsvc.execution.engine import DRAIN_GRACE
 from remsvc.execution.frames import Header
+from remsvc.execution.lanes import Lanes
 from remsvc.execution.supervised import Prepared, Pump, Supervised
 from remsvc.execution.timers import Timers
 
@@ -71,9 +72,7 @@ class Supervision:
         self._reports = reports
         self._commands: dict[int | str, Supervised] = {}
         self._by_pid: dict[int, Supervised] = {}
-        # What waits, by the command that it waits for, and the other way round.
-        self._lanes: dict[int | str, Prepared] = {}
-        self._before: dict[int | str, int | str] = {}
+        self._lanes = Lanes()
         self._read: set[int] = set()  # the pipes that the selector looks at
         self._left_open: OrderedDict[int, Pump] = OrderedDict()
         self.timers = Timers(self._commands)
@@ -84,7 +83,7 @@ class Supervision:
         return len(self._commands)
 
     def __contains__(self, name: int | str) -> bool:
-        return name in self._commands or name in self._before
+        return name in self._commands or name in self._lanes
 
     @property
     def jobs(self) -> list[Supervised]:
@@ -98,10 +97,7 @@ class Supervision:
 
     def on_disconnect(self) -> None:
         """The server has gone: nobody watches, and what is no durable job ends, or never starts."""
-        for prepared in self._lanes.values():
-            prepared.close()
-        self._lanes.clear()
-        self._before.clear()
+        self._lanes.withdraw_all()
         for command in list(self._commands.values()):
             command.watched = False
             if command.folder is None:
@@ -116,8 +112,7 @@ class Supervision:
 
     def withdraw(self, name: int | str) -> None:
         """Do not start a command that waits for another one to end, if it still does."""
-        if name in self._before:
-            self._lanes.pop(self._before.pop(name)).close()
+        if self._lanes.withdraw(name):
             self._reports.tell({"event": "ended", "id": name, "record": {"withdrawn": True}})
 
     def watch(self, name: int | str, on: bool) -> None:
@@ -137,9 +132,8 @@ class Supervision:
         except (OSError, ValueError) as error:
             self._finish_unstarted(message, _describe(error))
             return
-        if (before := message.get("after")) in self._commands and before not in self._lanes:
-            self._lanes[before] = prepared
-            self._before[message["id"]] = before
+        if (before := message.get("after")) in self._commands and self._lanes.is_free(before):
+            self._lanes.put(prepared, before)
         else:
             self._start(prepared)
 
@@ -161,8 +155,7 @@ class Supervision:
 
     def _start_next(self, name: int | str) -> None:
         """Start the command that waits for this one, if there is one."""
-        if (prepared := self._lanes.pop(name, None)) is not None:
-            del self._before[prepared.header["id"]]
+        if (prepared := self._lanes.take(name)) is not None:
             self._start(prepared)
 
     def _finish_unstarted(self, message: Header, error: str) -> None:

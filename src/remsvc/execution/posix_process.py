@@ -1,0 +1,54 @@
+"""A process on POSIX, as the server knows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from remsvc.errors import RemSvcError
+from remsvc.execution.engine import Outcome, WithdrawnError
+from remsvc.execution.frames import Header
+
+
+class PosixProcess:
+    """A process owned by the supervisor. See :class:`remsvc.execution.engine.Process`.
+
+    Args:
+        number: by which the supervisor knows it.
+        send: sends the supervisor a message.
+    """
+
+    def __init__(self, number: int, send: Callable[[Header], None]) -> None:
+        self.number = number
+        self._send = send
+        self._result: Outcome | RemSvcError | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def withdrawn(self) -> bool:
+        return isinstance(self._result, WithdrawnError)
+
+    async def wait(self) -> Outcome:
+        while self._result is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        if isinstance(self._result, Outcome):
+            return self._result
+        raise self._result
+
+    def end(self) -> None:
+        if self._result is None:
+            self._send({"op": "end", "id": self.number})
+
+    def withdraw(self) -> None:
+        if self._result is None:
+            self._send({"op": "withdraw", "id": self.number})
+
+    def settle(self, result: Outcome | RemSvcError) -> None:
+        """It has ended so; for the engine."""
+        self._result = result
+        for waiter in self._waiters:
+            if not waiter.done():  # its task was cancelled
+                waiter.set_result(None)
+        self._waiters.clear()
