@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 STARTUP_TIMEOUT = 20.0
 PRIVILEGE_SEPARATION = Path("/run/sshd")
-"""Compiled into sshd, which as root insists on it. Debian's service makes it before it starts one."""
+"""Compiled into sshd, which as root insists on it. Debian's service makes it before it starts one. It stays:
+another sshd may need it by then."""
 
 _SERVER = """\
 Port {port}
@@ -99,7 +100,6 @@ class OpenSSH:
         self.key = folder / "user_key"
         self.known_hosts = folder / "known_hosts"
         self.config = folder / "ssh_config"
-        self._made: Path | None = None
         self._process: BackgroundProcess | None = None
 
     def ssh(self, *arguments: str) -> list[str]:
@@ -126,9 +126,8 @@ class OpenSSH:
         server = self._folder / "sshd_config"
         server.write_text(_SERVER.format(**words))
         self.config.write_text(_CLIENT.format(**words))
-        if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.exists():
-            PRIVILEGE_SEPARATION.mkdir(mode=0o755)
-            self._made = PRIVILEGE_SEPARATION
+        if os.geteuid() == 0:
+            PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         sshd = program("sshd")
         if sshd is None:
             raise StartupError(missing())
@@ -151,9 +150,6 @@ class OpenSSH:
         process, self._process = self._process, None
         if process is not None:
             process.stop()
-        if self._made is not None:
-            self._made.rmdir()
-            self._made = None
 
     def __enter__(self) -> Self:
         self.start()

@@ -16,6 +16,7 @@ reads ``~/.bashrc`` first; that is switched off here, in favour of SSH.
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 import sys
 import tempfile
@@ -198,6 +199,7 @@ def _check(result: CommandResult) -> None:
 def _asyncssh(stack: ExitStack, loop: asyncio.AbstractEventLoop, ssh: OpenSSH) -> Work:
     import asyncssh
 
+    asyncssh.set_log_level(logging.WARNING)  # else it tells of each command, where somebody listens
     connection: Any = loop.run_until_complete(
         asyncssh.connect(
             "127.0.0.1",

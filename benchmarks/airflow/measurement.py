@@ -83,14 +83,14 @@ def _left_out(settings: Settings, why: str) -> list[Row]:
 
 def _environment(slots: Path) -> dict[str, str]:
     """Airflow's settings beside those of a throw-away one."""
-    from benchmarks.airflow import deferred_tasks, slot_executor, worker_slots
+    from benchmarks.airflow import deferred_tasks, worker_runs, worker_slots
 
     return {
         "PYTHONPATH": str(ROOT),
         # As in an installation: modules are compiled once.
         "PYTHONDONTWRITEBYTECODE": "",
-        "AIRFLOW__CORE__EXECUTOR": f"{slot_executor.__name__}.{slot_executor.SlotExecutor.__name__}",
+        "AIRFLOW__CORE__EXECUTOR": worker_runs.EXECUTOR,
         "AIRFLOW__CORE__PARALLELISM": str(worker_slots.SLOTS),
         "AIRFLOW__TRIGGERER__CAPACITY": str(deferred_tasks.TASKS + 100),
-        slot_executor.FILE: str(slots),
+        worker_runs.FILE: str(slots),
     }

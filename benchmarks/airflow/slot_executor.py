@@ -10,38 +10,13 @@ import json
 import os
 import resource
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.local_executor import LocalExecutor
 
-FILE = "REMSVC_BENCHMARK_SLOTS"
-"""The environment variable with the path of the file that the lines are added to."""
-
-
-@dataclass(frozen=True)
-class WorkerRun:
-    """One run of a task by a worker.
-
-    Attributes:
-        dag_id, run_id: which run of which DAG the task is of.
-        seconds: from taking the task to being free for the next one.
-        processor_seconds: of the worker and the processes that it has started for the task, in them.
-    """
-
-    dag_id: str
-    run_id: str
-    seconds: float
-    processor_seconds: float
-
-
-def worker_runs(path: Path) -> list[WorkerRun]:
-    """All that have been noted so far."""
-    if not path.exists():
-        return []
-    return [WorkerRun(**json.loads(line)) for line in path.read_text().splitlines()]
+from benchmarks.airflow.worker_runs import FILE, WorkerRun
 
 
 class SlotExecutor(LocalExecutor):

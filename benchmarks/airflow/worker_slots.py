@@ -24,7 +24,7 @@ from benchmarks.airflow.operators import (
     SSH_REMOTE_JOB_OPERATOR,
     Operator,
 )
-from benchmarks.airflow.slot_executor import worker_runs
+from benchmarks.airflow.worker_runs import worker_runs
 from benchmarks.rows import Rounds, Row
 from benchmarks.settings import Settings
 
