@@ -27,7 +27,7 @@ _MAX_LEFT_OPEN = 1024
 _TELL_SECONDS = 0.005
 _LOOK_SECONDS = 0.02
 # A command that has ended by then is read once, at its end: its pipes hold more than most write.
-_READ_SECONDS = 0.002
+_READ_SECONDS = 0.001
 
 
 class Reports(Protocol):
