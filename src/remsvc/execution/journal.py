@@ -2,7 +2,7 @@
 
 An SQLite database in WAL mode with ``synchronous=FULL``: a change that was reported is on disk, and
 a torn write is undone. One thread writes, many changes in one transaction, so that the wait for the
-disk is shared; another one reads. Output and standard input are files of their own.
+disk is shared; two others read. Output and standard input are files of their own.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError
 from remsvc.execution.job import Job, JobSpec, OutputSize, compact_json
+from remsvc.execution.journal_reader import JournalReader
 from remsvc.job_state import JobState
 
 SCHEMA_VERSION = 2
@@ -132,10 +132,11 @@ class Journal:
             raise JournalError(f"{path}: {error.strerror}") from error
         except (sqlite3.Error, UnicodeDecodeError) as error:  # of a damaged file, both
             raise JournalError(f"{path}: {error}") from error
-        self._reading: sqlite3.Connection | None = None
         self._changes: queue.SimpleQueue[tuple[Change, asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-read")
+        self._reader = JournalReader(self._connect, "journal-read")
+        # A search may look at every job there is: who asks for one job must not wait for it.
+        self._searcher = JournalReader(self._connect, "journal-search")
         self._writer = threading.Thread(target=self._write, name="journal-write", daemon=True)
         self._writer.start()
 
@@ -182,20 +183,21 @@ class Journal:
     async def known(self, ids: Collection[str]) -> set[str]:
         """Those of these ids that belong to jobs."""
         query, names = "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?))", json.dumps([*ids])
-        return await self._read(lambda connection: {row[0] for row in connection.execute(query, (names,))})
+        return await self._read(
+            self._searcher, lambda connection: {row[0] for row in connection.execute(query, (names,))}
+        )
 
     async def unended(self) -> list[Job]:
         """The jobs that have not ended, oldest first."""
-        return await self._jobs(f"{_SELECT} WHERE ended IS NULL ORDER BY seq", ())
+        return await self._jobs(self._searcher, f"{_SELECT} WHERE ended IS NULL ORDER BY seq", ())
 
     async def find(self, *, id: str | None = None, identity: str = "", request_id: str = "") -> Job | None:  # noqa: A002
         """The job with this id, or with this identity and request id."""
         if id is not None:
-            jobs = await self._jobs(f"{_SELECT} WHERE id = ?", (id,))
+            jobs = await self._jobs(self._reader, f"{_SELECT} WHERE id = ?", (id,))
         else:
-            jobs = await self._jobs(
-                f"{_SELECT} WHERE identity = ? AND request_id = ?", (identity, request_id)
-            )
+            query = f"{_SELECT} WHERE identity = ? AND request_id = ?"
+            jobs = await self._jobs(self._reader, query, (identity, request_id))
         return jobs[0] if jobs else None
 
     async def select(self, wanted: Filter, limit: int) -> list[Job]:
@@ -226,7 +228,8 @@ class Journal:
             where = " AND ".join((condition, *conditions))
             queries.append(f"SELECT * FROM ({_SELECT} WHERE {where} ORDER BY seq DESC LIMIT ?)")  # noqa: S608
             given += [*of_arm, *values, limit]
-        return await self._jobs(f"{' UNION ALL '.join(queries)} ORDER BY seq DESC LIMIT ?", (*given, limit))
+        query = f"{' UNION ALL '.join(queries)} ORDER BY seq DESC LIMIT ?"
+        return await self._jobs(self._searcher, query, (*given, limit))
 
     async def ended(self, limit: int, skip: int = 0) -> list[tuple[str, float, int]]:
         """Id, time of the end, and bytes of output kept of ended jobs, oldest end first.
@@ -235,22 +238,25 @@ class Journal:
         """
         query = f"SELECT id, ended, {_KEPT} FROM jobs WHERE ended IS NOT NULL ORDER BY ended, seq"  # noqa: S608
         page = f"{query} LIMIT ? OFFSET ?"
-        return await self._read(lambda connection: connection.execute(page, (limit, skip)).fetchall())
+        return await self._read(
+            self._searcher, lambda connection: connection.execute(page, (limit, skip)).fetchall()
+        )
 
     async def ended_totals(self) -> tuple[int, int]:
         """How many jobs have ended, and how many bytes of output are kept of them."""
         query = f"SELECT count(*), coalesce(sum({_KEPT}), 0) FROM jobs WHERE ended IS NOT NULL"  # noqa: S608
-        totals: tuple[int, int] = await self._read(lambda connection: connection.execute(query).fetchone())
+        totals: tuple[int, int] = await self._read(
+            self._searcher, lambda connection: connection.execute(query).fetchone()
+        )
         return totals
 
     async def close(self) -> None:
         """Write what is waiting, and close."""
         self._changes.put(None)
         await asyncio.to_thread(self._writer.join)
-        self._reader.shutdown()
+        self._reader.close()
+        self._searcher.close()
         self._writing.close()
-        if self._reading is not None:
-            self._reading.close()
 
     # Threads
 
@@ -302,17 +308,14 @@ class Journal:
         else:
             self._loop.call_soon_threadsafe(_settle, [done for _, done in batch], results)
 
-    async def _jobs(self, query: str, values: Sequence[Any]) -> list[Job]:
-        return await self._read(lambda connection: [_job(row) for row in connection.execute(query, values)])
+    async def _jobs(self, reader: JournalReader, query: str, values: Sequence[Any]) -> list[Job]:
+        return await self._read(
+            reader, lambda connection: [_job(row) for row in connection.execute(query, values)]
+        )
 
-    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        def run() -> T:
-            if self._reading is None:
-                self._reading = self._connect()
-            return read(self._reading)
-
+    async def _read(self, reader: JournalReader, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return await self._loop.run_in_executor(self._reader, run)
+            return await reader.read(read)
         except (sqlite3.Error, UnicodeDecodeError, _RowError) as error:
             raise JournalError(f"{self._path}: {error}") from error
 

@@ -1,0 +1,41 @@
+"""Reading a database in a thread, beside what writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class JournalReader:
+    """One thread with a connection of its own: its reads wait for each other, and for nothing else.
+
+    Args:
+        connect: opens the connection, at the first read.
+        name: of the thread.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], name: str) -> None:
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``read`` makes of the database as it is now. Raises what that raises."""
+
+        def run() -> T:
+            if self._connection is None:
+                self._connection = self._connect()
+            return read(self._connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    def close(self) -> None:
+        """Wait for what is being read, and close."""
+        self._thread.shutdown()
+        if self._connection is not None:
+            self._connection.close()
