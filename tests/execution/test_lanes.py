@@ -22,8 +22,9 @@ Start = Callable[..., Process]
 def start(engine: Engine) -> Start:
     """``start(text, after=process)``"""
 
-    def start(text: str, after: Process | None = None, program: str = "/bin/sh") -> Process:
-        return engine.start(ProcessSpec((program, "-c", text), {"PATH": os.environ["PATH"]}, "/"), after)
+    def start(text: str, after: Process | None = None, program: str = "/bin/sh", **options: float) -> Process:
+        env = {"PATH": os.environ["PATH"]}
+        return engine.start(ProcessSpec((program, "-c", text), env, "/", **options), after)  # type: ignore[arg-type]
 
     return start
 
@@ -106,12 +107,22 @@ async def test_one_that_cannot_start_says_so_and_costs_the_one_before_nothing(
         await second.wait()
 
 
-async def test_it_starts_after_one_that_is_killed(start: Start, tmp_path: Path) -> None:
+async def test_it_goes_with_one_that_is_ended(start: Start, tmp_path: Path) -> None:
+    """Nobody need be quick enough to take it back first."""
     first = start(until(tmp_path / "never"))
-    second = start("echo second", after=first)
+    second = start(f": >{tmp_path}/ran", after=first)
     await runs(tmp_path / "never")
     first.end()
     assert (await first.wait()).signal == 9
+    assert second.withdrawn
+    await start(":").wait()
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_it_starts_after_one_whose_time_is_up(start: Start, tmp_path: Path) -> None:
+    first = start(until(tmp_path / "never"), time_limit=1.0)
+    second = start("echo second", after=first)
+    assert (await first.wait()).timed_out
     assert (await second.wait()).stdout.head == b"second\n"
 
 

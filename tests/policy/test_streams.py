@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import Serve, ServerProcess
 from tests.contract.client import Client, Stream, bearer, refused
+from tests.contract.jobs import JobClient
 from tests.contract.processes import descendants
 from tests.contract.waiting import wait_until
 
@@ -83,6 +84,7 @@ def test_a_policy_that_is_replaced_meanwhile_decides(open_server: Open, audit: P
         next(stream)
     client.run("true")
     assert not (tmp_path / "ran").exists()
+    wait_until(lambda: len(decisions(audit)) == 4, "all decisions in the audit log")
     assert [outcome for outcome, _ in decisions(audit)] == ["allowed", "allowed", "refused", "allowed"]
 
 
@@ -121,6 +123,7 @@ def test_what_would_be_too_early_is_asked_again_in_its_turn(
     assert [answer.tid for answer in answers(stream, 2)] == [1, 2]
     with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
         next(stream)
+    wait_until(lambda: len(decisions(audit)) == 3, "the refusal in the audit log")
     assert [outcome for outcome, _ in decisions(audit)] == ["allowed", "allowed", "refused"]
 
 
@@ -148,7 +151,7 @@ def test_nothing_that_waits_starts_once_the_server_shuts_down(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_command_that_is_cancelled_does_not_take_the_next_with_it(
+def test_a_command_whose_time_is_up_does_not_take_the_next_with_it(
     open_server: Open, audit: Path, tmp_path: Path
 ) -> None:
     _, client = open_server("[identity etl]\ntime_limit_ms = 300\n")
@@ -156,3 +159,16 @@ def test_a_command_that_is_cancelled_does_not_take_the_next_with_it(
     first, second = answers(stream, 2)
     assert (first.rc, first.err) == (1, "process timed out")
     assert second.out == "two\n"
+
+
+def test_a_command_that_somebody_cancels_does_not_take_the_next_with_it(
+    open_server: Open, audit: Path, tmp_path: Path
+) -> None:
+    _, client = open_server()
+    stream = begin(client, audit, tmp_path / "never", "echo two")
+    jobs = JobClient(client.channel, bearer("te"))
+    (running,) = jobs.list(states=["RUNNING"]).jobs
+    jobs.cancel(running.id)
+    first, second = answers(stream, 2)
+    assert first.rc == 128 + signal.SIGKILL
+    assert (second.tid, second.out) == (2, "two\n")

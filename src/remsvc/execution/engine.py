@@ -121,7 +121,7 @@ class Process(Protocol):
     def end(self) -> None:
         """Kill the process and all its descendants now. :meth:`wait` then returns. Idempotent.
 
-        One that waits for another one is withdrawn.
+        One that waits for another one is withdrawn, and so is one that waits for this one.
         """
         ...
 

@@ -128,15 +128,15 @@ class Journal:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._writing = self._connect()
             _migrate(self._writing, path)
+            self._reader = JournalReader(self._connect(), "journal-read")
+            # A search may look at every job there is: who asks for one job must not wait for it.
+            self._searcher = JournalReader(self._connect(), "journal-search")
         except OSError as error:
             raise JournalError(f"{path}: {error.strerror}") from error
         except (sqlite3.Error, UnicodeDecodeError) as error:  # of a damaged file, both
             raise JournalError(f"{path}: {error}") from error
         self._changes: queue.SimpleQueue[tuple[Change, asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._reader = JournalReader(self._connect, "journal-read")
-        # A search may look at every job there is: who asks for one job must not wait for it.
-        self._searcher = JournalReader(self._connect, "journal-search")
         self._writer = threading.Thread(target=self._write, name="journal-write", daemon=True)
         self._writer.start()
 

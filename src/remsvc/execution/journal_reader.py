@@ -15,27 +15,19 @@ class JournalReader:
     """One thread with a connection of its own: its reads wait for each other, and for nothing else.
 
     Args:
-        connect: opens the connection, at the first read.
+        connection: may be used in any thread, and is closed by :meth:`close`.
         name: of the thread.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], name: str) -> None:
-        self._connect = connect
-        self._connection: sqlite3.Connection | None = None
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        self._connection = connection
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """What ``read`` makes of the database as it is now. Raises what that raises."""
-
-        def run() -> T:
-            if self._connection is None:
-                self._connection = self._connect()
-            return read(self._connection)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read, self._connection)
 
     def close(self) -> None:
         """Wait for what is being read, and close."""
         self._thread.shutdown()
-        if self._connection is not None:
-            self._connection.close()
+        self._connection.close()

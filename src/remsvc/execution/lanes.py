@@ -17,9 +17,10 @@ class Lanes:
     def __contains__(self, name: Name) -> bool:
         return name in self._befores
 
-    def is_free(self, before: Name) -> bool:
-        """Whether nobody waits for this command."""
-        return before not in self._by_before
+    def waiting_for(self, before: Name) -> Name | None:
+        """Which command waits for this one."""
+        prepared = self._by_before.get(before)
+        return None if prepared is None else prepared.header["id"]
 
     def put(self, prepared: Prepared, before: Name) -> None:
         """Let a command wait for ``before``."""

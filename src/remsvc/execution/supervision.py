@@ -104,8 +104,13 @@ class Supervision:
                 self._end(command, "cancelled", kill=True)
 
     def cancel(self, name: int | str, *, kill: bool) -> None:
-        """End a command, if it is still there, with a grace unless ``kill``."""
+        """End a command, if it is still there, with a grace unless ``kill``.
+
+        One that waits for it is withdrawn: its caller may have gone, too.
+        """
         if command := self._commands.get(name):
+            if (waiting := self._lanes.waiting_for(name)) is not None:
+                self.withdraw(waiting)
             self._end(command, "cancelled", kill=kill)
         else:
             self.withdraw(name)
@@ -132,7 +137,7 @@ class Supervision:
         except (OSError, ValueError) as error:
             self._finish_unstarted(message, _describe(error))
             return
-        if (before := message.get("after")) in self._commands and self._lanes.is_free(before):
+        if (before := message.get("after")) in self._commands and not self._lanes.waiting_for(before):
             self._lanes.put(prepared, before)
         else:
             self._start(prepared)
