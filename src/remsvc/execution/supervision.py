@@ -137,7 +137,7 @@ class Supervision:
         except (OSError, ValueError) as error:
             self._finish_unstarted(message, _describe(error))
             return
-        if (before := message.get("after")) in self._commands and not self._lanes.waiting_for(before):
+        if (before := message.get("after")) in self._commands and self._lanes.waiting_for(before) is None:
             self._lanes.put(prepared, before)
         else:
             self._start(prepared)

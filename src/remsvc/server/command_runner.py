@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from remsvc.command import Command, CommandType
 from remsvc.errors import StartError
@@ -67,7 +68,8 @@ class CommandRunner:
         self._time_limit = time_limit
         self._output_limit = output_limit
         self._own_login = login()
-        self._waiting: set[Process] = set()
+        # One that is taken back is nobody's any more, and leaves by itself.
+        self._waiting: WeakSet[Process] = WeakSet()
         self.started = 0
         self._mark, self._marks = secrets.token_hex(8), itertools.count(1)
 
@@ -121,7 +123,7 @@ class CommandRunner:
 
     def withdraw_waiting(self) -> None:
         """Take back all commands that wait for another one to end: they have to be permitted anew."""
-        for process in self._waiting:
+        for process in list(self._waiting):
             process.withdraw()
 
     async def answer(self, started: RunnableCommand, identity: str, job_id: str) -> Answer:
