@@ -82,7 +82,16 @@ def server(session: nox.Session, pair: str) -> None:
     session.run("python", "tests/packaging/round_trip.py", "python")
     # gRPC's own limits are options that an older one might not know.
     session.install("pytest", "pytest-asyncio", "pytest-timeout", "psutil")
-    session.run("python", "-m", "pytest", "tests/attacks/test_limits.py")
+    packet = "tests/attacks/test_abuses.py::test_a_method_whose_name_is_not_utf_8_ends_no_server"
+    session.run("python", "-m", "pytest", "tests/attacks/test_limits.py", packet)
+
+
+@nox.session(python=PYTHONS)
+def affected_grpc(session: nox.Session) -> None:
+    """A gRPC that one packet ends, in an environment that has it against the extra's wish."""
+    session.install(f"{_wheel(session)}[server]")
+    session.install("--no-deps", "grpcio==1.85.3")
+    session.run("python", "-m", "tests.packaging.affected_grpc")
 
 
 @nox.session(python=PYTHONS)

@@ -54,7 +54,7 @@ def _hpack_length(length: int) -> bytes:
     return bytes(octets)
 
 
-def call_headers(path: str, *extra: Header) -> list[Header]:
+def call_headers(path: str | bytes, *extra: Header) -> list[Header]:
     """The headers that begin a gRPC call."""
     return [
         (":method", "POST"),
@@ -113,7 +113,7 @@ class RawPeer:
         """Send what begins a connection."""
         self.send(PREFACE, frame(SETTINGS, 0, 0, settings))
 
-    def call(self, stream: int, path: str, *extra: Header, body: bytes | None = None) -> None:
+    def call(self, stream: int, path: str | bytes, *extra: Header, body: bytes | None = None) -> None:
         """Begin a call, and end the request where a body is given."""
         self.send(frame(HEADERS, END_HEADERS, stream, header_block(call_headers(path, *extra))))
         if body is not None:

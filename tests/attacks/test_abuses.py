@@ -17,7 +17,16 @@ import pytest
 from remsvc_proto import RemSvc_pb2
 from remsvc_proto.RemSvc_pb2_grpc import RemSvcStub
 from tests.attacks.abuses import ABUSES
-from tests.attacks.conftest import AUTH, METADATA, TOKEN, eventually, good_client, status_of
+from tests.attacks.conftest import (
+    AUTH,
+    METADATA,
+    TOKEN,
+    answer_to,
+    eventually,
+    good_client,
+    raw,
+    status_of,
+)
 from tests.conftest import DEADLINE, Serve, ServerProcess
 
 _OK = grpc.StatusCode.OK
@@ -68,6 +77,16 @@ def test_a_good_client_is_served_during_and_after(server: ServerProcess, name: s
     eventually(lambda: established(process) <= 1)
     assert "Traceback" not in server.log
     assert process.memory_info().rss < 2e9
+
+
+def test_a_method_whose_name_is_not_utf_8_ends_no_server(server: ServerProcess) -> None:
+    """gRPC from 1.84.0 on shuts itself down: no server listens with it (tests/packaging/affected_grpc.py)."""
+    with raw(server) as peer:
+        peer.greet()
+        peer.call(1, b"/\xa3/x", body=b"")
+        answer_to(peer, 1)
+    with good_client(server) as stub:
+        eventually(lambda: ping(stub))
 
 
 def ping(stub: RemSvcStub) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remsvc.client import Client, ConnectionOptions
+from remsvc.client import Client, ConnectionOptions, JobSpec, JobState
 from remsvc.command import Command
 from remsvc.errors import RemSvcError, ServerError
 
@@ -90,3 +91,27 @@ def test_a_second_signal_ends_it_at_once(serve: Serve, tmp_path: Path, number: s
     assert server.process.wait(DEADLINE) == 0
     wait_until(lambda: outcome, "the client is told")
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
+def test_a_transport_that_ends_by_itself_ends_the_server_with_an_error(serve: Serve, tmp_path: Path) -> None:
+    """So that the service manager starts it again; durable jobs go on meanwhile."""
+    ending = (sys.executable, str(Path(__file__).with_name("ending_transport.py")))
+    state = ("--state-dir", str(tmp_path / "state"))
+    server = serve("", *state, wrapper=ending)
+    with Client(ConnectionOptions(server.target)) as client:
+        go = tmp_path / "go"
+        job = client.create_job(JobSpec(f"until [ -e {go} ]; do sleep 0.02; done", time_limit=60), "one")
+    outcome = run_in_background(server, f"echo $$ > {tmp_path}/pid; sleep 1000")
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the command runs")
+
+    server.process.send_signal(signal.SIGUSR1)
+    assert server.process.wait(DEADLINE) == 255
+    assert "CRITICAL remsvc.server nobody can reach the server any more" in server.log
+    assert "Traceback" not in server.log
+    wait_until(lambda: outcome, "the client is told")
+
+    with Client(ConnectionOptions(serve("", *state).target)) as client:
+        assert client.get_job(job.id).state is JobState.RUNNING
+        go.touch()
+        wait_until(lambda: client.get_job(job.id).ended, "the job ends")
+        assert client.get_job(job.id).state is JobState.SUCCEEDED

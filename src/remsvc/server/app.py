@@ -31,6 +31,8 @@ from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.command_turn import Turns
 from remsvc.server.config import ServerConfig
 from remsvc.server.connection_guard import ConnectionGuard
+from remsvc.server.grpc_transport.affected_versions import installed_version_fault
+from remsvc.server.grpc_transport.termination import wait_until_ended
 from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
 from remsvc.server.method_handlers import GuardedHandlers
@@ -57,6 +59,10 @@ class ServeError(RemSvcError):
     """The server cannot start, such as when its port is taken."""
 
 
+class TransportEndedError(RemSvcError):
+    """The transport, which takes the calls from the network, has ended though nobody asked for it."""
+
+
 def _print_address(address: str) -> None:
     print(f"listening on {address}", flush=True)  # noqa: T201  the contract's line
 
@@ -76,8 +82,13 @@ def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_add
         0 after a signal.
 
     Raises:
-        ServeError: the port cannot be listened on, or the log file not written.
+        ServeError: the port cannot be listened on, the log file not written, or the installed gRPC not
+            be trusted with strangers.
+        TransportEndedError: nobody can reach the server any more. Durable jobs go on; it is to be started
+            again.
     """
+    if (fault := installed_version_fault()) is not None:
+        raise ServeError(fault)
     try:
         logs = Logs(config.log_level, config.log_file)
     except OSError as error:
@@ -194,10 +205,15 @@ async def _serve_audited(
         gc.freeze()
         guard = ConnectionGuard(admission, config.limits, int(address.rpartition(":")[2]))
         async with _in_background(reloader.run(), access.end_expired_streams(), guard.run()):
-            _logger.info("stopping %s", fields(signal=await stop.get(), grace=f"{config.shutdown_grace:g}s"))
-            draining.set_result(None)
-            await health_servicer.enter_graceful_shutdown()
-            await _stop(server, config.shutdown_grace, stop)
+            grace = 0.0
+            try:
+                received = await _signal_to_stop(stop, wait_until_ended(server))
+                grace = config.shutdown_grace
+                _logger.info("stopping %s", fields(signal=received, grace=f"{grace:g}s"))
+            finally:
+                draining.set_result(None)
+                await health_servicer.enter_graceful_shutdown()
+                await _stop(server, grace, stop)
     finally:
         await (jobs or engine).close()
 
@@ -219,6 +235,26 @@ async def _in_background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[Non
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _logger.critical("a task of the server's has failed", exc_info=error)
+
+
+async def _signal_to_stop(signals: asyncio.Queue[str], transport_end: Coroutine[Any, Any, None]) -> str:
+    """Wait for the first signal.
+
+    Raises:
+        TransportEndedError: ``transport_end`` came first.
+    """
+    received, ended = asyncio.ensure_future(signals.get()), asyncio.ensure_future(transport_end)
+    try:
+        await asyncio.wait({received, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if received.done():
+            return received.result()
+        cause = ended.exception()
+    finally:
+        received.cancel()
+        ended.cancel()
+    reason = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
+    _logger.critical("nobody can reach the server any more: its transport has ended by itself%s", reason)
+    raise TransportEndedError(f"the server's transport has ended by itself{reason}") from cause
 
 
 async def _stop(server: grpc.aio.Server, grace: float, signals: asyncio.Queue[str]) -> None:

@@ -18,6 +18,7 @@ from remsvc.server.auth_config import AuthConfig, read_auth
 from remsvc.server.authentication import ANONYMOUS, Required
 from remsvc.server.command_limits_config import read_command_limits
 from remsvc.server.file_signature import Signature
+from remsvc.server.grpc_transport.affected_versions import installed_version_fault
 from remsvc.server.job_config import JobConfig, read_jobs
 from remsvc.server.limits_config import LimitsConfig, read_limits
 from remsvc.server.patterns import Rule
@@ -162,10 +163,11 @@ def read_config(path: Path | None, overrides: Mapping[str, object]) -> tuple[Ser
 
 
 def check_config(path: Path) -> tuple[list[str], list[str]]:
-    """Problems and warnings of a configuration file, one line each."""
+    """What keeps a server from serving a configuration file, and warnings, one line each."""
     settings = Settings(path, {})
     config = _read(settings)
-    return settings.problems, list(config.warnings)
+    fault = installed_version_fault()
+    return [*settings.problems, *([fault] if fault is not None else [])], list(config.warnings)
 
 
 def _read(settings: Settings) -> ServerConfig:

@@ -100,16 +100,16 @@ def run(name: str, serve: Callable[[Callable[[str], None]], int]) -> int:
         sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     service = _Service(name)
     service.connect()
-    code = 0
     try:
         code = serve(service.running)
-        return code
     except Exception as error:
-        code = 2 if isinstance(error, ConfigurationError) else 255
         _report_event(name, f"{name} cannot run:\n{error}")
+        # One that has run is left to end without a word: that is a crash, after which it is started again.
+        if not service.is_running:
+            service.stopped(2 if isinstance(error, ConfigurationError) else 255)
         raise
-    finally:
-        service.stopped(code)
+    service.stopped(code)
+    return code
 
 
 def install(name: str, config: Path, account: str) -> None:
@@ -184,6 +184,11 @@ class _Service:
                     "use 'remsvc service install' and 'sc start', or 'remsvc serve'"
                 )
             raise ServiceError(f"the service control manager refused: {self._refusal}")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it accepts calls, and nobody has asked it to stop."""
+        return self._state == _RUNNING
 
     def running(self, _address: str) -> None:
         self._report(_RUNNING, accept=_ACCEPT_STOP_AND_SHUTDOWN)

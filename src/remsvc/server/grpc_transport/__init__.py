@@ -1,0 +1,1 @@
+"""What the server needs only because gRPC carries its calls."""

@@ -1,0 +1,31 @@
+"""Releases of gRPC that no server may listen with, because one packet from anybody ends them."""
+
+from __future__ import annotations
+
+import re
+
+# From here on, gRPC's server decodes the name of the called method in its main loop. A name that is not
+# UTF-8 ends the loop and closes the port. The newest release, 1.85.3, still does; until one is known to be
+# mended, every later one counts as affected. Clients have no such loop.
+_FIRST_AFFECTED = (1, 84)
+
+
+def installed_version_fault() -> str | None:
+    """Why no server may listen with the gRPC that is installed; None where nothing is known against it.
+
+    gRPC is not imported for it. Where the installation does not say which version it is, nothing is known.
+    """
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
+    try:
+        installed = version("grpcio")
+    except PackageNotFoundError:
+        return None
+    numbers = re.match(r"(\d+)\.(\d+)", installed)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < _FIRST_AFFECTED:
+        return None
+    return (
+        f"grpcio {installed} is installed: whoever reaches the port could end the server with one packet, "
+        "without a token. Install a version before 1.84: pip install 'airflow-provider-remsvc[server]', "
+        "in an environment of its own where something else needs a newer one"
+    )
