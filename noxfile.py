@@ -25,7 +25,7 @@ PAIRS = {
     "grpcio 1.75, protobuf 6.32": ["grpcio==1.75.*", "protobuf==6.32.*"],
     "grpcio 1.80, protobuf 6.33": ["grpcio==1.80.*", "protobuf==6.33.*"],
     "grpcio 1.67.0, protobuf 7": ["grpcio==1.67.0", "protobuf==7.*"],
-    "newest": ["grpcio", "protobuf"],
+    "newest": ["grpcio", "protobuf"],  # of a server: what its extra permits
 }
 
 # Each Airflow with what was on the index in its time, because it need not run with what came later:

@@ -75,6 +75,13 @@ def test_the_base_install_needs_grpcio_and_protobuf_alone(wheel: Path) -> None:
     assert base == ["grpcio<2,>=1.67", "protobuf<8,>=5.28"]
 
 
+def test_a_server_needs_a_grpc_that_no_packet_ends(wheel: Path) -> None:
+    requirements = [text.partition(";") for text in metadata(wheel).get_all("Requires-Dist", [])]
+    needed = sorted(text for text, _, marker in requirements if "grpc" in text and "'server'" in marker)
+    names = ("grpcio-health-checking", "grpcio-reflection", "grpcio")
+    assert needed == [f"{name}<1.84,>=1.67" for name in names]
+
+
 def test_name_license_and_python_are_declared(wheel: Path) -> None:
     fields = metadata(wheel)
     assert fields["Name"] == "airflow-provider-remsvc"
