@@ -29,12 +29,21 @@ DEADLINE = 30.0
 """Seconds after which a test gives up waiting for something that must happen."""
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--transport", help="what carries calls to the servers under test: http2 or grpc")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Whoever runs the tests in the background, or under nohup, has the signals ignored that tests send."""
     for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
+    if transport := config.getoption("--transport"):
+        _TRANSPORT[:] = ["--transport", transport]
+
+
+_TRANSPORT: list[str] = []
 
 
 @dataclass
@@ -118,7 +127,7 @@ def _servers(directory: Path) -> Iterator[Serve]:
         stderr_path = directory / f"server{number}.stderr"
         with stderr_path.open("wb") as stderr:
             process = subprocess.Popen(
-                [*arguments, *flags],
+                [*arguments, *_TRANSPORT, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -30,6 +30,14 @@ class ConfigurationError(RemSvcError):
         super().__init__("\n".join(self.problems))
 
 
+class ServeError(RemSvcError):
+    """The server cannot start, such as when its port is taken."""
+
+
+class TransportEndedError(RemSvcError):
+    """The transport, which takes the calls from the network, has ended though nobody asked for it."""
+
+
 class StartError(RemSvcError):
     """A command's process could not be started; nothing ran."""
 

@@ -48,11 +48,11 @@ def status_of(call: Callable[[], object]) -> grpc.StatusCode:
 
 
 def answer_to(peer: RawPeer, stream: int) -> bytes:
-    """Everything of the headers that come back on one stream, until it ends; HPACK as it is."""
+    """Everything of the headers that come back on one stream, until it ends; a line each."""
     got = b""
     for frame in peer.frames():
         if frame.stream == stream and frame.kind in (1, 3):
-            got += frame.payload
+            got += frame.text
             if frame.kind == 3 or frame.flags & 1:
                 return got
     return got

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import NamedTuple
 
+import hpack
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
@@ -18,12 +20,13 @@ Header = tuple[str | bytes, str | bytes]
 
 
 class Frame(NamedTuple):
-    """One frame as it arrived."""
+    """One frame as it arrived. Of one with headers, ``text`` is what they say, a line each."""
 
     kind: int
     flags: int
     stream: int
     payload: bytes
+    text: bytes = b""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -92,6 +95,7 @@ class RawPeer:
             plain.close()
             raise
         self._buffer = b""
+        self._headers = hpack.Decoder()
 
     def __enter__(self) -> RawPeer:  # noqa: PYI034  Self is of Python 3.11
         return self
@@ -129,7 +133,11 @@ class RawPeer:
             kind, flags, stream = struct.unpack(">BBI", self._buffer[3:9])
             payload = self._buffer[9 : 9 + length]
             self._buffer = self._buffer[9 + length :]
-            yield Frame(kind, flags, stream & 0x7FFFFFFF, payload)
+            text = b""
+            if kind == HEADERS:
+                headers = self._headers.decode(payload, raw=True)
+                text = b"".join(b"%s: %s\n" % header for header in headers)
+            yield Frame(kind, flags, stream & 0x7FFFFFFF, payload, text)
 
     def wait_ended(self, count: int) -> None:
         """Read until so many calls have ended. Raises ``ConnectionError`` where the connection did."""

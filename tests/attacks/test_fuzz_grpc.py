@@ -171,7 +171,8 @@ def test_metadata_of_any_content(
 @fuzz
 @given(header=st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
 def test_authorization_of_any_content(server: ServerProcess, channel: grpc.Channel, header: str) -> None:
-    text = "".join(character for character in header if " " <= character <= "~")
+    # Blanks around a value break a rule of HTTP/2 already: RFC 9113, section 8.2.1.
+    text = "".join(character for character in header if " " <= character <= "~").strip()
     with unharmed(server), pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(REMSVC + "Ping")(b"", metadata=(("authorization", text),), timeout=DEADLINE)
     assert caught.value.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -228,4 +229,4 @@ def _ping(peer: RawPeer) -> None:
     peer.greet()
     peer.send(frame(SETTINGS, ACK, 0))
     peer.call(1, REMSVC + "Ping", ("authorization", f"Bearer {TOKEN}"), body=message(b"\x08\x07"))
-    assert b"grpc-status\x010" in answer_to(peer, 1)
+    assert b"grpc-status: 0\n" in answer_to(peer, 1)

@@ -35,7 +35,7 @@ def test_this_environment_has_none() -> None:
 
 def test_the_server_refuses_to_start(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    ended = remsvc("1.84.0", "serve", "--port", "0", "--state-dir", state)
+    ended = remsvc("1.84.0", "serve", "--transport", "grpc", "--port", "0", "--state-dir", state)
     assert (ended.returncode, ended.stdout) == (255, "")
     (line,) = ended.stderr.splitlines()
     assert "grpcio 1.84.0" in line
@@ -45,7 +45,7 @@ def test_the_server_refuses_to_start(tmp_path: Path) -> None:
 
 def test_check_config_says_it_besides_everything_else(tmp_path: Path) -> None:
     config = tmp_path / "server.ini"
-    config.write_text("[server]\nport = no\n")
+    config.write_text("[server]\nport = no\ntransport = grpc\n")
     ended = remsvc("1.85.3", "check-config", "--json", config)
     assert ended.returncode == 2
     first, second = json.loads(ended.stdout)["problems"]

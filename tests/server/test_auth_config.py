@@ -46,7 +46,7 @@ def token_file(tmp_path: Path, text: str) -> str:
 
 def identity(config: ServerConfig, token: str) -> str | None:
     try:
-        shown = Evidence.of_metadata([("authorization", f"Bearer {token}")])
+        shown = Evidence.shown([f"Bearer {token}"])
         return config.auth.authenticator().authenticate(shown).identity
     except AuthenticationError:
         return None

@@ -97,7 +97,7 @@ def test_a_transport_that_ends_by_itself_ends_the_server_with_an_error(serve: Se
     """So that the service manager starts it again; durable jobs go on meanwhile."""
     ending = (sys.executable, str(Path(__file__).with_name("ending_transport.py")))
     state = ("--state-dir", str(tmp_path / "state"))
-    server = serve("", *state, wrapper=ending)
+    server = serve("", *state, "--transport", "grpc", wrapper=ending)
     with Client(ConnectionOptions(server.target)) as client:
         go = tmp_path / "go"
         job = client.create_job(JobSpec(f"until [ -e {go} ]; do sleep 0.02; done", time_limit=60), "one")

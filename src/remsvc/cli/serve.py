@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--allow", multiple=True, metavar="PATTERN", help="Refuse commands that match none of these. Repeatable."
 )
+@click.option("--transport", metavar="http2|grpc", help="What carries calls.  [default: http2]")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
 @click.option("--log-file", type=_FILE, help="Log to this file too; rotated.")
 def serve(config: Path | None, **flags: Any) -> None:
@@ -46,12 +46,6 @@ def serve(config: Path | None, **flags: Any) -> None:
       remsvc serve --config /etc/remsvc/server.ini
       remsvc serve --port 0 --deny 'rm\\s+-rf\\s+/' --cmd-timeout-ms 60000
     """
-    # Our log says what happened; gRPC would write lines of its own to standard error.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    if sys.platform == "linux":
-        # The threads that wait for events read the sockets themselves: each part of a call takes one
-        # change of thread less (docs/decisions/0009-what-a-call-costs.md).
-        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     with needs_extra("server"):
         from remsvc.server.app import serve as serve_until_signal
         from remsvc.server.config import load_config

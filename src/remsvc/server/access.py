@@ -6,19 +6,17 @@ import asyncio
 from collections.abc import Callable
 from typing import NoReturn
 
-import grpc
-
 from remsvc.errors import ConfigurationError
 from remsvc.server.config import ServerConfig
 from remsvc.server.failed_authentication import FailedAuthentications
 from remsvc.server.open_calls import Authentication
-from remsvc.server.tls import TlsConfig, TlsCredentials
+from remsvc.server.tls import TlsConfig
 
 _EXPIRY_SECONDS = 1.0
 
 
 class Access:
-    """The server's credentials and its authentication.
+    """What connections are encrypted with, and who may call.
 
     Args:
         config: what the server is started with.
@@ -31,14 +29,14 @@ class Access:
     def __init__(self, config: ServerConfig, on_refusal: Callable[[str, str, str], None]) -> None:
         failures = FailedAuthentications(config.limits.failed_authentications)
         self.authentication = Authentication(config.auth.authenticator(), on_refusal, failures)
-        self._tls = TlsCredentials(config.tls) if config.tls is not None else None
+        self._tls = config.tls
         self._first_ca = config.tls.ca if config.tls is not None else None
         self._ca_changed = False
 
     @property
-    def credentials(self) -> grpc.ServerCredentials | None:
-        """None for plaintext."""
-        return self._tls.server_credentials() if self._tls is not None else None
+    def tls(self) -> TlsConfig | None:
+        """What the next connection is encrypted with; None for plaintext."""
+        return self._tls
 
     def prepare(self, config: ServerConfig) -> Callable[[], None]:
         """For :class:`Reloader`.
@@ -57,14 +55,10 @@ class Access:
 
         def commit() -> None:
             self._ca_changed = ca_changed
-            self._use_tls(tls)
+            self._tls = tls
             self.authentication.use(authenticator)
 
         return commit
-
-    def _use_tls(self, config: TlsConfig | None) -> None:
-        if self._tls is not None and config is not None:
-            self._tls.use(config)
 
     async def end_expired_streams(self) -> NoReturn:
         """Work until cancelled: end streams when what their callers showed expires."""

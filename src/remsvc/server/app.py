@@ -8,59 +8,33 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-
-from remsvc.errors import RemSvcError
+from remsvc.errors import ServeError, TransportEndedError
 from remsvc.execution.engine import create_engine
 from remsvc.execution.passing_jobs import PassingJobs
+from remsvc.server import health
 from remsvc.server.access import Access
-from remsvc.server.admission import Admission
 from remsvc.server.audit import Audit
 from remsvc.server.audit_file import AuditFileInUseError
 from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.command_turn import Turns
 from remsvc.server.config import ServerConfig
-from remsvc.server.connection_guard import ConnectionGuard
-from remsvc.server.grpc_transport.affected_versions import installed_version_fault
-from remsvc.server.grpc_transport.termination import wait_until_ended
 from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
-from remsvc.server.method_handlers import GuardedHandlers
+from remsvc.server.methods import methods_of
 from remsvc.server.policy_in_force import PolicyInForce
+from remsvc.server.reflection import ReflectionService
 from remsvc.server.reload import Reloader
+from remsvc.server.transport import open_transport
+from remsvc.server.transport_choice import transport_fault
 
 _logger = logging.getLogger("remsvc.server")
-
-_CHANNEL_OPTIONS = (
-    # Two servers on one port would share its calls at random.
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_send_message_length", -1),
-    # A client that vanished without a word is noticed within about a minute, and its command ended.
-    ("grpc.keepalive_time_ms", 40_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-)
-# After the grace: calls are cancelled, and their commands killed.
-_END_SECONDS = 5.0
-
-
-class ServeError(RemSvcError):
-    """The server cannot start, such as when its port is taken."""
-
-
-class TransportEndedError(RemSvcError):
-    """The transport, which takes the calls from the network, has ended though nobody asked for it."""
 
 
 def _print_address(address: str) -> None:
@@ -87,7 +61,7 @@ def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_add
         TransportEndedError: nobody can reach the server any more. Durable jobs go on; it is to be started
             again.
     """
-    if (fault := installed_version_fault()) is not None:
+    if (fault := transport_fault(config.transport)) is not None:
         raise ServeError(fault)
     try:
         logs = Logs(config.log_level, config.log_file)
@@ -159,14 +133,14 @@ async def _serve_audited(
         reloader = Reloader(config)
         draining.add_done_callback(lambda _: runner.withdraw_waiting())
         turns = Turns(runner, policy, audit, draining)
-        commands = CommandService(runner, turns, config.limits.stream_idle)
-        services = {SERVICE_NAME: commands.handlers()}
+        commands = CommandService(runner, turns, config.limits.stream_idle, config.transport)
+        services = {SERVICE_NAME: commands.methods()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
             from remsvc.server.job_service import JobService
 
             job_service = JobService(jobs, policy, audit, config.jobs, draining)
-            services[JOB_SERVICE_NAME] = job_service.handlers()
+            services[JOB_SERVICE_NAME] = job_service.methods()
             reloader.add(lambda new: partial(job_service.use, new.jobs or JobConfig()))
 
         def refused(method: str, peer: str, reason: str) -> None:
@@ -181,14 +155,11 @@ async def _serve_audited(
             start_waiting = jobs.start_waiting
             reloader.add(lambda _: start_waiting)  # more may run now
         reloader.add(lambda _: partial(audit.note_server, "reloaded"))
-        admission = Admission(config.limits)
-        handlers = GuardedHandlers(admission.guard, access.authentication.guard)
-        handlers.add_generic_rpc_handlers(tuple(services.values()))
-        health_servicer = _add_health_and_reflection(handlers, services)
-        server = grpc.aio.server(
-            handlers=(handlers,), options=(*_CHANNEL_OPTIONS, *config.limits.channel_options())
-        )
-        address = _listen(server, config, access.credentials)
+        services[health.SERVICE_NAME] = health.HealthService(services, draining).methods()
+        reflected = ReflectionService(services).methods()
+        methods = methods_of(*services.values(), reflected)
+        transport = open_transport(config, methods, access)
+        address = await transport.start(config.host, config.port)
         stop: asyncio.Queue[str] = asyncio.Queue()
 
         def on_hangup() -> None:
@@ -196,24 +167,23 @@ async def _serve_audited(
             reloader.ask()
 
         _on_signals(loop, stop.put_nowait, on_hangup)
-        await server.start()
-        for name in ("", *services):
-            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        _logger.info("listening %s", fields(address=address, tls=config.tls is not None))
+        _logger.info(
+            "listening %s", fields(address=address, tls=config.tls is not None, transport=config.transport)
+        )
         on_listening(address)
         # What is here now stays: no reason to look through it again and again.
         gc.freeze()
-        guard = ConnectionGuard(admission, config.limits, int(address.rpartition(":")[2]))
-        async with _in_background(reloader.run(), access.end_expired_streams(), guard.run()):
+        async with _in_background(reloader.run(), access.end_expired_streams()):
             grace = 0.0
             try:
-                received = await _signal_to_stop(stop, wait_until_ended(server))
+                received = await _signal_to_stop(stop, transport.ended())
                 grace = config.shutdown_grace
                 _logger.info("stopping %s", fields(signal=received, grace=f"{grace:g}s"))
             finally:
                 draining.set_result(None)
-                await health_servicer.enter_graceful_shutdown()
-                await _stop(server, grace, stop)
+                second_signal = asyncio.ensure_future(stop.get())
+                await transport.stop(grace, second_signal)
+                second_signal.cancel()
     finally:
         await (jobs or engine).close()
 
@@ -248,51 +218,15 @@ async def _signal_to_stop(signals: asyncio.Queue[str], transport_end: Coroutine[
         await asyncio.wait({received, ended}, return_when=asyncio.FIRST_COMPLETED)
         if received.done():
             return received.result()
-        cause = ended.exception()
+        ended.result()
+        raise TransportEndedError("the server's transport has ended by itself")
+    except TransportEndedError as error:
+        _logger.critical("nobody can reach the server any more: %s", error)
+        raise
     finally:
-        received.cancel()
-        ended.cancel()
-    reason = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
-    _logger.critical("nobody can reach the server any more: its transport has ended by itself%s", reason)
-    raise TransportEndedError(f"the server's transport has ended by itself{reason}") from cause
-
-
-async def _stop(server: grpc.aio.Server, grace: float, signals: asyncio.Queue[str]) -> None:
-    stopping = asyncio.ensure_future(server.stop(grace))
-    second_signal = asyncio.ensure_future(signals.get())
-    await asyncio.wait({stopping, second_signal}, return_when=asyncio.FIRST_COMPLETED)
-    second_signal.cancel()
-    if not stopping.done():
-        await server.stop(0)
-    with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(stopping, _END_SECONDS)
-
-
-def _add_health_and_reflection(
-    handlers: GuardedHandlers, services: Iterable[str]
-) -> health.aio.HealthServicer:
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, handlers)
-    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.aio.ReflectionServicer(names), handlers
-    )
-    return servicer
-
-
-def _listen(server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None) -> str:
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(f"{host}:{config.port}")
-        else:
-            port = server.add_secure_port(f"{host}:{config.port}", credentials)
-    except RuntimeError as error:
-        raise ServeError(
-            f"cannot listen on {host}:{config.port}: the port is in use, the address is not this "
-            f"host's, or there is no permission"
-        ) from error
-    return f"{host}:{port}"
+        for task in (received, ended):
+            task.cancel()
+        await asyncio.wait({received, ended})
 
 
 def _on_signals(

@@ -19,7 +19,7 @@ from remsvc.server.audit_config import AuditConfig
 from remsvc.server.audit_file import AuditFile
 from remsvc.server.audit_syslog import Syslog
 from remsvc.server.audit_writer import AuditError, AuditWriter
-from remsvc.server.authentication import CallContext
+from remsvc.server.call import Call
 from remsvc.server.decision import NO_SHELL, POWERSHELL, SHELL
 from remsvc.server.patterns import Rule, compile_pattern
 
@@ -102,7 +102,7 @@ class Audit:
 
     async def permit(
         self,
-        context: CallContext,
+        call: Call,
         method: str,
         spec: JobSpec,
         *,
@@ -118,7 +118,7 @@ class Audit:
         if self._writer is None:
             return
         record = {
-            **_decision(context, method, "allowed", rule=rule, request_id=request_id, job=job),
+            **_decision(call, method, "allowed", rule=rule, request_id=request_id, job=job),
             **self._command(spec),
         }
         try:
@@ -130,7 +130,7 @@ class Audit:
 
     def refuse(
         self,
-        context: CallContext,
+        call: Call,
         method: str,
         spec: JobSpec | None,
         *,
@@ -150,7 +150,7 @@ class Audit:
         if about is None:
             return
         record: dict[str, object] = {
-            **_decision(context, method, "refused", rule=rule, request_id=request_id, job=job),
+            **_decision(call, method, "refused", rule=rule, request_id=request_id, job=job),
             "code": code,
             "reason": self.redact(reason),
             **about,
@@ -159,11 +159,11 @@ class Audit:
             record |= self._command(spec, _SHOWN_REFUSED)
         self._note(record)
 
-    def permit_access(self, context: CallContext, method: str, job: Job, reason: str = "") -> None:
+    def permit_access(self, call: Call, method: str, job: Job, reason: str = "") -> None:
         """Write that somebody watches or ends a job."""
         if self._writer is None:
             return
-        record = _decision(context, method, "allowed", request_id=job.request_id, job=job.id)
+        record = _decision(call, method, "allowed", request_id=job.request_id, job=job.id)
         self._note({**record, "reason": self.redact(reason)})
 
     def unauthenticated(self, method: str, peer: str, reason: str) -> None:
@@ -236,15 +236,17 @@ class Audit:
 
 
 def _decision(
-    context: CallContext, method: str, outcome: str, *, rule: str = "", request_id: str = "", job: str = ""
+    call: Call, method: str, outcome: str, *, rule: str = "", request_id: str = "", job: str = ""
 ) -> dict[str, object]:
+    caller = call.caller
+    assert caller is not None
     return {
         "event": "decision",
         "outcome": outcome,
-        "identity": context.identity,
-        "token": context.caller.token_id,
-        "certificate": context.caller.fingerprint,
-        "peer": context.peer(),
+        "identity": caller.identity,
+        "token": caller.token_id,
+        "certificate": caller.fingerprint,
+        "peer": call.peer,
         "method": method,
         "request_id": request_id,
         "job": job,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import NamedTuple
 
 from remsvc.server.client_certificates import (
     CertificateError,
@@ -17,7 +17,6 @@ from remsvc.server.client_certificates import (
 from remsvc.server.tokens import TokenTable, digest_of
 
 ANONYMOUS = "anonymous"
-_HEADER = "authorization"
 _SCHEME = "Bearer "
 _MISSING = "missing Authorization header"
 _OTHER_SCHEME = "Authorization header must use 'Bearer' scheme"
@@ -66,6 +65,31 @@ class Caller:
     expires: float | None = None
 
 
+class ShownCertificate(NamedTuple):
+    """The client certificate of a connection, read once.
+
+    Attributes:
+        certificate: it; None where there is none.
+        fault: why it cannot be used.
+    """
+
+    certificate: ClientCertificate | None = None
+    fault: str = ""
+
+    @classmethod
+    def of(cls, pem: bytes | None, chain: bytes = b"") -> ShownCertificate:
+        """Of PEM contents: the certificate, and all that came with it."""
+        if pem is None:
+            return NO_CERTIFICATE
+        try:
+            return cls(read_certificate(pem, chain))
+        except CertificateError as error:
+            return cls(fault=str(error))
+
+
+NO_CERTIFICATE = ShownCertificate()
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a caller shows of itself. The token itself is not in it.
@@ -83,31 +107,23 @@ class Evidence:
     certificate_fault: str = ""
 
     @classmethod
-    def of_metadata(cls, metadata: Sequence[tuple[str, str | bytes]]) -> Evidence:
-        """Of a call's metadata alone."""
-        headers = [value for key, value in metadata if key == _HEADER]
-        if not headers:
-            return cls(token_fault=_MISSING)
-        header = headers[0] if isinstance(headers[0], str) else headers[0].decode(errors="replace")
-        if not header.startswith(_SCHEME):
-            return cls(token_fault=_OTHER_SCHEME)
-        if len(headers) > 1:
-            return cls(token_fault=_INVALID)
-        return cls(digest_of(header.removeprefix(_SCHEME)))
+    def shown(cls, authorization: Sequence[str], certificate: ShownCertificate = NO_CERTIFICATE) -> Evidence:
+        """Of a call.
 
-    @classmethod
-    def of_call(cls, context: Any) -> Evidence:
-        """Of a call: its metadata and its connection's client certificate."""
-        shown = cls.of_metadata(context.invocation_metadata())
-        properties = context.auth_context()
-        if not (pem := properties.get("x509_pem_cert")):
-            return shown
-        chain = b"".join(properties.get("x509_pem_cert_chain", ()))
-        try:
-            certificate = read_certificate(pem[0], chain)
-        except CertificateError as error:
-            return cls(shown.token, shown.token_fault, certificate_fault=str(error))
-        return cls(shown.token, shown.token_fault, certificate)
+        Args:
+            authorization: the values of its ``authorization`` metadata.
+            certificate: of its connection.
+        """
+        token, fault = None, ""
+        if not authorization:
+            fault = _MISSING
+        elif not authorization[0].startswith(_SCHEME):
+            fault = _OTHER_SCHEME
+        elif len(authorization) > 1:
+            fault = _INVALID
+        else:
+            token = digest_of(authorization[0].removeprefix(_SCHEME))
+        return cls(token, fault, certificate.certificate, certificate.fault)
 
 
 class Authenticator:
@@ -192,22 +208,3 @@ class Authenticator:
                 )
             return ANONYMOUS
         return identity
-
-
-class CallContext:
-    """A call as its handler sees it: gRPC's context without the token, plus the verified caller."""
-
-    def __init__(self, context: Any, caller: Caller) -> None:
-        self._context = context
-        self.caller = caller
-
-    @property
-    def identity(self) -> str:
-        """``caller.identity``."""
-        return self.caller.identity
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        return tuple((key, value) for key, value in self._context.invocation_metadata() if key != _HEADER)

@@ -10,25 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-import grpc
-import grpc.aio
-
-from remsvc.server.authentication import CallContext
+from remsvc.server.call import Call
 from remsvc.server.command_turn import Turn, Turns
+from remsvc.server.methods import Read, serialize
 from remsvc.server.refusal import RefusedError
-from remsvc.server.requests import Malformed
 from remsvc.server.time_limit import TimeLimit
+from remsvc.status import Status
 
 
 class CommandStream:
     """One call.
 
     Args:
+        read: reads its next command.
         idle: seconds to wait for the next command.
     """
 
-    def __init__(self, context: CallContext, turns: Turns, method: str, idle: float) -> None:
-        self._context = context
+    def __init__(self, read: Read, call: Call, turns: Turns, method: str, idle: float) -> None:
+        self._read_request = read
+        self._call = call
         self._turns = turns
         self._method = method
         self._idle = idle
@@ -55,15 +55,15 @@ class CommandStream:
             while turn is not None:
                 if not turn.has_begun:
                     running.close()
-                    await self._turns.begin(turn, self._context, self._method, running)
+                    await self._turns.begin(turn, self._call, self._method, running)
                 self._current = turn
                 _wake(self._room)
                 try:
-                    answer = await self._turns.finish(turn, self._context)
+                    answer = await self._turns.finish(turn, self._call)
                 finally:
                     self._current = None
                 await self._written()
-                self._writing = asyncio.ensure_future(self._context.write(answer))
+                self._writing = asyncio.ensure_future(self._call.write(serialize(answer)))
                 turn = self._take_begun()
                 if turn is None:
                     running.close()
@@ -78,7 +78,7 @@ class CommandStream:
             for task in (reading, self._writing):
                 await _end(task)
             if self._next is not None:
-                self._turns.abandon(self._next, self._context)
+                self._turns.abandon(self._next, self._call)
 
     async def _written(self) -> None:
         """Wait until the last answer is on its way. While that takes, one more command runs."""
@@ -88,16 +88,14 @@ class CommandStream:
 
     async def _read(self) -> None:
         """Read ahead, one command at most."""
-        while (request := await self._context.read()) is not grpc.aio.EOF:
-            if isinstance(request, Malformed):
-                raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, request.reason)
-            turn = self._turns.new(request, self._context)
+        while (request := await self._read_request()) is not None:
+            turn = self._turns.new(request, self._call)
             # Until it is next, and it is known after whom.
             while self._next is not None or not (self._current is not None or self._waiting):
                 self._room = asyncio.get_running_loop().create_future()
                 await self._room
             if (before := self._current) is not None and self._turns.may_look_ahead:
-                await self._turns.begin_ahead(turn, self._context, self._method, before)
+                await self._turns.begin_ahead(turn, self._call, self._method, before)
             self._next = turn
             self._tell_news()
 
@@ -108,7 +106,7 @@ class CommandStream:
                 reading.result()
                 return None
             if self._turns.draining.done():
-                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+                raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
             self._news = asyncio.get_running_loop().create_future()
             self._waiting = True
             _wake(self._room)
@@ -117,7 +115,7 @@ class CommandStream:
                     await self._news
             except TimeoutError:
                 reason = f"no command came for {self._idle:g} s"
-                raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, reason) from None
+                raise RefusedError(Status.DEADLINE_EXCEEDED, reason) from None
             finally:
                 self._waiting = False
         return self._take_next()

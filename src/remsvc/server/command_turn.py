@@ -8,19 +8,18 @@ import logging
 import time
 from dataclasses import dataclass
 
-import grpc
-
 from remsvc.command import Command, crc32hex
 from remsvc.errors import ExecutionError, InvalidCommandError
 from remsvc.execution.shell import check_length
 from remsvc.server.audit import Audit
 from remsvc.server.audit_writer import AuditError
-from remsvc.server.authentication import CallContext
+from remsvc.server.call import Call
 from remsvc.server.command_runner import CommandRunner, RunnableCommand
 from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.logs import fields
 from remsvc.server.policy_in_force import PolicyInForce
 from remsvc.server.refusal import RefusedError
+from remsvc.status import Status
 from remsvc_proto import RemSvc_pb2
 
 _logger = logging.getLogger("remsvc.command")
@@ -72,34 +71,32 @@ class Turns:
         """Whether a command can wait, ready to start, for the one before it to end."""
         return self._runner.lanes
 
-    def new(self, request: RemSvc_pb2.RemCmdMsg, context: CallContext) -> Turn:
+    def new(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> Turn:
         """The turn of a request."""
         command = Command(request.cmd, request.cmdtyp, request.cmdusr, request.src)
         about = fields(
             tid=request.tid,
-            identity=context.identity,
-            peer=context.peer(),
+            identity=call.identity,
+            peer=call.peer,
             user=request.cmdusr,
             src=request.src,
             cmd=self._audit.redact(request.cmd),
         )
         return Turn(request, command, self._runner.new_id(), about)
 
-    async def begin(
-        self, turn: Turn, context: CallContext, method: str, running: contextlib.ExitStack
-    ) -> None:
+    async def begin(self, turn: Turn, call: Call, method: str, running: contextlib.ExitStack) -> None:
         """Start it; that it runs is counted until ``running`` is closed.
 
         Raises:
             RefusedError: it does not start, and this is logged.
         """
         try:
-            turn.started = await self._permit(turn, context, method, running)
+            turn.started = await self._permit(turn, call, method, running)
         except RefusedError as refused:
             reason = str(refused)
             _logger.warning("command refused %s %s", fields(reason=reason), turn.about)
             self._audit.refuse(
-                *(context, method, self._runner.as_job(turn.command)),
+                *(call, method, self._runner.as_job(turn.command)),
                 code=refused.code.name,
                 reason=reason,
                 rule=refused.rule,
@@ -107,16 +104,16 @@ class Turns:
             )
             raise
 
-    async def begin_ahead(self, turn: Turn, context: CallContext, method: str, before: Turn) -> None:
+    async def begin_ahead(self, turn: Turn, call: Call, method: str, before: Turn) -> None:
         """Let it start the moment that the turn ``before``, which runs, has ended, in its place.
 
         What would be refused now is left alone: it is asked again when its turn has come.
         """
         assert before.started is not None
         with contextlib.suppress(RefusedError):
-            turn.started = await self._permit(turn, context, method, before=before.started)
+            turn.started = await self._permit(turn, call, method, before=before.started)
 
-    async def finish(self, turn: Turn, context: CallContext) -> RemSvc_pb2.RemResMsg:
+    async def finish(self, turn: Turn, call: Call) -> RemSvc_pb2.RemResMsg:
         """Wait for its end; cancelled, end it with its whole process tree.
 
         Raises:
@@ -125,10 +122,10 @@ class Turns:
         assert turn.started is not None
         began = time.monotonic()
         try:
-            answer = await self._runner.answer(turn.started, context.identity, turn.job_id)
+            answer = await self._runner.answer(turn.started, call.identity, turn.job_id)
         except ExecutionError as error:
             _logger.error("command lost %s %s", fields(reason=str(error)), turn.about)
-            raise RefusedError(grpc.StatusCode.INTERNAL, str(error)) from error
+            raise RefusedError(Status.INTERNAL, str(error)) from error
         except BaseException:
             _logger.warning("command ended because its caller went away %s", turn.about)
             raise
@@ -139,15 +136,15 @@ class Turns:
             rc=answer.rc, tid=request.tid, out=answer.out, err=answer.err, hsh=request.hsh
         )
 
-    def abandon(self, turn: Turn, context: CallContext) -> None:
+    def abandon(self, turn: Turn, call: Call) -> None:
         """Its caller went away before its turn came: end it, should it have started."""
         if turn.started is not None:
-            self._runner.abandon(turn.started, context.identity, turn.job_id)
+            self._runner.abandon(turn.started, call.identity, turn.job_id)
 
     async def _permit(
         self,
         turn: Turn,
-        context: CallContext,
+        call: Call,
         method: str,
         running: contextlib.ExitStack | None = None,
         before: RunnableCommand | None = None,
@@ -156,26 +153,24 @@ class Turns:
         policy = prepared = None
         while prepared is None or policy is not self._policy.policy or self.draining.done():
             policy = self._policy.policy
-            decision = await self._decide(turn, context.identity)
+            decision = await self._decide(turn, call.identity)
             if running is not None:
                 running.close()
-                running.enter_context(self._policy.running_command(context.identity))
+                running.enter_context(self._policy.running_command(call.identity))
             if prepared is None or decision != turn.permitted:
                 prepared = await self._runner.prepare(turn.command, decision.limits)
             if decision != turn.permitted:
                 try:
-                    await self._audit.permit(
-                        context, method, prepared.job, rule=decision.rule, job=turn.job_id
-                    )
+                    await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=turn.job_id)
                 except AuditError as error:
-                    raise RefusedError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+                    raise RefusedError(Status.UNAVAILABLE, str(error)) from error
                 turn.permitted = decision
         self._runner.start(prepared, before)
         return prepared
 
     async def _decide(self, turn: Turn, identity: str) -> Decision:
         if self.draining.done():
-            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
         if not turn.counted:
             self._policy.count_request(identity)
             turn.counted = True
@@ -184,12 +179,10 @@ class Turns:
             command.validate()
             check_length(command.cmd, command.cmdtyp)
         except InvalidCommandError as error:
-            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+            raise RefusedError(Status.INVALID_ARGUMENT, str(error)) from error
         decision = await self._policy.decide(identity, CommandRequest.of_command(command))
         if not decision.allowed:
-            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
+            raise RefusedError(Status.PERMISSION_DENIED, decision.message, rule=decision.rule)
         if expected and expected != crc32hex(command.cmd):
-            raise RefusedError(
-                grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
-            )
+            raise RefusedError(Status.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
         return decision

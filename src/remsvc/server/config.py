@@ -18,7 +18,6 @@ from remsvc.server.auth_config import AuthConfig, read_auth
 from remsvc.server.authentication import ANONYMOUS, Required
 from remsvc.server.command_limits_config import read_command_limits
 from remsvc.server.file_signature import Signature
-from remsvc.server.grpc_transport.affected_versions import installed_version_fault
 from remsvc.server.job_config import JobConfig, read_jobs
 from remsvc.server.limits_config import LimitsConfig, read_limits
 from remsvc.server.patterns import Rule
@@ -28,6 +27,7 @@ from remsvc.server.policy_section import PolicySections
 from remsvc.server.policy_warnings import policy_warnings
 from remsvc.server.settings import Settings
 from remsvc.server.tls import TlsConfig, read_tls
+from remsvc.server.transport_choice import HTTP2, TRANSPORTS, default_transport, transport_fault
 
 DEFAULT_PORT = 50051
 _LOOPBACK = "127.0.0.1"
@@ -69,6 +69,7 @@ class ServerConfig:
         cmd_timeout: seconds for each version-1 command.
         max_output_bytes: bytes of text kept of each output of a version-1 command.
         shutdown_grace: seconds that running commands get after SIGTERM.
+        transport: what carries calls: ``http2`` or ``grpc``.
         state_dir: where durable state goes.
         tls: certificate, key and client authorities, or None for plaintext.
         auth: who may call.
@@ -89,6 +90,7 @@ class ServerConfig:
     cmd_timeout: float = 30.0
     max_output_bytes: int = 262_144
     shutdown_grace: float = 30.0
+    transport: str = field(default_factory=default_transport)
     state_dir: Path = Path()
     tls: TlsConfig | None = None
     auth: AuthConfig = field(default_factory=AuthConfig)
@@ -166,7 +168,7 @@ def check_config(path: Path) -> tuple[list[str], list[str]]:
     """What keeps a server from serving a configuration file, and warnings, one line each."""
     settings = Settings(path, {})
     config = _read(settings)
-    fault = installed_version_fault()
+    fault = transport_fault(config.transport)
     return [*settings.problems, *([fault] if fault is not None else [])], list(config.warnings)
 
 
@@ -180,6 +182,7 @@ def _read(settings: Settings) -> ServerConfig:
         cmd_timeout=settings.integer("server", "cmd_timeout_ms", 30_000, 1, _MAX_INT32) / 1000,
         max_output_bytes=settings.integer("server", "max_output_bytes", 262_144, 1, _MAX_OUTPUT_BYTES),
         shutdown_grace=settings.integer("server", "shutdown_grace_ms", 30_000, 0, _MAX_INT32) / 1000,
+        transport=_read_transport(settings),
         state_dir=_read_state_dir(settings),
         tls=tls,
         auth=auth,
@@ -211,6 +214,18 @@ def _read_host(settings: Settings) -> str | None:
         settings.report(value, "", "expected a host name or an IP address")
         return None
     return host
+
+
+def _read_transport(settings: Settings) -> str:
+    default = default_transport()
+    transport = settings.choice("server", "transport", default, TRANSPORTS)
+    if transport == HTTP2 and default != HTTP2:
+        settings.report(
+            settings.given("server", "transport"),
+            "",
+            "expected grpc, or the package ngh2 (pip install 'airflow-provider-remsvc[server]')",
+        )
+    return transport
 
 
 def _read_state_dir(settings: Settings) -> Path:

@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import wraps
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-import grpc
-import grpc.aio
 from google.rpc import error_details_pb2
 
 from remsvc.command import crc32hex
@@ -29,7 +27,7 @@ from remsvc.execution.journal import Filter, JournalError
 from remsvc.execution.shell import check_arguments, check_length
 from remsvc.server.audit import Audit
 from remsvc.server.audit_writer import AuditError
-from remsvc.server.authentication import CallContext
+from remsvc.server.call import Call
 from remsvc.server.chunk_bytes import chunk_bytes
 from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.job_config import JobConfig
@@ -43,9 +41,10 @@ from remsvc.server.job_messages import (
     with_defaults,
 )
 from remsvc.server.logs import fields
+from remsvc.server.methods import Method
 from remsvc.server.policy_in_force import PolicyInForce
-from remsvc.server.refusal import RefusedError, abort, exhausted
-from remsvc.server.requests import parser, serialize
+from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.status import Status
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 _logger = logging.getLogger("remsvc.job")
@@ -89,36 +88,28 @@ class JobService:
         """From now on, what jobs may ask for, and who is an administrator, is as ``config`` says."""
         self._config = config
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """What a gRPC server is given."""
-
-        def unary(handler: Any, message: type[Any]) -> Any:
-            return grpc.unary_unary_rpc_method_handler(_answering(handler), parser(message), serialize)
-
-        watch = grpc.unary_stream_rpc_method_handler(self._watch, parser(jobs_pb2.WatchJobRequest), serialize)
-        return grpc.method_handlers_generic_handler(
-            SERVICE_NAME,
-            {
-                "CreateJob": unary(self._create, jobs_pb2.CreateJobRequest),
-                "GetJob": unary(self._get, jobs_pb2.GetJobRequest),
-                "ListJobs": unary(self._list, jobs_pb2.ListJobsRequest),
-                "CancelJob": unary(self._cancel, jobs_pb2.CancelJobRequest),
-                "WatchJob": watch,
-            },
+    def methods(self) -> tuple[Method, ...]:
+        """All of them."""
+        return (
+            Method(_METHOD + "CreateJob", jobs_pb2.CreateJobRequest, one=_refusing(self._create)),
+            Method(_METHOD + "GetJob", jobs_pb2.GetJobRequest, one=_refusing(self._get)),
+            Method(_METHOD + "ListJobs", jobs_pb2.ListJobsRequest, one=_refusing(self._list)),
+            Method(_METHOD + "CancelJob", jobs_pb2.CancelJobRequest, one=_refusing(self._cancel)),
+            Method(_METHOD + "WatchJob", jobs_pb2.WatchJobRequest, many=self._watch),
         )
 
-    async def _create(self, request: jobs_pb2.CreateJobRequest, context: CallContext) -> jobs_pb2.Job:
+    async def _create(self, request: jobs_pb2.CreateJobRequest, call: Call) -> jobs_pb2.Job:
         spec = None
         try:
             if self._draining.done():
-                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+                raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
             request_id = read_request_id(request.request_id)
             spec = read_spec(request.spec)
-            return await self._create_permitted(request, request_id, spec, context)
+            return await self._create_permitted(request, request_id, spec, call)
         except Exception as error:
             if isinstance(refused := _as_status(error), RefusedError):
                 self._audit.refuse(
-                    *(context, _METHOD + "CreateJob", spec),
+                    *(call, _METHOD + "CreateJob", spec),
                     code=refused.code.name,
                     reason=str(refused),
                     rule=refused.rule,
@@ -127,58 +118,56 @@ class JobService:
             raise
 
     async def _create_permitted(
-        self, request: jobs_pb2.CreateJobRequest, request_id: str, spec: JobSpec, context: CallContext
+        self, request: jobs_pb2.CreateJobRequest, request_id: str, spec: JobSpec, call: Call
     ) -> jobs_pb2.Job:
         about = fields(
             request=request_id,
-            identity=context.identity,
-            peer=context.peer(),
+            identity=call.identity,
+            peer=call.peer,
             user=spec.user,
             src=spec.source,
             cmd=self._audit.redact(spec.text),
         )
         digest = content_digest(spec, request.spec.standard_input)
         try:
-            decision = await self._check(spec, request.hash, context.identity)
+            decision = await self._check(spec, request.hash, call.identity)
             await self._audit.permit(
-                context, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request_id
+                call, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request_id
             )
         except RefusedError as refused:
-            if refused.code is grpc.StatusCode.PERMISSION_DENIED:
-                made = await self._jobs.find(context.identity, request_id)
+            if refused.code is Status.PERMISSION_DENIED:
+                made = await self._jobs.find(call.identity, request_id)
                 if made is not None and made.digest == digest:
                     # It was permitted when it was asked for first: nothing new is to run.
-                    self._audit.permit_access(context, _METHOD + "CreateJob", made)
+                    self._audit.permit_access(call, _METHOD + "CreateJob", made)
                     return self._message(made)
             _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
             raise
         spec = decision.limits.of_job(with_defaults(spec, self._config))
         if decision.program:
             spec = replace(spec, argv=(decision.program, *spec.argv[1:]))
-        job = await self._jobs.create(context.identity, request_id, digest, spec, request.spec.standard_input)
+        job = await self._jobs.create(call.identity, request_id, digest, spec, request.spec.standard_input)
         _logger.info("job %s %s", fields(job=job.id, state=job.state.value), about)
         return self._message(job)
 
-    async def _get(self, request: jobs_pb2.GetJobRequest, context: CallContext) -> jobs_pb2.Job:
+    async def _get(self, request: jobs_pb2.GetJobRequest, call: Call) -> jobs_pb2.Job:
         if request.WhichOneof("key") is None:
             raise InvalidCommandError("expected id or request_id")
         if request.WhichOneof("key") == "request_id":
-            found = await self._jobs.find(context.identity, request.request_id)
+            found = await self._jobs.find(call.identity, request.request_id)
             if found is None:
                 raise _not_found(request.request_id)
             return self._message(found)
-        return self._message(await self._own(request.id, context, "GetJob", self._jobs.get))
+        return self._message(await self._own(request.id, call, "GetJob", self._jobs.get))
 
-    async def _list(
-        self, request: jobs_pb2.ListJobsRequest, context: CallContext
-    ) -> jobs_pb2.ListJobsResponse:
+    async def _list(self, request: jobs_pb2.ListJobsRequest, call: Call) -> jobs_pb2.ListJobsResponse:
         size = min(request.page_size or _PAGE, _MAX_PAGE)
         if size < 0:
             raise InvalidCommandError("page_size: must not be negative")
         if request.page_token and not (request.page_token.isascii() and request.page_token.isdecimal()):
             raise InvalidCommandError("page_token: not one of this server's")
         wanted = Filter(
-            identity=None if context.identity in self._config.admins else context.identity,
+            identity=None if call.identity in self._config.admins else call.identity,
             states=[state_from(state) for state in request.states],
             labels=dict(request.labels),
             created_after=read_time("created_after", request.created_after)
@@ -199,27 +188,28 @@ class JobService:
             answer.next_page_token = str(jobs[len(answer.jobs) - 1].seq)
         return answer
 
-    async def _cancel(self, request: jobs_pb2.CancelJobRequest, context: CallContext) -> jobs_pb2.Job:
-        job = await self._own(request.id, context, "CancelJob", self._jobs.get)
-        reason = request.reason or f"cancelled by {context.identity}"
-        self._audit.permit_access(context, _METHOD + "CancelJob", job, reason)
-        _logger.info("job cancel %s", fields(job=job.id, identity=context.identity, reason=reason))
+    async def _cancel(self, request: jobs_pb2.CancelJobRequest, call: Call) -> jobs_pb2.Job:
+        job = await self._own(request.id, call, "CancelJob", self._jobs.get)
+        reason = request.reason or f"cancelled by {call.identity}"
+        self._audit.permit_access(call, _METHOD + "CancelJob", job, reason)
+        _logger.info("job cancel %s", fields(job=job.id, identity=call.identity, reason=reason))
         return self._message(await self._jobs.cancel(job, reason[:500], kill=request.kill))
 
     async def _watch(
-        self, request: jobs_pb2.WatchJobRequest, context: CallContext
+        self, request: jobs_pb2.WatchJobRequest, call: Call
     ) -> AsyncIterator[jobs_pb2.WatchJobResponse | bytes]:
         try:
-            job = await self._own(request.id, context, "WatchJob", self._jobs.look_up)
-            self._audit.permit_access(context, _METHOD + "WatchJob", job)
+            job = await self._own(request.id, call, "WatchJob", self._jobs.look_up)
+            self._audit.permit_access(call, _METHOD + "WatchJob", job)
             offsets = [
                 offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
             ]
             async with aclosing(self._jobs.watch(job, offsets[0], offsets[1])) as events:
                 async for event in events:
                     yield self._event(event)
-        except Exception as error:  # noqa: BLE001  each becomes a status, or is raised again
-            await _abort(error, context)
+        except Exception as error:
+            _refuse(error)
+            raise
 
     def _event(self, event: Job | Piece) -> jobs_pb2.WatchJobResponse | bytes:
         if isinstance(event, Job):
@@ -233,26 +223,24 @@ class JobService:
             check_length(spec.shell_command, int(spec.powershell))
         decision = await self._policy.decide(identity, CommandRequest.of_job(spec))
         if not decision.allowed:
-            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
+            raise RefusedError(Status.PERMISSION_DENIED, decision.message, rule=decision.rule)
         content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)
         if hash and hash != crc32hex(content):
-            raise RefusedError(
-                grpc.StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed"
-            )
+            raise RefusedError(Status.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
         return decision
 
     async def _own(
         self,
         job_id: str,
-        context: CallContext,
+        call: Call,
         method: str,
         find: Callable[[str], Awaitable[Job | None]],
     ) -> Job:
         job = await find(job_id)
-        if job is None or (job.identity != context.identity and context.identity not in self._config.admins):
+        if job is None or (job.identity != call.identity and call.identity not in self._config.admins):
             reason = "there is no such job" if job is None else f"the job is of {job.identity}"
             self._audit.refuse(
-                context, _METHOD + method, None, code="NOT_FOUND", reason=reason, job=job_id[:128]
+                call, _METHOD + method, None, code="NOT_FOUND", reason=reason, job=job_id[:128]
             )
             raise _not_found(job_id)
         return job
@@ -271,48 +259,47 @@ class JobService:
 
 
 def _not_found(name: str) -> RefusedError:
-    return RefusedError(grpc.StatusCode.NOT_FOUND, f"there is no job {name[:128]!r}")
+    return RefusedError(Status.NOT_FOUND, f"there is no job {name[:128]!r}")
 
 
-def _answering(
-    handler: Callable[[Any, CallContext], Awaitable[T]],
-) -> Callable[[Any, CallContext], Awaitable[T]]:
+def _refusing(
+    handler: Callable[[Any, Call], Awaitable[T]],
+) -> Callable[[Any, Call], Awaitable[T]]:
     @wraps(handler)
-    async def answer(request: Any, context: CallContext) -> T:
+    async def answer(request: Any, call: Call) -> T:
         try:
-            return await handler(request, context)
-        except Exception as error:  # noqa: BLE001  each becomes a status, or is raised again
-            await _abort(error, context)
+            return await handler(request, call)
+        except Exception as error:
+            _refuse(error)
+            raise
 
     return answer
 
 
-async def _abort(error: Exception, context: CallContext) -> NoReturn:
-    """End the call with the status that belongs to an error."""
-    refused = _as_status(error)
-    if not isinstance(refused, RefusedError):
-        raise error
+def _refuse(error: Exception) -> None:
+    """Raises the status that belongs to an error, where one does."""
     if isinstance(error, QueueFullError | JournalError):
         _logger.error("%s", error)
-    await abort(refused, context)
+    if (refused := _as_status(error)) is not error:
+        raise refused from error
 
 
 def _as_status(error: Exception) -> Exception:
     """The status that belongs to an error, or the error where none does."""
     refused = error
     if isinstance(error, InvalidCommandError):
-        refused = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        refused = RefusedError(Status.INVALID_ARGUMENT, str(error))
     elif isinstance(error, JobForgottenError):
-        refused = RefusedError(grpc.StatusCode.NOT_FOUND, str(error))
+        refused = RefusedError(Status.NOT_FOUND, str(error))
     elif isinstance(error, WatchStoppedError):
-        refused = RefusedError(grpc.StatusCode.UNAVAILABLE, str(error))
+        refused = RefusedError(Status.UNAVAILABLE, str(error))
     elif isinstance(error, RequestReusedError):
         info = error_details_pb2.ErrorInfo(
             reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
         )
-        refused = RefusedError(grpc.StatusCode.ALREADY_EXISTS, str(error), info)
+        refused = RefusedError(Status.ALREADY_EXISTS, str(error), info)
     elif isinstance(error, AuditError):
-        refused = RefusedError(grpc.StatusCode.UNAVAILABLE, str(error))
+        refused = RefusedError(Status.UNAVAILABLE, str(error))
     elif isinstance(error, QueueFullError | JournalError):
         refused = exhausted(str(error), _RETRY_SECONDS)
     return refused

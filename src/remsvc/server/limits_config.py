@@ -12,10 +12,8 @@ from remsvc.server.settings import Settings
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 # Descriptors that the server needs for itself: log, audit, journal, outputs, the supervisor.
 _OWN_FILES = 256
-# Calls that wait to be taken by Python. Beyond, gRPC answers CANCELLED, which tells a client nothing; the
-# more there may be, the longer everybody waits while a peer begins calls and cancels them.
-_PENDING = 2500
 _MAX_MS = 2**31 - 1
+_MAX_BYTES = 2**40
 _FAILURES = Rate(100, 60.0)
 
 
@@ -28,11 +26,18 @@ class LimitsConfig:
         max_streams: calls at the same time on one connection.
         max_calls: calls at the same time on all connections; one more is ``RESOURCE_EXHAUSTED``.
         max_metadata_bytes: of one call's metadata.
+        max_headers: entries of one call's metadata, those of gRPC itself included.
         max_message_bytes: of one message from a caller.
+        max_unread_bytes: of long messages that are on their way, on all connections.
+        max_unsent_bytes: of answers that wait to be taken, on one connection; then calls on it wait.
+        max_unsent_bytes_total: the same on all connections; then each may have only one answer waiting,
+            and those are closed that have had some waiting for longest.
         handshake_timeout: until TLS and HTTP/2 must have been set up.
+        header_timeout: from the beginning of a call's metadata, or of any frame without data, to its end.
         request_timeout: from a call's metadata to the end of the one request that it has.
         connection_idle: without any call, after which a connection is closed.
         stream_idle: that a stream waits for its caller, to send a command or to take an answer.
+        answer_timeout: that the answer to a call which has ended waits to be taken.
         failed_authentications: answered, logged and audited one by one, for each address.
     """
 
@@ -40,30 +45,18 @@ class LimitsConfig:
     max_streams: int = 2000
     max_calls: int = 5000
     max_metadata_bytes: int = 16 * 1024
+    max_headers: int = 256
     max_message_bytes: int = 16 * 1024 * 1024
+    max_unread_bytes: int = 64 * 1024 * 1024
+    max_unsent_bytes: int = 4 * 1024 * 1024
+    max_unsent_bytes_total: int = 128 * 1024 * 1024
     handshake_timeout: float = 10.0
+    header_timeout: float = 10.0
     request_timeout: float = 30.0
     connection_idle: float = 900.0
     stream_idle: float = 3600.0
+    answer_timeout: float = 60.0
     failed_authentications: Rate = _FAILURES
-
-    def channel_options(self) -> tuple[tuple[str, int], ...]:
-        """gRPC's form of what gRPC itself can limit."""
-        handshake_ms = round(self.handshake_timeout * 1000)
-        return (
-            ("grpc.max_allowed_incoming_connections", self.max_connections),
-            ("grpc.max_concurrent_streams", self.max_streams),
-            # Up to the first of the two always, from there to the second by chance: one is enough.
-            ("grpc.max_metadata_size", self.max_metadata_bytes),
-            ("grpc.absolute_max_metadata_size", self.max_metadata_bytes),
-            ("grpc.max_receive_message_length", self.max_message_bytes),
-            ("grpc.server_handshake_timeout_ms", handshake_ms),
-            # Limits on streams and metadata hold once the peer has acknowledged them.
-            ("grpc.http2.settings_timeout", handshake_ms),
-            ("grpc.server.max_pending_requests", _PENDING),
-            ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING),
-            ("grpc.max_connection_idle_ms", round(self.connection_idle * 1000)),
-        )
 
 
 def read_limits(settings: Settings) -> LimitsConfig:
@@ -81,11 +74,17 @@ def read_limits(settings: Settings) -> LimitsConfig:
         max_streams=number("max_streams", 1, 1_000_000),
         max_calls=number("max_calls", 1, 1_000_000),
         max_metadata_bytes=number("max_metadata_bytes", 1024, 1024 * 1024),
+        max_headers=number("max_headers", 16, 10_000),
         max_message_bytes=number("max_message_bytes", 1024, 1024 * 1024 * 1024),
+        max_unread_bytes=number("max_unread_bytes", 64 * 1024, _MAX_BYTES),
+        max_unsent_bytes=number("max_unsent_bytes", 64 * 1024, _MAX_BYTES),
+        max_unsent_bytes_total=number("max_unsent_bytes_total", 64 * 1024, _MAX_BYTES),
         handshake_timeout=seconds("handshake_timeout"),
+        header_timeout=seconds("header_timeout"),
         request_timeout=seconds("request_timeout"),
         connection_idle=seconds("connection_idle"),
         stream_idle=seconds("stream_idle"),
+        answer_timeout=seconds("answer_timeout"),
         failed_authentications=_read_rate(settings, default.failed_authentications),
     )
 

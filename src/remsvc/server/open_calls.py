@@ -1,4 +1,4 @@
-"""Every call passes here: who calls is decided, and streams end when their caller's credentials do."""
+"""Who makes a call is decided here, and streams end when their caller's credentials do."""
 
 from __future__ import annotations
 
@@ -9,39 +9,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-import grpc.aio
-
-from remsvc.server.authentication import (
-    AuthenticationError,
-    Authenticator,
-    CallContext,
-    Caller,
-    Evidence,
-)
+from remsvc.server.authentication import AuthenticationError, Authenticator
+from remsvc.server.call import Call
 from remsvc.server.failed_authentication import FailedAuthentications
-from remsvc.server.method_handlers import kind_of, respond
-from remsvc.server.refusal import abort, exhausted
+from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.status import Status
 
-# Load balancers and orchestrators probe without credentials, and learn nothing but "serving".
-_OPEN_TO_ALL = "/grpc.health.v1.Health/"
 _ENDED = "the credentials of this call have been revoked or have expired"
 
 
 @dataclass(slots=True, eq=False)
 class _OpenStream:
-    """A stream that is open, and what its caller showed."""
+    """A stream that is open, and the task that answers it."""
 
-    caller: Caller
-    evidence: Evidence
+    call: Call
     task: asyncio.Task[Any]
-    method: str
-    peer: str
     ended: bool = False
 
 
 class Authentication:
-    """Refuses calls that are not authenticated; gives the others' handlers a :class:`CallContext`.
+    """Refuses calls that are not authenticated, and ends streams that are not any more.
 
     Args:
         authenticator: decides who calls, until :meth:`use` gives another one.
@@ -67,86 +54,59 @@ class Authentication:
         self._authenticator = authenticator
         for stream in tuple(self._streams):
             try:
-                caller = authenticator.authenticate(stream.evidence)
+                caller = authenticator.authenticate(stream.call.evidence)
             except AuthenticationError as error:
                 self._end(stream, error.reason)
                 continue
-            if caller.identity != stream.caller.identity:
-                self._end(stream, f"no longer of {stream.caller.identity}")
-            stream.caller = caller  # it may expire at another time
+            if caller.identity != stream.call.identity:
+                self._end(stream, f"no longer of {stream.call.identity}")
+            else:
+                stream.call.caller = caller  # it may expire at another time
 
     def end_expired(self) -> None:
         """End the streams whose callers' credentials have expired."""
         now = time.time()
         for stream in tuple(self._streams):
-            if stream.caller.expires is not None and stream.caller.expires <= now:
-                self._end(stream, f"what {stream.caller.identity} showed has expired")
+            caller = stream.call.caller
+            if caller is not None and caller.expires is not None and caller.expires <= now:
+                self._end(stream, f"what {caller.identity} showed has expired")
 
-    def guard(self, method: str, handler: Any) -> Any:
-        """See :data:`~remsvc.server.method_handlers.Guard`; for handlers that take a stream of requests."""
-        if method.startswith(_OPEN_TO_ALL):
-            return handler
-        kind = kind_of(handler)
-        assert handler.request_streaming  # of a single request, gRPC would read it for anybody
-        wrap = self._streaming if handler.response_streaming else self._single
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        call = wrap(getattr(handler, kind), method)
-        return make(call, handler.request_deserializer, handler.response_serializer)
+    def admit(self, call: Call) -> None:
+        """Verify who makes a call: sets ``call.caller``.
 
-    async def _refuse(self, method: str, context: Any, error: AuthenticationError) -> None:
-        if wait := self._failures.note(context.peer()):
-            await abort(exhausted("too many failed authentications from this address", wait), context)
-        self._on_refusal(method, context.peer(), error.reason)
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-
-    def _single(self, inner: Any, method: str) -> Any:
-        async def call(request: Any, context: Any) -> Any:
-            caller = await self._admitted(Evidence.of_call(context), method, context)
-            return await inner(request, CallContext(context, caller))
-
-        return call
-
-    def _streaming(self, inner: Any, method: str) -> Any:
-        async def call(request: Any, context: Any) -> None:
-            evidence = Evidence.of_call(context)
-            caller = await self._admitted(evidence, method, context)
-            # The headers at once: gRPC cannot end a call whose first answer is being written together
-            # with them, and a client that does not read can hold that up.
-            await context.send_initial_metadata(())
-            caller = await self._admitted(evidence, method, context)  # it may have changed meanwhile
-            with self._opened(caller, evidence, method, context) as stream:
-                try:
-                    await respond(inner, request, CallContext(context, caller))
-                except asyncio.CancelledError:
-                    if not stream.ended or context.done():
-                        raise
-            # Not within: nothing may interrupt this.
-            if stream.ended and not context.done():
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _ENDED)
-
-        return call
-
-    async def _admitted(self, evidence: Evidence, method: str, context: Any) -> Caller:
-        """Who it is; ends the call where it is nobody."""
+        Raises:
+            RefusedError: it is nobody who may call.
+        """
         try:
-            return self._authenticator.authenticate(evidence)
+            call.caller = self._authenticator.authenticate(call.evidence)
         except AuthenticationError as error:
-            await self._refuse(method, context, error)
-            raise
+            if wait := self._failures.note(call.peer):
+                raise exhausted("too many failed authentications from this address", wait) from None
+            self._on_refusal(call.method, call.peer, error.reason)
+            raise RefusedError(Status.UNAUTHENTICATED, str(error)) from None
 
     @contextlib.contextmanager
-    def _opened(self, caller: Caller, evidence: Evidence, method: str, context: Any) -> Iterator[_OpenStream]:
+    def streaming(self, call: Call) -> Iterator[None]:
+        """Within, an admitted call ends when its caller's credentials do.
+
+        Raises:
+            RefusedError: they have.
+        """
         task = asyncio.current_task()
         assert task is not None
-        stream = _OpenStream(caller, evidence, task, method, context.peer())
+        stream = _OpenStream(call, task)
         self._streams.add(stream)
         try:
-            yield stream
+            yield
+        except asyncio.CancelledError:
+            if not stream.ended or call.ended:
+                raise
+            raise RefusedError(Status.UNAUTHENTICATED, _ENDED) from None
         finally:
             self._streams.discard(stream)
 
     def _end(self, stream: _OpenStream, reason: str) -> None:
         if not stream.ended:
             stream.ended = True
-            self._on_refusal(stream.method, stream.peer, reason)
+            self._on_refusal(stream.call.method, stream.call.peer, reason)
             stream.task.cancel()

@@ -19,6 +19,7 @@ _logger = logging.getLogger("remsvc.reload")
 _POLL_SECONDS = 1.0
 # What cannot change while the server runs, as the configuration's attributes and keys are called.
 _FIXED = {
+    "transport": "[server] transport",
     "cmd_timeout": "[server] cmd_timeout_ms",
     "max_output_bytes": "[server] max_output_bytes",
     "shutdown_grace": "[server] shutdown_grace_ms",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "server": (
         "host",
         "port",
+        "transport",
         "cmd_timeout_ms",
         "max_output_bytes",
         "shutdown_grace_ms",
@@ -47,11 +48,17 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "max_streams",
         "max_calls",
         "max_metadata_bytes",
+        "max_headers",
         "max_message_bytes",
+        "max_unread_bytes",
+        "max_unsent_bytes",
+        "max_unsent_bytes_total",
         "handshake_timeout_ms",
+        "header_timeout_ms",
         "request_timeout_ms",
         "connection_idle_ms",
         "stream_idle_ms",
+        "answer_timeout_ms",
         "failed_authentications",
         "nofile",
         "nproc",
@@ -69,6 +76,7 @@ _FLAGS = {
     "host": ("server", "host"),
     "port": ("server", "port"),
     "cmd_timeout_ms": ("server", "cmd_timeout_ms"),
+    "transport": ("server", "transport"),
     "state_dir": ("server", "state_dir"),
     "tls": ("tls", "enabled"),
     "cert": ("tls", "cert"),
@@ -181,8 +189,8 @@ class Settings:
             self.report(value, "", f"expected true or false{otherwise}")
         return _TRUTH.get(value.text.lower(), default)
 
-    def choice(self, section: str, key: str, default: str, choices: Mapping[str, object]) -> str:
-        """One of the keys of ``choices``, in any case."""
+    def choice(self, section: str, key: str, default: str, choices: Collection[str]) -> str:
+        """One of ``choices``, in any case."""
         value = self._values.get((section, key))
         if value is None:
             return default

@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
-
-import grpc
 
 from remsvc.server.certificate_dates import certificate_dates
 from remsvc.server.settings import Settings
@@ -18,51 +15,38 @@ from remsvc.server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """PEM contents.
+    """What connections are encrypted with.
 
     Attributes:
-        cert: the certificate chain.
+        cert: the certificate chain, in PEM form.
         key: its private key.
         ca: authorities of the clients' certificates; given, every client must present one.
+        context: made of them.
     """
 
     cert: bytes
     key: bytes = field(repr=False)
-    ca: bytes | None = None
+    ca: bytes | None
+    context: ssl.SSLContext = field(repr=False, compare=False)
 
 
-class TlsCredentials:
-    """The server's credentials: each new connection is made with what :meth:`use` was given last.
+def server_context(cert: Path, key: Path | None, ca: bytes | None) -> ssl.SSLContext:
+    """What connections are encrypted with: TLS 1.2 or later, and HTTP/2 inside.
 
-    Whether there are client authorities is fixed with the first configuration.
+    Raises:
+        EncryptedKeyError: the key asks for a passphrase.
+        ssl.SSLError, OSError, ValueError: a file cannot be used.
     """
-
-    def __init__(self, config: TlsConfig) -> None:
-        self._current = self._given = config
-
-    def use(self, config: TlsConfig) -> None:
-        """From the next connection on; those that are open stay."""
-        self._current = config
-
-    def server_credentials(self) -> grpc.ServerCredentials:
-        """gRPC's form of it."""
-        fetch: Any = self._fetch  # the stubs do not know of None
-        return grpc.dynamic_ssl_server_credentials(
-            _grpc_form(self._given), fetch, require_client_authentication=self._given.ca is not None
-        )
-
-    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        # In a thread of gRPC's, before each handshake. None: nothing new.
-        current = self._current
-        if current is self._given:
-            return None
-        form = _grpc_form(current)
-        self._given = current
-        return form
-
-
-def _grpc_form(config: TlsConfig) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(config.key, config.cert)], config.ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")  # of TLS 1.2; those of 1.3 are all good
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(cert, key, password=_no_password)
+    if ca is not None:
+        context.load_verify_locations(cadata=ca.decode("ascii"))
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def read_tls(settings: Settings) -> TlsConfig | None:
@@ -87,12 +71,18 @@ def read_tls(settings: Settings) -> TlsConfig | None:
                 None, f"[tls] {name}", "expected the path of a PEM file, because [tls] enabled = true"
             )
     cert, key, ca = contents["cert"], contents["key"], contents["ca"]
-    if cert is not None and key is not None and _check_pair(settings):
+    context = None
+    if ca is None or _check_authorities(settings, ca):
+        context = _context(settings, ca) if cert is not None and key is not None else None
+    if cert is not None and context is not None:
         _check_validity(settings, cert)
         _check_unchanged(settings, contents)
-    if ca is not None:
-        _check_authorities(settings, ca)
-    return TlsConfig(cert or b"", key or b"", ca if "ca" in named else None)
+    return TlsConfig(
+        cert or b"",
+        key or b"",
+        ca if "ca" in named else None,
+        context or ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+    )
 
 
 def _read(settings: Settings, name: str, path: Path) -> bytes | None:
@@ -109,15 +99,13 @@ def _read(settings: Settings, name: str, path: Path) -> bytes | None:
     return content
 
 
-def _check_pair(settings: Settings) -> bool:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _context(settings: Settings, ca: bytes | None) -> ssl.SSLContext | None:
     cert, key = settings.path("tls", "cert"), settings.path("tls", "key")
     assert cert is not None
     try:
-        context.load_cert_chain(cert, key, password=_no_password)
-    except _EncryptedKeyError:
+        return server_context(cert, key, ca)
+    except EncryptedKeyError:
         settings.report(settings.given("tls", "key"), "", "expected a private key that is not encrypted")
-        return False
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or str(error)
         settings.report(
@@ -125,8 +113,7 @@ def _check_pair(settings: Settings) -> bool:
             "",
             f"expected a certificate and its own private key: {reason}",
         )
-        return False
-    return True
+    return None
 
 
 def _check_unchanged(settings: Settings, contents: Mapping[str, bytes | None]) -> None:
@@ -151,18 +138,20 @@ def _check_validity(settings: Settings, cert: bytes) -> None:
         settings.warnings.append(f"{where} is not valid before {first:%Y-%m-%d}")
 
 
-class _EncryptedKeyError(Exception):
-    pass
+class EncryptedKeyError(Exception):
+    """A private key that asks for a passphrase, which nobody can be asked for."""
 
 
 def _no_password() -> str:
-    raise _EncryptedKeyError
+    raise EncryptedKeyError
 
 
-def _check_authorities(settings: Settings, ca: bytes) -> None:
+def _check_authorities(settings: Settings, ca: bytes) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_verify_locations(cadata=ca.decode("ascii"))
     except (ssl.SSLError, UnicodeDecodeError) as error:
         reason = getattr(error, "reason", None) or str(error)
         settings.report(settings.given("tls", "ca"), "", f"expected PEM certificates: {reason}")
+        return False
+    return True

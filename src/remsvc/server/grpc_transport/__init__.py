@@ -1,1 +1,1 @@
-"""What the server needs only because gRPC carries its calls."""
+"""gRPC's own server as the transport, and all that only it needs. To be deleted with it one day."""

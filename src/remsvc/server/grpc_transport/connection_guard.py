@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from remsvc.server.admission import Admission
-from remsvc.server.connections import Connection, accepted
+from remsvc.server.grpc_transport.proc_connections import Connection, accepted
 from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.logs import fields
 from remsvc.server.peers import Endpoint, network_of, parse_peer

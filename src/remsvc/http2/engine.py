@@ -1,0 +1,200 @@
+"""The engine of an HTTP/2 connection, behind the small interface that we need of one.
+
+This is the one module that imports ``ngh2``. An engine takes what the peer has sent, says what that was
+(:data:`Event`), and gives what is to be sent; it does no input or output, and is used by one thread at a
+time. Another library for HTTP/2 could be put in its place here: docs/decisions/0012 says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import ngh2
+
+Header: TypeAlias = tuple[bytes, bytes]
+
+RequestReceived = ngh2.RequestReceived
+ResponseReceived = ngh2.ResponseReceived
+TrailersReceived = ngh2.TrailersReceived
+DataReceived = ngh2.DataReceived
+StreamClosed = ngh2.StreamClosed
+StreamReset = ngh2.StreamReset
+SettingsReceived = ngh2.SettingsReceived
+SettingsAcknowledged = ngh2.SettingsAcknowledged
+PingAcknowledged = ngh2.PingAcknowledged
+GoAwayReceived = ngh2.GoAwayReceived
+ConnectionClosed = ngh2.ConnectionClosed
+
+Event = ngh2.Event
+
+# RFC 9113, section 7.
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, SETTINGS_TIMEOUT = 0x0, 0x1, 0x2, 0x4
+REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY = 0x7, 0x8, 0xB, 0xC
+
+WINDOW = 65_535
+"""What a peer may send on a stream before it was told that it may send more: RFC 9113, section 6.9.2."""
+
+# RFC 9113, section 6.5.2.
+_ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _MAX_HEADER_LIST_SIZE = 0x2, 0x3, 0x6
+_GOAWAY = 0x7
+
+
+class EngineError(Exception):
+    """The connection has ended: the peer broke the rules, or did more of something than is permitted.
+
+    What :meth:`Engine.last_words` gives may still be sent.
+    """
+
+
+class StreamGoneError(Exception):
+    """The stream has ended, or never began: nothing can be sent on it any more."""
+
+
+class Engine:
+    """One connection's state.
+
+    Args:
+        server: whether this is the server's end of the connection.
+        max_streams: that the peer may have open at the same time.
+        header_bytes: advertised as the longest list of headers, counted as RFC 9113 does.
+        header_bytes_taken: up to here a longer list is taken; beyond, the connection ends.
+        max_headers: in one list; with more the connection ends.
+        connection_window: bytes that the peer may send on all streams together before they were
+            acknowledged.
+        resets: how many streams the peer may reset at once, and then in each second.
+
+    Raises:
+        EngineError: every method, once the connection has ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: bool,
+        max_streams: int,
+        header_bytes: int,
+        header_bytes_taken: int,
+        max_headers: int,
+        connection_window: int,
+        resets: tuple[int, int] = (1000, 33),
+    ) -> None:
+        configuration = ngh2.Configuration(
+            auto_window_update=False,
+            max_inbound_header_list_size=header_bytes_taken,
+            max_inbound_header_count=max_headers,
+            stream_reset_rate_limit=resets,
+        )
+        self._connection = ngh2.Connection(ngh2.Role.SERVER if server else ngh2.Role.CLIENT, configuration)
+        settings = {_MAX_HEADER_LIST_SIZE: header_bytes}
+        settings[_MAX_CONCURRENT_STREAMS if server else _ENABLE_PUSH] = max_streams if server else 0
+        self._connection.initiate_connection(settings)
+        self._connection.set_local_window_size(connection_window)
+        self.queued = self._connection.queued_body_size
+
+    def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
+        """Take what the peer has sent; what it says, in order."""
+        try:
+            self._connection.receive_data(data)
+            return self._connection.events()
+        except ngh2.NGH2Error as error:
+            raise EngineError(str(error)) from error
+
+    def to_send(self) -> bytes:
+        """All that may be sent now. Ask :meth:`late_events` afterwards."""
+        try:
+            return self._connection.data_to_send()
+        except ngh2.NGH2Error as error:
+            raise EngineError(str(error)) from error
+
+    def late_events(self) -> list[Event]:
+        """What happened to streams when what ended them was sent."""
+        return self._connection.events()
+
+    def request(self, headers: Sequence[Header]) -> int:
+        """Begin a stream, as a client; its id. Raises :class:`StreamGoneError` where none can begin."""
+        try:
+            return self._connection.send_request(headers)
+        except ngh2.NGH2Error as error:
+            raise StreamGoneError(str(error)) from error
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether :meth:`request` can begin a stream: the server has not said that it goes away."""
+        try:
+            return self._connection.can_send_request
+        except ngh2.NGH2Error:
+            return False
+
+    def respond(self, stream: int, headers: Sequence[Header], *, end: bool = False) -> None:
+        """Send the headers of an answer."""
+        try:
+            self._connection.send_response(stream, headers, end_stream=end)
+        except ngh2.NGH2Error as error:
+            raise StreamGoneError(str(error)) from error
+
+    def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
+        """Send data, after the headers."""
+        try:
+            self._connection.send_data(stream, data, end_stream=end)
+        except ngh2.NGH2Error as error:
+            raise StreamGoneError(str(error)) from error
+
+    def finish(self, stream: int, trailers: Sequence[Header]) -> None:
+        """Send what ends an answer, after its headers and all data."""
+        try:
+            self._connection.send_trailers(stream, trailers)
+        except ngh2.NGH2Error as error:
+            raise StreamGoneError(str(error)) from error
+
+    def reset(self, stream: int, error: int) -> None:
+        """End a stream at once, in both directions."""
+        try:
+            self._connection.reset_stream(stream, error)
+        except ngh2.NGH2Error as failure:
+            raise StreamGoneError(str(failure)) from failure
+
+    def acknowledge(self, stream: int, size: int) -> None:
+        """Let the peer send as much again, for data of this stream that was received."""
+        try:
+            self._connection.acknowledge_received_data(size, stream)
+        except ngh2.NGH2Error as error:
+            raise EngineError(str(error)) from error
+
+    def widen(self, stream: int, window: int) -> None:
+        """Let the peer send more on a stream before it is acknowledged."""
+        try:
+            self._connection.set_local_window_size(window, stream_id=stream)
+        except ngh2.NGH2Error as error:
+            raise StreamGoneError(str(error)) from error
+
+    def ping(self) -> None:
+        """Ask the peer whether it is there; it answers with :class:`PingAcknowledged`."""
+        try:
+            self._connection.ping()
+        except ngh2.NGH2Error as error:
+            raise EngineError(str(error)) from error
+
+    def announce_shutdown(self) -> None:
+        """Say that the connection will end: begin no more streams on it, those that are here go on."""
+        try:
+            self._connection.send_shutdown_notice()
+        except ngh2.NGH2Error as error:
+            raise EngineError(str(error)) from error
+
+    def terminate(self, error: int) -> None:
+        """End the connection; what :meth:`to_send` then gives is the last."""
+        try:
+            self._connection.terminate_connection(error)
+        except ngh2.NGH2Error as failure:
+            raise EngineError(str(failure)) from failure
+
+
+def last_words(stream: int, error: int) -> bytes:
+    """A GOAWAY for a connection whose engine has ended already: RFC 9113, section 6.8.
+
+    Args:
+        stream: the last one that was begun; those after it have had no effect.
+        error: why.
+    """
+    return b"\0\0\x08" + bytes((_GOAWAY, 0)) + bytes(4) + stream.to_bytes(4, "big") + error.to_bytes(4, "big")

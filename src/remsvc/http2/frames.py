@@ -1,0 +1,85 @@
+"""Measuring a peer's frames before they are taken in: where each ends, and what is being waited for.
+
+The engine takes any number of frames at once, and says nothing of one that has only begun. So that no
+peer makes others wait by sending very many frames, or holds a connection by never finishing one, their
+9 bytes of head are read here: RFC 9113, section 4.1.
+"""
+
+from __future__ import annotations
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+_HEAD = 9
+_DATA, _HEADERS, _PUSH_PROMISE, _CONTINUATION = 0x0, 0x1, 0x5, 0x9
+_END_HEADERS = 0x4
+_BLOCK_BEGINS = (_HEADERS, _PUSH_PROMISE)
+HEADERS_WORK = 10
+"""What a frame that begins a call is counted for; every other counts 1."""
+
+
+class FrameMeter:
+    """Follows the frames of one direction of a connection.
+
+    Args:
+        preface: whether the connection's preface comes before the first frame, as from a client.
+
+    Attributes:
+        frames: how many have begun.
+        in_header_block: whether one began whose end has not come.
+    """
+
+    __slots__ = ("_head", "_is_data", "_left", "frames", "in_header_block")
+
+    def __init__(self, *, preface: bool) -> None:
+        self._left = len(PREFACE) if preface else 0
+        self._head = b""
+        self._is_data = False
+        self.frames = 0
+        self.in_header_block = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether something has begun that must end soon: a block of headers, or any frame but one with
+        data, for which a call's own limits hold."""
+        return self.in_header_block or bool(self._head) or (self._left > 0 and not self._is_data)
+
+    def measure(self, data: bytes | bytearray | memoryview, start: int, end: int, work: int) -> int:
+        """Follow what came, from ``start`` to ``end``, for about as much as ``work`` frames.
+
+        Returns:
+            Where that is: to be taken in up to here now.
+        """
+        position = start
+        left, frames = self._left, 0
+        while position < end:
+            if left:
+                step = left if left < end - position else end - position
+                left -= step
+                position += step
+                continue
+            if work <= 0:
+                break
+            if self._head or end - position < _HEAD:
+                taken = min(_HEAD - len(self._head), end - position)
+                self._head += bytes(data[position : position + taken])
+                position += taken
+                if len(self._head) < _HEAD:
+                    break
+                head, self._head = self._head, b""
+                left, kind, flags = head[0] << 16 | head[1] << 8 | head[2], head[3], head[4]
+            else:
+                left = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
+                kind, flags = data[position + 3], data[position + 4]
+                position += _HEAD
+            frames += 1
+            self._is_data = kind == _DATA
+            if kind in _BLOCK_BEGINS:
+                self.in_header_block = not flags & _END_HEADERS
+                work -= HEADERS_WORK
+            else:
+                if kind == _CONTINUATION and flags & _END_HEADERS:
+                    self.in_header_block = False
+                work -= 1
+        self._left = left
+        self.frames += frames
+        return position

@@ -1,0 +1,92 @@
+"""What gRPC says in the headers and trailers of a stream: statuses, messages, time limits, metadata."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Sequence
+
+from remsvc.http2.engine import Header
+from remsvc.status import Status
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+CONTENT_TYPE = b"application/grpc"
+_PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_NANOSECONDS = {
+    b"n": 1,
+    b"u": 1000,
+    b"m": 1000_000,
+    b"S": 1000_000_000,
+    b"M": 60_000_000_000,
+    b"H": 3_600_000_000_000,
+}
+_LONGEST_TIMEOUT = 99_999_999
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a content type is one of gRPC's: ``application/grpc``, ``application/grpc+proto`` …"""
+    return content_type == CONTENT_TYPE or content_type.startswith(
+        (b"application/grpc+", b"application/grpc;")
+    )
+
+
+def encode_message(text: str) -> bytes:
+    """A status's message as it travels: percent-encoded UTF-8."""
+    octets = text.encode("utf-8", "replace")
+    if all(octet in _PLAIN for octet in octets):
+        return octets
+    return b"".join(bytes((octet,)) if octet in _PLAIN else b"%%%02X" % octet for octet in octets)
+
+
+def decode_message(octets: bytes) -> str:
+    """Back; what is not valid stands as it came, or as U+FFFD: a message is for a person."""
+    return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), octets).decode("utf-8", "replace")
+
+
+def encode_timeout(seconds: float) -> bytes:
+    """A time limit as a client sends it. At most eight digits, rounded up."""
+    nanoseconds = max(1, round(seconds * 1e9))
+    for unit, size in _NANOSECONDS.items():
+        count = -(-nanoseconds // size)
+        if count <= _LONGEST_TIMEOUT:
+            return b"%d%s" % (count, unit)
+    return b"%dH" % _LONGEST_TIMEOUT
+
+
+def decode_timeout(value: bytes) -> float:
+    """Seconds. Raises ``ValueError``."""
+    match = _TIMEOUT.fullmatch(value)
+    if match is None:
+        raise ValueError("grpc-timeout: expected at most eight digits and one of H, M, S, m, u, n")
+    return int(match[1]) * _NANOSECONDS[match[2]] / 1e9
+
+
+def encode_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[Header]:
+    """Metadata as headers; bytes, whose keys end with ``-bin``, as base64."""
+    return [
+        (
+            key.encode("ascii"),
+            base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode("ascii"),
+        )
+        for key, value in metadata
+    ]
+
+
+def decode_binary(value: bytes) -> bytes:
+    """The bytes of a value whose key ends with ``-bin``. Raises ``ValueError``."""
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not valid base64: {error}") from error
+
+
+def status_headers(status: Status, message: str = "", metadata: Metadata = ()) -> list[Header]:
+    """What ends a call."""
+    headers = [(b"grpc-status", b"%d" % status)]
+    if message:
+        headers.append((b"grpc-message", encode_message(message)))
+    return headers + encode_metadata(metadata)

@@ -1,0 +1,82 @@
+"""Every call passes here: its caller is verified, it is admitted, its request read, and it is answered."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+from remsvc.server.admission import Admission
+from remsvc.server.call import Call
+from remsvc.server.methods import Method, serialize
+from remsvc.server.open_calls import Authentication
+from remsvc.server.refusal import RefusedError
+from remsvc.server.time_limit import TimeLimit
+from remsvc.status import Status
+
+
+class Calls:
+    """Answers the calls of all transports.
+
+    Args:
+        request_timeout: seconds from a call's beginning to the end of the one request that it has.
+    """
+
+    def __init__(self, authentication: Authentication, admission: Admission, request_timeout: float) -> None:
+        self._authentication = authentication
+        self._admission = admission
+        self._request_timeout = request_timeout
+
+    async def answer(self, call: Call, method: Method) -> None:
+        """Answer a call. Where this returns, it has succeeded.
+
+        Raises:
+            RefusedError: its status.
+            asyncio.CancelledError: whoever runs this has cancelled it.
+        """
+        if not method.open_to_all:
+            # Before anything of it is read: a stranger's request is of no interest.
+            self._authentication.admit(call)
+        with self._admission.counted(call):
+            if method.one is not None:
+                request = method.parse(await self._only(call))
+                await call.write(serialize(await method.one(request, call)))
+                return
+            await call.begin()
+            if method.open_to_all:
+                await self._respond(call, method)
+                return
+            self._authentication.admit(call)  # whom it lets in may have changed meanwhile
+            with self._authentication.streaming(call):
+                await self._respond(call, method)
+
+    async def _respond(self, call: Call, method: Method) -> None:
+        if method.stream is not None:
+
+            async def read() -> Any:
+                data = await call.read()
+                return None if data is None else method.parse(data)
+
+            await method.stream(read, call)
+            return
+        assert method.many is not None
+        request = method.parse(await self._only(call))
+        async with aclosing(method.many(request, call)) as responses:  # type: ignore[type-var]
+            async for response in responses:
+                await call.write(serialize(response))
+
+    async def _only(self, call: Call) -> bytes:
+        """The one request of a call."""
+        request = call.take()
+        if request is not None:
+            return request
+        limit = self._request_timeout
+        try:
+            with TimeLimit(limit):
+                request = await call.read()
+        except TimeoutError:
+            raise RefusedError(
+                Status.DEADLINE_EXCEEDED, f"the request did not arrive within {limit:g} s"
+            ) from None
+        if request is None:
+            raise RefusedError(Status.INVALID_ARGUMENT, "expected one request, got none")
+        return request

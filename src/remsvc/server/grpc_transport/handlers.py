@@ -1,0 +1,124 @@
+"""Our methods as gRPC's server is given them, and its calls as ours."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from remsvc.server.authentication import Caller, Evidence, ShownCertificate
+from remsvc.server.call import Call
+from remsvc.server.calls import Calls
+from remsvc.server.methods import Method, Methods
+from remsvc.server.refusal import RefusedError
+from remsvc.server.time_limit import TimeLimit
+from remsvc.status import Status
+
+_HEADER_OVERHEAD = 32  # what HTTP/2 counts for each beside its name and value
+
+
+class GrpcCall(Call):
+    """A call that gRPC's server has taken.
+
+    Args:
+        context: gRPC's.
+        patience: seconds that its caller may let an answer wait.
+        single: whether it has one answer alone, which gRPC sends itself.
+    """
+
+    def __init__(self, method: str, context: Any, patience: float, *, single: bool) -> None:
+        metadata = context.invocation_metadata() or ()
+        properties = context.auth_context()
+        pem = properties.get("x509_pem_cert")
+        certificate = ShownCertificate.of(
+            pem[0] if pem else None, b"".join(properties.get("x509_pem_cert_chain", ()))
+        )
+        self._context = context
+        self._patience = patience
+        self._single = single
+        self.answer: bytes | None = None
+        self.method = method
+        self.peer = context.peer()
+        self.evidence = Evidence.shown(
+            [value for key, value in metadata if key == "authorization"], certificate
+        )
+        self.metadata_bytes = sum(len(key) + len(value) + _HEADER_OVERHEAD for key, value in metadata)
+        self.caller: Caller | None = None
+        self.trailers: tuple[tuple[str, str | bytes], ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._context.done())
+
+    async def begin(self) -> None:
+        # gRPC cannot end a call whose first answer is being written together with the headers, and a
+        # client that does not read can hold that up.
+        await self._context.send_initial_metadata(())
+
+    def take(self) -> bytes | None:
+        return None
+
+    async def read(self) -> bytes | None:
+        message = await self._context.read()
+        return None if message is grpc.aio.EOF else message
+
+    async def write(self, message: bytes) -> None:
+        if self._single:
+            self.answer = message
+            return
+        try:
+            with TimeLimit(self._patience):
+                await self._context.write(message)
+        except TimeoutError:
+            # What has begun to be written cannot be taken back: the status waits behind it.
+            reason = f"no response was taken for {self._patience:g} s"
+            raise RefusedError(Status.UNAVAILABLE, reason) from None
+
+    async def refuse(self, refused: RefusedError) -> NoReturn:
+        """End the call with a status."""
+        code = grpc.StatusCode[refused.code.name]
+        await self._context.abort(code, str(refused), (*self.trailers, *refused.metadata))
+        raise refused
+
+
+class Handlers(grpc.GenericRpcHandler):
+    """All methods of a server.
+
+    They are looked up here: methods that are registered with gRPC one by one cost every call a look at
+    all of them. On the wire a method of one request is one of a stream of them; so the time until the
+    request is here can be limited, and who is not let in is refused without its being read.
+
+    Args:
+        patience: seconds that a caller may let an answer wait.
+    """
+
+    def __init__(self, methods: Methods, calls: Calls, patience: float) -> None:
+        self._calls = calls
+        self._patience = patience
+        self._handlers = {method.name: self._handler(method) for method in methods.values()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """See ``grpc.GenericRpcHandler``."""
+        return self._handlers.get(handler_call_details.method)
+
+    def _handler(self, method: Method) -> Any:
+        async def single(_: object, context: Any) -> bytes | None:
+            call = GrpcCall(method.name, context, self._patience, single=True)
+            await self._answer(call, method)
+            if call.trailers:
+                context.set_trailing_metadata(call.trailers)
+            return call.answer
+
+        async def streaming(_: object, context: Any) -> None:
+            await self._answer(GrpcCall(method.name, context, self._patience, single=False), method)
+
+        if method.one is not None:
+            return grpc.stream_unary_rpc_method_handler(single)
+        return grpc.stream_stream_rpc_method_handler(streaming)
+
+    async def _answer(self, call: GrpcCall, method: Method) -> None:
+        try:
+            await self._calls.answer(call, method)
+        except RefusedError as refused:
+            await call.refuse(refused)

@@ -1,0 +1,239 @@
+"""A call that came over HTTP/2."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from remsvc.http2 import engine
+from remsvc.http2.headers import CONTENT_TYPE, status_headers
+from remsvc.http2.messages import CompressedError, MessageError, MessageReader, prefix
+from remsvc.server.authentication import Caller, Evidence
+from remsvc.server.call import Call
+from remsvc.server.refusal import RefusedError
+from remsvc.server.time_limit import TimeLimit
+from remsvc.status import Status
+
+if TYPE_CHECKING:
+    from remsvc.server.http2.connection import Connection
+
+_HEADERS = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
+# What a client hears that sends compressed messages: which encodings are taken.
+UNCOMPRESSED = (("grpc-accept-encoding", "identity"),)
+# A message that is longer is put together from what comes in several windows.
+_LONG = engine.WINDOW // 2
+_LONG_WINDOW = 1024 * 1024
+# What a message that was read is worth: see Connection.earn.
+_EARNED_BY_MESSAGE = 8
+# A message that is shorter is sent together with its prefix, in one piece.
+_SHORT = 4096
+
+
+class Http2Call(Call):
+    """A stream of a connection; it belongs to the task that answers it.
+
+    Attributes:
+        stream: its number on its connection.
+        half_closed: whether the caller has sent its last.
+        unacknowledged: bytes that the caller may send again only when they were acknowledged.
+        task: answers it; None before it has begun.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_connection",
+        "_ended",
+        "_fault",
+        "_long",
+        "_reader",
+        "_timer",
+        "_waiter",
+        "caller",
+        "evidence",
+        "half_closed",
+        "metadata_bytes",
+        "method",
+        "peer",
+        "stream",
+        "task",
+        "trailers",
+        "unacknowledged",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: int,
+        method: str,
+        evidence: Evidence,
+        metadata_bytes: int,
+        *,
+        half_closed: bool,
+        longest_message: int,
+    ) -> None:
+        self._connection = connection
+        self.stream = stream
+        self.method = method
+        self.peer = connection.peer
+        self.evidence = evidence
+        self.metadata_bytes = metadata_bytes
+        self.caller: Caller | None = None
+        self.trailers: tuple[tuple[str, str | bytes], ...] = ()
+        self.half_closed = half_closed
+        self.unacknowledged = 0
+        self.task: asyncio.Task[None] | None = None
+        self._reader = MessageReader(longest_message)
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._fault: RefusedError | None = None
+        self._begun = False
+        self._ended = False
+        self._long = False  # whether a long message is on its way, of which more than a window may come
+
+    # For those who answer
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    async def begin(self) -> None:
+        self._begin()
+        self._connection.flush_soon()
+
+    def take(self) -> bytes | None:
+        messages = self._reader.messages
+        if not messages:
+            return None
+        message = messages.popleft()
+        connection = self._connection
+        if self._long and len(message) > _LONG:
+            self._long = False
+            connection.unread.remove(self)
+        connection.earn(_EARNED_BY_MESSAGE)
+        self._acknowledge(min(self.unacknowledged, len(message) + 5))
+        return message
+
+    async def read(self) -> bytes | None:
+        while True:
+            if (message := self.take()) is not None:
+                return message
+            if self._fault is not None:
+                raise self._fault
+            if self.half_closed:
+                if self._reader.within:
+                    raise RefusedError(Status.INVALID_ARGUMENT, "the last message is not complete")
+                return None
+            self._waiter = self._connection.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    async def write(self, message: bytes) -> None:
+        connection = self._connection
+        if not connection.has_room(self):
+            patience = connection.limits.stream_idle
+            try:
+                with TimeLimit(patience):
+                    while not connection.has_room(self):
+                        await connection.room(self)
+            except TimeoutError:
+                reason = f"no response was taken for {patience:g} s"
+                raise RefusedError(Status.UNAVAILABLE, reason) from None
+        if self._ended:
+            return
+        self._begin()
+        if len(message) <= _SHORT:
+            connection.send(self.stream, prefix(len(message)) + message)
+        else:
+            connection.send(self.stream, prefix(len(message)))
+            connection.send(self.stream, message)
+
+    # For its connection
+
+    def limit(self, seconds: float) -> None:
+        """End it after so long: its caller waits no longer."""
+        self._timer = self._connection.loop.call_later(seconds, self._expire)
+
+    def feed(self, data: bytes, *, last: bool) -> None:
+        """Data has come; ``last``: and no more will."""
+        if data and self._fault is None and not self._ended:
+            try:
+                self._reader.feed(data)
+            except MessageError as error:
+                self._fault = self._refusal(error)
+                self.unacknowledged += len(data)
+            else:
+                self._count(len(data))
+        else:
+            self.unacknowledged += len(data)  # dropped, within the window that it had
+        if last:
+            self.half_closed = True
+        self._wake()
+
+    def fail(self, refused: RefusedError) -> None:
+        """End the call with this status, whatever its task is doing."""
+        self.end(refused.code, str(refused), refused.metadata)
+        if self.task is not None:
+            self.task.cancel()
+
+    def end(self, status: Status, reason: str = "", metadata: Any = ()) -> None:
+        """Send the status; nothing can be sent after it. Only the first counts."""
+        if self._ended:
+            return
+        self._over()
+        trailers = status_headers(status, reason, (*self.trailers, *metadata))
+        if self._begun:
+            self._connection.finish(self, trailers)
+        else:
+            self._connection.respond(self, (*_HEADERS, *trailers))
+
+    def abandon(self) -> None:
+        """Its caller has gone: end what is being done for it."""
+        if not self._ended:
+            self._over()
+            if self.task is not None:
+                self.task.cancel()
+
+    def _over(self) -> None:
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._long:
+            self._long = False
+            self._connection.unread.remove(self)
+
+    def _expire(self) -> None:
+        self.fail(RefusedError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+
+    def _begin(self) -> None:
+        if not self._begun and not self._ended:
+            self._begun = True
+            self._connection.begin(self, _HEADERS)
+
+    def _count(self, size: int) -> None:
+        """Let the caller go on sending a long message; of anything else, not before it was read."""
+        self.unacknowledged += size
+        if self._reader.wanted <= _LONG or self.caller is None:
+            return
+        if not self._long:
+            self._long = True
+            self._connection.widen(self.stream, _LONG_WINDOW)
+        size = self.unacknowledged
+        self._acknowledge(size)
+        self._connection.unread.add(self, size)
+
+    def _acknowledge(self, size: int) -> None:
+        if size:
+            self.unacknowledged -= size
+            self._connection.acknowledge(self.stream, size)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _refusal(self, error: MessageError) -> RefusedError:
+        if isinstance(error, CompressedError):
+            self.trailers = UNCOMPRESSED
+            return RefusedError(Status.UNIMPLEMENTED, f"{error}: expected it as it is")
+        return RefusedError(Status.RESOURCE_EXHAUSTED, str(error))

@@ -1,0 +1,548 @@
+"""A connection that was accepted: what its peer may do on it, and what goes back.
+
+::
+
+    accepted ──► greeting ──► open ──► going away ──► closing ──► closed
+       │            │           │           │            │
+       └────────────┴───────────┴───────────┴────────────┴──► cut (whatever has a deadline and missed it)
+
+``greeting`` ends when the peer has acknowledged our settings; ``going away`` lets calls finish and takes
+no new ones; ``closing`` waits for the peer to have read the last words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from remsvc.http2 import engine
+from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
+from remsvc.http2.frames import FrameMeter
+from remsvc.http2.headers import decode_timeout, is_grpc
+from remsvc.server.authentication import NO_CERTIFICATE, Evidence
+from remsvc.server.http2.call import Http2Call
+from remsvc.server.http2.input_turns import TURN_WORK
+from remsvc.status import Status
+
+if TYPE_CHECKING:
+    from remsvc.server.http2.connections import Connections
+
+_logger = logging.getLogger("remsvc.server")
+
+# Beyond what is permitted a list of headers is still read, so that its caller can be told.
+_REFUSED_HEADER_BYTES = 48 * 1024
+_WINDOW = 16 * 1024 * 1024  # of all streams together; each has its own
+_WRITE_BUFFER = 256 * 1024
+# Frames cost work and may carry nothing. What they may cost is earned: by time, calls, messages and data.
+_CREDIT, _MOST_CREDIT, _CREDIT_PER_SECOND = 1000.0, 10_000.0, 100.0
+_EARNED_BY_CALL = 16
+# Calls that were given up before their answer, by whatever the peer did: so many at once, then so many a
+# second. A stranger has none that would be worth it.
+_GIVEN_UP, _GIVEN_UP_BY_STRANGERS, _GIVEN_UP_PER_SECOND = 2000.0, 100.0, 100.0
+_EARNED_PER_BYTE = 1 / 1024
+# A client that vanished without a word is noticed within a minute, and its commands are ended.
+_PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
+# A call that has ended waits for its caller to end its side as well.
+_LINGER_SECONDS = 5.0
+# The last words are lost where a connection is closed before its peer has stopped sending.
+_CLOSE_SECONDS, _CLOSE_BYTES = 1.0, 256 * 1024
+# Who takes less than this of his answers makes no progress.
+_PROGRESS_BYTES = 64 * 1024
+_HEADER_OVERHEAD = 32  # RFC 9113, section 6.5.2
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection.
+
+    Args:
+        connections: all of them, and what they share.
+        peer: its other end, as gRPC writes it.
+        network: the part of its peer's address that stands for one customer of a provider.
+
+    Attributes:
+        calls: those in progress, by their streams.
+        had_call: whether a caller was ever verified on it.
+        made: whether it was connected, with TLS if that is spoken.
+        connecting: connects it; None where that is done.
+        opened: when it was accepted, in the loop's time.
+        unsent_since: the loop's time since when answers wait and the peer takes none; 0 where none wait.
+    """
+
+    def __init__(self, connections: Connections, peer: str, network: str) -> None:
+        self._connections = connections
+        self.loop = connections.loop
+        self.limits = connections.limits
+        self.unread = connections.unread
+        self.peer = peer
+        self.network = network
+        self.certificate = NO_CERTIFICATE
+        self.calls: dict[int, Http2Call] = {}
+        self.had_call = False
+        self.unsent_since = 0.0
+        self.opened = self.loop.time()
+        self.made = False
+        self.connecting: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._engine: Engine | None = None
+        self._meter = FrameMeter(preface=True)
+        self._rest: bytes = b""
+        self._credit, self._credited = _CREDIT, self.opened
+        self._frames = 0
+        self._given_up = 0.0
+        self._settled = False
+        self._last_stream = 0
+        self._heard = self._idle_since = self.opened
+        self._pinged = 0.0
+        self._waits_since, self._waits_frame = 0.0, -1
+        self._over: dict[int, tuple[float, Http2Call]] = {}  # until the peer has ended its side too
+        self._unsent = 0
+        self._writable = True
+        self._flushing = False
+        self._waiting_for_room: dict[Http2Call, asyncio.Future[None]] = {}
+        self._going_away = False
+        self._closing: asyncio.TimerHandle | None = None
+        self._discarded = 0
+        self._taken = 0
+
+    # Of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.made = True
+        self._transport = transport
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            from remsvc.server.http2.tls import client_certificate, speaks_http2
+
+            if not speaks_http2(tls):
+                transport.abort()
+                return
+            self.certificate = client_certificate(tls)
+        transport.set_write_buffer_limits(_WRITE_BUFFER)
+        limits = self.limits
+        self._engine = Engine(
+            server=True,
+            max_streams=limits.max_streams,
+            header_bytes=limits.max_metadata_bytes,
+            header_bytes_taken=limits.max_metadata_bytes + _REFUSED_HEADER_BYTES,
+            max_headers=limits.max_headers,
+            connection_window=_WINDOW,
+            resets=(max(1000, limits.max_streams), 100),
+        )
+        self._heard = self.loop.time()
+        self.flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._connections.input_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._connections.input_buffer
+        if self._closing is not None:
+            self._discarded += nbytes
+            if self._discarded > _CLOSE_BYTES:
+                self.cut("")
+            return
+        if self._rest:  # TLS hands over what it had decrypted when reading was paused
+            self._rest += data[:nbytes]
+            if len(self._rest) > 64 * len(data):
+                self.cut("sends on although nothing is read")
+            return
+        self._take(data, 0, nbytes)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._engine = None
+        self._rest = b""
+        if self._closing is not None:
+            self._closing.cancel()
+        for call in list(self.calls.values()):
+            call.abandon()
+        self.calls.clear()
+        self._over.clear()
+        self._unsent_is(0)
+        self._wake_waiting()
+        self._connections.discard(self)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self.flush()
+
+    # What comes in
+
+    def take_rest(self) -> None:
+        """See :class:`~remsvc.server.http2.input_turns.InputTurns`."""
+        if self._transport is None:
+            return
+        rest, self._rest = memoryview(self._rest), b""
+        self._take(rest, 0, len(rest))
+        if not self._rest and self._transport is not None:
+            self._transport.resume_reading()
+
+    def _take(self, data: memoryview, start: int, end: int) -> None:
+        """Take in as much as one turn permits; the rest waits for the next one."""
+        if self._engine is None or self._closing is not None:
+            return
+        meter = self._meter
+        stop = meter.measure(data, start, end, TURN_WORK)
+        try:
+            events = self._engine.receive(data[start:stop])
+            self._heard = self.loop.time()
+            for event in events:
+                self._on_event(event)
+            self._spend()
+        except EngineError as error:
+            self._fail(str(error))
+            return
+        if stop < end and self._transport is not None and self._closing is None:
+            self._rest = bytes(data[stop:end])
+            self._transport.pause_reading()
+            self._connections.turns.ask(self)
+        self.flush()
+
+    def _spend(self) -> None:
+        """Pay for the frames that came. Raises :class:`EngineError` where they carried too little."""
+        now, frames = self._heard, self._meter.frames
+        self._credit = min(
+            self._credit + (now - self._credited) * _CREDIT_PER_SECOND - (frames - self._frames), _MOST_CREDIT
+        )
+        if self._given_up:
+            self._given_up = max(self._given_up - (now - self._credited) * _GIVEN_UP_PER_SECOND, 0.0)
+            if self._given_up > (_GIVEN_UP if self.had_call else _GIVEN_UP_BY_STRANGERS):
+                raise EngineError("too many calls that were given up")
+        self._credited, self._frames = now, frames
+        if self._credit < 0:
+            raise EngineError("too many frames that carry nothing")
+        if not self._meter.waits:
+            self._waits_since = 0.0
+        elif not self._waits_since or not (self._meter.in_header_block or self._waits_frame == frames):
+            self._waits_since, self._waits_frame = now, frames
+
+    def earn(self, credit: float) -> None:
+        """Something came that was worth its frames."""
+        self._credit += credit
+
+    def _on_event(self, event: Event) -> None:
+        kind = type(event)
+        if kind is engine.DataReceived:
+            self._on_data(event.stream_id, event.data, event.end_stream)  # type: ignore[attr-defined]
+        elif kind is engine.RequestReceived:
+            self._on_request(event.stream_id, event.headers, event.end_stream)  # type: ignore[attr-defined]
+        elif kind is engine.StreamClosed:
+            self._on_closed(event.stream_id)  # type: ignore[attr-defined]
+        elif kind is engine.TrailersReceived:
+            self._on_data(event.stream_id, b"", True)  # type: ignore[attr-defined]
+        elif kind is engine.SettingsAcknowledged:
+            self._settled = True
+        elif kind is engine.ConnectionClosed:
+            self._close_soon()
+
+    def _on_request(self, stream: int, headers: tuple[Header, ...], half_closed: bool) -> None:
+        self._last_stream = stream
+        path = verb = content_type = timeout = b""
+        authorization: list[str] = []
+        size = 0
+        for name, value in headers:
+            if name[0] == 0x3A:  # a colon: of HTTP/2 itself
+                if name == b":path":
+                    path = value
+                elif name == b":method":
+                    verb = value
+                continue
+            size += len(name) + len(value) + _HEADER_OVERHEAD
+            if name == b"content-type":
+                content_type = value
+            elif name == b"grpc-timeout":
+                timeout = value
+            elif name == b"authorization":
+                authorization.append(value.decode(errors="replace"))
+        method = self._connections.methods.get(path)
+        call = Http2Call(
+            self,
+            stream,
+            method.name if method is not None else "",
+            Evidence.shown(authorization, self.certificate),
+            size,
+            half_closed=half_closed,
+            longest_message=self.limits.max_message_bytes,
+        )
+        self.calls[stream] = call
+        self._credit += _EARNED_BY_CALL
+        if verb != b"POST" or not is_grpc(content_type):
+            self._refuse_http(call, b"405" if verb != b"POST" else b"415")
+        elif method is None:
+            call.end(Status.UNIMPLEMENTED, "Method not found!")
+        elif self._going_away:
+            call.end(Status.UNAVAILABLE, "the server is shutting down")
+        else:
+            if timeout:
+                try:
+                    call.limit(decode_timeout(timeout))
+                except ValueError as error:
+                    call.end(Status.INVALID_ARGUMENT, str(error))
+                    return
+            call.task = self._connections.answer(call, method)
+
+    def _refuse_http(self, call: Http2Call, status: bytes) -> None:
+        call.abandon()
+        self.respond(call, ((b":status", status),))
+
+    def _on_data(self, stream: int, data: bytes, last: bool) -> None:
+        if (call := self.calls.get(stream)) is not None:
+            call.feed(data, last=last)
+            self._credit += len(data) * _EARNED_PER_BYTE
+        elif (over := self._over.get(stream)) is not None:
+            # Its call has ended: this is of no use, but within the window that the peer had.
+            over[1].feed(data, last=last)
+        elif data:
+            self.acknowledge(stream, len(data))
+
+    def _on_closed(self, stream: int) -> None:
+        if (call := self.calls.pop(stream, None)) is not None:
+            self.had_call = self.had_call or call.caller is not None
+            call.abandon()
+            self._given_up += 1
+        elif (over := self._over.pop(stream, None)) is not None:
+            call = over[1]
+        if call is not None and call.unacknowledged:
+            self.acknowledge(stream, call.unacknowledged)
+            call.unacknowledged = 0
+        if not self.calls:
+            self._idle_since = self.loop.time()
+            if self._going_away and not self._over:
+                self.close()
+
+    # What goes out. Where the peer has gone meanwhile, that is noticed by its own event.
+
+    @property
+    def busy(self) -> bool:
+        """Whether a verified caller's call is in progress on it."""
+        return any(call.caller is not None for call in self.calls.values())
+
+    def has_room(self, call: Http2Call) -> bool:
+        """Whether one more answer of a call may be written now."""
+        if self._engine is None:
+            return True
+        return self._connections.unsent.has_room(self._engine.queued(call.stream), self._unsent)
+
+    async def room(self, call: Http2Call) -> None:
+        """Wait until there is room for one more answer of a call."""
+        waiter = self.loop.create_future()
+        self._waiting_for_room[call] = waiter
+        try:
+            await waiter
+        finally:
+            self._waiting_for_room.pop(call, None)
+
+    def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
+        """Send the headers of an answer."""
+        if self._engine is not None:
+            with suppress(StreamGoneError, EngineError):
+                self._engine.respond(call.stream, headers)
+
+    def send(self, stream: int, data: bytes) -> None:
+        """Send data."""
+        if self._engine is not None:
+            try:
+                self._engine.send(stream, data)
+            except (StreamGoneError, EngineError):
+                return
+            self._credit += len(data) * _EARNED_PER_BYTE
+            self._unsent_is(self._unsent + len(data))
+            self.flush_soon()
+
+    def respond(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
+        """Send an answer that is headers alone, and forget the call."""
+        if self._engine is not None:
+            with suppress(StreamGoneError, EngineError):
+                self._engine.respond(call.stream, headers, end=True)
+        self._end(call)
+
+    def finish(self, call: Http2Call, trailers: list[Header]) -> None:
+        """Send what ends an answer, and forget the call."""
+        if self._engine is not None:
+            with suppress(StreamGoneError, EngineError):
+                self._engine.finish(call.stream, trailers)
+        self._end(call)
+
+    def _end(self, call: Http2Call) -> None:
+        self.had_call = self.had_call or call.caller is not None
+        if self.calls.pop(call.stream, None) is not None:
+            self._over[call.stream] = (self.loop.time(), call)
+        if not self.calls:
+            self._idle_since = self.loop.time()
+        self.flush_soon()
+
+    def acknowledge(self, stream: int, size: int) -> None:
+        """Let the peer send as much again."""
+        if self._engine is not None:
+            try:
+                self._engine.acknowledge(stream, size)
+            except EngineError:
+                return
+            self.flush_soon()
+
+    def widen(self, stream: int, window: int) -> None:
+        """Let the peer send more of a stream at once."""
+        if self._engine is not None:
+            try:
+                self._engine.widen(stream, window)
+            except (StreamGoneError, EngineError):
+                return
+            self.flush_soon()
+
+    def flush_soon(self) -> None:
+        """Send what there is, together with what else will be there in a moment."""
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what there is, as far as the peer takes it."""
+        self._flushing = False
+        transport, http2 = self._transport, self._engine
+        if transport is None or http2 is None or self._closing is not None:
+            return
+        if self._writable:
+            try:
+                data = http2.to_send()
+                if data:
+                    transport.write(data)
+                for event in http2.late_events():
+                    self._on_event(event)
+            except EngineError as error:
+                self._fail(str(error))
+                return
+        if self._engine is not None and self._transport is not None:
+            self._unsent_is(http2.queued() + transport.get_write_buffer_size())
+            if self._waiting_for_room:
+                self._wake_waiting()
+
+    def _unsent_is(self, size: int) -> None:
+        change, self._unsent = size - self._unsent, size
+        self._taken += max(-change, 0)
+        if not size:
+            self.unsent_since = 0.0
+        elif not self.unsent_since or self._taken > _PROGRESS_BYTES:
+            self.unsent_since, self._taken = self.loop.time(), 0
+        if change:
+            self._connections.unsent.change(change)
+
+    def _wake_waiting(self) -> None:
+        for call, waiter in self._waiting_for_room.items():
+            if not waiter.done() and self.has_room(call):
+                waiter.set_result(None)
+
+    # How it ends
+
+    def go_away(self) -> None:
+        """Take no more calls; close when those that are here have ended."""
+        if self._going_away or self._engine is None:
+            return
+        self._going_away = True
+        if not self.calls and not self._over:
+            self.close()
+            return
+        self._engine.announce_shutdown()
+        self.flush()
+
+    def close(self, error: int = engine.NO_ERROR) -> None:
+        """Say why, and close."""
+        if self._engine is None or self._transport is None:
+            self.cut("")
+            return
+        if self._closing is not None:
+            return
+        try:
+            self._engine.terminate(error)
+            self._transport.write(self._engine.to_send())
+        except EngineError:
+            pass
+        self._close_soon()
+
+    def _fail(self, why: str) -> None:
+        """The peer broke the rules, or did too much: it is told, and closed."""
+        _logger.debug("connection ended: %s", why)
+        if self._transport is not None and self._closing is None:
+            self._transport.write(engine.last_words(self._last_stream, engine.ENHANCE_YOUR_CALM))
+            self._close_soon()
+
+    def _close_soon(self) -> None:
+        """Close once the peer has read the last words, or has had time to."""
+        if self._transport is None or self._closing is not None:
+            return
+        self._closing = self.loop.call_later(_CLOSE_SECONDS, self.cut, "")
+        for call in list(self.calls.values()):
+            call.abandon()
+        self.calls.clear()
+        self._rest = b""
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            with suppress(OSError):  # the peer has gone already
+                self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def cut(self, reason: str) -> None:
+        """End it at once. ``reason`` is for the log; empty where nobody needs to know."""
+        if reason:
+            self._connections.note_cut(self, reason)
+        self._connections.discard(self)  # at once: its place may be needed
+        if self._transport is not None:
+            self._transport.abort()
+        elif self.connecting is not None:
+            self.connecting.cancel()
+
+    def check(self, now: float) -> None:
+        """Look whether its peer keeps it waiting; from time to time."""
+        limits, http2 = self.limits, self._engine
+        if http2 is None or self._closing is not None:
+            return
+        if not self._settled and now - self.opened > limits.handshake_timeout:
+            self.close(engine.SETTINGS_TIMEOUT)
+            return
+        if self._waits_since and now - self._waits_since > limits.header_timeout:
+            self.close(engine.ENHANCE_YOUR_CALM)
+            return
+        if now - self._heard > _PING_AFTER_SECONDS:
+            if not self._pinged or self._pinged < self._heard:
+                self._pinged = now
+                http2.ping()
+                self.flush()
+            elif now - self._pinged > _PONG_SECONDS:
+                self.cut("")
+                return
+        if not self.calls and now - self._idle_since > limits.connection_idle:
+            self.go_away()
+        self._check_over(now)
+
+    def _check_over(self, now: float) -> None:
+        """End the streams of calls that have ended, where the peer does not."""
+        for stream, (since, _) in list(self._over.items()):
+            if now - since < _LINGER_SECONDS or self._engine is None:
+                break  # the others have ended later
+            waiting = self._engine.queued(stream)
+            if waiting and now - since < self.limits.answer_timeout:
+                continue
+            try:
+                self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
+            except (StreamGoneError, EngineError):
+                del self._over[stream]
+        self.flush_soon()
+
+
+def peer_name(address: Any) -> str:
+    """A socket's address as gRPC writes it: ``ipv4:192.0.2.1:50000``, ``ipv6:%5B2001:db8::1%5D:50000``."""
+    host, port = str(address[0]), address[1]
+    if ":" not in host:
+        return f"ipv4:{host}:{port}"
+    if host.startswith("::ffff:") and "." in host:
+        return f"ipv4:{host.removeprefix('::ffff:')}:{port}"
+    return f"ipv6:%5B{host}%5D:{port}"

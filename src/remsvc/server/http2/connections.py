@@ -1,0 +1,186 @@
+"""All connections: what they share, who looks after them, and who has to go when there are too many."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from typing import NoReturn
+
+from remsvc.server.calls import Calls
+from remsvc.server.http2.call import Http2Call
+from remsvc.server.http2.connection import Connection
+from remsvc.server.http2.input_turns import InputTurns
+from remsvc.server.http2.unread import Unread
+from remsvc.server.http2.unsent import Unsent
+from remsvc.server.limits_config import LimitsConfig
+from remsvc.server.logs import fields
+from remsvc.server.methods import Method, Methods
+from remsvc.server.refusal import RefusedError
+from remsvc.status import Status
+
+_logger = logging.getLogger("remsvc.server")
+
+_INPUT_BYTES = 32 * 1024
+_CHECK_SECONDS = 1.0
+# The house is full from here on, and has room again below.
+_FULL, _ROOM = 0.9, 0.75
+_SAY_AGAIN_SECONDS = 60.0
+
+
+class Connections:
+    """The connections of a server.
+
+    Args:
+        limits: on each of them and on all.
+        calls: answers what comes over them.
+        methods: that can be called.
+
+    Attributes:
+        input_buffer: what was received last; of no use after it was taken in.
+    """
+
+    def __init__(self, limits: LimitsConfig, calls: Calls, methods: Methods) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.methods = methods
+        self.input_buffer = memoryview(bytearray(_INPUT_BYTES))
+        self.turns = InputTurns()
+        self.unread = Unread(limits.max_unread_bytes)
+        self._open: set[Connection] = set()
+        self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
+        self._calls = calls
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._going_away = False
+        self._all_closed = asyncio.Event()
+        self._cut: Counter[str] = Counter()
+        self._say_after = 0.0
+
+    # Coming and going
+
+    def new(self, peer: str, network: str) -> Connection | None:
+        """A connection that has come; None where there is no room for it."""
+        most = self.limits.max_connections
+        if len(self._open) >= max(_FULL * most, 1):
+            self._make_room(len(self._open) - int(_ROOM * most))
+        if len(self._open) >= most:
+            self._note(f"refused while there were too many {network}")
+            return None
+        connection = Connection(self, peer, network)
+        self._open.add(connection)
+        self._all_closed.clear()
+        return connection
+
+    def discard(self, connection: Connection) -> None:
+        """It has ended."""
+        self._open.discard(connection)
+        if not self._open:
+            self._all_closed.set()
+
+    def _make_room(self, count: int) -> None:
+        """Close idle connections: first those that never had a call, of the network that has most."""
+        crowd = Counter(connection.network for connection in self._open)
+        idle = [connection for connection in self._open if not connection.busy]
+        newest = max((connection.opened for connection in idle), default=0.0)
+        idle.sort(
+            key=lambda connection: (
+                connection.had_call,
+                connection.opened == newest,  # it may be about to begin its first call
+                -crowd[connection.network],
+            )
+        )
+        for connection in idle[:count]:
+            connection.cut("idle while there were too many")
+
+    def note_cut(self, connection: Connection, reason: str) -> None:
+        """A connection is being cut, for this reason."""
+        self._note(f"{reason} {connection.network}")
+
+    def _note(self, what: str) -> None:
+        self._cut[what] += 1
+        if time.monotonic() >= self._say_after:
+            self._say_after = time.monotonic() + _SAY_AGAIN_SECONDS
+            self.loop.call_soon(self._say)
+
+    def _say(self) -> None:
+        (most, of_most), total = self._cut.most_common(1)[0], self._cut.total()
+        self._cut.clear()
+        _logger.warning("connections cut %s", fields(count=total, mostly=most, of_these=of_most))
+
+    # Calls
+
+    def answer(self, call: Http2Call, method: Method) -> asyncio.Task[None]:
+        """Have a call answered."""
+        task = self.loop.create_task(self._answer(call, method))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _answer(self, call: Http2Call, method: Method) -> None:
+        try:
+            await self._calls.answer(call, method)
+        except RefusedError as refused:
+            call.end(refused.code, str(refused), refused.metadata)
+        except asyncio.CancelledError:
+            call.end(Status.UNAVAILABLE, "the server is shutting down")
+            raise
+        except Exception:
+            _logger.exception("a call has failed %s", fields(method=call.method, peer=call.peer))
+            call.end(Status.UNKNOWN, "the server has failed: its log says how")
+        else:
+            call.end(Status.OK)
+
+    # Looking after them
+
+    async def watch_over(self) -> NoReturn:
+        """Work until cancelled: end what keeps the server waiting."""
+        limits = self.limits
+        shortest = min(limits.handshake_timeout, limits.header_timeout, limits.connection_idle)
+        interval = min(_CHECK_SECONDS, max(shortest / 4, 0.02))
+        while True:
+            await asyncio.sleep(interval)
+            now = self.loop.time()
+            for number, connection in enumerate(list(self._open)):
+                self._check(connection, now)
+                if number % 500 == 499:
+                    await asyncio.sleep(0)
+
+    def _check(self, connection: Connection, now: float) -> None:
+        try:
+            connection.check(now)
+        except Exception:
+            # Whatever is wrong with one of them, the others are looked after.
+            _logger.exception("a connection has failed %s", fields(peer=connection.peer))
+            connection.cut("has failed")
+
+    async def drain(self, grace: float) -> None:
+        """Take no more calls, let those that run finish for ``grace`` seconds, and then end them."""
+        self._going_away = True
+        for connection in list(self._open):
+            connection.go_away()
+        try:
+            await asyncio.wait_for(self._wait_closed(), grace)
+        except asyncio.TimeoutError:
+            for task in list(self._tasks):
+                task.cancel()
+
+    async def _wait_closed(self) -> None:
+        if self._open:
+            self._all_closed.clear()
+            await self._all_closed.wait()
+
+    async def end(self, seconds: float) -> None:
+        """End all calls and close all connections, within ``seconds`` as far as the peers allow."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=seconds)
+        for connection in list(self._open):
+            connection.close()
+        try:
+            await asyncio.wait_for(self._wait_closed(), seconds)
+        except asyncio.TimeoutError:
+            for connection in list(self._open):
+                connection.cut("")
+            await asyncio.sleep(0)

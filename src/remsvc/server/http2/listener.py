@@ -1,0 +1,164 @@
+"""Listening: accepts connections on the server's address, and encrypts them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+
+from remsvc.errors import ServeError
+from remsvc.server.http2.connection import Connection, peer_name
+from remsvc.server.http2.connections import Connections
+from remsvc.server.peers import endpoint, network_of
+from remsvc.server.tls import TlsConfig
+
+_logger = logging.getLogger("remsvc.server")
+
+_BACKLOG = 1024
+_TRIES_FOR_ONE_PORT = 20
+# After the system had no descriptor or memory left for one more.
+_PAUSE_SECONDS = 0.1
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  only where it is asked for
+
+
+class Listener:
+    """Accepts connections until it is closed.
+
+    Args:
+        connections: which they become.
+        tls: what the next connection is encrypted with; None for plaintext.
+        handshake_timeout: seconds for it.
+
+    Attributes:
+        accepting: the tasks that accept connections, which end with an error or by :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        tls: Callable[[], TlsConfig | None],
+        handshake_timeout: float,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connections = connections
+        self._tls = tls
+        self._handshake_timeout = handshake_timeout
+        self._sockets: list[socket.socket] = []
+        self.accepting: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self, host: str, port: int) -> str:
+        """Accept connections; the address, ``HOST:PORT``. Raises :class:`ServeError`."""
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            self._sockets = await self._bind(host, port)
+        except OSError as error:
+            raise ServeError(
+                f"cannot listen on {shown}:{port}: the port is in use, the address is not this "
+                f"host's, or there is no permission ({error.strerror or error})"
+            ) from error
+        self.accepting = [self._spawn(self._accept(listening)) for listening in self._sockets]
+        return f"{shown}:{self._sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        """Accept no more, and give up what is not connected yet. Connections stay."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+        for listening in self._sockets:
+            listening.close()
+
+    async def _bind(self, host: str, port: int) -> list[socket.socket]:
+        if host in _WILDCARDS and socket.has_dualstack_ipv6():
+            with contextlib.suppress(OSError):  # a system that knows IPv6 and has it switched off
+                return [_listening(socket.AF_INET6, ("::", port), both=True)]
+        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = list(dict.fromkeys((family, address[0]) for family, _, _, _, address in found))
+        for attempt in range(_TRIES_FOR_ONE_PORT):
+            sockets: list[socket.socket] = []
+            try:
+                for family, address in addresses:
+                    # All of a name's addresses on one port, also where any free one will do.
+                    wanted = port or (sockets[0].getsockname()[1] if sockets else 0)
+                    sockets.append(_listening(family, (str(address), wanted)))
+            except OSError as error:
+                for each in sockets:
+                    each.close()
+                if error.errno == errno.EADDRNOTAVAIL and len(addresses) > 1:
+                    addresses.pop(len(sockets))  # such as ::1, where there is no IPv6
+                elif port or error.errno != errno.EADDRINUSE or attempt == _TRIES_FOR_ONE_PORT - 1:
+                    raise
+            else:
+                return sockets
+        raise AssertionError
+
+    async def _accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                accepted, address = await self._loop.sock_accept(listening)
+            except OSError as error:
+                # The peer has gone already, or the system has no room; never a reason to stop.
+                _logger.warning("a connection could not be accepted: %s", error.strerror or error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            try:
+                self._take(accepted, address)
+            except Exception:
+                accepted.close()
+                _logger.exception("a connection could not be taken")
+
+    def _take(self, accepted: socket.socket, address: tuple[str, int]) -> None:
+        network = network_of(endpoint(address[0], address[1]).address)
+        connection = self._connections.new(peer_name(address), network)
+        if connection is None:
+            accepted.close()
+            return
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.connecting = self._spawn(self._connect(connection, accepted))
+
+    async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
+        """Make a connection of a socket; with TLS that takes its peer's part in the handshake."""
+        tls = self._tls()
+        context = tls.context if tls is not None else None
+        timeout = self._handshake_timeout if context is not None else None
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=timeout
+            )
+        except OSError as error:
+            _logger.debug("a connection did not come about: %s", error)
+        finally:
+            connection.connecting = None
+            if not connection.made:
+                accepted.close()
+                self._connections.discard(connection)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _listening(family: int, address: tuple[str, int], *, both: bool = False) -> socket.socket:
+    """A socket that listens; ``both``: an IPv6 one for IPv4 as well."""
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        listening.setblocking(False)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening

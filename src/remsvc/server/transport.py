@@ -1,0 +1,62 @@
+"""What carries calls to the server, and which one does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from remsvc.server.admission import Admission
+from remsvc.server.calls import Calls
+from remsvc.server.methods import Methods
+from remsvc.server.transport_choice import HTTP2
+
+if TYPE_CHECKING:
+    from remsvc.server.access import Access
+    from remsvc.server.config import ServerConfig
+
+
+class Transport(Protocol):
+    """A transport. It hands every call to :class:`~remsvc.server.calls.Calls`."""
+
+    async def start(self, host: str, port: int) -> str:
+        """Accept connections; the address, ``HOST:PORT``.
+
+        Raises:
+            ServeError: that cannot be.
+        """
+
+    async def ended(self) -> None:
+        """Wait until it has ended by itself.
+
+        Raises:
+            TransportEndedError: it has; the server cannot go on.
+        """
+
+    async def stop(self, grace: float, at_once: asyncio.Future[str]) -> None:
+        """Accept nothing more, and let what runs finish.
+
+        Args:
+            grace: seconds for that; then it is ended.
+            at_once: once it is done, what runs is ended without waiting for the grace.
+        """
+
+
+def open_transport(config: ServerConfig, methods: Methods, access: Access) -> Transport:
+    """The transport that ``config`` names; it still has to be started."""
+    admission = Admission(config.limits)
+    calls = Calls(access.authentication, admission, config.limits.request_timeout)
+    if config.transport == HTTP2:
+        from remsvc.server.http2.server import Http2Server
+
+        return Http2Server(config.limits, calls, methods, lambda: access.tls)
+    # Our log says what happened; gRPC would write lines of its own to standard error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if sys.platform == "linux":
+        # The threads that wait for events read the sockets themselves: each part of a call takes one
+        # change of thread less (docs/decisions/0009-what-a-call-costs.md).
+        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+    from remsvc.server.grpc_transport.server import GrpcServer
+
+    return GrpcServer(config.limits, calls, methods, admission, lambda: access.tls)

@@ -1,0 +1,22 @@
+"""Which transports there are, and which one it is where nobody has chosen."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+HTTP2, GRPC = "http2", "grpc"
+TRANSPORTS = (HTTP2, GRPC)
+
+
+def default_transport() -> str:
+    """Our own HTTP/2, wherever its engine is installed."""
+    return HTTP2 if find_spec("ngh2") is not None else GRPC
+
+
+def transport_fault(transport: str) -> str | None:
+    """Why no server may listen with this transport as it is installed; None where it may."""
+    if transport != GRPC:
+        return None
+    from remsvc.server.grpc_transport.affected_versions import installed_version_fault
+
+    return installed_version_fault()
