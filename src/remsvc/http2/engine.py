@@ -39,6 +39,10 @@ WINDOW = 65_535
 _ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _MAX_HEADER_LIST_SIZE = 0x2, 0x3, 0x6
 _GOAWAY = 0x7
 
+# Frames that are suspicious, and no error: so many at once, then so many a second. What a server sends of a
+# stream that was reset meanwhile counts among them.
+_GLITCHES_OF_CLIENTS, _GLITCHES_OF_SERVERS = (1000, 50), (10_000, 330)
+
 
 class EngineError(Exception):
     """The connection has ended: the peer broke the rules, or did more of something than is permitted.
@@ -84,6 +88,8 @@ class Engine:
             max_inbound_header_list_size=header_bytes_taken,
             max_inbound_header_count=max_headers,
             stream_reset_rate_limit=resets,
+            glitch_rate_limit=_GLITCHES_OF_CLIENTS if server else _GLITCHES_OF_SERVERS,
+            max_reserved_remote_streams=0,
         )
         self._connection = ngh2.Connection(ngh2.Role.SERVER if server else ngh2.Role.CLIENT, configuration)
         settings = {_MAX_HEADER_LIST_SIZE: header_bytes}
@@ -148,7 +154,11 @@ class Engine:
             raise StreamGoneError(str(error)) from error
 
     def reset(self, stream: int, error: int) -> None:
-        """End a stream at once, in both directions."""
+        """End a stream at once, in both directions.
+
+        To be called between two frames of the peer's: of a frame of which a part was received, the engine
+        would lose count, and with it a part of the connection's window. What is queued is not sent any more.
+        """
         try:
             self._connection.reset_stream(stream, error)
         except ngh2.NGH2Error as failure:

@@ -38,6 +38,11 @@ class FrameMeter:
         self.in_header_block = False
 
     @property
+    def between_frames(self) -> bool:
+        """Whether what came so far is whole frames."""
+        return not self._left and not self._head
+
+    @property
     def waits(self) -> bool:
         """Whether something has begun that must end soon: a block of headers, or any frame but one with
         data, for which a call's own limits hold."""

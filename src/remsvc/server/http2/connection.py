@@ -205,7 +205,8 @@ class Connection(asyncio.BufferedProtocol):
             self._rest = bytes(data[stop:end])
             self._transport.pause_reading()
             self._connections.turns.ask(self)
-        self.flush()
+        # Calls that have begun take their first step before what is sent soon: their answers go with it.
+        self.flush_soon()
 
     def _spend(self) -> None:
         """Pay for the frames that came. Raises :class:`EngineError` where they carried too little."""
@@ -525,6 +526,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _check_over(self, now: float) -> None:
         """End the streams of calls that have ended, where the peer does not."""
+        if not self._over or not self._meter.between_frames:
+            return
         for stream, (since, _) in list(self._over.items()):
             if now - since < _LINGER_SECONDS or self._engine is None:
                 break  # the others have ended later
