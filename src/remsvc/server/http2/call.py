@@ -123,6 +123,9 @@ class Http2Call(Call):
                 if self._reader.within:
                     raise RefusedError(Status.INVALID_ARGUMENT, "the last message is not complete")
                 return None
+            if self.unacknowledged:
+                # Of a long message, a whole window can come before it is known whose it is.
+                self._count(0)
             self._waiter = self._connection.loop.create_future()
             try:
                 await self._waiter

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from remsvc.errors import ServeError
 from remsvc.server.http2.connection import Connection, peer_name
 from remsvc.server.http2.connections import Connections
+from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
 from remsvc.server.peers import endpoint, network_of
 from remsvc.server.tls import TlsConfig
 
@@ -54,6 +55,8 @@ class Listener:
     async def listen(self, host: str, port: int) -> str:
         """Accept connections; the address, ``HOST:PORT``. Raises :class:`ServeError`."""
         shown = f"[{host}]" if ":" in host else host
+        if sys.platform == "win32":
+            log_vanished_peers_quietly(self._loop)
         try:
             self._sockets = await self._bind(host, port)
         except OSError as error:
@@ -102,7 +105,10 @@ class Listener:
             try:
                 accepted, address = await self._loop.sock_accept(listening)
             except OSError as error:
-                # The peer has gone already, or the system has no room; never a reason to stop.
+                # Never a reason to stop; and one who has gone already holds up nobody else.
+                if peer_has_vanished(error):
+                    _logger.debug("a peer has gone: %s", error)
+                    continue
                 _logger.warning("a connection could not be accepted: %s", error.strerror or error)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
