@@ -13,7 +13,9 @@ from collections.abc import Callable, Coroutine
 from remsvc.errors import ServeError
 from remsvc.server.http2.connection import Connection, peer_name
 from remsvc.server.http2.connections import Connections
+from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
 from remsvc.server.peers import endpoint, network_of
+from remsvc.server.time_limit import TimeLimit
 from remsvc.server.tls import TlsConfig
 
 _logger = logging.getLogger("remsvc.server")
@@ -47,6 +49,7 @@ class Listener:
         self._connections = connections
         self._tls = tls
         self._handshake_timeout = handshake_timeout
+        self._tls_turns = TlsTurns(connections.turns)
         self._sockets: list[socket.socket] = []
         self.accepting: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,17 +127,23 @@ class Listener:
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         """Make a connection of a socket; with TLS that takes its peer's part in the handshake."""
         tls = self._tls()
-        context = tls.context if tls is not None else None
-        timeout = self._handshake_timeout if context is not None else None
+        protocol: Connection | TlsTransport = connection
+        if tls is not None:
+            protocol = TlsTransport(connection, tls.context, self._tls_turns)
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=timeout
-            )
-        except OSError as error:
+            await self._loop.connect_accepted_socket(lambda: protocol, accepted)
+            if isinstance(protocol, TlsTransport):
+                with TimeLimit(self._handshake_timeout):
+                    fault = await protocol.handshake
+                if fault:
+                    _logger.debug("no TLS with %s: %s", connection.peer, fault)
+        except (OSError, TimeoutError) as error:
             _logger.debug("a connection did not come about: %s", error)
         finally:
             connection.connecting = None
             if not connection.made:
+                if isinstance(protocol, TlsTransport):
+                    protocol.abort()
                 accepted.close()
                 self._connections.discard(connection)
 
