@@ -22,6 +22,8 @@ _logger = logging.getLogger("remsvc.server")
 
 _BACKLOG = 1024
 _TRIES_FOR_ONE_PORT = 20
+# Connections may come as fast as they are accepted; after so many, everything else has its turn.
+_ACCEPTED_AT_ONCE = 32
 # After the system had no descriptor or memory left for one more.
 _PAUSE_SECONDS = 0.1
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  only where it is asked for
@@ -101,7 +103,11 @@ class Listener:
         raise AssertionError
 
     async def _accept(self, listening: socket.socket) -> None:
+        count = 0
         while True:
+            count += 1
+            if count % _ACCEPTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 accepted, address = await self._loop.sock_accept(listening)
             except OSError as error:
@@ -123,6 +129,8 @@ class Listener:
             return
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.connecting = self._spawn(self._connect(connection, accepted))
+        # Not within the task: one that is cancelled before its first step never gets there.
+        connection.connecting.add_done_callback(lambda _: self._after_connecting(connection, accepted))
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         """Make a connection of a socket; with TLS that takes its peer's part in the handshake."""
@@ -140,12 +148,14 @@ class Listener:
         except (OSError, TimeoutError) as error:
             _logger.debug("a connection did not come about: %s", error)
         finally:
-            connection.connecting = None
-            if not connection.made:
-                if isinstance(protocol, TlsTransport):
-                    protocol.abort()
-                accepted.close()
-                self._connections.discard(connection)
+            if not connection.made and isinstance(protocol, TlsTransport):
+                protocol.abort()
+
+    def _after_connecting(self, connection: Connection, accepted: socket.socket) -> None:
+        connection.connecting = None
+        if not connection.made:
+            accepted.close()
+            self._connections.discard(connection)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
