@@ -85,12 +85,15 @@ class RawPeer:
         *,
         source: str = "",
         tls: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
         timeout: float = 30.0,
     ) -> None:
         self._timeout = timeout
         plain = socket.create_connection((host, port), timeout, (source, 0) if source else None)
         try:
-            self.socket = tls.wrap_socket(plain, server_hostname="localhost") if tls else plain
+            self.socket = (
+                tls.wrap_socket(plain, server_hostname="localhost", session=session) if tls else plain
+            )
         except BaseException:
             plain.close()
             raise

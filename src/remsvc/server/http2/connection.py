@@ -24,6 +24,7 @@ from remsvc.http2.headers import decode_timeout, is_grpc
 from remsvc.server.authentication import NO_CERTIFICATE, Evidence
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.input_turns import TURN_WORK
+from remsvc.server.http2.tls import speaks_http2
 from remsvc.status import Status
 
 if TYPE_CHECKING:
@@ -114,12 +115,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
-            from remsvc.server.http2.tls import client_certificate, speaks_http2
-
             if not speaks_http2(tls):
                 transport.abort()
                 return
-            self.certificate = client_certificate(tls)
+            self.certificate = self._connections.shown_certificates.of(tls)
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         limits = self.limits
         self._engine = Engine(

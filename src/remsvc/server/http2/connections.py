@@ -14,6 +14,7 @@ from remsvc.server.calls import Calls
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.input_turns import InputTurns
+from remsvc.server.http2.tls import ShownCertificates
 from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
 from remsvc.server.limits_config import LimitsConfig
@@ -49,6 +50,7 @@ class Connections:
         self.methods = methods
         self.input_buffer = memoryview(bytearray(_INPUT_BYTES))
         self.turns = InputTurns()
+        self.shown_certificates = ShownCertificates()
         self.unread = Unread(limits.max_unread_bytes)
         self._open: set[Connection] = set()
         self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
