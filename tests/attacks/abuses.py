@@ -33,7 +33,8 @@ from tests.attacks.raw_http2 import (
     message,
 )
 
-PING_PATH, STREAM_PATH = "/RS.RemSvc/Ping", "/RS.RemSvc/RemCmdStrm"
+PING_PATH, STREAM_PATH, COMMAND_PATH = "/RS.RemSvc/Ping", "/RS.RemSvc/RemCmdStrm", "/RS.RemSvc/RemCmd"
+WATCH_PATH = "/grpc.health.v1.Health/Watch"
 _NO_WINDOW = struct.pack(">HI", 4, 0)  # SETTINGS_INITIAL_WINDOW_SIZE = 0
 
 
