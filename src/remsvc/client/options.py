@@ -23,6 +23,8 @@ class ConnectionOptions:
             connections that are idle for minutes, many after 350 s). gRPC servers that are not told
             otherwise, such as the C++ server, break calls whose client pings more often than every
             300 s.
+        transport: ``http2``, which is quick and takes the extra ``[http2]``; ``grpc``, gRPC's own
+            library; ``auto``: ``http2`` where it is installed.
     """
 
     target: str
@@ -32,6 +34,7 @@ class ConnectionOptions:
     client_key: Path | None = None
     token: str | None = field(default=None, repr=False)
     keepalive: float = 310.0
+    transport: str = "auto"
 
     def for_jobs(self) -> ConnectionOptions:
         """The same for a channel that serves jobs alone, which finds a dead connection in half a minute.

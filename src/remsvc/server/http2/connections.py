@@ -8,10 +8,10 @@ import time
 from collections import Counter
 from typing import NoReturn
 
+from remsvc.http2.input_turns import InputTurns
 from remsvc.server.calls import Calls
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.connection import Connection
-from remsvc.server.http2.input_turns import InputTurns
 from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
 from remsvc.server.limits_config import LimitsConfig
