@@ -8,6 +8,8 @@ from pathlib import Path
 DEFAULT_PORT = 50051
 JOBS_KEEPALIVE = 15.0
 
+AUTO, HTTP2, GRPC = TRANSPORTS = ("auto", "http2", "grpc")
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
@@ -34,7 +36,7 @@ class ConnectionOptions:
     client_key: Path | None = None
     token: str | None = field(default=None, repr=False)
     keepalive: float = 310.0
-    transport: str = "auto"
+    transport: str = AUTO
 
     def for_jobs(self) -> ConnectionOptions:
         """The same for a channel that serves jobs alone, which finds a dead connection in half a minute.

@@ -5,15 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
-from remsvc.client.options import ConnectionOptions
+from remsvc.client.options import GRPC, HTTP2, TRANSPORTS, ConnectionOptions
 from remsvc.client.transport import AsyncTransport, Transport
 from remsvc.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import grpc.aio
-
-AUTO, HTTP2, GRPC = "auto", "http2", "grpc"
-TRANSPORTS = (AUTO, HTTP2, GRPC)
 
 
 def chosen_transport(options: ConnectionOptions) -> str:
