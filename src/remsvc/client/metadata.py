@@ -12,6 +12,22 @@ from remsvc.errors import ConfigurationError
 MetadataItems = Iterable[tuple[str, str | bytes]]
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
+# Headers that mean something to HTTP/2 or to gRPC itself.
+_NOT_METADATA = frozenset(
+    [
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    ]
+)
 
 
 def call_metadata(options: ConnectionOptions, extra: MetadataItems = ()) -> Metadata:
@@ -40,7 +56,7 @@ def _check_token(token: str) -> None:
 
 
 def _check_entry(key: str, value: str | bytes) -> None:
-    if not _KEY.fullmatch(key) or key.startswith("grpc-"):
+    if not _KEY.fullmatch(key) or key.startswith("grpc-") or key in _NOT_METADATA:
         raise ConfigurationError([f"metadata key {key!r}: expected letters, digits, '_', '-' and '.'"])
     if key.endswith("-bin"):
         if not isinstance(value, bytes):

@@ -144,6 +144,10 @@ def slowly(caller: Caller, stream: int) -> None:
         time.sleep(0.02)
 
 
+def push(stream: int) -> bytes:
+    return frame(PUSH, END_HEADERS, stream, struct.pack(">I", 2) + header_block(_OK))
+
+
 def resets(caller: Caller, stream: int) -> None:
     caller.headers(stream)
     caller.flood(frame(RST_STREAM, 0, stream, struct.pack(">I", 2)))
@@ -216,7 +220,9 @@ ANSWERS: dict[str, Answer] = {
     "two final answers": saying(head(), head()),
     "data before headers": saying(data(message())),
     "headers after the end": saying(ended(("grpc-status", "0")), head(), head()),
-    "a push": saying(lambda stream: frame(PUSH, END_HEADERS, stream, struct.pack(">I", 2) + header_block(_OK))),
+    "a push": saying(
+        lambda stream: frame(PUSH, END_HEADERS, stream, struct.pack(">I", 2) + header_block(_OK))
+    ),
     "a window that overflows": saying(
         lambda stream: frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**31 - 1)) * 2
     ),
