@@ -30,10 +30,11 @@ class Statistics:
     def lost(self) -> int:
         return self.sent - len(self.round_trips)
 
-    def as_json(self, server: str) -> dict[str, object]:
+    def as_json(self, server: str, transport: str) -> dict[str, object]:
         times = self.round_trips
         return {
             "server": server,
+            "transport": transport,
             "sent": self.sent,
             "answered": len(times),
             "lost": self.lost,
@@ -94,10 +95,11 @@ def ping(options: ConnectionOptions, count: int, interval: float, timeout: float
       remsvc ping -c 100 -i 0.1 --json | jq .avg_ms
     """
     statistics = Statistics()
-    if not as_json:
-        click.echo(f"PING {options.target}")
     # As with ping(8), Ctrl-C is the end of an endless ping, not a failure.
     with open_client(options) as client, suppress(KeyboardInterrupt):
+        transport = client.transport
+        if not as_json:
+            click.echo(f"PING {options.target} by {transport}")
         while True:
             next_start = time.monotonic() + interval
             _ping_once(client, statistics, timeout, quiet=as_json)
@@ -105,7 +107,7 @@ def ping(options: ConnectionOptions, count: int, interval: float, timeout: float
                 break
             time.sleep(max(0.0, next_start - time.monotonic()))
     if as_json:
-        print_json(statistics.as_json(options.target))
+        print_json(statistics.as_json(options.target, transport))
     else:
         click.echo(statistics.as_text(options.target))
     click.get_current_context().exit(255 if statistics.lost else 0)

@@ -39,9 +39,11 @@ def status(options: ConnectionOptions, timeout: float, as_json: bool) -> None:
     with open_client(options) as client:
         answer = client.status(timeout=timeout)
     if as_json:
-        print_json({"server": options.target, "rc": answer.rc, "msg": answer.msg, **_fields(answer.msg)})
+        told = {"server": options.target, "rc": answer.rc, "msg": answer.msg, **_fields(answer.msg)}
+        print_json({**told, "transport": answer.transport} if answer.transport else told)
     else:
-        click.echo(escape_controls(answer.msg))
+        transport = f" transport={answer.transport}" if answer.transport else ""
+        click.echo(f"{escape_controls(answer.msg)}{transport}")
     click.get_current_context().exit(0 if answer.rc == 0 else 1)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 DEFAULT_PORT = 50051
 JOBS_KEEPALIVE = 15.0
 
+AUTO, HTTP2, GRPC = TRANSPORTS = ("auto", "http2", "grpc")
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
@@ -23,6 +25,8 @@ class ConnectionOptions:
             connections that are idle for minutes, many after 350 s). gRPC servers that are not told
             otherwise, such as the C++ server, break calls whose client pings more often than every
             300 s.
+        transport: ``http2``, which is quick and takes the extra ``[http2]``; ``grpc``, gRPC's own
+            library; ``auto``: ``http2`` where it is installed.
     """
 
     target: str
@@ -32,6 +36,7 @@ class ConnectionOptions:
     client_key: Path | None = None
     token: str | None = field(default=None, repr=False)
     keepalive: float = 310.0
+    transport: str = AUTO
 
     def for_jobs(self) -> ConnectionOptions:
         """The same for a channel that serves jobs alone, which finds a dead connection in half a minute.

@@ -15,6 +15,7 @@ import ngh2
 Header: TypeAlias = tuple[bytes, bytes]
 
 RequestReceived = ngh2.RequestReceived
+InformationalResponseReceived = ngh2.InformationalResponseReceived
 ResponseReceived = ngh2.ResponseReceived
 TrailersReceived = ngh2.TrailersReceived
 DataReceived = ngh2.DataReceived
@@ -37,6 +38,7 @@ WINDOW = 65_535
 
 # RFC 9113, section 6.5.2.
 _ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _MAX_HEADER_LIST_SIZE = 0x2, 0x3, 0x6
+_UNLIMITED = 2**31 - 1
 _GOAWAY = 0x7
 
 # Frames that are suspicious, and no error: so many at once, then so many a second. What a server sends of a
@@ -123,6 +125,19 @@ class Engine:
             return self._connection.send_request(headers)
         except ngh2.NGH2Error as error:
             raise StreamGoneError(str(error)) from error
+
+    @property
+    def peer_max_streams(self) -> int:
+        """How many streams a server lets us have open at the same time."""
+        return self._connection.remote_settings.get(_MAX_CONCURRENT_STREAMS, _UNLIMITED)
+
+    @property
+    def window(self) -> int:
+        """Bytes that the peer may send now, on all streams together."""
+        try:
+            return self._connection.local_window_size
+        except ngh2.NGH2Error:
+            return 0
 
     @property
     def takes_requests(self) -> bool:

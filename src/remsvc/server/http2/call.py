@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from remsvc.http2 import engine
+from remsvc.http2.frame_credit import EARNED_BY_MESSAGE
 from remsvc.http2.headers import CONTENT_TYPE, status_headers
 from remsvc.http2.messages import CompressedError, MessageError, MessageReader, prefix
 from remsvc.server.authentication import Caller, Evidence
@@ -23,8 +24,6 @@ UNCOMPRESSED = (("grpc-accept-encoding", "identity"),)
 # A message that is longer is put together from what comes in several windows.
 _LONG = engine.WINDOW // 2
 _LONG_WINDOW = 1024 * 1024
-# What a message that was read is worth: see Connection.earn.
-_EARNED_BY_MESSAGE = 8
 # A message that is shorter is sent together with its prefix, in one piece.
 _SHORT = 4096
 
@@ -109,7 +108,7 @@ class Http2Call(Call):
         if self._long and len(message) > _LONG:
             self._long = False
             connection.unread.remove(self)
-        connection.earn(_EARNED_BY_MESSAGE)
+        connection.earn(EARNED_BY_MESSAGE)
         self._acknowledge(min(self.unacknowledged, len(message) + 5))
         return message
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
+from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit
 from remsvc.http2.frames import FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
+from remsvc.http2.input_turns import TURN_WORK
 from remsvc.server.authentication import NO_CERTIFICATE, Evidence
 from remsvc.server.http2.call import Http2Call
-from remsvc.server.http2.input_turns import TURN_WORK
 from remsvc.server.http2.tls import speaks_http2
 from remsvc.status import Status
 
@@ -36,13 +37,9 @@ _logger = logging.getLogger("remsvc.server")
 _REFUSED_HEADER_BYTES = 48 * 1024
 _WINDOW = 16 * 1024 * 1024  # of all streams together; each has its own
 _WRITE_BUFFER = 256 * 1024
-# Frames cost work and may carry nothing. What they may cost is earned: by time, calls, messages and data.
-_CREDIT, _MOST_CREDIT, _CREDIT_PER_SECOND = 1000.0, 10_000.0, 100.0
-_EARNED_BY_CALL = 16
 # Calls that were given up before their answer, by whatever the peer did: so many at once, then so many a
 # second. A stranger has none that would be worth it.
 _GIVEN_UP, _GIVEN_UP_BY_STRANGERS, _GIVEN_UP_PER_SECOND = 2000.0, 100.0, 100.0
-_EARNED_PER_BYTE = 1 / 1024
 # A client that vanished without a word is noticed within a minute, and its commands are ended.
 _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
 # A call that has ended waits for its caller to end its side as well.
@@ -89,8 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         self._engine: Engine | None = None
         self._meter = FrameMeter(preface=True)
         self._rest: bytes = b""
-        self._credit, self._credited = _CREDIT, self.opened
-        self._frames = 0
+        self._credit = FrameCredit(self.opened)
         self._given_up = 0.0
         self._settled = False
         self._last_stream = 0
@@ -177,7 +173,7 @@ class Connection(asyncio.BufferedProtocol):
     # What comes in
 
     def take_rest(self) -> None:
-        """See :class:`~remsvc.server.http2.input_turns.InputTurns`."""
+        """See :class:`~remsvc.http2.input_turns.InputTurns`."""
         if self._transport is None:
             return
         rest, self._rest = memoryview(self._rest), b""
@@ -210,16 +206,11 @@ class Connection(asyncio.BufferedProtocol):
     def _spend(self) -> None:
         """Pay for the frames that came. Raises :class:`EngineError` where they carried too little."""
         now, frames = self._heard, self._meter.frames
-        self._credit = min(
-            self._credit + (now - self._credited) * _CREDIT_PER_SECOND - (frames - self._frames), _MOST_CREDIT
-        )
+        elapsed = self._credit.spend(frames, now)
         if self._given_up:
-            self._given_up = max(self._given_up - (now - self._credited) * _GIVEN_UP_PER_SECOND, 0.0)
+            self._given_up = max(self._given_up - elapsed * _GIVEN_UP_PER_SECOND, 0.0)
             if self._given_up > (_GIVEN_UP if self.had_call else _GIVEN_UP_BY_STRANGERS):
                 raise EngineError("too many calls that were given up")
-        self._credited, self._frames = now, frames
-        if self._credit < 0:
-            raise EngineError("too many frames that carry nothing")
         if not self._meter.waits:
             self._waits_since = 0.0
         elif not self._waits_since or not (self._meter.in_header_block or self._waits_frame == frames):
@@ -227,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def earn(self, credit: float) -> None:
         """Something came that was worth its frames."""
-        self._credit += credit
+        self._credit.earn(credit)
 
     def _on_event(self, event: Event) -> None:
         kind = type(event)
@@ -274,7 +265,7 @@ class Connection(asyncio.BufferedProtocol):
             longest_message=self.limits.max_message_bytes,
         )
         self.calls[stream] = call
-        self._credit += _EARNED_BY_CALL
+        self._credit.earn(EARNED_BY_CALL)
         if verb != b"POST" or not is_grpc(content_type):
             self._refuse_http(call, b"405" if verb != b"POST" else b"415")
         elif method is None:
@@ -297,7 +288,7 @@ class Connection(asyncio.BufferedProtocol):
     def _on_data(self, stream: int, data: bytes, last: bool) -> None:
         if (call := self.calls.get(stream)) is not None:
             call.feed(data, last=last)
-            self._credit += len(data) * _EARNED_PER_BYTE
+            self._credit.earn(len(data) * EARNED_PER_BYTE)
         elif (over := self._over.get(stream)) is not None:
             # Its call has ended: this is of no use, but within the window that the peer had.
             over[1].feed(data, last=last)
@@ -354,7 +345,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._engine.send(stream, data)
             except (StreamGoneError, EngineError):
                 return
-            self._credit += len(data) * _EARNED_PER_BYTE
+            self._credit.earn(len(data) * EARNED_PER_BYTE)
             self._unsent_is(self._unsent + len(data))
             self.flush_soon()
 

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
+from remsvc.http2.input_turns import InputTurns
 from remsvc.server.calls import Calls
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.connection import Connection
-from remsvc.server.http2.input_turns import InputTurns
 from remsvc.server.http2.tls import ShownCertificates
 from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from remsvc.http2.input_turns import InputTurns
 from remsvc.server.http2.connection import Connection
-from remsvc.server.http2.input_turns import InputTurns
 
 _INPUT_BYTES = 32 * 1024
 # A record that asks for new keys costs 60 µs in 27 bytes. Before a caller was verified, so much is taken in a
@@ -122,7 +122,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             turns.ask(self)
 
     def take_rest(self) -> None:
-        """See :class:`~remsvc.server.http2.input_turns.InputTurns`."""
+        """See :class:`~remsvc.http2.input_turns.InputTurns`."""
         self._queued = False
         if self._socket is None or self._socket.is_closing() or self._ended:
             return

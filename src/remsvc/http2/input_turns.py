@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from typing import Protocol
 
-_logger = logging.getLogger("remsvc.server")
+_logger = logging.getLogger("remsvc.http2")
 
 TURN_WORK = 200
 """About as many frames as are taken in from one connection before the next has its turn."""
