@@ -77,7 +77,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         buffer = self._shared.input_buffer
-        return buffer if self._connection.had_call else buffer[:_STRANGERS_INPUT_BYTES]
+        return buffer[:_STRANGERS_INPUT_BYTES] if self._is_strangers else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._ended:
@@ -87,7 +87,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._incoming.write(self._shared.input_buffer[:nbytes])
         if not self._connection.made:
             self._ask(self._shared.handshakes)
-        elif not self._connection.had_call:
+        elif self._is_strangers:
             self._ask(self._shared.messages)
         elif not (self._queued or self._paused):
             self._receive()
@@ -111,6 +111,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._writable = True
         if self._connection.made:
             self._connection.resume_writing()
+
+    @property
+    def _is_strangers(self) -> bool:
+        return not (self._connection.had_call or self._connection.busy)
 
     # Turns
 
