@@ -23,7 +23,7 @@ OK: list[Header] = [(b"grpc-status", b"0")]
 
 
 def make_call(*requests: bytes, single: bool = False, deadline: float | None = None) -> Call:
-    return Call("/a.B/C", requests, (), single=single, deadline=deadline, wake=lambda: None)
+    return Call("/a.B/C", requests, (), single=single, deadline=deadline)
 
 
 def length_prefixed(content: bytes) -> bytes:
@@ -92,7 +92,7 @@ def body_of(pair: Pair, stream: int) -> bytes:
 def test_a_call_goes_there_and_back() -> None:
     pair = Pair()
     call = Call("/a.B/C", [b"one", b"", b"three"], (("x-y", " z "), ("d-bin", b"\xff")), single=False,
-                deadline=pair.now + 2.5, wake=lambda: None)  # fmt: skip
+                deadline=pair.now + 2.5)  # fmt: skip
     pair.begin(call)
     (headers,) = requests_of(pair)
     assert headers[b":path"] == b"/a.B/C"
@@ -233,7 +233,7 @@ def test_a_server_that_ends_a_call_early_gets_no_more_requests() -> None:
             yield bytes(1000)
 
     pair = Pair()
-    call = Call("/a.B/C", endless(), (), single=False, deadline=None, wake=lambda: None)
+    call = Call("/a.B/C", endless(), (), single=False, deadline=None)
     pair.begin(call)
     pair.server.respond(call.stream, [*HEAD, *OK], end=True)
     pair.exchange()
@@ -250,7 +250,7 @@ def test_what_makes_requests_may_fail() -> None:
         raise ZeroDivisionError
 
     pair = Pair()
-    call = Call("/a.B/C", requests(), (), single=False, deadline=None, wake=lambda: None)
+    call = Call("/a.B/C", requests(), (), single=False, deadline=None)
     pair.begin(call)
     with pytest.raises(ZeroDivisionError):
         call.raise_error()

@@ -83,7 +83,7 @@ class Http2Transport:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             connection = self._connected(deadline, wait_for_ready)
-            call = Call(method, (request,), metadata, single=True, deadline=deadline, wake=_nothing)
+            call = Call(method, (request,), metadata, single=True, deadline=deadline)
             with connection.running(call):
                 connection.wait_until_ended(call)
             try:
@@ -98,7 +98,7 @@ class Http2Transport:
         unsent = iter(requests)
         while True:
             connection = self._connected(deadline, False)
-            call = Call(method, unsent, metadata, single=False, deadline=deadline, wake=_nothing)
+            call = Call(method, unsent, metadata, single=False, deadline=deadline)
             with connection.running(call), connection.looked_after():
                 while (answer := connection.next_answer(call)) is not None:
                     yield answer
@@ -412,10 +412,6 @@ class _Connection:
 def _must_wait(error: OSError) -> bool:
     """Whether TLS only has to wait for the network: ``ssl`` is not imported to know."""
     return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
-
-
-def _nothing() -> None:
-    """Whoever waits for a blocking call looks by himself."""
 
 
 def _too_late() -> CallError:
