@@ -243,6 +243,8 @@ GREETINGS: dict[str, bytes | None] = {
     "a TLS alert": bytes.fromhex("15030100020246"),
     "a frame that never ends": b"\xff\xff\xff\0\0\0\0\0\0" + bytes(1000),
     "no greeting": b"",
+    "a goaway as a greeting": frame(SETTINGS, 0, 0) + goaway(0, 0),
+    "a greeting and an end": frame(SETTINGS, 0, 0) + frame(GOAWAY, 0, 0),
     "a door that closes": None,
 }
 """What is said instead of what begins a connection; None: it is closed."""

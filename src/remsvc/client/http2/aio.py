@@ -11,6 +11,7 @@ from remsvc.client.http2.aio_connection import AsyncCall, Connection, Running
 from remsvc.client.http2.dial import dial
 from remsvc.client.http2.endpoint import (
     ATTEMPT_SECONDS,
+    BEGIN_ATTEMPTS,
     TIMED_OUT,
     ConnectError,
     Endpoint,
@@ -76,23 +77,22 @@ class AsyncHttp2Transport:
         wait_for_ready: bool = False,
     ) -> Answer:
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
+        for attempt in range(BEGIN_ATTEMPTS):
             connection = self._usable() or await self._connected(deadline, wait_for_ready)
             call = AsyncCall(method, (request,), metadata, single=True, deadline=deadline)
             with Running(connection, call):
                 while not call.ended:
                     await call.wait()
-                try:
-                    return call.result()
-                except NotBegunError:
-                    continue
+            if not isinstance(call.error, NotBegunError) or attempt == BEGIN_ATTEMPTS - 1:
+                break
+        return call.result()
 
     async def stream(
         self, method: str, requests: Iterable[bytes], *, timeout: float | None, metadata: Metadata
     ) -> AsyncGenerator[bytes, None]:
         deadline = None if timeout is None else time.monotonic() + timeout
         unsent = iter(requests)
-        while True:
+        for attempt in range(BEGIN_ATTEMPTS):
             connection = self._usable() or await self._connected(deadline, False)
             call = AsyncCall(method, unsent, metadata, single=False, deadline=deadline)
             with Running(connection, call):
@@ -107,11 +107,9 @@ class AsyncHttp2Transport:
                         break
                     else:
                         await call.wait()
-                try:
-                    call.raise_error()
-                except NotBegunError:
-                    continue
-                return
+            if not isinstance(call.error, NotBegunError) or attempt == BEGIN_ATTEMPTS - 1:
+                break
+        call.raise_error()
 
     async def close(self) -> None:
         self._closed = True
@@ -164,6 +162,8 @@ class AsyncHttp2Transport:
             self._connection = connection
             self._failure = None
             self._pause = FIRST_RECONNECT_PAUSE
+            # It may be of no use, as the server goes away at once, again and again.
+            self._retry_at = time.monotonic() + FIRST_RECONNECT_PAUSE
         finally:
             self._connecting = None
         if self._failure is not None:
