@@ -186,8 +186,8 @@ ANSWERS: dict[str, Answer] = {
     "empty messages": of_call(lambda stream: frame(DATA, 0, stream, message() * 3000)),
     "small messages": of_call(lambda stream: frame(DATA, 0, stream, message(b"\x08\x01") * 2000)),
     "random bytes": mutated,
-    # Sizes
     "an HPACK bomb": of_call(bomb, begun=False),
+    # Sizes
     "a huge header list": saying(head([*_OK, *((f"x-{n}", "a" * 500) for n in range(31))])),
     "thousands of headers": saying(head([*_OK, *(("x", "") for _ in range(3000))])),
     "headers that never end": saying(lambda stream: frame(HEADERS, 0, stream, header_block(_OK))),
@@ -243,9 +243,13 @@ GREETINGS: dict[str, bytes | None] = {
     "a TLS alert": bytes.fromhex("15030100020246"),
     "a frame that never ends": b"\xff\xff\xff\0\0\0\0\0\0" + bytes(1000),
     "no greeting": b"",
+    "a goaway as a greeting": frame(SETTINGS, 0, 0) + goaway(0, 0),
+    "a greeting and an end": frame(SETTINGS, 0, 0) + frame(GOAWAY, 0, 0),
     "a door that closes": None,
 }
 """What is said instead of what begins a connection; None: it is closed."""
+
+FLOODS = tuple(ANSWERS)[: tuple(ANSWERS).index("an HPACK bomb") + 1]
 
 KINDS = (*ANSWERS, *GREETINGS)
 

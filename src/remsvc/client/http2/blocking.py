@@ -17,6 +17,7 @@ from remsvc.client.http2.blocking_dial import dial, wait_for
 from remsvc.client.http2.call import Call
 from remsvc.client.http2.endpoint import (
     ATTEMPT_SECONDS,
+    BEGIN_ATTEMPTS,
     TIMED_OUT,
     ConnectError,
     Endpoint,
@@ -81,32 +82,29 @@ class Http2Transport:
         wait_for_ready: bool = False,
     ) -> Answer:
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
+        for attempt in range(BEGIN_ATTEMPTS):
             connection = self._connected(deadline, wait_for_ready)
-            call = Call(method, (request,), metadata, single=True, deadline=deadline, wake=_nothing)
+            call = Call(method, (request,), metadata, single=True, deadline=deadline)
             with connection.running(call):
                 connection.wait_until_ended(call)
-            try:
-                return call.result()
-            except NotBegunError:
-                continue
+            if not isinstance(call.error, NotBegunError) or attempt == BEGIN_ATTEMPTS - 1:
+                break
+        return call.result()
 
     def stream(
         self, method: str, requests: Iterable[bytes], *, timeout: float | None, metadata: Metadata
     ) -> Generator[bytes, None, None]:
         deadline = None if timeout is None else time.monotonic() + timeout
         unsent = iter(requests)
-        while True:
+        for attempt in range(BEGIN_ATTEMPTS):
             connection = self._connected(deadline, False)
-            call = Call(method, unsent, metadata, single=False, deadline=deadline, wake=_nothing)
+            call = Call(method, unsent, metadata, single=False, deadline=deadline)
             with connection.running(call), connection.looked_after():
                 while (answer := connection.next_answer(call)) is not None:
                     yield answer
-            try:
-                call.raise_error()
-            except NotBegunError:
-                continue
-            return
+            if not isinstance(call.error, NotBegunError) or attempt == BEGIN_ATTEMPTS - 1:
+                break
+        call.raise_error()
 
     def close(self) -> None:
         self._closed.set()
@@ -160,6 +158,8 @@ class Http2Transport:
         else:
             self._failure = None
             self._pause = FIRST_RECONNECT_PAUSE
+            # It may be of no use, as the server goes away at once, again and again.
+            self._retry_at = time.monotonic() + FIRST_RECONNECT_PAUSE
 
 
 class _Connection:
@@ -412,10 +412,6 @@ class _Connection:
 def _must_wait(error: OSError) -> bool:
     """Whether TLS only has to wait for the network: ``ssl`` is not imported to know."""
     return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
-
-
-def _nothing() -> None:
-    """Whoever waits for a blocking call looks by himself."""
 
 
 def _too_late() -> CallError:

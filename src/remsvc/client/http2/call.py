@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from remsvc.client.transport import (
     MAX_RECEIVE_BYTES,
@@ -49,7 +49,6 @@ class Call:
         metadata: that it takes along.
         single: whether exactly one answer is due.
         deadline: when its time is up, in seconds of the monotonic clock; None: never.
-        wake: called when something has happened that its caller waits for.
 
     Attributes:
         stream: its number on its connection; 0 before it was begun.
@@ -64,11 +63,9 @@ class Call:
     """
 
     __slots__ = (
-        "_answers",
         "_http_status",
         "_informational",
         "_reader",
-        "_wake",
         "buffered",
         "deadline",
         "ended",
@@ -94,7 +91,6 @@ class Call:
         *,
         single: bool,
         deadline: float | None,
-        wake: Callable[[], None],
     ) -> None:
         self.method = method
         self.requests: Iterator[bytes] | None = iter(requests)
@@ -113,9 +109,7 @@ class Call:
         self.wide = False
         self.heard = False
         self.single = single
-        self._wake = wake
         self._reader = MessageReader(MAX_RECEIVE_BYTES)
-        self._answers = 0
         self._informational = 0
         self._http_status = b"200"
 
@@ -142,6 +136,9 @@ class Call:
             raise self.fault
         if self.error is not None:
             raise self.error
+
+    def wake(self) -> None:
+        """Something has happened that its caller waits for. Nothing is to be done where he looks himself."""
 
     # For its connection
 
@@ -214,7 +211,7 @@ class Call:
                 if len(messages) > 1:
                     self.fail(CallError(Status.INTERNAL, SEVERAL_MESSAGES))
             elif len(messages) > before:
-                self._wake()
+                self.wake()
         return not self.ended
 
     def finish(self, headers: Sequence[Header]) -> None:
@@ -228,7 +225,7 @@ class Call:
             self.ended = True
             self.error = error
             self.requests = self.pending = None
-            self._wake()
+            self.wake()
 
     def _end_with(self, headers: Sequence[Header]) -> None:
         status = message = None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ATTEMPT_SECONDS = 20.0
 """After so long an attempt to connect has failed."""
+BEGIN_ATTEMPTS = 5
+"""So many connections a call tries that the server takes back before it could begin."""
 NEXT_ADDRESS_SECONDS = 0.25
 """So long a name's next address waits for the one before it: RFC 8305, section 5."""
 

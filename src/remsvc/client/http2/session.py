@@ -159,15 +159,21 @@ class Session:
             words, self._last_words = self._last_words, b""
             return words
         try:
-            for call in list(self._writing.values()):
-                self._write(call)
-            data = self._engine.to_send()
-            for event in self._engine.late_events():
-                self._on_event(event)
+            data = self._step()
+            while self._begin_waiting(now):  # in the places of those whose end was sent
+                data += self._step()
         except EngineError as error:
             self._break(str(error))
             return self.to_send(now)
         self._credit.earn(len(data) * EARNED_PER_BYTE)
+        return data
+
+    def _step(self) -> bytes:
+        for call in list(self._writing.values()):
+            self._write(call)
+        data = self._engine.to_send()
+        for event in self._engine.late_events():
+            self._on_event(event)
         return data
 
     @property
@@ -254,7 +260,10 @@ class Session:
                 asked.inform()
                 self._end_if_over(asked)
         elif kind is engine.ConnectionClosed:
-            self.close("the connection was closed")
+            ours = event.error_code if not self._reason else 0  # type: ignore[attr-defined]
+            self.close(
+                f"the server broke the rules of HTTP/2: error {ours}" if ours else "the connection was closed"
+            )
 
     def _on_response(self, event: Event) -> None:
         call = self.calls.get(event.stream_id)  # type: ignore[attr-defined]
@@ -337,11 +346,13 @@ class Session:
 
     # What goes out
 
-    def _begin_waiting(self, now: float) -> None:
+    def _begin_waiting(self, now: float) -> bool:
+        """Begin calls that wait, as many as the server takes; whether there were any."""
         waiting = self._waiting
+        begun = False
         while waiting and self.settled and not self.going_away:
             if len(self.calls) >= self._engine.peer_max_streams:
-                return
+                break
             call = waiting.popleft()
             if call.ended:
                 continue
@@ -354,6 +365,8 @@ class Session:
             self.calls[call.stream] = self._writing[call.stream] = call
             self._credit.earn(EARNED_BY_CALL)
             self._write(call)
+            begun = True
+        return begun
 
     def _write(self, call: Call) -> None:
         """Queue requests of a call, as many as have room."""
