@@ -21,7 +21,8 @@ class Admission:
 
     Attributes:
         in_progress: authenticated calls now, by the peer's name.
-        admitted: authenticated calls since these were last cleared, by the peer's name.
+        admitted: authenticated calls since these were last cleared, by the peer's name; None where nobody
+            looks at them, and clears them.
     """
 
     def __init__(self, limits: LimitsConfig) -> None:
@@ -30,7 +31,7 @@ class Admission:
         self._calls = [0, 0]
         self._most = [max(limits.max_calls // 10, 1), limits.max_calls]
         self.in_progress: Counter[str] = Counter()
-        self.admitted: Counter[str] = Counter()
+        self.admitted: Counter[str] | None = None
 
     @contextlib.contextmanager
     def counted(self, call: Call) -> Iterator[None]:
@@ -57,7 +58,8 @@ class Admission:
             )
         self._calls[authenticated] += 1
         self.in_progress[peer] += 1
-        self.admitted[peer] += 1
+        if self.admitted is not None:
+            self.admitted[peer] += 1
         try:
             yield
         finally:

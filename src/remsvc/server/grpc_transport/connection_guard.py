@@ -54,6 +54,7 @@ class ConnectionGuard:
 
     def __init__(self, admission: Admission, limits: LimitsConfig, port: int) -> None:
         self._admission = admission
+        self._admitted = admission.admitted = Counter[str]()
         self._limits = limits
         self._port = port
         self._call_bytes = limits.max_message_bytes + limits.max_metadata_bytes + _REFUSED_BYTES
@@ -84,10 +85,10 @@ class ConnectionGuard:
         self._records = {
             connection.peer: self._records.get(connection.peer, _Record()) for connection in connections
         }
-        for peer, count in self._admission.admitted.items():
+        for peer, count in self._admitted.items():
             if (found := parse_peer(peer)) in self._records:
                 self._records[found].admitted += count
-        self._admission.admitted.clear()
+        self._admitted.clear()
         for record in self._records.values():
             record.looks += 1
 
