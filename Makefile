@@ -104,6 +104,16 @@ fuzz: $(INSTALLED) ## Attack and fuzz for long (EXAMPLES=1000 SECONDS=3: less)
 	REMSVC_FUZZ_EXAMPLES=$(or $(EXAMPLES),50000) REMSVC_FUZZ_SECONDS=$(or $(SECONDS),20) \
 		$(BIN)/python -m pytest --timeout 7200 $(or $(ARGS),tests/attacks)
 
+SANITIZED := .venv-sanitized
+
+.PHONY: soak
+soak: $(INSTALLED) ## Fuzz connections, and the HTTP/2 engine with sanitizers, for an hour (SECONDS=60: less)
+	PYTHON=$(BIN)/python scripts/sanitized_ngh2.sh $(SANITIZED)
+	@seconds=$(or $(SECONDS),3600); \
+	$(BIN)/python -m tests.soak.fuzz_connection --seconds $$seconds $(ARGS) & connections=$$!; \
+	PYTHONPATH=src:. $(SANITIZED)/bin/sanitized-python -m tests.soak.fuzz_engine --seconds $$seconds $(ARGS); \
+	engine=$$?; wait $$connections && exit $$engine
+
 .PHONY: test-windows
 test-windows: $(INSTALLED) ## Test the Windows side in a Windows Python under Wine
 	scripts/windows_python.sh

@@ -48,8 +48,8 @@ def decode_message(octets: bytes) -> str:
 
 
 def encode_timeout(seconds: float) -> bytes:
-    """A time limit as a client sends it. At most eight digits, rounded up."""
-    nanoseconds = max(1, round(seconds * 1e9))
+    """A time limit as a client sends it: rounded up to eight digits, and never more than they can say."""
+    nanoseconds = round(max(1.0, min(seconds, _LONGEST_TIMEOUT * 3600.0) * 1e9))
     for unit, size in _NANOSECONDS.items():
         count = -(-nanoseconds // size)
         if count <= _LONGEST_TIMEOUT:

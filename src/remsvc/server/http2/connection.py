@@ -233,7 +233,7 @@ class Connection(asyncio.BufferedProtocol):
         elif kind is engine.SettingsAcknowledged:
             self._settled = True
         elif kind is engine.ConnectionClosed:
-            self._close_soon()
+            self._close_soon(patient=event.error_code == engine.NO_ERROR)  # type: ignore[attr-defined]
 
     def _on_request(self, stream: int, headers: tuple[Header, ...], half_closed: bool) -> None:
         self._last_stream = stream
@@ -456,20 +456,25 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(self._engine.to_send())
         except EngineError:
             pass
-        self._close_soon()
+        self._close_soon(patient=error == engine.NO_ERROR)
 
     def _fail(self, why: str) -> None:
         """The peer broke the rules, or did too much: it is told, and closed."""
         _logger.debug("connection ended: %s", why)
         if self._transport is not None and self._closing is None:
             self._transport.write(engine.last_words(self._last_stream, engine.ENHANCE_YOUR_CALM))
-            self._close_soon()
+            self._close_soon(patient=False)
 
-    def _close_soon(self) -> None:
-        """Close once the peer has read the last words, or has had time to."""
+    def _close_soon(self, *, patient: bool) -> None:
+        """Close once the peer has read the last words, or has had time to.
+
+        Args:
+            patient: whether to let it take the answers to its calls first, as long as they may wait.
+        """
         if self._transport is None or self._closing is not None:
             return
-        self._closing = self.loop.call_later(_CLOSE_SECONDS, self.cut, "")
+        latest = self.loop.time() + (self.limits.answer_timeout if patient else 0.0)
+        self._closing = self.loop.call_later(_CLOSE_SECONDS, self._cut_when_taken, latest)
         for call in list(self.calls.values()):
             call.abandon()
         self.calls.clear()
@@ -480,6 +485,13 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.write_eof()
         else:
             self._transport.close()
+
+    def _cut_when_taken(self, latest: float) -> None:
+        waiting = self._transport is not None and self._transport.get_write_buffer_size() > 0
+        if waiting and self.loop.time() < latest:
+            self._closing = self.loop.call_later(_CLOSE_SECONDS, self._cut_when_taken, latest)
+        else:
+            self.cut("")
 
     def cut(self, reason: str) -> None:
         """End it at once. ``reason`` is for the log; empty where nobody needs to know."""

@@ -42,6 +42,8 @@ class Connections:
 
     Attributes:
         input_buffer: what was received last; of no use after it was taken in.
+        unread: what of long messages is here.
+        unsent: what of answers waits.
     """
 
     def __init__(self, limits: LimitsConfig, calls: Calls, methods: Methods) -> None:
@@ -60,6 +62,10 @@ class Connections:
         self._all_closed = asyncio.Event()
         self._cut: Counter[str] = Counter()
         self._say_after = 0.0
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
 
     # Coming and going
 

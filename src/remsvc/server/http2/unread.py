@@ -27,19 +27,22 @@ class Unread:
 
     Args:
         most: bytes.
+
+    Attributes:
+        total: bytes now.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._total = 0
+        self.total = 0
         self._calls: dict[str, dict[_Receiving, int]] = defaultdict(dict)
 
     def add(self, call: _Receiving, size: int) -> None:
         """Count ``size`` bytes more for a call. It, or another one, may be ended by that."""
         mine = self._calls[call.identity]
         mine[call] = mine.get(call, 0) + size
-        self._total += size
-        while self._total > self._most:
+        self.total += size
+        while self.total > self._most:
             calls = max(self._calls.values(), key=lambda calls: sum(calls.values()))
             largest = max(calls, key=calls.__getitem__)
             self.remove(largest)
@@ -52,6 +55,6 @@ class Unread:
         mine = self._calls.get(call.identity)
         if mine is None or call not in mine:
             return
-        self._total -= mine.pop(call)
+        self.total -= mine.pop(call)
         if not mine:
             del self._calls[call.identity]

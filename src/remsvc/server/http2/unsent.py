@@ -27,6 +27,9 @@ class Unsent:
         connections: all of them.
         most_each: bytes that may wait on one connection.
         most: bytes that may wait on all of them.
+
+    Attributes:
+        total: bytes that wait now.
     """
 
     def __init__(self, connections: Collection[_Sending], most_each: int, most: int) -> None:
@@ -34,7 +37,7 @@ class Unsent:
         self._connections = connections
         self._most_each = most_each
         self._most = most
-        self._total = 0
+        self.total = 0
         self._looked = 0.0
 
     def has_room(self, own: int, waiting: int) -> bool:
@@ -46,12 +49,12 @@ class Unsent:
             own: bytes of the call's own answers that wait.
             waiting: bytes that wait on its connection.
         """
-        return not own or (own < _MOST_OF_A_CALL and waiting < self._most_each and self._total < self._most)
+        return not own or (own < _MOST_OF_A_CALL and waiting < self._most_each and self.total < self._most)
 
     def change(self, size: int) -> None:
         """Count ``size`` bytes more, or less."""
-        self._total += size
-        if self._total > self._most and size > 0:
+        self.total += size
+        if self.total > self._most and size > 0:
             self._relieve()
 
     def _relieve(self) -> None:
