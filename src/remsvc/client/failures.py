@@ -97,7 +97,9 @@ def escape_controls(text: str) -> str:
 
 def _explain(details: str, tls: bool) -> str:
     reason = _PREAMBLE.sub("", details)
-    if "Socket closed" in reason or "onnection reset" in reason or "Broken pipe" in reason:
+    if "Unwrap failed" in reason:
+        hint = _CLOSED_TLS  # gRPC's word for an alert of TLS that comes after its own part of the handshake
+    elif "Socket closed" in reason or "onnection reset" in reason or "Broken pipe" in reason:
         hint = _CLOSED_TLS if tls else _CLOSED_PLAIN
     else:
         hint = next((text for pattern, text in _HINTS if re.search(pattern, reason)), "no connection")
