@@ -22,6 +22,11 @@ class Admission:
         self._calls = [0, 0]
         self._most = [max(limits.max_calls // 10, 1), limits.max_calls]
 
+    @property
+    def in_progress(self) -> int:
+        """Calls that were let in and have not ended."""
+        return sum(self._calls)
+
     def enter(self, call: Call) -> None:
         """Count a call as in progress, until :meth:`leave`.
 
