@@ -5,19 +5,12 @@ The attacker is stopped, or costs the server no more than so much memory; a good
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-
-import psutil
 import pytest
 
-from remsvc_proto import RemSvc_pb2
-from tests.attacks.conftest import AUTH, METADATA, TOKEN, good_client, raw
+from tests.attacks.conftest import AUTH, TOKEN, a_good_client_is_served, raw
 from tests.attacks.http2_cves import PUBLISHED, Published
 from tests.attacks.raw_http2 import ACK, SETTINGS, RawPeer, frame, settings
-from tests.conftest import DEADLINE, Serve, ServerProcess
+from tests.conftest import Serve, ServerProcess
 
 pytestmark = pytest.mark.own_http2
 
@@ -62,30 +55,3 @@ def carried_out(peer: RawPeer, attack: Published, inside: bool) -> bool:
     except OSError:
         return True
     return False
-
-
-@contextmanager
-def a_good_client_is_served(server: ServerProcess, growth: float) -> Iterator[None]:
-    """Within, and then once more, its pings succeed; the server grows by no more than so many bytes."""
-    process = psutil.Process(server.process.pid)
-    before = most = process.memory_info().rss
-    begun, stop = threading.Event(), threading.Event()
-
-    def ping() -> None:
-        nonlocal most
-        over = False
-        while not over:
-            over = stop.wait(0.002)
-            stub.Ping(RemSvc_pb2.PingMsg(), metadata=METADATA, timeout=DEADLINE)
-            most = max(most, process.memory_info().rss)
-            begun.set()
-
-    with good_client(server) as stub, ThreadPoolExecutor(1) as executor:
-        pinging = executor.submit(ping)
-        try:
-            begun.wait(DEADLINE)
-            yield
-        finally:
-            stop.set()
-        pinging.result()
-    assert most - before < growth

@@ -35,7 +35,7 @@ class Http2Call(Call):
         stream: its number on its connection.
         half_closed: whether the caller has sent its last.
         unacknowledged: bytes that the caller may send again only when they were acknowledged.
-        task: answers it; None before it has begun.
+        task: answers it; None before it has begun, and where nobody waits for the answer any more.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class Http2Call(Call):
         self._fault: RefusedError | None = None
         self._begun = False
         self._ended = False
-        self._long = False  # whether a long message is on its way, of which more than a window may come
+        self._long = False  # whether a long message has come: then more than a window of it may
 
     # For those who answer
 
@@ -105,9 +105,8 @@ class Http2Call(Call):
             return None
         message = messages.popleft()
         connection = self._connection
-        if self._long and len(message) > _LONG:
-            self._long = False
-            connection.unread.remove(self)
+        if self._long:
+            connection.unread.remove(self, len(message) + 5)
         connection.earn(EARNED_BY_MESSAGE)
         self._acknowledge(min(self.unacknowledged, len(message) + 5))
         return message
@@ -133,22 +132,23 @@ class Http2Call(Call):
 
     async def write(self, message: bytes) -> None:
         connection = self._connection
-        if not connection.has_room(self):
+        size = len(message)
+        if not connection.has_room(self, size):
             patience = connection.limits.stream_idle
             try:
                 with TimeLimit(patience):
-                    while not connection.has_room(self):
-                        await connection.room(self)
+                    while not (self._ended or connection.has_room(self, size)):
+                        await connection.room(self, size)
             except TimeoutError:
                 reason = f"no response was taken for {patience:g} s"
                 raise RefusedError(Status.UNAVAILABLE, reason) from None
         if self._ended:
             return
         self._begin()
-        if len(message) <= _SHORT:
-            connection.send(self.stream, prefix(len(message)) + message)
+        if size <= _SHORT:
+            connection.send(self.stream, prefix(size) + message)
         else:
-            connection.send(self.stream, prefix(len(message)))
+            connection.send(self.stream, prefix(size))
             connection.send(self.stream, message)
 
     # For its connection
@@ -176,8 +176,7 @@ class Http2Call(Call):
     def fail(self, refused: RefusedError) -> None:
         """End the call with this status, whatever its task is doing."""
         self.end(refused.code, str(refused), refused.metadata)
-        if self.task is not None:
-            self.task.cancel()
+        self._stop()
 
     def end(self, status: Status, reason: str = "", metadata: Any = ()) -> None:
         """Send the status; nothing can be sent after it. Only the first counts."""
@@ -194,11 +193,18 @@ class Http2Call(Call):
         """Its caller has gone: end what is being done for it."""
         if not self._ended:
             self._over()
-            if self.task is not None:
-                self.task.cancel()
+            self._stop()
+
+    def _stop(self) -> None:
+        # Without the reference to it: what it was doing holds the call, and with it would do so until the
+        # garbage of whole generations is looked through.
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
 
     def _over(self) -> None:
         self._ended = True
+        self._fault = None  # raised, it holds the call as well
         if self._timer is not None:
             self._timer.cancel()
         if self._long:
@@ -220,7 +226,7 @@ class Http2Call(Call):
             return
         if not self._long:
             self._long = True
-            self._connection.widen(self.stream, _LONG_WINDOW)
+            self._connection.widen_for(self, _LONG_WINDOW)
         size = self.unacknowledged
         self._acknowledge(size)
         self._connection.unread.add(self, size)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remsvc.http2 import engine
@@ -35,7 +36,8 @@ _logger = logging.getLogger("remsvc.server")
 
 # Beyond what is permitted a list of headers is still read, so that its caller can be told.
 _REFUSED_HEADER_BYTES = 48 * 1024
-_WINDOW = 16 * 1024 * 1024  # of all streams together; each has its own
+# Of all streams together, once a caller was verified; a stranger's have one stream's window together.
+_WINDOW = 16 * 1024 * 1024
 _WRITE_BUFFER = 256 * 1024
 # Calls that were given up before their answer, by whatever the peer did: so many at once, then so many a
 # second. A stranger has none that would be worth it.
@@ -46,8 +48,6 @@ _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
 _LINGER_SECONDS = 5.0
 # The last words are lost where a connection is closed before its peer has stopped sending.
 _CLOSE_SECONDS, _CLOSE_BYTES = 1.0, 256 * 1024
-# Who takes less than this of his answers makes no progress.
-_PROGRESS_BYTES = 64 * 1024
 _HEADER_OVERHEAD = 32  # RFC 9113, section 6.5.2
 
 
@@ -65,7 +65,8 @@ class Connection(asyncio.BufferedProtocol):
         made: whether it was connected, with TLS if that is spoken.
         connecting: connects it; None where that is done.
         opened: when it was accepted, in the loop's time.
-        unsent_since: the loop's time since when answers wait and the peer takes none; 0 where none wait.
+        unsent: bytes of answers that wait: written and not taken, or to be written when there is room.
+        unsent_since: the loop's time from which on one of them has waited at least; 0 where none waits.
     """
 
     def __init__(self, connections: Connections, peer: str, network: str) -> None:
@@ -78,6 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         self.certificate = NO_CERTIFICATE
         self.calls: dict[int, Http2Call] = {}
         self.had_call = False
+        self.unsent = 0
         self.unsent_since = 0.0
         self.opened = self.loop.time()
         self.made = False
@@ -93,15 +95,16 @@ class Connection(asyncio.BufferedProtocol):
         self._heard = self._idle_since = self.opened
         self._pinged = 0.0
         self._waits_since, self._waits_frame = 0.0, -1
-        self._over: dict[int, tuple[float, Http2Call]] = {}  # until the peer has ended its side too
-        self._unsent = 0
+        self._over: dict[int, _Over] = {}  # until the peer has ended its side too
+        self._written = 0  # and not taken
         self._writable = True
+        self._stuck_at, self._stuck_since = 0, 0.0  # where it is not writable
         self._flushing = False
-        self._waiting_for_room: dict[Http2Call, asyncio.Future[None]] = {}
+        self._waiting_for_room: dict[Http2Call, tuple[asyncio.Future[None], int]] = {}
         self._going_away = False
         self._closing: asyncio.TimerHandle | None = None
         self._discarded = 0
-        self._taken = 0
+        self._taken = self._awaited = 0
 
     # Of asyncio
 
@@ -123,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
             header_bytes=limits.max_metadata_bytes,
             header_bytes_taken=limits.max_metadata_bytes + _REFUSED_HEADER_BYTES,
             max_headers=limits.max_headers,
-            connection_window=_WINDOW,
+            connection_window=engine.WINDOW,
             resets=(max(1000, limits.max_streams), 100),
         )
         self._heard = self.loop.time()
@@ -159,12 +162,14 @@ class Connection(asyncio.BufferedProtocol):
             call.abandon()
         self.calls.clear()
         self._over.clear()
-        self._unsent_is(0)
+        self._written_is(0)
         self._wake_waiting()
         self._connections.discard(self)
 
     def pause_writing(self) -> None:
         self._writable = False
+        assert self._transport is not None
+        self._stuck_at, self._stuck_since = self._transport.get_write_buffer_size(), self.loop.time()
 
     def resume_writing(self) -> None:
         self._writable = True
@@ -291,20 +296,21 @@ class Connection(asyncio.BufferedProtocol):
             self._credit.earn(len(data) * EARNED_PER_BYTE)
         elif (over := self._over.get(stream)) is not None:
             # Its call has ended: this is of no use, but within the window that the peer had.
-            over[1].feed(data, last=last)
+            over.unacknowledged += len(data)
         elif data:
             self.acknowledge(stream, len(data))
 
     def _on_closed(self, stream: int) -> None:
+        unacknowledged = 0
         if (call := self.calls.pop(stream, None)) is not None:
-            self.had_call = self.had_call or call.caller is not None
+            self._note_caller(call)
             call.abandon()
             self._given_up += 1
+            unacknowledged, call.unacknowledged = call.unacknowledged, 0
         elif (over := self._over.pop(stream, None)) is not None:
-            call = over[1]
-        if call is not None and call.unacknowledged:
-            self.acknowledge(stream, call.unacknowledged)
-            call.unacknowledged = 0
+            unacknowledged = over.unacknowledged
+        if unacknowledged:
+            self.acknowledge(stream, unacknowledged)
         if not self.calls:
             self._idle_since = self.loop.time()
             if self._going_away and not self._over:
@@ -317,20 +323,38 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a verified caller's call is in progress on it."""
         return any(call.caller is not None for call in self.calls.values())
 
-    def has_room(self, call: Http2Call) -> bool:
-        """Whether one more answer of a call may be written now."""
-        if self._engine is None:
+    def has_room(self, call: Http2Call, size: int) -> bool:
+        """Whether an answer of so many bytes may be written now."""
+        if self._engine is None or not self._written:
             return True
-        return self._connections.unsent.has_room(self._engine.queued(call.stream), self._unsent)
+        return self._connections.unsent.has_room(self._engine.queued(call.stream), self._written, size)
 
-    async def room(self, call: Http2Call) -> None:
-        """Wait until there is room for one more answer of a call."""
+    async def room(self, call: Http2Call, size: int) -> None:
+        """Wait until there may be room for it, or the call has ended."""
         waiter = self.loop.create_future()
-        self._waiting_for_room[call] = waiter
+        self._waiting_for_room[call] = waiter, size
+        self._unsent_changes(size)
         try:
             await waiter
         finally:
-            self._waiting_for_room.pop(call, None)
+            self._waits_no_more(call)
+
+    def shed(self) -> bool:
+        """Fail the call that waits with the largest answer; False where none waits."""
+        waiting = self._waiting_for_room
+        if not waiting:
+            return False
+        call = max(waiting, key=lambda each: waiting[each][1])
+        waiter, _ = waiting[call]
+        self._waits_no_more(call)
+        call.fail(self._connections.unsent.refusal())
+        if not waiter.done():
+            waiter.set_result(None)
+        return True
+
+    def _waits_no_more(self, call: Http2Call) -> None:
+        if (waiting := self._waiting_for_room.pop(call, None)) is not None:
+            self._unsent_changes(-waiting[1])
 
     def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
         """Send the headers of an answer."""
@@ -346,7 +370,7 @@ class Connection(asyncio.BufferedProtocol):
             except (StreamGoneError, EngineError):
                 return
             self._credit.earn(len(data) * EARNED_PER_BYTE)
-            self._unsent_is(self._unsent + len(data))
+            self._written_is(self._written + len(data))
             self.flush_soon()
 
     def respond(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
@@ -364,12 +388,19 @@ class Connection(asyncio.BufferedProtocol):
         self._end(call)
 
     def _end(self, call: Http2Call) -> None:
-        self.had_call = self.had_call or call.caller is not None
+        self._note_caller(call)
         if self.calls.pop(call.stream, None) is not None:
-            self._over[call.stream] = (self.loop.time(), call)
+            self._over[call.stream] = _Over(self.loop.time(), call.unacknowledged)
+            call.unacknowledged = 0
         if not self.calls:
             self._idle_since = self.loop.time()
         self.flush_soon()
+
+    def _note_caller(self, call: Http2Call) -> None:
+        """Give a connection its whole window, once a caller was verified on it."""
+        if call.caller is not None and not self.had_call:
+            self.had_call = True
+            self.widen(0, _WINDOW)
 
     def acknowledge(self, stream: int, size: int) -> None:
         """Let the peer send as much again."""
@@ -380,8 +411,13 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self.flush_soon()
 
+    def widen_for(self, call: Http2Call, window: int) -> None:
+        """Let a verified caller send more of a call at once."""
+        self._note_caller(call)
+        self.widen(call.stream, window)
+
     def widen(self, stream: int, window: int) -> None:
-        """Let the peer send more of a stream at once."""
+        """Let the peer send more of a stream at once, or (0) of all of them."""
         if self._engine is not None:
             try:
                 self._engine.widen(stream, window)
@@ -411,31 +447,39 @@ class Connection(asyncio.BufferedProtocol):
             except EngineError as error:
                 self._fail(str(error))
                 return
+        self._recount()
+
+    def _recount(self) -> None:
+        """Look how much of what was written was not taken."""
         if self._engine is not None and self._transport is not None:
-            self._unsent_is(http2.queued() + transport.get_write_buffer_size())
+            self._written_is(self._engine.queued() + self._transport.get_write_buffer_size())
             if self._waiting_for_room:
                 self._wake_waiting()
 
-    def _unsent_is(self, size: int) -> None:
-        change, self._unsent = size - self._unsent, size
+    def _written_is(self, size: int) -> None:
+        change, self._written = size - self._written, size
         self._taken += max(-change, 0)
         if not size:
             self.unsent_since = 0.0
-        elif not self.unsent_since or self._taken > _PROGRESS_BYTES:
-            self.unsent_since, self._taken = self.loop.time(), 0
+        elif not self.unsent_since or self._taken >= self._awaited:  # all that waited then was taken
+            self.unsent_since, self._taken, self._awaited = self.loop.time(), 0, size
         if change:
-            self._connections.unsent.change(change)
+            self._unsent_changes(change)
+
+    def _unsent_changes(self, size: int) -> None:
+        self.unsent += size
+        self._connections.unsent.change(size)
 
     def _wake_waiting(self) -> None:
-        for call, waiter in self._waiting_for_room.items():
-            if not waiter.done() and self.has_room(call):
+        for call, (waiter, size) in self._waiting_for_room.items():
+            if not waiter.done() and self.has_room(call, size):
                 waiter.set_result(None)
 
     # How it ends
 
     def go_away(self) -> None:
         """Take no more calls; close when those that are here have ended."""
-        if self._going_away or self._engine is None:
+        if self._going_away or self._engine is None or self._closing is not None:
             return
         self._going_away = True
         if not self.calls and not self._over:
@@ -514,6 +558,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._waits_since and now - self._waits_since > limits.header_timeout:
             self.close(engine.ENHANCE_YOUR_CALM)
             return
+        if not self._writable and self._is_stuck(now):
+            self.cut("took nothing of what was sent to it")
+            return
+        if self._written:
+            self._recount()  # the system may have taken it meanwhile, without a word
         if now - self._heard > _PING_AFTER_SECONDS:
             if not self._pinged or self._pinged < self._heard:
                 self._pinged = now
@@ -526,21 +575,41 @@ class Connection(asyncio.BufferedProtocol):
             self.go_away()
         self._check_over(now)
 
+    def _is_stuck(self, now: float) -> bool:
+        """Whether the peer has taken nothing from its socket for too long."""
+        assert self._transport is not None
+        if (waiting := self._transport.get_write_buffer_size()) < self._stuck_at:
+            self._stuck_at, self._stuck_since = waiting, now
+        return now - self._stuck_since > self.limits.answer_timeout
+
     def _check_over(self, now: float) -> None:
         """End the streams of calls that have ended, where the peer does not."""
         if not self._over or not self._meter.between_frames:
             return
-        for stream, (since, _) in list(self._over.items()):
-            if now - since < _LINGER_SECONDS or self._engine is None:
+        for stream, over in list(self._over.items()):
+            if now - over.since < _LINGER_SECONDS or self._engine is None:
                 break  # the others have ended later
             waiting = self._engine.queued(stream)
-            if waiting and now - since < self.limits.answer_timeout:
+            if waiting and now - over.since < self.limits.answer_timeout:
                 continue
             try:
                 self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
             except (StreamGoneError, EngineError):
                 del self._over[stream]
         self.flush_soon()
+
+
+@dataclass(slots=True)
+class _Over:
+    """A call that has ended; its caller has not ended its side.
+
+    Attributes:
+        since: when it ended.
+        unacknowledged: bytes that its caller sent, and may send again only when its side has ended.
+    """
+
+    since: float
+    unacknowledged: int
 
 
 def peer_name(address: Any) -> str:
