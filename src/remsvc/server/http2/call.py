@@ -138,7 +138,7 @@ class Http2Call(Call):
             try:
                 with TimeLimit(patience):
                     while not (self._ended or connection.has_room(self, size)):
-                        await connection.room(self, size)
+                        await connection.answers.room(self, size)
             except TimeoutError:
                 reason = f"no response was taken for {patience:g} s"
                 raise RefusedError(Status.UNAVAILABLE, reason) from None

@@ -16,7 +16,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
@@ -26,7 +26,9 @@ from remsvc.http2.headers import decode_timeout, is_grpc
 from remsvc.http2.input_turns import TURN_WORK
 from remsvc.server.authentication import NO_CERTIFICATE, Evidence
 from remsvc.server.http2.call import Http2Call
+from remsvc.server.http2.request_head import read_head
 from remsvc.server.http2.tls import speaks_http2
+from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.status import Status
 
 if TYPE_CHECKING:
@@ -48,7 +50,19 @@ _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
 _LINGER_SECONDS = 5.0
 # The last words are lost where a connection is closed before its peer has stopped sending.
 _CLOSE_SECONDS, _CLOSE_BYTES = 1.0, 256 * 1024
-_HEADER_OVERHEAD = 32  # RFC 9113, section 6.5.2
+
+
+@dataclass(slots=True)
+class _Over:
+    """A call that has ended; its caller has not ended its side.
+
+    Attributes:
+        since: when it ended.
+        unacknowledged: bytes that its caller sent, and may send again only when its side has ended.
+    """
+
+    since: float
+    unacknowledged: int
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -65,8 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         made: whether it was connected, with TLS if that is spoken.
         connecting: connects it; None where that is done.
         opened: when it was accepted, in the loop's time.
-        unsent: bytes of answers that wait: written and not taken, or to be written when there is room.
-        unsent_since: the loop's time from which on one of them has waited at least; 0 where none waits.
+        answers: those that wait to be taken, or to be written.
     """
 
     def __init__(self, connections: Connections, peer: str, network: str) -> None:
@@ -79,8 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         self.certificate = NO_CERTIFICATE
         self.calls: dict[int, Http2Call] = {}
         self.had_call = False
-        self.unsent = 0
-        self.unsent_since = 0.0
+        self.answers = WaitingAnswers(connections.unsent, self.loop)
         self.opened = self.loop.time()
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
@@ -96,15 +108,12 @@ class Connection(asyncio.BufferedProtocol):
         self._pinged = 0.0
         self._waits_since, self._waits_frame = 0.0, -1
         self._over: dict[int, _Over] = {}  # until the peer has ended its side too
-        self._written = 0  # and not taken
         self._writable = True
         self._stuck_at, self._stuck_since = 0, 0.0  # where it is not writable
         self._flushing = False
-        self._waiting_for_room: dict[Http2Call, tuple[asyncio.Future[None], int]] = {}
         self._going_away = False
         self._closing: asyncio.TimerHandle | None = None
         self._discarded = 0
-        self._taken = self._awaited = 0
 
     # Of asyncio
 
@@ -162,8 +171,8 @@ class Connection(asyncio.BufferedProtocol):
             call.abandon()
         self.calls.clear()
         self._over.clear()
-        self._written_is(0)
-        self._wake_waiting()
+        self.answers.count(0)
+        self.answers.wake(self.has_room)
         self._connections.discard(self)
 
     def pause_writing(self) -> None:
@@ -242,45 +251,31 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_request(self, stream: int, headers: tuple[Header, ...], half_closed: bool) -> None:
         self._last_stream = stream
-        path = verb = content_type = timeout = b""
-        authorization: list[str] = []
-        size = 0
-        for name, value in headers:
-            if name[0] == 0x3A:  # a colon: of HTTP/2 itself
-                if name == b":path":
-                    path = value
-                elif name == b":method":
-                    verb = value
-                continue
-            size += len(name) + len(value) + _HEADER_OVERHEAD
-            if name == b"content-type":
-                content_type = value
-            elif name == b"grpc-timeout":
-                timeout = value
-            elif name == b"authorization":
-                authorization.append(value.decode(errors="replace"))
-        method = self._connections.methods.get(path)
+        head = read_head(headers)
+        method = self._connections.methods.get(head.path)
         call = Http2Call(
             self,
             stream,
             method.name if method is not None else "",
-            Evidence.shown(authorization, self.certificate),
-            size,
+            Evidence.shown(head.authorization, self.certificate),
+            head.metadata_bytes,
             half_closed=half_closed,
             longest_message=self.limits.max_message_bytes,
         )
         self.calls[stream] = call
         self._credit.earn(EARNED_BY_CALL)
-        if verb != b"POST" or not is_grpc(content_type):
-            self._refuse_http(call, b"405" if verb != b"POST" else b"415")
+        if head.verb != b"POST":
+            self._refuse_http(call, b"405")
+        elif not is_grpc(head.content_type):
+            self._refuse_http(call, b"415")
         elif method is None:
             call.end(Status.UNIMPLEMENTED, "Method not found!")
         elif self._going_away:
             call.end(Status.UNAVAILABLE, "the server is shutting down")
         else:
-            if timeout:
+            if head.timeout:
                 try:
-                    call.limit(decode_timeout(timeout))
+                    call.limit(decode_timeout(head.timeout))
                 except ValueError as error:
                     call.end(Status.INVALID_ARGUMENT, str(error))
                     return
@@ -325,36 +320,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def has_room(self, call: Http2Call, size: int) -> bool:
         """Whether an answer of so many bytes may be written now."""
-        if self._engine is None or not self._written:
-            return True
-        return self._connections.unsent.has_room(self._engine.queued(call.stream), self._written, size)
-
-    async def room(self, call: Http2Call, size: int) -> None:
-        """Wait until there may be room for it, or the call has ended."""
-        waiter = self.loop.create_future()
-        self._waiting_for_room[call] = waiter, size
-        self._unsent_changes(size)
-        try:
-            await waiter
-        finally:
-            self._waits_no_more(call)
-
-    def shed(self) -> bool:
-        """Fail the call that waits with the largest answer; False where none waits."""
-        waiting = self._waiting_for_room
-        if not waiting:
-            return False
-        call = max(waiting, key=lambda each: waiting[each][1])
-        waiter, _ = waiting[call]
-        self._waits_no_more(call)
-        call.fail(self._connections.unsent.refusal())
-        if not waiter.done():
-            waiter.set_result(None)
-        return True
-
-    def _waits_no_more(self, call: Http2Call) -> None:
-        if (waiting := self._waiting_for_room.pop(call, None)) is not None:
-            self._unsent_changes(-waiting[1])
+        return self._engine is None or self.answers.has_room(self._engine.queued(call.stream), size)
 
     def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
         """Send the headers of an answer."""
@@ -370,7 +336,7 @@ class Connection(asyncio.BufferedProtocol):
             except (StreamGoneError, EngineError):
                 return
             self._credit.earn(len(data) * EARNED_PER_BYTE)
-            self._written_is(self._written + len(data))
+            self.answers.count(self.answers.written + len(data))
             self.flush_soon()
 
     def respond(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
@@ -452,28 +418,9 @@ class Connection(asyncio.BufferedProtocol):
     def _recount(self) -> None:
         """Look how much of what was written was not taken."""
         if self._engine is not None and self._transport is not None:
-            self._written_is(self._engine.queued() + self._transport.get_write_buffer_size())
-            if self._waiting_for_room:
-                self._wake_waiting()
-
-    def _written_is(self, size: int) -> None:
-        change, self._written = size - self._written, size
-        self._taken += max(-change, 0)
-        if not size:
-            self.unsent_since = 0.0
-        elif not self.unsent_since or self._taken >= self._awaited:  # all that waited then was taken
-            self.unsent_since, self._taken, self._awaited = self.loop.time(), 0, size
-        if change:
-            self._unsent_changes(change)
-
-    def _unsent_changes(self, size: int) -> None:
-        self.unsent += size
-        self._connections.unsent.change(size)
-
-    def _wake_waiting(self) -> None:
-        for call, (waiter, size) in self._waiting_for_room.items():
-            if not waiter.done() and self.has_room(call, size):
-                waiter.set_result(None)
+            self.answers.count(self._engine.queued() + self._transport.get_write_buffer_size())
+            if self.answers.awaited:
+                self.answers.wake(self.has_room)
 
     # How it ends
 
@@ -561,7 +508,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._writable and self._is_stuck(now):
             self.cut("took nothing of what was sent to it")
             return
-        if self._written:
+        if self.answers.written:
             self._recount()  # the system may have taken it meanwhile, without a word
         if now - self._heard > _PING_AFTER_SECONDS:
             if not self._pinged or self._pinged < self._heard:
@@ -597,26 +544,3 @@ class Connection(asyncio.BufferedProtocol):
             except (StreamGoneError, EngineError):
                 del self._over[stream]
         self.flush_soon()
-
-
-@dataclass(slots=True)
-class _Over:
-    """A call that has ended; its caller has not ended its side.
-
-    Attributes:
-        since: when it ended.
-        unacknowledged: bytes that its caller sent, and may send again only when its side has ended.
-    """
-
-    since: float
-    unacknowledged: int
-
-
-def peer_name(address: Any) -> str:
-    """A socket's address as gRPC writes it: ``ipv4:192.0.2.1:50000``, ``ipv6:%5B2001:db8::1%5D:50000``."""
-    host, port = str(address[0]), address[1]
-    if ":" not in host:
-        return f"ipv4:{host}:{port}"
-    if host.startswith("::ffff:") and "." in host:
-        return f"ipv4:{host.removeprefix('::ffff:')}:{port}"
-    return f"ipv6:%5B{host}%5D:{port}"

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Coroutine
 
 from remsvc.errors import ServeError
-from remsvc.server.http2.connection import Connection, peer_name
+from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
 from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
-from remsvc.server.peers import endpoint, network_of
+from remsvc.server.peers import endpoint, network_of, peer_name
 from remsvc.server.time_limit import TimeLimit
 from remsvc.server.tls import TlsConfig
 

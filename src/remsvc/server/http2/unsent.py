@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 from typing import Protocol
 
+from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.server.refusal import RefusedError, exhausted
 
 _MOST_OF_A_CALL = 512 * 1024
@@ -18,15 +19,8 @@ _RETRY_SECONDS = 1.0
 
 class _Sending(Protocol):
     @property
-    def unsent(self) -> int:
-        """Bytes of answers that wait: written and not taken, or to be written when there is room."""
-
-    @property
-    def unsent_since(self) -> float:
-        """The loop's time from which on one of them has waited at least; 0 where none waits."""
-
-    def shed(self) -> bool:
-        """Fail the call that waits with the largest answer; False where none waits."""
+    def answers(self) -> WaitingAnswers:
+        """Its answers that wait."""
 
     def cut(self, reason: str) -> None:
         """End the connection at once."""
@@ -82,7 +76,7 @@ class Unsent:
     def _relieve(self) -> None:
         while self.total > self._most:
             largest = max(self._connections, key=_unsent, default=None)
-            if largest is None or not largest.shed():
+            if largest is None or not largest.answers.shed():
                 break
         else:
             return
@@ -91,14 +85,14 @@ class Unsent:
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        waiting = [connection for connection in self._connections if connection.unsent_since]
+        waiting = [connection for connection in self._connections if connection.answers.since]
         if self.total > 2 * self._most and waiting:
             max(waiting, key=_unsent).cut("had most of far too many answers that were not taken")
         elif waiting:
-            slowest = min(waiting, key=lambda connection: connection.unsent_since)
-            if now - slowest.unsent_since > _PATIENCE_SECONDS:
+            slowest = min(waiting, key=lambda connection: connection.answers.since)
+            if now - slowest.answers.since > _PATIENCE_SECONDS:
                 slowest.cut("took none of its answers while too many waited")
 
 
 def _unsent(connection: _Sending) -> int:
-    return connection.unsent
+    return connection.answers.total
