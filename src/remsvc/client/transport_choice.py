@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 from remsvc.client.options import GRPC, HTTP2, TRANSPORTS, ConnectionOptions
 from remsvc.client.transport import AsyncTransport, Transport
 from remsvc.errors import ConfigurationError
+from remsvc.http2.installation import engine_is_installed
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -19,7 +19,7 @@ def chosen_transport(options: ConnectionOptions) -> str:
         raise ConfigurationError([f"transport {options.transport!r}: expected auto, http2 or grpc"])
     if options.transport == GRPC:
         return GRPC
-    if find_spec("ngh2") is not None:
+    if engine_is_installed():
         return HTTP2
     if options.transport == HTTP2:
         raise ConfigurationError(
