@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
+from remsvc.client.options import GRPC, HTTP2
 from remsvc.client.results import CommandResult, Pong, Status
 from remsvc.client.transport import Metadata
 from remsvc.command import Command, crc32hex
@@ -19,7 +20,6 @@ RUN = "/RS.RemSvc/RemCmd"
 RUN_STREAM = "/RS.RemSvc/RemCmdStrm"
 
 _TRANSPORT = "remsvc-transport"
-_TRANSPORTS = ("http2", "grpc")
 
 EMPTY = RemSvc_pb2.Empty().SerializeToString()
 
@@ -45,7 +45,7 @@ def decode_status(answer: bytes, trailers: Metadata) -> Status:
     except (DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the server's answer cannot be read: {error}") from error
     transport = next((value for key, value in trailers if key == _TRANSPORT), "")
-    return Status(message.rc, message.msg, str(transport) if transport in _TRANSPORTS else "")
+    return Status(message.rc, message.msg, str(transport) if transport in (HTTP2, GRPC) else "")
 
 
 def encode_command(command: Command, tid: int) -> bytes:

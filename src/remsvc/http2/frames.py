@@ -15,6 +15,8 @@ _END_HEADERS = 0x4
 _BLOCK_BEGINS = (_HEADERS, _PUSH_PROMISE)
 HEADERS_WORK = 10
 """What a frame that begins a call is counted for; every other counts 1."""
+TURN_WORK = 200
+"""About as many frames as are taken in from one connection before something else has its turn."""
 
 
 class FrameMeter:

@@ -9,8 +9,6 @@ from typing import Protocol
 
 _logger = logging.getLogger("remsvc.http2")
 
-TURN_WORK = 200
-"""About as many frames as are taken in from one connection before the next has its turn."""
 _SLICE_SECONDS = 0.005
 
 

@@ -11,8 +11,6 @@ import grpc.aio
 from remsvc.client.transport import NO_MESSAGE, SEVERAL_MESSAGES, CallError, Metadata
 from remsvc.status import Status
 
-NAME = "grpc"
-
 
 def call_error(error: grpc.RpcError, *, sent: bool = True) -> CallError:
     """What ``error`` says, without gRPC."""

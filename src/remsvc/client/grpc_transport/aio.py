@@ -11,8 +11,8 @@ import grpc.aio
 
 from remsvc.client.channel import open_async_channel
 from remsvc.client.deadline import Deadline
-from remsvc.client.grpc_transport import NAME, call_error, metadata_of, no_message, several_messages
-from remsvc.client.options import ConnectionOptions
+from remsvc.client.grpc_transport import call_error, metadata_of, no_message, several_messages
+from remsvc.client.options import GRPC, ConnectionOptions
 from remsvc.client.transport import Answer, CallError, Metadata, Readiness
 from remsvc.status import Status
 
@@ -37,7 +37,7 @@ class AsyncGrpcTransport:
         owned: is closed by :meth:`close`.
     """
 
-    name = NAME
+    name = GRPC
 
     def __init__(self, channel: grpc.aio.Channel, *, owned: bool) -> None:
         self._channel = channel

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from remsvc.client.channel import open_channel
-from remsvc.client.grpc_transport import NAME, call_error, metadata_of, no_message, several_messages
-from remsvc.client.options import ConnectionOptions
+from remsvc.client.grpc_transport import call_error, metadata_of, no_message, several_messages
+from remsvc.client.options import GRPC, ConnectionOptions
 from remsvc.client.transport import Answer, CallError, Metadata, Readiness
 from remsvc.status import Status
 
@@ -42,7 +42,7 @@ def _ending(call: grpc.Call) -> Iterator[None]:
 class GrpcTransport:
     """See :class:`~remsvc.client.transport.Transport`."""
 
-    name = NAME
+    name = GRPC
 
     def __init__(self, options: ConnectionOptions) -> None:
         # Without it, gRPC would start a thread for each unary call that is read as unary() reads it.

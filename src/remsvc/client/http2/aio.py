@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator, Iterable
 
 from remsvc.client.http2.aio_connection import AsyncCall, Connection, Running
+from remsvc.client.http2.attempts import Attempts
 from remsvc.client.http2.dial import dial
 from remsvc.client.http2.endpoint import (
     ATTEMPT_SECONDS,
@@ -15,23 +15,13 @@ from remsvc.client.http2.endpoint import (
     TIMED_OUT,
     ConnectError,
     Endpoint,
-    connect_failure,
     shown,
 )
 from remsvc.client.http2.session import NotBegunError
 from remsvc.client.http2.tls import handshake_reason
-from remsvc.client.options import ConnectionOptions
-from remsvc.client.transport import (
-    FIRST_RECONNECT_PAUSE,
-    LONGEST_RECONNECT_PAUSE,
-    Answer,
-    CallError,
-    Metadata,
-    Readiness,
-)
+from remsvc.client.options import HTTP2, ConnectionOptions
+from remsvc.client.transport import Answer, CallError, Metadata, Readiness
 from remsvc.status import Status
-
-NAME = "http2"
 
 # With TLS, the server has so long to say that it closes as well.
 _CLOSE_SECONDS = 0.2
@@ -46,17 +36,15 @@ class AsyncHttp2Transport:
         ConfigurationError: the options cannot be used.
     """
 
-    name = NAME
+    name = HTTP2
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoint = Endpoint.of(options)
         self._connection: Connection | None = None
         self._connections: set[Connection] = set()
-        self._connecting: asyncio.Task[CallError | None] | None = None
-        self._failure: CallError | None = None
-        self._pause = FIRST_RECONNECT_PAUSE
-        self._retry_at = 0.0
+        self._connecting: asyncio.Task[None] | None = None
+        self._attempts = Attempts()
         self._closed = False
 
     @property
@@ -65,7 +53,7 @@ class AsyncHttp2Transport:
             return Readiness.CLOSED
         if self._usable() is not None:
             return Readiness.READY
-        return Readiness.UNTRIED if self._failure is None else Readiness.BROKEN
+        return Readiness.UNTRIED if self._attempts.failure is None else Readiness.BROKEN
 
     async def unary(
         self,
@@ -136,41 +124,35 @@ class AsyncHttp2Transport:
             if (connection := self._usable()) is not None:
                 return connection
             if self._connecting is None:
-                pause = self._retry_at - time.monotonic()
-                if pause > 0 and not wait_for_ready and self._failure is not None:
-                    raise _again(self._failure)
-                self._connecting = self._loop.create_task(self._connect(max(pause, 0.0)))
+                pause = self._attempts.pause()
+                if pause and not wait_for_ready:
+                    self._attempts.raise_failure()
+                self._connecting = self._loop.create_task(self._connect(pause))
             task = self._connecting
             patience = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             done, _ = await asyncio.wait([task], timeout=patience)
             if not done:
                 raise CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded", sent=False)
-            if not task.cancelled() and (failure := task.result()) is not None and not wait_for_ready:
-                raise _again(failure)
+            if not task.cancelled():
+                task.result()  # nothing that it raises may be lost
+                if not wait_for_ready:
+                    self._attempts.raise_failure()
 
-    async def _connect(self, pause: float) -> CallError | None:
-        """Make a connection, after a pause; the error where that fails."""
+    async def _connect(self, pause: float) -> None:
+        """Make a connection, after a pause, or note why there is none."""
         try:
             if pause:
                 await asyncio.sleep(pause)
             connection = await asyncio.wait_for(self._establish(), ATTEMPT_SECONDS)
         except ConnectError as error:
-            self._failure = CallError(Status.UNAVAILABLE, connect_failure(str(error)), sent=False)
+            self._attempts.failed(str(error))
         except asyncio.TimeoutError:
-            self._failure = CallError(Status.UNAVAILABLE, connect_failure(TIMED_OUT), sent=False)
+            self._attempts.failed(TIMED_OUT)
         else:
             self._connection = connection
-            self._failure = None
-            self._pause = FIRST_RECONNECT_PAUSE
-            # It may be of no use, as the server goes away at once, again and again.
-            self._retry_at = time.monotonic() + FIRST_RECONNECT_PAUSE
+            self._attempts.succeeded()
         finally:
             self._connecting = None
-        if self._failure is not None:
-            # Shortened at random, so that clients do not act in step.
-            self._retry_at = time.monotonic() + self._pause * random.uniform(0.8, 1.0)  # noqa: S311
-            self._pause = min(self._pause * 1.6, LONGEST_RECONNECT_PAUSE)
-        return self._failure
 
     async def _establish(self) -> Connection:
         endpoint = self._endpoint
@@ -200,8 +182,3 @@ def _located(error: ConnectError | OSError, peer: object) -> ConnectError:
     """The same, naming the address to which there was no connection."""
     reason = str(error) if isinstance(error, ConnectError) else handshake_reason(error)
     return ConnectError(f"{shown(peer)}: {reason}" if peer else reason)
-
-
-def _again(error: CallError) -> CallError:
-    """The same error, for one more caller."""
-    return CallError(error.code, error.details, error.trailers, sent=error.sent)

@@ -16,7 +16,8 @@ from remsvc.client.http2.endpoint import ConnectError, Endpoint
 from remsvc.client.http2.session import Session
 from remsvc.client.http2.tls import NO_HTTP2, PROTOCOL
 from remsvc.client.transport import CallError, Metadata
-from remsvc.http2.input_turns import TURN_WORK, InputTurns
+from remsvc.http2.frames import TURN_WORK
+from remsvc.http2.input_turns import InputTurns
 from remsvc.status import Status
 
 _INPUT_BYTES = 32 * 1024

@@ -6,13 +6,13 @@ wait until it has read something.
 
 from __future__ import annotations
 
-import random
 import socket
 import threading
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 
+from remsvc.client.http2.attempts import Attempts
 from remsvc.client.http2.blocking_dial import dial, wait_for
 from remsvc.client.http2.call import Call
 from remsvc.client.http2.endpoint import (
@@ -21,27 +21,17 @@ from remsvc.client.http2.endpoint import (
     TIMED_OUT,
     ConnectError,
     Endpoint,
-    connect_failure,
     os_reason,
     shown,
 )
 from remsvc.client.http2.session import NotBegunError, Session
-from remsvc.client.options import ConnectionOptions
-from remsvc.client.transport import (
-    FIRST_RECONNECT_PAUSE,
-    LONGEST_RECONNECT_PAUSE,
-    Answer,
-    CallError,
-    Metadata,
-    Readiness,
-)
+from remsvc.client.options import HTTP2, ConnectionOptions
+from remsvc.client.transport import Answer, CallError, Metadata, Readiness
+from remsvc.http2.frames import TURN_WORK
 from remsvc.status import Status
-
-NAME = "http2"
 
 _INPUT_BYTES = 32 * 1024
 _MOST_UNSENT = 256 * 1024
-_TURN_WORK = 200
 # While the caller of a stream is busy with an answer, the connection is looked after so often.
 _LOOK_SECONDS = 1.0
 
@@ -53,15 +43,13 @@ class Http2Transport:
         ConfigurationError: the options cannot be used.
     """
 
-    name = NAME
+    name = HTTP2
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._endpoint = Endpoint.of(options)
         self._connecting = threading.Lock()
         self._connection: _Connection | None = None
-        self._failure: CallError | None = None
-        self._pause = FIRST_RECONNECT_PAUSE
-        self._retry_at = 0.0
+        self._attempts = Attempts()
         self._closed = threading.Event()
 
     @property
@@ -70,7 +58,7 @@ class Http2Transport:
             return Readiness.CLOSED
         if self._usable() is not None:
             return Readiness.READY
-        return Readiness.UNTRIED if self._failure is None else Readiness.BROKEN
+        return Readiness.UNTRIED if self._attempts.failure is None else Readiness.BROKEN
 
     def unary(
         self,
@@ -128,17 +116,16 @@ class Http2Transport:
                     raise CallError(Status.UNAVAILABLE, "the channel is closed", sent=False)
                 if (connection := self._usable()) is not None:
                     return connection
-                pause = self._retry_at - time.monotonic()
-                if pause > 0:
-                    if not wait_for_ready and self._failure is not None:
-                        raise _again(self._failure)
+                if pause := self._attempts.pause():
+                    if not wait_for_ready:
+                        self._attempts.raise_failure()
                     if deadline is not None and time.monotonic() + pause >= deadline:
                         self._closed.wait(max(deadline - time.monotonic(), 0.0))
                         raise _too_late()
                     self._closed.wait(pause)
                 self._connect(deadline)
-                if self._failure is not None and not wait_for_ready:
-                    raise _again(self._failure)
+                if not wait_for_ready:
+                    self._attempts.raise_failure()
         finally:
             self._connecting.release()
 
@@ -151,15 +138,9 @@ class Http2Transport:
         except ConnectError as error:
             if own is deadline and time.monotonic() >= own:
                 raise _too_late() from error
-            self._failure = CallError(Status.UNAVAILABLE, connect_failure(str(error)), sent=False)
-            # Shortened at random, so that clients do not act in step.
-            self._retry_at = time.monotonic() + self._pause * random.uniform(0.8, 1.0)  # noqa: S311
-            self._pause = min(self._pause * 1.6, LONGEST_RECONNECT_PAUSE)
+            self._attempts.failed(str(error))
         else:
-            self._failure = None
-            self._pause = FIRST_RECONNECT_PAUSE
-            # It may be of no use, as the server goes away at once, again and again.
-            self._retry_at = time.monotonic() + FIRST_RECONNECT_PAUSE
+            self._attempts.succeeded()
 
 
 class _Connection:
@@ -352,7 +333,7 @@ class _Connection:
         self._heard = now = time.monotonic()
         start = 0
         while start < size:
-            start = session.take(self._input, start, size, _TURN_WORK, now)
+            start = session.take(self._input, start, size, TURN_WORK, now)
         pending = getattr(self._socket, "pending", None)  # with TLS some may be decrypted already
         return pending is not None and pending() > 0
 
@@ -416,8 +397,3 @@ def _must_wait(error: OSError) -> bool:
 
 def _too_late() -> CallError:
     return CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded", sent=False)
-
-
-def _again(error: CallError) -> CallError:
-    """The same error, for one more caller."""
-    return CallError(error.code, error.details, error.trailers, sent=error.sent)

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
 from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit
-from remsvc.http2.frames import FrameMeter
+from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
-from remsvc.http2.input_turns import TURN_WORK
 from remsvc.server.authentication import NO_CERTIFICATE, Evidence
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.request_head import read_head
