@@ -20,7 +20,6 @@ ResponseReceived = ngh2.ResponseReceived
 TrailersReceived = ngh2.TrailersReceived
 DataReceived = ngh2.DataReceived
 StreamClosed = ngh2.StreamClosed
-StreamReset = ngh2.StreamReset
 SettingsReceived = ngh2.SettingsReceived
 SettingsAcknowledged = ngh2.SettingsAcknowledged
 PingAcknowledged = ngh2.PingAcknowledged
@@ -49,7 +48,7 @@ _GLITCHES_OF_CLIENTS, _GLITCHES_OF_SERVERS = (1000, 50), (10_000, 330)
 class EngineError(Exception):
     """The connection has ended: the peer broke the rules, or did more of something than is permitted.
 
-    What :meth:`Engine.last_words` gives may still be sent.
+    What :func:`last_words` gives may still be sent.
     """
 
 
@@ -69,6 +68,10 @@ class Engine:
         connection_window: bytes that the peer may send on all streams together before they were
             acknowledged.
         resets: how many streams the peer may reset at once, and then in each second.
+
+    Attributes:
+        queued: called with a stream, the bytes of data that wait to be sent on it; called with nothing, those
+            of all streams.
 
     Raises:
         EngineError: every method, once the connection has ended.
@@ -138,14 +141,6 @@ class Engine:
             return self._connection.local_window_size
         except ngh2.NGH2Error:
             return 0
-
-    @property
-    def takes_requests(self) -> bool:
-        """Whether :meth:`request` can begin a stream: the server has not said that it goes away."""
-        try:
-            return self._connection.can_send_request
-        except ngh2.NGH2Error:
-            return False
 
     def respond(self, stream: int, headers: Sequence[Header], *, end: bool = False) -> None:
         """Send the headers of an answer."""
