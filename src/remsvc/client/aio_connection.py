@@ -1,4 +1,4 @@
-"""The connection of the asyncio client: its channel, and calls over it."""
+"""The connection of the asyncio client: its transport, and calls over it."""
 
 from __future__ import annotations
 

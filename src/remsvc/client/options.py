@@ -13,7 +13,7 @@ AUTO, HTTP2, GRPC = TRANSPORTS = ("auto", "http2", "grpc")
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """Everything a channel is made of. Hashable: a pool may use it as its key.
+    """Everything a connection is made of. Hashable: a pool may use it as its key.
 
     Attributes:
         target: ``host:port``; an IPv6 address in brackets.
@@ -39,7 +39,7 @@ class ConnectionOptions:
     transport: str = AUTO
 
     def for_jobs(self) -> ConnectionOptions:
-        """The same for a channel that serves jobs alone, which finds a dead connection in half a minute.
+        """The same for a connection that serves jobs alone, and is found to be dead within half a minute.
 
         Every server that has jobs permits such frequent keepalive pings; a version 1 server may not.
         """

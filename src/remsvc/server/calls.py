@@ -35,7 +35,7 @@ class Calls:
         """
         if not method.open_to_all:
             # Before anything of it is read: a stranger's request is of no interest.
-            self._authentication.admit(call)
+            self._authentication.verify(call)
         self._admission.enter(call)
         try:
             if method.one is None:
@@ -53,7 +53,7 @@ class Calls:
         if method.open_to_all:
             await self._respond(call, method)
             return
-        self._authentication.admit(call)  # whom it lets in may have changed meanwhile
+        self._authentication.verify(call)  # whom it lets in may have changed meanwhile
         with self._authentication.streaming(call):
             await self._respond(call, method)
 

@@ -147,7 +147,7 @@ def _pass_proxy(connected: socket.socket, endpoint: Endpoint, deadline: float) -
         connected.settimeout(max(deadline - time.monotonic(), 0.01))
         connected.sendall(proxy.request(endpoint.target))
         while not check_reply(reply):
-            # Byte by byte at the end: what comes after the reply is the server's.
+            # Byte by byte: what comes after the reply is the server's.
             connected.settimeout(max(deadline - time.monotonic(), 0.01))
             piece = connected.recv(1)
             if not piece:

@@ -96,7 +96,7 @@ async def _pass_proxy(connected: socket.socket, proxy: Proxy, target: Target) ->
     try:
         await loop.sock_sendall(connected, proxy.request(target))
         while not check_reply(reply):
-            # Byte by byte at the end: what comes after the reply is the server's.
+            # Byte by byte: what comes after the reply is the server's.
             piece = await loop.sock_recv(connected, 1)
             if not piece:
                 raise ProxyError("the proxy closed the connection")

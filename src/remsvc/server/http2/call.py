@@ -182,7 +182,7 @@ class Http2Call(Call):
         """Send the status; nothing can be sent after it. Only the first counts."""
         if self._ended:
             return
-        self._over()
+        self._note_end()
         trailers = status_headers(status, reason, (*self.trailers, *metadata))
         if self._begun:
             self._connection.finish(self, trailers)
@@ -192,7 +192,7 @@ class Http2Call(Call):
     def abandon(self) -> None:
         """Its caller has gone: end what is being done for it."""
         if not self._ended:
-            self._over()
+            self._note_end()
             self._stop()
 
     def _stop(self) -> None:
@@ -202,7 +202,7 @@ class Http2Call(Call):
         if task is not None:
             task.cancel()
 
-    def _over(self) -> None:
+    def _note_end(self) -> None:
         self._ended = True
         self._fault = None  # raised, it holds the call as well
         if self._timer is not None:

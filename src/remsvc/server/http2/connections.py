@@ -58,7 +58,6 @@ class Connections:
         self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
         self._calls = calls
         self._tasks: set[asyncio.Task[None]] = set()
-        self._going_away = False
         self._all_closed = asyncio.Event()
         self._cut: Counter[str] = Counter()
         self._say_after = 0.0
@@ -79,7 +78,6 @@ class Connections:
             return None
         connection = Connection(self, peer, network)
         self._open.add(connection)
-        self._all_closed.clear()
         return connection
 
     def discard(self, connection: Connection) -> None:
@@ -167,7 +165,6 @@ class Connections:
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, let those that run finish for ``grace`` seconds, and then end them."""
-        self._going_away = True
         for connection in list(self._open):
             connection.go_away()
         try:

@@ -99,7 +99,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._connection.made:
             self._connection.connection_lost(exc)
         else:
-            self._over("closed by the peer")
+            self._note_handshake("closed by the peer")
         self._socket = None
 
     def pause_writing(self) -> None:
@@ -161,14 +161,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         except (ssl.SSLError, ssl.CertificateError) as error:
             self._send()  # what the peer is told
             self.close()
-            self._over(getattr(error, "reason", None) or str(error))
+            self._note_handshake(getattr(error, "reason", None) or str(error))
         else:
             self._send()
             self._connection.connection_made(self)
-            self._over("")
+            self._note_handshake("")
             self._receive()
 
-    def _over(self, fault: str) -> None:
+    def _note_handshake(self, fault: str) -> None:
+        """It is over."""
         if not self.handshake.done():  # nobody waits for it any more
             self.handshake.set_result(fault)
 
