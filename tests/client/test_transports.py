@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -286,17 +287,26 @@ def test_blanks_around_metadata_do_not_end_the_call(scripted: Scripted, connect:
         assert client.ping(b"x", metadata=[("x-note", " two words ")]).data == b"x"
 
 
-async def test_a_server_that_takes_few_calls_at_once_gets_few(serve: Serve) -> None:
+async def _appeared(files: list[Path]) -> None:
+    while not all(file.exists() for file in files):
+        await asyncio.sleep(0.02)
+
+
+async def test_a_server_that_takes_few_calls_at_once_gets_few(serve: Serve, tmp_path: Path) -> None:
     server = serve("[limits]\nmax_streams = 3\n")
     options = ConnectionOptions(server.target, transport="http2")
     async with AsyncClient(options) as client:
         pongs = await asyncio.gather(*(client.ping(bytes([n])) for n in range(50)))
         assert [pong.data for pong in pongs] == [bytes([n]) for n in range(50)]
-        busy = [asyncio.create_task(client.run(Command("sleep 2"))) for _ in range(3)]
-        await asyncio.sleep(0.5)
+        over = tmp_path / "over"
+        wait = f"until [ -e {over} ]; do sleep 0.05; done"
+        begun = [tmp_path / f"begun{number}" for number in range(3)]
+        busy = [asyncio.create_task(client.run(Command(f"touch {each}; {wait}"))) for each in begun]
+        await asyncio.wait_for(_appeared(begun), DEADLINE)
         with pytest.raises(DeadlineExceededError) as caught:
             await client.run(Command("true"), timeout=0.2)
         assert not caught.value.sent
+        over.touch()
         assert (await client.ping(b"after")).data == b"after"
         assert [result.rc for result in await asyncio.gather(*busy)] == [0, 0, 0]
 

@@ -1,4 +1,4 @@
-"""Where a call comes from: gRPC's text for a peer, taken apart."""
+"""Where a call comes from: gRPC's text for a peer, written and taken apart."""
 
 from __future__ import annotations
 

@@ -418,7 +418,7 @@ class Connection(asyncio.BufferedProtocol):
         """Look how much of what was written was not taken."""
         if self._engine is not None and self._transport is not None:
             self.answers.count(self._engine.queued() + self._transport.get_write_buffer_size())
-            if self.answers.awaited:
+            if self.answers.has_waiters:
                 self.answers.wake(self.has_room)
 
     # How it ends

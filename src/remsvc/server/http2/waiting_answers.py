@@ -30,11 +30,11 @@ class WaitingAnswers:
         self.total = 0
         self.written = 0
         self.since = 0.0
-        self._taken = self._awaited = 0
+        self._taken = self._waited_then = 0  # since then
         self._waiting: dict[Http2Call, tuple[asyncio.Future[None], int]] = {}
 
     @property
-    def awaited(self) -> bool:
+    def has_waiters(self) -> bool:
         """Whether a call waits for room."""
         return bool(self._waiting)
 
@@ -77,8 +77,8 @@ class WaitingAnswers:
         self._taken += max(-change, 0)
         if not written:
             self.since = 0.0
-        elif not self.since or self._taken >= self._awaited:  # all that waited then was taken
-            self.since, self._taken, self._awaited = self._loop.time(), 0, written
+        elif not self.since or self._taken >= self._waited_then:  # all that waited then was taken
+            self.since, self._taken, self._waited_then = self._loop.time(), 0, written
         if change:
             self._change(change)
 
