@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 
-_PREFIX = 5
+PREFIX_BYTES = 5
+"""What comes before each message."""
 
 
 class MessageError(Exception):
@@ -56,21 +57,21 @@ class MessageReader:
         """Take the next data. Raises :class:`MessageError`; then nothing more may be fed."""
         self._parts.append(data)
         self._have += len(data)
-        if self._have < self.wanted + _PREFIX:
+        if self._have < self.wanted + PREFIX_BYTES:
             return  # a long message that comes in small pieces is put together once
         whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         position, end = 0, len(whole)
         self.wanted = 0
-        while end - position >= _PREFIX:
-            size = int.from_bytes(whole[position + 1 : position + _PREFIX], "big")
+        while end - position >= PREFIX_BYTES:
+            size = int.from_bytes(whole[position + 1 : position + PREFIX_BYTES], "big")
             if whole[position]:
                 raise CompressedError("a message is compressed")
             if size > self._limit:
                 raise TooLargeError(f"Received message larger than max ({size} vs. {self._limit})")
-            if end - position - _PREFIX < size:
+            if end - position - PREFIX_BYTES < size:
                 self.wanted = size
                 break
-            position += _PREFIX
+            position += PREFIX_BYTES
             self.messages.append(whole[position : position + size])
             position += size
         self._parts = [whole[position:]] if position < end else []

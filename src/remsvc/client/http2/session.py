@@ -18,7 +18,7 @@ from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, StreamGoneError
 from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_BY_MESSAGE, EARNED_PER_BYTE, FrameCredit
 from remsvc.http2.frames import FrameMeter
-from remsvc.http2.messages import prefix
+from remsvc.http2.messages import PREFIX_BYTES, prefix
 from remsvc.status import Status
 
 # A server is told the first, and the second is still taken.
@@ -126,7 +126,7 @@ class Session:
             self._credit.earn(EARNED_BY_MESSAGE)
             if call.buffered and len(message) > _LONG:
                 self._release(call)
-            self._acknowledge(call, min(call.unacknowledged, len(message) + 5))
+            self._acknowledge(call, min(call.unacknowledged, PREFIX_BYTES + len(message)))
             self._let_more_come(call)
         return message
 

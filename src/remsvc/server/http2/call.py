@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from remsvc.http2 import engine
 from remsvc.http2.frame_credit import EARNED_BY_MESSAGE
 from remsvc.http2.headers import CONTENT_TYPE, status_headers
-from remsvc.http2.messages import CompressedError, MessageError, MessageReader, prefix
+from remsvc.http2.messages import PREFIX_BYTES, CompressedError, MessageError, MessageReader, prefix
 from remsvc.server.authentication import Caller, Evidence
 from remsvc.server.call import Call
 from remsvc.server.refusal import RefusedError
@@ -104,11 +104,12 @@ class Http2Call(Call):
         if not messages:
             return None
         message = messages.popleft()
+        size = PREFIX_BYTES + len(message)
         connection = self._connection
         if self._long:
-            connection.unread.remove(self, len(message) + 5)
+            connection.unread.remove(self, size)
         connection.earn(EARNED_BY_MESSAGE)
-        self._acknowledge(min(self.unacknowledged, len(message) + 5))
+        self._acknowledge(min(self.unacknowledged, size))
         return message
 
     async def read(self) -> bytes | None:

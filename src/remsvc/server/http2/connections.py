@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from remsvc.http2.input_turns import InputTurns
@@ -151,22 +151,22 @@ class Connections:
             await asyncio.sleep(interval)
             now = self.loop.time()
             for number, connection in enumerate(list(self._open)):
-                self._check(connection, now)
+                self._of_one(connection, connection.check, now)
                 if number % 500 == 499:
                     await asyncio.sleep(0)
 
-    def _check(self, connection: Connection, now: float) -> None:
+    def _of_one(self, connection: Connection, do: Callable[..., None], *arguments: float) -> None:
+        """Whatever is wrong with one of them, the others are looked after."""
         try:
-            connection.check(now)
+            do(*arguments)
         except Exception:
-            # Whatever is wrong with one of them, the others are looked after.
             _logger.exception("a connection has failed %s", fields(peer=connection.peer))
             connection.cut("has failed")
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, let those that run finish for ``grace`` seconds, and then end them."""
         for connection in list(self._open):
-            connection.go_away()
+            self._of_one(connection, connection.go_away)
         try:
             await asyncio.wait_for(self._wait_closed(), grace)
         except asyncio.TimeoutError:
@@ -185,7 +185,7 @@ class Connections:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=seconds)
         for connection in list(self._open):
-            connection.close()
+            self._of_one(connection, connection.close)
         try:
             await asyncio.wait_for(self._wait_closed(), seconds)
         except asyncio.TimeoutError:
