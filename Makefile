@@ -114,6 +114,10 @@ soak: $(INSTALLED) ## Fuzz connections, and the HTTP/2 engine with sanitizers, f
 	PYTHONPATH=src:. $(SANITIZED)/bin/sanitized-python -m tests.soak.fuzz_engine --seconds $$seconds $(ARGS); \
 	engine=$$?; wait $$connections && exit $$engine
 
+.PHONY: foreign
+foreign: $(INSTALLED) ## Test the server with curl, nghttp, h2load, grpc-js, the oldest and the newest grpcio
+	REMSVC_FOREIGN=1 $(BIN)/python -m pytest -m foreign $(or $(ARGS),tests/attacks)
+
 .PHONY: test-windows
 test-windows: $(INSTALLED) ## Test the Windows side in a Windows Python under Wine
 	scripts/windows_python.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,20 @@ from contextlib import contextmanager
 
 import grpc
 import psutil
+import pytest
 
 from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
 from tests.attacks.raw_http2 import ACK, SETTINGS, Frame, RawPeer, frame
 from tests.conftest import DEADLINE, ServerProcess
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "REMSVC_FOREIGN" in os.environ:
+        return
+    for item in items:
+        if item.get_closest_marker("foreign"):
+            item.add_marker(pytest.mark.skip(reason="installs clients: make foreign"))
+
 
 TOKEN = "a-good-client-s-own-token-0123456789"
 METADATA = (("authorization", f"Bearer {TOKEN}"),)

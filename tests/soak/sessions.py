@@ -231,7 +231,7 @@ class _Client:
     def __init__(self, rng: random.Random, *, undamaged: bool) -> None:
         self._rng = rng
         self._undamaged = undamaged
-        self._room = _WINDOW
+        self._window = _WINDOW  # a stranger's streams have one together
         self._encoder = hpack.Encoder()
         # Now and then one who begins calls and gives them up at once.
         self._restless = not undamaged and rng.random() < 0.01
@@ -340,8 +340,8 @@ class _Client:
         if rng.random() < 0.03:
             body += rng.choice((b"\1\0\0\0\3abc", message(b"", claimed=1 << 30), message(b"ab", claimed=9)))
         if self._undamaged:
-            body = body[: self._room]
-            self._room -= len(body)
+            body = body[: self._window]
+            self._window -= len(body)
         return body
 
     def _data(self, body: bytes, stream: int, *, end: bool) -> Iterator[tuple[int, int, int, bytes]]:

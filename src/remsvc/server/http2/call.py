@@ -34,6 +34,7 @@ class Http2Call(Call):
     Attributes:
         stream: its number on its connection.
         half_closed: whether the caller has sent its last.
+        streams: whether it may send any number of messages.
         unacknowledged: bytes that the caller may send again only when they were acknowledged.
         task: answers it; None before it has begun, and where nobody waits for the answer any more.
     """
@@ -54,6 +55,7 @@ class Http2Call(Call):
         "method",
         "peer",
         "stream",
+        "streams",
         "task",
         "trailers",
         "unacknowledged",
@@ -68,6 +70,7 @@ class Http2Call(Call):
         metadata_bytes: int,
         *,
         half_closed: bool,
+        streams: bool,
         longest_message: int,
     ) -> None:
         self._connection = connection
@@ -79,6 +82,7 @@ class Http2Call(Call):
         self.caller: Caller | None = None
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.half_closed = half_closed
+        self.streams = streams
         self.unacknowledged = 0
         self.task: asyncio.Task[None] | None = None
         self._reader = MessageReader(longest_message)
@@ -223,7 +227,7 @@ class Http2Call(Call):
     def _count(self, size: int) -> None:
         """Let the caller go on sending a long message; of anything else, not before it was read."""
         self.unacknowledged += size
-        if self._reader.wanted <= _LONG or self.caller is None:
+        if self._reader.wanted <= _LONG or self.caller is None or self._ended:
             return
         if not self._long:
             self._long = True

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,6 +48,9 @@ _GIVEN_UP, _GIVEN_UP_BY_STRANGERS, _GIVEN_UP_PER_SECOND = 2000.0, 100.0, 100.0
 _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
 # A call that has ended waits for its caller to end its side as well.
 _LINGER_SECONDS = 5.0
+# A caller that is still sending commands hears why they are refused when it has sent them, or sends none for
+# so long: grpc.aio takes an answer that comes between two of them for an error of its own, INTERNAL.
+_HOLD_SECONDS = 0.3
 # The last words are lost where a connection is closed before its peer has stopped sending.
 _CLOSE_SECONDS, _CLOSE_BYTES = 1.0, 256 * 1024
 
@@ -58,10 +62,12 @@ class _Over:
     Attributes:
         since: when it ended.
         unacknowledged: bytes that its caller sent, and may send again only when its side has ended.
+        answer: headers that are to be sent.
     """
 
     since: float
     unacknowledged: int
+    answer: Sequence[Header] = ()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -259,6 +265,7 @@ class Connection(asyncio.BufferedProtocol):
             Evidence.shown(head.authorization, self.certificate),
             head.metadata_bytes,
             half_closed=half_closed,
+            streams=method is not None and method.stream is not None,
             longest_message=self.limits.max_message_bytes,
         )
         self.calls[stream] = call
@@ -291,6 +298,8 @@ class Connection(asyncio.BufferedProtocol):
         elif (over := self._over.get(stream)) is not None:
             # Its call has ended: this is of no use, but within the window that the peer had.
             over.unacknowledged += len(data)
+            if last:
+                self._tell(stream)
         elif data:
             self.acknowledge(stream, len(data))
 
@@ -338,12 +347,36 @@ class Connection(asyncio.BufferedProtocol):
             self.answers.count(self.answers.written + len(data))
             self.flush_soon()
 
-    def respond(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
+    def respond(self, call: Http2Call, headers: Sequence[Header]) -> None:
         """Send an answer that is headers alone, and forget the call."""
-        if self._engine is not None:
-            with suppress(StreamGoneError, EngineError):
-                self._engine.respond(call.stream, headers, end=True)
         self._end(call)
+        if (over := self._over.get(call.stream)) is None:
+            return
+        over.answer = headers
+        if call.streams and not call.half_closed:
+            self._tell_later(call.stream)
+        else:
+            self._tell(call.stream)
+
+    def _tell(self, stream: int) -> None:
+        """Send the answer to a call that has ended, where that was not done."""
+        over = self._over.get(stream)
+        if over is None or not over.answer or self._engine is None or self._closing is not None:
+            return
+        headers, over.answer = over.answer, ()
+        with suppress(StreamGoneError, EngineError):
+            self._engine.respond(stream, headers, end=True)
+        self.flush_soon()
+
+    def _tell_later(self, stream: int, before: int = -1) -> None:
+        """The same, where of its side nothing has come since there were so many bytes of it."""
+        over = self._over.get(stream)
+        if over is None or not over.answer:
+            return
+        if over.unacknowledged == before or self.loop.time() - over.since > _LINGER_SECONDS:
+            self._tell(stream)
+        else:
+            self.loop.call_later(_HOLD_SECONDS, self._tell_later, stream, over.unacknowledged)
 
     def finish(self, call: Http2Call, trailers: list[Header]) -> None:
         """Send what ends an answer, and forget the call."""
