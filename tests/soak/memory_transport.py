@@ -82,6 +82,11 @@ class MemoryTransport(asyncio.Transport):
         self._room += size
         self._write_on()
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the protocol has something to read that was sent, and goes on reading."""
+        return bool(self._incoming) and not self._closing
+
     def give_eof(self) -> None:
         """Send nothing more."""
         self._incoming_eof = True

@@ -58,6 +58,8 @@ _SETTLING = (0.1, 1.0, 1.0, 2.0, 5.0, 10.0, 30.0, 30.0, 60.0, 60.0, 1_000.0, 1_0
 # For every call of an undamaged one to be answered.
 _ANSWERING = (0.5,) * 60
 _TURNS = 4
+# What a session sends is at most a few megabytes, of which some 30 kB are read at once.
+_MOST_READS = 1_000
 
 
 class _Server:
@@ -115,6 +117,10 @@ class Player:
         server = self._server(session)
         server.answers.begin(session.answers)
         transports = await self._steps(session, server)
+        for _ in range(_MOST_READS):
+            if not any(transport.has_unread for transport in transports.values()):
+                break
+            await turns(_TURNS)
         await self._settle(session, server)
         self._check(session, server, transports)
         if any(step.act in {"drain", "end"} for step in session.steps):
