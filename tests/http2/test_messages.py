@@ -12,7 +12,7 @@ from remsvc.http2.messages import CompressedError, MessageError, MessageReader, 
 from tests.http2.pieces import in_pieces, sizes
 
 _LIMIT = 100
-_MESSAGES = st.lists(st.binary(max_size=_LIMIT), max_size=10)
+_MESSAGES = st.lists(st.binary(max_size=_LIMIT) | st.just(bytes(_LIMIT)), max_size=10)
 
 
 def _framed(messages: list[bytes]) -> bytes:

@@ -35,26 +35,26 @@ def fresh_sessions(seed: int) -> Iterator[Session]:
 def search(seconds: float, seed: int, corpus: Path) -> int:
     """Play new sessions. Returns the exit code."""
     progress = Progress(seconds, seed)
-    # Written before it is played, for the case that the process does not survive it.
-    running = corpus / f"connection-{seed}"
     corpus.mkdir(parents=True, exist_ok=True)
-    last: list[Session] = []
+    running = corpus / f"connection-{seed}"
 
     def each() -> Iterator[Session]:
         for session in fresh_sessions(seed):
             if not progress.goes_on():
                 return
-            last[:] = [session]
+            # Before it is played: the process need not survive it.
+            running.write_text(session.as_text())
             yield session
 
     try:
         play_each(each())
     except Finding as finding:
         print(f"FINDING: {finding}", flush=True)
-        short = shortened(last[0])
+        short = shortened(Session.from_text(running.read_text()))
         running.write_text("".join(f"# {line}\n" for line in str(finding).splitlines()) + short.as_text())
         print(f"kept in {running}", flush=True)
         return 1
+    running.unlink()
     progress.say()
     return 0
 

@@ -2,8 +2,8 @@
 
 It does for its protocol what asyncio's own transports do, the awkward moments included: a write may be
 buffered, and writing paused, in the middle of the call; reading goes on in a later turn of the loop; what was
-sent last may never be taken; and with TLS what was decrypted is handed over even where reading was paused,
-as Python 3.10 does it.
+sent last may never be taken; with TLS what was decrypted is handed over even where reading was paused, as
+Python 3.10 does it, and not all that waits to be taken is counted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import asyncio
 import errno
 from collections.abc import Callable
 from typing import Any
+
+_BELOW_TLS = 64 * 1024
 
 
 class _TlsObject:
@@ -82,6 +84,11 @@ class MemoryTransport(asyncio.Transport):
         self._room += size
         self._write_on()
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the protocol has something to read that was sent, and goes on reading."""
+        return bool(self._incoming) and not self._closing
+
     def give_eof(self) -> None:
         """Send nothing more."""
         self._incoming_eof = True
@@ -113,6 +120,8 @@ class MemoryTransport(asyncio.Transport):
         self._high, self._low = high, high // 4
 
     def get_write_buffer_size(self) -> int:
+        if self._tls:  # asyncio does not count what the transport below it holds
+            return max(len(self._outgoing) - _BELOW_TLS, 0)
         return len(self._outgoing)
 
     def write(self, data: Any) -> None:
@@ -127,7 +136,7 @@ class MemoryTransport(asyncio.Transport):
             return
         self._outgoing += data
         self._take_out()
-        if len(self._outgoing) > self._high and not self._writing_paused:
+        if self.get_write_buffer_size() > self._high and not self._writing_paused:
             self._writing_paused = True
             self._guarded(self._protocol.pause_writing)
 
@@ -182,7 +191,7 @@ class MemoryTransport(asyncio.Transport):
         if self._losing or not self._outgoing:
             return
         self._take_out()
-        if self._writing_paused and len(self._outgoing) <= self._low:
+        if self._writing_paused and self.get_write_buffer_size() <= self._low:
             self._writing_paused = False
             self._guarded(self._protocol.resume_writing)
         if self._closing and not self._outgoing:

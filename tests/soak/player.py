@@ -52,12 +52,16 @@ LIMITS = {
         failed_authentications=Rate(1, 60.0),
     ),
 }
+_KNOWN = Authenticator(TokenTable([Credential("soak", digest_of(TOKEN))]))
+_NOBODY = Authenticator(TokenTable([]))
 _CPU_SECONDS = 10.0
 # After a session's last step, until whatever a peer left behind has met its deadline.
 _SETTLING = (0.1, 1.0, 1.0, 2.0, 5.0, 10.0, 30.0, 30.0, 60.0, 60.0, 1_000.0, 1_000.0, 4_000.0)
 # For every call of an undamaged one to be answered.
 _ANSWERING = (0.5,) * 60
 _TURNS = 4
+# What a session sends is at most a few megabytes, of which some 30 kB are read at once.
+_MOST_READS = 1_000
 
 
 class _Server:
@@ -68,13 +72,10 @@ class _Server:
         self.limits = limits
         self.draining: asyncio.Future[None] = loop.create_future()
         self.answers = Answers(self.draining)
-        authentication = Authentication(
-            Authenticator(TokenTable([Credential("soak", digest_of(TOKEN))])),
-            lambda *_: None,
-            FailedAuthentications(limits.failed_authentications),
-        )
+        failures = FailedAuthentications(limits.failed_authentications)
+        self._authentication = Authentication(_KNOWN, lambda *_: None, failures)
         self.admission = Admission(limits)
-        calls = Calls(authentication, self.admission, limits.request_timeout)
+        calls = Calls(self._authentication, self.admission, limits.request_timeout)
         self.connections = Connections(limits, calls, self.answers.methods)
         self._watching = loop.create_task(self.connections.watch_over())
         self._stopping: list[asyncio.Task[None]] = []
@@ -82,6 +83,15 @@ class _Server:
     @property
     def own_tasks(self) -> set[asyncio.Task[Any]]:
         return {self._watching}
+
+    def begin(self, session: Session) -> None:
+        """Be as new for a session."""
+        self.answers.begin(session.answers)
+        self._authentication.use(_KNOWN)
+
+    def revoke(self) -> None:
+        """Let no caller be known any more."""
+        self._authentication.use(_NOBODY)
 
     def stop(self, step: Step) -> None:
         if not self.draining.done():
@@ -113,8 +123,12 @@ class Player:
         self._count += 1
         started = time.process_time()
         server = self._server(session)
-        server.answers.begin(session.answers)
+        server.begin(session)
         transports = await self._steps(session, server)
+        for _ in range(_MOST_READS):
+            if not any(transport.has_unread for transport in transports.values()):
+                break
+            await turns(_TURNS)
         await self._settle(session, server)
         self._check(session, server, transports)
         if any(step.act in {"drain", "end"} for step in session.steps):
@@ -152,6 +166,8 @@ class Player:
                 await turns(2)
             elif step.act in {"drain", "end"}:
                 server.stop(step)
+            elif step.act == "revoke":
+                server.revoke()
             elif (transport := transports.get(step.connection)) is not None:
                 if step.act == "give":
                     transport.give(step.data)
@@ -161,7 +177,13 @@ class Player:
                     transport.give_eof()
                 else:
                     transport.reset(int(step.amount))
+            self._check_bounds(server)
         return transports
+
+    def _check_bounds(self, server: _Server) -> None:
+        unread, unsent = server.connections.unread.total, server.connections.unsent.total
+        if not 0 <= unread <= server.limits.max_unread_bytes or unsent < 0:
+            self.report(f"{unread} bytes are unread, {unsent} are unsent")
 
     def _connect(self, step: Step, server: _Server, transports: dict[int, MemoryTransport]) -> None:
         # Each session comes from an address of its own, as from other hosts.

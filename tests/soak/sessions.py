@@ -76,7 +76,8 @@ class Step(NamedTuple):
             takes ``amount`` bytes more. ``eof``: it sends nothing more. ``reset``: it is gone, as the server
             may learn only when it has written ``amount`` times. ``turn``: the
             loop turns ``amount`` times. ``pass``: so many seconds pass. ``drain``: the server takes no more
-            calls for so many seconds, then ends. ``end``: it ends, within so many seconds.
+            calls for so many seconds, then ends. ``end``: it ends, within so many seconds. ``revoke``: its
+            callers' token is valid no more.
         connection: which one does it.
     """
 
@@ -167,7 +168,7 @@ class Sessions:
                 pauses = (0.001, 0.3) if undamaged else (0.001, 0.3, 1.1, 3, 6, 15, 45, 70)
                 steps.append(Step("pass", number, rng.choice(pauses)))
             if not undamaged and rng.random() < 0.03:
-                steps.append(_leaving(rng, number))
+                steps.append(_leaving(rng, number) if rng.random() < 0.8 else Step("revoke"))
         return steps
 
     def _ending(self, count: int, undamaged: bool) -> Iterator[Step]:
