@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remsvc.cli import parameters
@@ -16,6 +15,8 @@ from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from remsvc.client import Client
 
 CONNECTION = (

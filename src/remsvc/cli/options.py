@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Kind = Callable[[Any], Any]
 
@@ -44,6 +46,8 @@ class WholeNumber:
 
 def file(text: str) -> Path:
     """The path of a file, which may be missing."""
+    from pathlib import Path  # slow to load
+
     path = Path(text)
     if path.exists() and not os.access(path, os.R_OK):
         raise ValueError(f"{text!r} is not readable")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import sys
-import uuid
 from typing import TYPE_CHECKING
 
 from remsvc.cli import parameters
@@ -147,7 +147,7 @@ def run(
     spec.validate()
     try:
         with open_client(options.for_jobs()) as client:
-            create_as = request_id or uuid.uuid4().hex
+            create_as = request_id or os.urandom(16).hex()
             if detach:
                 detach_job(client, spec, create_as, as_json=as_json)
             else:

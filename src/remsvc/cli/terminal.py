@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import sys
 import unicodedata
@@ -60,6 +59,8 @@ def print_line(text: str, *, error: bool = False) -> None:
 
 def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
     """A JSON object, or an array of them, on one line of standard output; ASCII without controls."""
+    import json  # slow to load
+
     print_line(json.dumps(value).replace("\x7f", "\\u007f"))
 
 

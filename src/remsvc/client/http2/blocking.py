@@ -6,7 +6,6 @@ wait until it has read something.
 
 from __future__ import annotations
 
-import random
 import socket
 import threading
 import time
@@ -154,6 +153,8 @@ class Http2Transport:
             if own is deadline and time.monotonic() >= own:
                 raise _too_late() from error
             self._failure = CallError(Status.UNAVAILABLE, connect_failure(str(error)), sent=False)
+            import random  # slow to load
+
             # Shortened at random, so that clients do not act in step.
             self._retry_at = time.monotonic() + self._pause * random.uniform(0.8, 1.0)  # noqa: S311
             self._pause = min(self._pause * 1.6, LONGEST_RECONNECT_PAUSE)
