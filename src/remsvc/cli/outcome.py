@@ -46,7 +46,10 @@ def errors_told(*others: type[Exception]) -> Iterator[None]:
 
 def _forget_output() -> None:
     """Nobody reads it: what is left of it must not fail once more when the program ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from remsvc.cli.outcome import errors_told
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from remsvc.cli.verb import Verb
 
 _LOADED_OBJECTS = 50_000
-"""About as many as come with all modules, none of which is garbage: it is not looked for until they are here."""
+"""More than come with all modules. None of them is garbage, for which Python would look again and again."""
 
 
 def run_quickly(words: Sequence[str]) -> None:
@@ -31,30 +31,37 @@ def run_quickly(words: Sequence[str]) -> None:
     for length in (1, 2):
         if place := QUICK.get(tuple(words[:length])):
             gc.set_threshold(_LOADED_OBJECTS)
-            verb: Verb = load(place)
-            if (values := parse(verb, words[length:])) is not None:
-                _leave(_run(verb, values))
+            if (code := _run(place, words[length:])) is not None:
+                _exit(code)
 
 
-def _run(verb: Verb, values: Mapping[str, Any]) -> int:
-    """Run a verb; the exit code."""
+def _run(place: str, words: Sequence[str]) -> int | None:
+    """Run a verb; the exit code, or None where click has to look."""
     try:
         with errors_told():
+            verb: Verb = load(place)
+            if (values := parse(verb, words)) is None:
+                return None
             verb.run(values)
-            sys.stdout.flush()
+            _flush()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
 
 
-def _leave(code: int) -> NoReturn:
-    """Exit at once: all is closed, and taking the interpreter apart takes as long as what was done."""
+def _exit(code: int) -> NoReturn:
+    """Exit at once: all is closed, and taking the interpreter apart takes longer than what was done."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
     except OSError:
         sys.exit(code)  # as any program whose output cannot be written
     os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it is where the program was started without one
+            stream.flush()
 
 
 def parse(verb: Verb, words: Sequence[str]) -> dict[str, Any] | None:

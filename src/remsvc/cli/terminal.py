@@ -50,6 +50,8 @@ def _line(prefix: str, style: str, message: str) -> None:
 def print_line(text: str, *, error: bool = False) -> None:
     """One line of standard output, or error, at once."""
     stream = sys.stderr if error else sys.stdout
+    if stream is None:
+        return  # the program was started without one
     if codecs.lookup(stream.encoding).name == "ascii":  # a locale that says nothing of an encoding
         stream.buffer.write(f"{text}\n".encode())
     else:
