@@ -149,6 +149,15 @@ class Server:
         """A new channel for asyncio, as the client opens it."""
         return open_async_channel(self.options)
 
+    @property
+    def run_true(self) -> list[str]:
+        """The command line of ``remsvc run -- true`` to it."""
+        command = [str(Path(sys.executable).with_name("remsvc")), "run", "--server", self.options.target]
+        if self.options.ca_cert is not None:
+            command += ["--ca-cert", str(self.options.ca_cert)]
+            command += ["--token-file", str(self.options.ca_cert.with_name("token"))]
+        return [*command, "--", "true"]
+
     # What it takes
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
-from remsvc.client.error_details import add_details
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.transport import CallError
 from remsvc.errors import ServerError, server_error
@@ -56,6 +55,8 @@ _PREAMBLE = re.compile(
 
 def from_call(error: CallError, options: ConnectionOptions, *, timeout: float | None = None) -> ServerError:
     """The :class:`ServerError` for ``error``; ``timeout`` is the limit that the caller set, in seconds."""
+    from remsvc.client.error_details import add_details  # slow to load, and rarely needed
+
     failure = from_status(error.code.name, error.details, options, sent=error.sent, timeout=timeout)
     add_details(failure, error.trailers)
     return failure

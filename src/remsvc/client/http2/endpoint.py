@@ -82,20 +82,20 @@ def resolution_failure(target: Target, error: OSError) -> ConnectError:
 def literal_addresses(target: Target) -> list[Address]:
     """The addresses of a host that is one already; none of a name."""
     try:
-        return _addresses(
-            socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        )
+        return _addresses(target, socket.AI_NUMERICHOST)
     except OSError:
         return []
 
 
-def _addresses(found: list[Any]) -> list[Address]:
-    return [(family, address) for family, _, _, _, address in found]
-
-
 def resolve(target: Target) -> list[Address]:
     """All addresses of a host; this may take a while. Raises ``OSError``."""
-    return _addresses(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
+    return _addresses(target, 0)
+
+
+def _addresses(target: Target, flags: int) -> list[Address]:
+    host = target.host.encode("ascii")  # as text, it would have the codec for international names loaded
+    found = socket.getaddrinfo(host, target.port, type=socket.SOCK_STREAM, flags=flags)
+    return [(family, address) for family, _, _, _, address in found]
 
 
 def shown(address: Any) -> str:

@@ -10,7 +10,6 @@ import base64
 import ipaddress
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from remsvc.client.target import Target
 
@@ -60,6 +59,8 @@ def proxy_for(target: Target, environment: Mapping[str, str]) -> Proxy | None:
     without = next((environment[name] for name in _EXCEPTIONS if environment.get(name)), "")
     if any(_covers(entry.strip(), target.host) for entry in without.split(",")):
         return None
+    from urllib.parse import unquote  # slow to load
+
     authority = uri.removeprefix("http://").split("/", 1)[0]
     credentials, _, address = authority.rpartition("@")
     if address.startswith("["):
