@@ -13,8 +13,6 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-_BELOW_TLS = 64 * 1024
-
 
 class _TlsObject:
     """What a TLS connection says of itself."""
@@ -49,9 +47,9 @@ class MemoryTransport(asyncio.Transport):
         kind: str,
         report: Callable[[str, BaseException | None], None],
     ) -> None:
-        self._tls = kind != "plain"
+        # Our layer of TLS is a transport like the one below it, and says who is at its other end.
         super().__init__(
-            {"ssl_object": _TlsObject("h2" if kind != "tls-http1" else None)} if self._tls else {}
+            {"ssl_object": _TlsObject("h2" if kind != "tls-http1" else None)} if kind != "plain" else {}
         )
         self._loop = loop
         self._protocol = protocol
@@ -120,14 +118,12 @@ class MemoryTransport(asyncio.Transport):
         self._high, self._low = high, high // 4
 
     def get_write_buffer_size(self) -> int:
-        if self._tls:  # asyncio does not count what the transport below it holds
-            return max(len(self._outgoing) - _BELOW_TLS, 0)
         return len(self._outgoing)
 
     def write(self, data: Any) -> None:
         if self._eof:
             raise RuntimeError("Cannot call write() after write_eof()")
-        if self._losing or (self._tls and self._closing):
+        if self._losing:
             return
         if self._writes_left is not None:
             self._writes_left -= 1
@@ -141,13 +137,11 @@ class MemoryTransport(asyncio.Transport):
             self._guarded(self._protocol.pause_writing)
 
     def can_write_eof(self) -> bool:
-        return not self._tls
+        return True
 
     def write_eof(self) -> None:
         if self._closing or self._eof:
             return
-        if self._tls:
-            raise NotImplementedError
         self._eof = True
         if self._writes_left is not None and not self._outgoing:
             raise OSError(errno.ENOTCONN, "not connected")
@@ -170,16 +164,14 @@ class MemoryTransport(asyncio.Transport):
 
     def _read(self) -> None:
         self._reading_soon = False
-        if self._losing or (self._closing and not self._tls):
+        if self._losing or self._closing:
             return
-        while self._incoming and (self._tls or not self._reading_paused):
+        if self._incoming and not self._reading_paused:
             buffer = memoryview(self._protocol.get_buffer(-1))
             size = min(len(buffer), len(self._incoming))
             buffer[:size] = self._incoming[:size]
             del self._incoming[:size]
             self._guarded(self._protocol.buffer_updated, size)
-            if not self._tls:
-                break
         if self._incoming_eof and not self._incoming and not self._reading_paused:
             self._incoming_eof = False
             self._guarded(self._protocol.eof_received)

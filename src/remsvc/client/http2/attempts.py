@@ -39,6 +39,7 @@ class Attempts:
     def failed(self, reason: str) -> None:
         """There is none, and why."""
         self.failure = CallError(Status.UNAVAILABLE, connect_failure(reason), sent=False)
+
         # Shortened at random, so that clients do not act in step.
         self._due = time.monotonic() + self._pause * random.uniform(0.8, 1.0)  # noqa: S311
         self._pause = min(self._pause * _GROWTH, LONGEST_RECONNECT_PAUSE)
