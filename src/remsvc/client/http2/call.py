@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Iterator, Sequence
 
 from remsvc.client.transport import (
@@ -14,7 +13,14 @@ from remsvc.client.transport import (
     Metadata,
 )
 from remsvc.http2.engine import Header
-from remsvc.http2.headers import CONTENT_TYPE, decode_binary, decode_message, encode_timeout, is_grpc
+from remsvc.http2.headers import (
+    CONTENT_TYPE,
+    decode_binary,
+    decode_message,
+    encode_metadata,
+    encode_timeout,
+    is_grpc,
+)
 from remsvc.http2.messages import CompressedError, MessageError, MessageReader
 from remsvc.status import Status
 
@@ -161,8 +167,7 @@ class Call:
         ]
         if self.deadline is not None:
             headers.append((b"grpc-timeout", encode_timeout(max(self.deadline - now, 0.0))))
-        headers += [(key.encode("ascii"), _encoded(key, value)) for key, value in self.metadata]
-        return headers
+        return headers + encode_metadata(self.metadata)
 
     def next_request(self) -> bytes | None:
         """The next request, and :attr:`requests` is None where it is the last; None where there is none."""
@@ -271,13 +276,6 @@ class Call:
         if status == b"200":
             details += f" and content-type {_shown(content_type)}"
         return CallError(_BY_HTTP_STATUS.get(status, Status.UNKNOWN), details)
-
-
-def _encoded(key: str, value: str | bytes) -> bytes:
-    if key.endswith("-bin") and isinstance(value, bytes):
-        return base64.b64encode(value).rstrip(b"=")
-    octets = value.encode("ascii") if isinstance(value, str) else value
-    return octets.strip()  # HTTP/2 permits no blanks around a value: RFC 9113, section 8.2.1
 
 
 def _add_entry(metadata: list[tuple[str, str | bytes]], name: bytes, value: bytes) -> None:
