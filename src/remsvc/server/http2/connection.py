@@ -567,13 +567,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def _check_over(self, now: float) -> None:
         """End the streams of calls that have ended, where the peer does not."""
-        if not self._over or not self._meter.between_frames:
+        if not self._over:
             return
+        within = self._meter.within_data_of
         for stream, over in list(self._over.items()):
             if now - over.since < _LINGER_SECONDS or self._engine is None:
                 break  # the others have ended later
             waiting = self._engine.queued(stream)
-            if waiting and now - over.since < self.limits.answer_timeout:
+            if (waiting or stream == within) and now - over.since < self.limits.answer_timeout:
                 continue
             try:
                 self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
