@@ -166,8 +166,8 @@ class Engine:
     def reset(self, stream: int, error: int) -> None:
         """End a stream at once, in both directions.
 
-        To be called between two frames of the peer's: of a frame of which a part was received, the engine
-        would lose count, and with it a part of the connection's window. What is queued is not sent any more.
+        Not while a part of a frame with the stream's data was received: the engine would lose count of it,
+        and with it a part of the connection's window. What is queued is not sent any more.
         """
         try:
             self._connection.reset_stream(stream, error)

@@ -102,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
+        self._tls = False
         self._engine: Engine | None = None
         self._meter = FrameMeter(preface=True)
         self._rest: bytes = b""
@@ -131,6 +132,7 @@ class Connection(asyncio.BufferedProtocol):
             if not speaks_http2(tls):
                 transport.abort()
                 return
+            self._tls = True
             self.certificate = self._connections.shown_certificates.of(tls)
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         limits = self.limits
@@ -510,7 +512,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _cut_when_taken(self, latest: float) -> None:
-        waiting = self._transport is not None and self._transport.get_write_buffer_size() > 0
+        transport = self._transport
+        # Under TLS there may be more than is counted; it closes by itself when the peer has taken all.
+        waiting = transport is not None and (self._tls or transport.get_write_buffer_size() > 0)
         if waiting and self.loop.time() < latest:
             self._closing = self.loop.call_later(_CLOSE_SECONDS, self._cut_when_taken, latest)
         else:
@@ -563,13 +567,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def _check_over(self, now: float) -> None:
         """End the streams of calls that have ended, where the peer does not."""
-        if not self._over or not self._meter.between_frames:
+        if not self._over:
             return
+        within = self._meter.within_data_of
         for stream, over in list(self._over.items()):
             if now - over.since < _LINGER_SECONDS or self._engine is None:
                 break  # the others have ended later
             waiting = self._engine.queued(stream)
-            if waiting and now - over.since < self.limits.answer_timeout:
+            if (waiting or stream == within) and now - over.since < self.limits.answer_timeout:
                 continue
             try:
                 self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
