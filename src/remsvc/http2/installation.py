@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from functools import cache
+
+_VERSIONS = ("0.3.",)
 
 
+@cache
 def engine_is_installed() -> bool:
-    """Whether there is the package ``ngh2``. It is not imported for that."""
-    spec = find_spec("ngh2")
-    # A folder of this name, in the working directory perhaps, is found as well, and has no origin.
-    return spec is not None and spec.origin is not None
+    """Whether there is the package ``ngh2``, in a version that was read, and it can be loaded here."""
+    try:
+        import ngh2
+    except ImportError:  # none, or one for another system
+        return False
+    # A folder of this name, in the working directory perhaps, is imported as well, and has no version.
+    return str(getattr(ngh2, "__version__", "")).startswith(_VERSIONS)

@@ -102,7 +102,6 @@ class Connection(asyncio.BufferedProtocol):
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._tls = False
         self._engine: Engine | None = None
         self._meter = FrameMeter(preface=True)
         self._rest: bytes = b""
@@ -132,7 +131,6 @@ class Connection(asyncio.BufferedProtocol):
             if not speaks_http2(tls):
                 transport.abort()
                 return
-            self._tls = True
             self.certificate = self._connections.shown_certificates.of(tls)
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         limits = self.limits
@@ -158,7 +156,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._discarded > _CLOSE_BYTES:
                 self.cut("")
             return
-        if self._rest:  # TLS hands over what it had decrypted when reading was paused
+        if self._rest:  # Windows had a read under way when reading was paused
             self._rest += data[:nbytes]
             if len(self._rest) > 64 * len(data):
                 self.cut("sends on although nothing is read")
@@ -512,9 +510,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _cut_when_taken(self, latest: float) -> None:
-        transport = self._transport
-        # Under TLS there may be more than is counted; it closes by itself when the peer has taken all.
-        waiting = transport is not None and (self._tls or transport.get_write_buffer_size() > 0)
+        waiting = self._transport is not None and self._transport.get_write_buffer_size() > 0
         if waiting and self.loop.time() < latest:
             self._closing = self.loop.call_later(_CLOSE_SECONDS, self._cut_when_taken, latest)
         else:
