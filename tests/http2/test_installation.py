@@ -21,5 +21,10 @@ def test_a_folder_of_its_name_is_no_installation(
     """Such as one in the working directory, which Python takes for a package without a module of its own."""
     (tmp_path / folder).mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "ngh2", raising=False)
-    assert not engine_is_installed()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ngh2"]:
+        monkeypatch.delitem(sys.modules, name)
+    engine_is_installed.cache_clear()
+    try:
+        assert not engine_is_installed()
+    finally:
+        engine_is_installed.cache_clear()

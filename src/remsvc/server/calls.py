@@ -44,6 +44,8 @@ class Calls:
                 data = call.take()
                 if data is None:
                     data = await self._only(call)
+                    if not method.open_to_all:
+                        self._authentication.verify(call)  # its token may have been revoked meanwhile
                 await call.write(serialize(await method.one(method.parse(data), call)))
         finally:
             self._admission.leave(call)

@@ -172,6 +172,9 @@ class Turns:
                 except AuditError as error:
                     raise RefusedError(Status.UNAVAILABLE, str(error)) from error
                 turn.permitted = decision
+        if call.ended:
+            # Whatever became of the news that its caller has gone: nothing may run for nobody.
+            raise RefusedError(Status.CANCELLED, "the caller has gone")
         self._runner.start(prepared, before)
         return prepared
 

@@ -24,6 +24,7 @@ from remsvc.http2.headers import (
 from remsvc.http2.messages import CompressedError, MessageError, MessageReader
 from remsvc.status import Status
 
+_INCOMPLETE = "the server's last message is not complete"
 _MOST_INFORMATIONAL = 8
 _STATUSES = frozenset(Status)
 _OF_THE_PROTOCOL = (
@@ -69,6 +70,7 @@ class Call:
     """
 
     __slots__ = (
+        "_answer",
         "_http_status",
         "_informational",
         "_reader",
@@ -116,6 +118,7 @@ class Call:
         self.heard = False
         self.single = single
         self._reader = MessageReader(MAX_RECEIVE_BYTES)
+        self._answer: bytes | None = None
         self._informational = 0
         self._http_status = b"200"
 
@@ -123,18 +126,25 @@ class Call:
 
     def take(self) -> bytes | None:
         """The next answer that is here."""
-        messages = self._reader.messages
-        return messages.popleft() if messages else None
+        try:
+            answer = self._reader.take()
+        except MessageError as error:
+            self._refuse(error)
+            return None
+        if answer is None and self.ended and self.error is None and self._reader.within:
+            self.error = CallError(Status.INTERNAL, _INCOMPLETE)
+        return answer
 
     @property
     def has_answer(self) -> bool:
         """Whether :meth:`take` gives one."""
-        return bool(self._reader.messages)
+        return self._reader.ready
 
     def result(self) -> Answer:
         """What it gave, where it has ended and one answer is due. Raises what it ended with."""
         self.raise_error()
-        return Answer(self._reader.messages[0], self.trailers)
+        assert self._answer is not None
+        return Answer(self._answer, self.trailers)
 
     def raise_error(self) -> None:
         """Raise what it ended with, unless that is OK."""
@@ -203,21 +213,33 @@ class Call:
     def feed(self, data: bytes) -> bool:
         """Data of its answers has come; whether it goes on."""
         self.heard = True
-        messages = self._reader.messages
-        before = len(messages)
+        before = self._reader.ready
         try:
             self._reader.feed(data)
-        except CompressedError:
-            self.fail(CallError(Status.INTERNAL, "the server compressed a message, unasked"))
-        except MessageError as error:
-            self.fail(CallError(Status.RESOURCE_EXHAUSTED, str(error)))
-        else:
             if self.single:  # nobody is interested before its status is here
-                if len(messages) > 1:
-                    self.fail(CallError(Status.INTERNAL, SEVERAL_MESSAGES))
-            elif len(messages) > before:
+                self._take_only()
+        except MessageError as error:
+            self._refuse(error)
+        else:
+            if not (self.single or before) and self._reader.ready:
                 self.wake()
         return not self.ended
+
+    def _take_only(self) -> None:
+        while (answer := self._reader.take()) is not None:
+            if self._answer is not None:
+                self.fail(CallError(Status.INTERNAL, SEVERAL_MESSAGES))
+                return
+            self._answer = answer
+
+    def _refuse(self, error: MessageError) -> None:
+        if isinstance(error, CompressedError):
+            refused = CallError(Status.INTERNAL, "the server compressed a message, unasked")
+        else:
+            refused = CallError(Status.RESOURCE_EXHAUSTED, str(error))
+        if self.ended and self.error is None:
+            self.error = refused  # its status came before what is found out now
+        self.fail(refused)
 
     def finish(self, headers: Sequence[Header]) -> None:
         """Its trailers have come."""
@@ -259,8 +281,8 @@ class Call:
         elif code is not Status.OK:
             self.fail(CallError(code, decode_message(message or b""), self.trailers))
         elif self._reader.within:
-            self.fail(CallError(Status.INTERNAL, "the server's last message is not complete"))
-        elif self.single and not self._reader.messages:
+            self.fail(CallError(Status.INTERNAL, _INCOMPLETE))
+        elif self.single and self._answer is None:
             self.fail(CallError(Status.INTERNAL, NO_MESSAGE))
         else:
             self.fail(None)

@@ -104,10 +104,13 @@ class Http2Call(Call):
         self._connection.flush_soon()
 
     def take(self) -> bytes | None:
-        messages = self._reader.messages
-        if not messages:
+        try:
+            message = self._reader.take()
+        except MessageError as error:
+            self._fault = self._refusal(error)
             return None
-        message = messages.popleft()
+        if message is None:
+            return None
         size = PREFIX_BYTES + len(message)
         connection = self._connection
         if self._long:
@@ -122,6 +125,8 @@ class Http2Call(Call):
                 return message
             if self._fault is not None:
                 raise self._fault
+            if self._ended:
+                raise asyncio.CancelledError  # its caller has gone
             if self.half_closed:
                 if self._reader.within:
                     raise RefusedError(Status.INVALID_ARGUMENT, "the last message is not complete")

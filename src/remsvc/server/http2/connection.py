@@ -326,6 +326,11 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a verified caller's call is in progress on it."""
         return any(call.caller is not None for call in self.calls.values())
 
+    @property
+    def owes(self) -> bool:
+        """Whether a verified caller waits for an answer, or has not taken all of one."""
+        return self.busy or (self.had_call and self.answers.written > 0)
+
     def has_room(self, call: Http2Call, size: int) -> bool:
         """Whether an answer of so many bytes may be written now."""
         return self._engine is None or self.answers.has_room(self._engine.queued(call.stream), size)

@@ -27,6 +27,7 @@ _logger = logging.getLogger("remsvc.server")
 
 _INPUT_BYTES = 32 * 1024
 _CHECK_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
 # The house is full from here on, and has room again below.
 _FULL, _ROOM = 0.9, 0.75
 _SAY_AGAIN_SECONDS = 60.0
@@ -168,10 +169,15 @@ class Connections:
         for connection in list(self._open):
             self._of_one(connection, connection.go_away)
         try:
-            await asyncio.wait_for(self._wait_closed(), grace)
+            await asyncio.wait_for(self._wait_served(), grace)
         except asyncio.TimeoutError:
             for task in list(self._tasks):
                 task.cancel()
+
+    async def _wait_served(self) -> None:
+        """Wait until no caller is owed anything. Strangers are waited for by nobody."""
+        while any(connection.owes for connection in self._open):  # noqa: ASYNC110  changes with each packet
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _wait_closed(self) -> None:
         if self._open:
