@@ -51,7 +51,7 @@ class Admission:
             return ""
         identity = call.caller.identity
         own = self._identities[identity]
-        if not may_have_more(own, self._limits.max_calls - self._of_callers):
+        if not may_have_more(identity, own, self._limits.max_calls - self._of_callers):
             raise exhausted(
                 f"the server has {self._of_callers} calls in progress already, {own} of them of {identity}",
                 _RETRY_SECONDS,

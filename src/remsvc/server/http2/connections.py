@@ -93,7 +93,7 @@ class Connections:
             RefusedError: there would be no room for others.
         """
         own = self._identities[identity]
-        if not may_have_more(own, self.limits.max_connections - self._identities.total()):
+        if not may_have_more(identity, own, self.limits.max_connections - self._identities.total()):
             raise exhausted(f"{identity} has {own} connections already", _RETRY_SECONDS)
         self._identities[identity] = own + 1
 
