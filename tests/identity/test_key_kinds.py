@@ -104,6 +104,7 @@ def test_kinds_for_everybody(
     assert encrypted(server) == "TLSv1.3"
 
 
+@pytest.mark.own_http2
 @pytest.mark.parametrize("kind", NOT_FOR_GRPC)
 def test_kinds_that_grpc_cannot_use(
     start: Start, call: Call, authority: Authority, issue: Issue, tmp_path: Path, kind: str

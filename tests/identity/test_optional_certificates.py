@@ -14,7 +14,7 @@ from tests.contract.waiting import wait_until
 
 from .conftest import DEADLINE, Call, RunningServer, Start, posix_only, trusting
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.own_http2]
 
 NAMES = [x509.UniformResourceIdentifier("spiffe://corp/airflow")]
 MAPPING = "[certificates]\nspiffe://corp/airflow = airflow\n"
