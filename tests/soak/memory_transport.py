@@ -13,7 +13,8 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-_BELOW_TLS = 64 * 1024
+# Of the transport below TLS, as asyncio sets them.
+_HIGH_BELOW, _LOW_BELOW = 64 * 1024, 16 * 1024
 
 
 class _TlsObject:
@@ -27,6 +28,26 @@ class _TlsObject:
 
     def getpeercert(self, binary_form: bool = False) -> None:
         return None
+
+
+class _BelowTls:
+    """What asyncio has below its transport for TLS: it takes all, unless it holds too much already."""
+
+    def __init__(self) -> None:
+        self._transport = self
+        self._paused = False
+        self.size = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def update(self, unsent: int) -> None:
+        """So many bytes are unsent here and above."""
+        self.size = min(self.size, unsent)
+        self._paused = self._paused and self.size > _LOW_BELOW
+        if not self._paused:
+            self.size = unsent
+            self._paused = self.size > _HIGH_BELOW
 
 
 class MemoryTransport(asyncio.Transport):
@@ -61,6 +82,7 @@ class MemoryTransport(asyncio.Transport):
         self._reading_paused = False
         self._reading_soon = False
         self._outgoing = bytearray()
+        self._ssl_protocol = _BelowTls()  # where asyncio has it
         self._room = 0
         self._high, self._low = 64 * 1024, 16 * 1024
         self._writing_paused = False
@@ -88,6 +110,11 @@ class MemoryTransport(asyncio.Transport):
     def has_unread(self) -> bool:
         """Whether the protocol has something to read that was sent, and goes on reading."""
         return bool(self._incoming) and not self._closing
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the protocol has written and the other end has not taken, unless it is closing."""
+        return 0 if self._closing or self._eof else len(self._outgoing)
 
     def give_eof(self) -> None:
         """Send nothing more."""
@@ -120,9 +147,7 @@ class MemoryTransport(asyncio.Transport):
         self._high, self._low = high, high // 4
 
     def get_write_buffer_size(self) -> int:
-        if self._tls:  # asyncio does not count what the transport below it holds
-            return max(len(self._outgoing) - _BELOW_TLS, 0)
-        return len(self._outgoing)
+        return len(self._outgoing) - self._ssl_protocol.size  # what is below is not counted, as in asyncio
 
     def write(self, data: Any) -> None:
         if self._eof:
@@ -202,9 +227,12 @@ class MemoryTransport(asyncio.Transport):
         self.taken += self._outgoing[:size]
         del self._outgoing[:size]
         self._room -= size
+        if self._tls:
+            self._ssl_protocol.update(len(self._outgoing))
 
     def _force_close(self, error: Exception | None) -> None:
         self._outgoing.clear()
+        self._ssl_protocol.size = 0
         self._closing = True
         self._lose_soon(error)
 

@@ -177,13 +177,16 @@ class Player:
                     transport.give_eof()
                 else:
                     transport.reset(int(step.amount))
-            self._check_bounds(server)
+            self._check_bounds(server, transports)
         return transports
 
-    def _check_bounds(self, server: _Server) -> None:
+    def _check_bounds(self, server: _Server, transports: dict[int, MemoryTransport]) -> None:
         unread, unsent = server.connections.unread.total, server.connections.unsent.total
-        if not 0 <= unread <= server.limits.max_unread_bytes or unsent < 0:
-            self.report(f"{unread} bytes are unread, {unsent} are unsent")
+        waiting = sum(transport.unsent for transport in transports.values())
+        if not 0 <= unread <= server.limits.max_unread_bytes:
+            self.report(f"{unread} bytes are counted as unread")
+        if unsent < waiting:
+            self.report(f"{unsent} bytes are counted as unsent, and {waiting} wait to be taken")
 
     def _connect(self, step: Step, server: _Server, transports: dict[int, MemoryTransport]) -> None:
         # Each session comes from an address of its own, as from other hosts.

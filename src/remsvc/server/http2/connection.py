@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._tls = False
+        self._unsent_below: Callable[[asyncio.Transport], int] | None = None
         self._engine: Engine | None = None
         self._meter = FrameMeter(preface=True)
         self._rest: bytes = b""
@@ -115,12 +116,12 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
-            from remsvc.server.http2.tls import client_certificate, speaks_http2
+            from remsvc.server.http2.tls import client_certificate, speaks_http2, unsent_below
 
             if not speaks_http2(tls):
                 transport.abort()
                 return
-            self._tls = True
+            self._unsent_below = unsent_below
             self.certificate = client_certificate(tls)
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         limits = self.limits
@@ -423,9 +424,17 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(str(error))
                 return
         if self._engine is not None and self._transport is not None:
-            self._unsent_is(http2.queued() + transport.get_write_buffer_size())
+            self._unsent_is(http2.queued() + self._buffered())
             if self._waiting_for_room:
                 self._wake_waiting()
+
+    def _buffered(self) -> int:
+        """Bytes that were given to the transport, and that the peer has not taken."""
+        transport = self._transport
+        if transport is None:
+            return 0
+        below = self._unsent_below(transport) if self._unsent_below is not None else 0
+        return transport.get_write_buffer_size() + below
 
     def _unsent_is(self, size: int) -> None:
         change, self._unsent = size - self._unsent, size
@@ -498,10 +507,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _cut_when_taken(self, latest: float) -> None:
-        transport = self._transport
-        # Under TLS there may be more than is counted; it closes by itself when the peer has taken all.
-        waiting = transport is not None and (self._tls or transport.get_write_buffer_size() > 0)
-        if waiting and self.loop.time() < latest:
+        if self._buffered() and self.loop.time() < latest:
             self._closing = self.loop.call_later(_CLOSE_SECONDS, self._cut_when_taken, latest)
         else:
             self.cut("")

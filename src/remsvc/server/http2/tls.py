@@ -1,7 +1,9 @@
-"""What TLS says of a connection: whether HTTP/2 is spoken, and which certificate the client has shown."""
+"""What TLS says of a connection: whether HTTP/2 is spoken, which certificate the client has shown, what it
+still has to send."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
 
@@ -21,6 +23,16 @@ def client_certificate(tls: ssl.SSLObject) -> ShownCertificate:
     if der is None:
         return ShownCertificate.of(None)
     return ShownCertificate.of(_pem(der), b"".join(map(_pem, _chain(tls))))
+
+
+def unsent_below(transport: asyncio.Transport) -> int:
+    """Bytes that are encrypted already and were not taken by the peer.
+
+    asyncio leaves them out of what it says of a transport for TLS, and they can be megabytes. Where the
+    transport below it is, is not documented.
+    """
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return below.get_write_buffer_size() if below is not None else 0
 
 
 def _pem(der: bytes) -> bytes:
