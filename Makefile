@@ -67,9 +67,27 @@ bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, ten minutes 
 
 # --- Checking --------------------------------------------------------------------------------
 
+# What a server promises has to hold on both of its transports. The rest does not know which one it is: handlers,
+# policy and jobs are called alike by both, and clients have tests on both of theirs.
+ON_BOTH_TRANSPORTS := tests/contract tests/identity tests/server/test_life_cycle.py \
+	tests/attacks/test_limits.py tests/attacks/test_fuzz_grpc.py tests/attacks/test_tls_floor.py
+
 .PHONY: test
 test: $(INSTALLED) ## Run all tests but the next two commands' (some of them: make test ARGS=tests/server)
-	$(BIN)/python -m pytest $(foreach path,$(FAULT_TESTS),--deselect $(path)) $(ARGS)
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else
+	@$(MAKE) --no-print-directory -j 2 test-http2 test-grpc; status=$$?; cat build/test-grpc.log; exit $$status
+endif
+
+.PHONY: test-http2
+test-http2: $(INSTALLED)
+	$(BIN)/python -m pytest $(foreach path,$(FAULT_TESTS),--deselect $(path))
+
+.PHONY: test-grpc
+test-grpc: $(INSTALLED)
+	@mkdir -p build
+	@$(BIN)/python -m pytest --transport grpc -o cache_dir=build/pytest_cache $(ON_BOTH_TRANSPORTS) > build/test-grpc.log 2>&1
 
 FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py)
 
@@ -95,6 +113,10 @@ soak: $(INSTALLED) ## Fuzz connections, and the HTTP/2 engine with sanitizers, f
 	$(BIN)/python -m tests.soak.fuzz_connection --seconds $$seconds $(ARGS) & connections=$$!; \
 	PYTHONPATH=src:. $(SANITIZED)/bin/sanitized-python -m tests.soak.fuzz_engine --seconds $$seconds $(ARGS); \
 	engine=$$?; wait $$connections && exit $$engine
+
+.PHONY: foreign
+foreign: $(INSTALLED) ## Test the server with curl, nghttp, h2load, grpc-js, the oldest and the newest grpcio
+	REMSVC_FOREIGN=1 $(BIN)/python -m pytest -m foreign $(or $(ARGS),tests/attacks)
 
 .PHONY: test-windows
 test-windows: $(INSTALLED) ## Test the Windows side in a Windows Python under Wine

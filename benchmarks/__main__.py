@@ -26,7 +26,7 @@ from benchmarks.settings import Settings
 from benchmarks.table import Results, publish
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("commands", "durable", "output", "scale", "journal", "startup", "ssh", "airflow")
+GROUPS = ("transport", "commands", "durable", "output", "scale", "journal", "startup", "ssh", "airflow")
 """The modules that measure, in the order of the table."""
 
 

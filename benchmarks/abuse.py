@@ -1,6 +1,6 @@
 """How long a good client's Ping takes while somebody abuses the server, as a ratio to when nobody does.
 
-    python benchmarks/abuse.py [--seconds 5] [--limit KEY=VALUE] [--json] [ABUSE ...]
+    python benchmarks/abuse.py [--seconds 5] [--transport http2|grpc] [--limit KEY=VALUE] [--json] [ABUSE ...]
 
 The server, the hostile peer and the good client are processes of their own, and share the machine's
 cores: part of each ratio is the attacker's own need of a core, which on a network it would not take.
@@ -25,7 +25,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.attacks.abuses import ABUSES  # noqa: E402
+from tests.attacks.abuses import ABUSES, INSIDE  # noqa: E402
 
 from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc  # noqa: E402
 
@@ -33,19 +33,17 @@ _TOKEN = "a-good-client-s-own-token-0123456789"
 _CONFIG = f"[server]\nport = 0\n[auth]\ngood = {_TOKEN}\n[log]\nlevel = warning\n"
 _METADATA = (("authorization", f"Bearer {_TOKEN}"),)
 _ANSWER_SECONDS = 30.0
-# These are worse from a caller whose token is accepted.
-_ALSO_INSIDE = ("rapid_reset", "malformed_messages", "half_requests", "idle_streams", "deaf_readers")
 
 
 @contextmanager
-def _server(limits: list[str]) -> Iterator[tuple[psutil.Process, str]]:
+def _server(limits: list[str], flags: list[str]) -> Iterator[tuple[psutil.Process, str]]:
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "server.ini")
         config.write_text("\n".join((_CONFIG, "[limits]", *limits)), encoding="utf-8")
         with Path(directory, "log").open("wb") as log:
             command = [sys.executable, "-m", "remsvc", "serve", "--config", str(config)]
             process = subprocess.Popen(
-                [*command, "--state-dir", f"{directory}/s"],
+                [*command, "--state-dir", f"{directory}/s", *flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
@@ -88,9 +86,11 @@ def _p99(values: list[float]) -> float:
     return sorted(values)[int(len(values) * 0.99)]
 
 
-def _measure(name: str, inside: bool, seconds: float, limits: list[str]) -> dict[str, object]:
+def _measure(
+    name: str, inside: bool, seconds: float, limits: list[str], flags: list[str]
+) -> dict[str, object]:
     """An abuse of a fresh server, by someone without a token or (``inside``) with one."""
-    with _server(limits) as (process, address):
+    with _server(limits, flags) as (process, address):
         client = GoodClient(address)
         client.pings(0.5)
         idle, _ = client.pings(seconds)
@@ -113,6 +113,7 @@ def _measure(name: str, inside: bool, seconds: float, limits: list[str]) -> dict
             "bad_inputs": int(output or 0),
             "idle_p99_ms": round(_p99(idle) * 1000, 2),
             "p99_ms": round(_p99(under) * 1000, 2),
+            "longest_ms": round(max(under) * 1000, 2),
             "ratio": round(_p99(under) / _p99(idle), 1),
             "pings": len(under),
             "failed_pings": failed,
@@ -128,17 +129,20 @@ def main() -> None:
     parser.add_argument("abuse", nargs="*", choices=[[], *ABUSES], metavar="ABUSE", help=", ".join(ABUSES))
     parser.add_argument("--seconds", type=float, default=5.0, help="for how long each is measured")
     parser.add_argument("--limit", action="append", default=[], metavar="KEY=VALUE", help="for [limits]")
+    parser.add_argument("--transport", help="of the server: http2 or grpc")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     arguments = parser.parse_args()
+    flags = ["--transport", arguments.transport] if arguments.transport else []
     names = arguments.abuse or list(ABUSES)
     for name in names:
-        for inside in (False, True) if name in _ALSO_INSIDE else (False,):
-            result = _measure(name, inside, arguments.seconds, arguments.limit)
+        for inside in (False, True) if name in INSIDE else (False,):
+            result = _measure(name, inside, arguments.seconds, arguments.limit, flags)
             if arguments.json:
                 print(json.dumps(result), flush=True)
             else:
                 print(
-                    "{abuse:34} ratio {ratio:7}  p99 {p99_ms:8} ms  idle {idle_p99_ms:6} ms  pings {pings:5}"
+                    "{abuse:34} ratio {ratio:7}  p99 {p99_ms:8} ms  longest {longest_ms:8} ms"
+                    "  idle {idle_p99_ms:6} ms  pings {pings:5}"
                     "  failed {failed_pings:3}+{failed_after}  memory +{memory_growth_mb} MB"
                     "  {bad_inputs} bad inputs".format(**result)
                     + "  CRASHED" * bool(result["crashed"]),

@@ -149,6 +149,15 @@ class Server:
         """A new channel for asyncio, as the client opens it."""
         return open_async_channel(self.options)
 
+    @property
+    def run_true(self) -> list[str]:
+        """The command line of ``remsvc run -- true`` to it."""
+        command = [str(Path(sys.executable).with_name("remsvc")), "run", "--server", self.options.target]
+        if self.options.ca_cert is not None:
+            command += ["--ca-cert", str(self.options.ca_cert)]
+            command += ["--token-file", str(self.options.ca_cert.with_name("token"))]
+        return [*command, "--", "true"]
+
     # What it takes
 
     @property
@@ -171,6 +180,10 @@ class Server:
         """Resident now."""
         return self._memory("VmRSS")
 
+    def pss(self) -> Memory:
+        """Resident now, with pages that processes share counted in part for each."""
+        return Memory(_pss(self.process.pid), sum(_pss(process.pid) for process in self.supervisors))
+
     def peak_memory(self) -> Memory:
         """The most that was resident, since :meth:`forget_peak`: of each process on its own."""
         return self._memory("VmHWM")
@@ -187,6 +200,10 @@ class Server:
     def cpu_seconds(self) -> float:
         """Processor time that the threads of the server and its supervisors have taken so far."""
         return sum(_cpu_seconds(process.pid) for process in (self.process, *self.supervisors))
+
+    def own_cpu_seconds(self) -> float:
+        """The server's alone, without its supervisors'."""
+        return _cpu_seconds(self.process.pid)
 
     def _memory(self, key: str) -> Memory:
         return Memory(
@@ -243,6 +260,15 @@ def _status(pid: int, key: str) -> float:
     with suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{key}:"):
+                return int(line.split()[1]) * 1024 / _MB
+    return 0.0
+
+
+def _pss(pid: int) -> float:
+    """From /proc/PID/smaps_rollup, in MB; 0 for a process that is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024 / _MB
     return 0.0
 

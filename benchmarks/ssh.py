@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -74,7 +73,7 @@ def measure(settings: Settings) -> list[Row]:
         loop = stack.enter_context(_event_loop())
         works: tuple[tuple[Work, int], ...] = (
             (_process(ssh.ssh("-o", "ControlPath=none", "benchmark", "true")), settings.amount(30, 10)),
-            (_process(_remsvc_run(secured)), settings.amount(30, 10)),
+            (_process(secured.run_true), settings.amount(30, 10)),
             (_process(ssh.ssh("benchmark", "true")), settings.amount(200, 50)),
             (_client(stack, secured), settings.amount(1000, 200)),
             (_client(stack, plain), settings.amount(1000, 200)),
@@ -135,16 +134,6 @@ def _process(command: list[str]) -> Work:
             raise RuntimeError(f"{command[0]} ended with {ended.returncode}: {ended.stderr.decode()}")
 
     return _blocking(run)
-
-
-def _remsvc_run(server: Server) -> list[str]:
-    """The command line of ``remsvc run`` to a secured server."""
-    token = server.folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(f"{server.options.token}\n")
-    options = ["--server", server.options.target, "--ca-cert", str(server.options.ca_cert)]
-    script = Path(sys.executable).with_name("remsvc")
-    return [str(script), "run", *options, "--token-file", str(token), "--", "true"]
 
 
 @contextmanager

@@ -78,20 +78,22 @@ SH
   printf '%s\n' "$this" >"$dir/made-by"
 fi
 
-# What pyproject.toml asks for in the extra "server"; colorama is what click asks for on Windows
-# (pip judges that by the machine it runs on), pytest runs tests/windows/native, psutil ends what tests leave.
+# What pyproject.toml asks for in the extra "server" and those that it takes in, in the versions of constraints.txt;
+# colorama is what click asks for on Windows (pip judges that by the machine it runs on), pytest runs
+# tests/windows/native, psutil ends what tests leave.
 requirements=$("$python" - <<'PY'
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 extras = project["optional-dependencies"]
-for line in [*project["dependencies"], *extras["cli"], *extras["server"], "colorama", "psutil", "pytest", "pytest-asyncio", "pytest-timeout"]:
+for line in [*project["dependencies"], *extras["http2"], *extras["cli"], *extras["server"], "colorama", "psutil", "pytest", "pytest-asyncio", "pytest-timeout"]:
     if not line.startswith(project["name"]):
         print(line)
 PY
 )
+requirements+=$'\n'"# as of $(sha256sum constraints.txt)"
 if [ "$requirements" != "$(cat "$dir/requirements.txt" 2>/dev/null)" ]; then
   printf '%s\n' "$requirements" >"$dir/requirements.new"
-  "${pip[@]}" install --root-user-action=ignore --upgrade --target "$dir/Lib/site-packages" "${wheels[@]}" -r "$dir/requirements.new"
+  "${pip[@]}" install --root-user-action=ignore --upgrade --target "$dir/Lib/site-packages" "${wheels[@]}" -c constraints.txt -r "$dir/requirements.new"
   mv "$dir/requirements.new" "$dir/requirements.txt"
 fi
 # Wine shows the root of the file system as drive Z:.

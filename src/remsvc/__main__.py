@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from remsvc.cli.quick import run_quickly
+
 
 def main() -> None:
     """Run the command line; without its libraries, say how to install them."""
+    run_quickly(sys.argv[1:])
     try:
         from remsvc.cli.main import main as command_line
     except ModuleNotFoundError as error:

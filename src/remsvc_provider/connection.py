@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remsvc.client.options import DEFAULT_PORT, ConnectionOptions
+from remsvc.client.options import DEFAULT_PORT, TRANSPORTS, ConnectionOptions
 from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
 from remsvc_provider.version_compat import AirflowException
@@ -20,7 +20,14 @@ from remsvc_provider.version_compat import AirflowException
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-KNOWN_EXTRAS = ("use_ssl", "ca_cert_path", "bearer_token", "client_cert_path", "client_key_path")
+KNOWN_EXTRAS = (
+    "use_ssl",
+    "ca_cert_path",
+    "bearer_token",
+    "client_cert_path",
+    "client_key_path",
+    "transport",
+)
 TLS_EXTRAS = ("ca_cert_path", "client_cert_path", "client_key_path")
 NESTED_EXTRAS = ("extra", "__extra__")
 
@@ -49,6 +56,7 @@ def connection_options(connection: Connection, warn: Callable[[str], None]) -> C
             client_cert=_path(extras, "client_cert_path"),
             client_key=_path(extras, "client_key_path"),
             token=_token(extras),
+            transport=_transport(extras),
         )
         if (options.client_cert is None) != (options.client_key is None):
             missing = "client_key_path" if options.client_key is None else "client_cert_path"
@@ -153,6 +161,13 @@ def _path(extras: Mapping[str, Any], key: str) -> Path | None:
     if not isinstance(value, str):
         raise ValueError(f"extra {key} is {value!r}; expected the path of a PEM file")
     return Path(value)
+
+
+def _transport(extras: Mapping[str, Any]) -> str:
+    value = extras.get("transport") or TRANSPORTS[0]
+    if value not in TRANSPORTS:
+        raise ValueError(f"extra transport is {value!r}; expected {', '.join(TRANSPORTS)}")
+    return str(value)
 
 
 def _token(extras: Mapping[str, Any]) -> str | None:

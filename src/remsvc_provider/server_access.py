@@ -14,7 +14,7 @@ from typing import TypeVar
 from remsvc.client import AsyncClient
 from remsvc.client.options import ConnectionOptions
 from remsvc.errors import UnauthenticatedError
-from remsvc_provider.channels import pooled_channel
+from remsvc_provider.channels import pooled_transport
 
 T = TypeVar("T")
 Reread = Callable[[], Awaitable[ConnectionOptions]]
@@ -27,7 +27,7 @@ class ServerAccess:
         options: what the connection said when the run began.
         reread: tells what it says now.
         report: called with a line for the task's log.
-        alone: use a channel of its own, not the one that everything in the event loop shares.
+        alone: use a connection of its own, not the one that everything in the event loop shares.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class ServerAccess:
         # Commands of version 1 never go over this connection: its frequent pings, which find out that
         # it is dead, would make a server without jobs break their stream.
         frequent = self._options.for_jobs()
-        return AsyncClient(frequent) if self._alone else AsyncClient.over(pooled_channel(frequent), frequent)
+        return (
+            AsyncClient(frequent) if self._alone else AsyncClient.over(pooled_transport(frequent), frequent)
+        )
 
     async def _renew(self, refused: AsyncClient, error: UnauthenticatedError) -> bool:
         """Whether there are other credentials now than those of ``refused``."""

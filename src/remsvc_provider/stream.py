@@ -1,6 +1,6 @@
 """Run commands over one ``RemCmdStrm`` stream: what the trigger and the worker share.
 
-Importing this module loads gRPC; a DAG file never does.
+Importing this module loads the client; a DAG file never does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from remsvc.client import AsyncClient
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.results import CommandResult
 from remsvc.errors import DeadlineExceededError, MissingResultsError, RemSvcError, ServerError
-from remsvc_provider.channels import pooled_channel
+from remsvc_provider.channels import pooled_transport
 from remsvc_provider.command_output import shortened
 from remsvc_provider.commands import to_command
 from remsvc_provider.live_log import Log
@@ -113,7 +113,7 @@ class _Run:
                 return
 
     async def _stream(self) -> None:
-        client = AsyncClient.over(pooled_channel(self._options), self._options)
+        client = AsyncClient.over(pooled_transport(self._options), self._options)
         remaining = max(self._stream_timeout - self.seconds, 0.0)
         previous = time.monotonic()
         answers = client.run_many(self._commands, timeout=remaining, metadata=self._plan.metadata)

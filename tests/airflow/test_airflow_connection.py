@@ -185,3 +185,18 @@ def test_settings_without_effect_are_mentioned(connect, capsys):
     log = capsys.readouterr().out
     assert "'usessl' not known and ignored" in log
     assert "ca_cert_path ignored, because use_ssl is not true" in log
+
+
+@pytest.mark.parametrize(("extra", "transport"), [({}, "auto"), ({"transport": ""}, "auto")])
+def test_transport_left_out(connect, extra, transport):
+    assert RemSvcHook(connect(f"remsvc://host?extra={json.dumps(extra)}")).options.transport == transport
+
+
+@pytest.mark.parametrize("transport", ["auto", "http2", "grpc"])
+def test_transport(connect, transport):
+    assert RemSvcHook(connect(f"remsvc://host?transport={transport}")).options.transport == transport
+
+
+def test_a_transport_that_does_not_exist(connect):
+    with pytest.raises(AirflowException, match="extra transport is 'pigeon'; expected auto, http2, grpc"):
+        _ = RemSvcHook(connect("remsvc://host?transport=pigeon")).options

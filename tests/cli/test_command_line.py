@@ -175,7 +175,7 @@ def without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("re2", ["serve", "--deny", "rm"], "server"),
         ("grpc_health", ["serve"], "server"),
-        ("grpc", ["check-config", "x.ini"], "server"),
+        ("google.rpc", ["serve"], "server"),
         ("cryptography", ["init", "nowhere"], "cli"),
         ("click", ["--help"], "cli"),
     ],
@@ -185,6 +185,21 @@ def test_a_missing_library_names_the_extra(module: str, arguments: list[str], ex
     assert (run.returncode, run.stdout) == (255, "")
     assert f"pip install 'airflow-provider-remsvc[{extra}]'" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_server_does_without_grpc(tmp_path: Path) -> None:
+    config = tmp_path / "server.ini"
+    config.write_text("[server]\nport = 0\n", encoding="utf-8")
+    assert without("grpc", "check-config", str(config)).returncode == 0
+    script = "import sys; sys.modules['grpc'] = None; from remsvc.__main__ import main; main()"
+    command = [sys.executable, "-c", script, "serve", "--config", str(config), "--state-dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment()) as server:
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline().startswith("listening on ")
+        finally:
+            server.terminate()
+    assert server.returncode == 0
 
 
 @pytest.mark.parametrize("verb", [["check-config", "FILE"], ["policy", "test", "--config", "FILE", "rm"]])

@@ -28,7 +28,7 @@ def test_ping_measures_and_sums_up(remsvc: Remsvc, server: ServerProcess) -> Non
     run = remsvc("ping", "-s", server.target, "-c", "3", "-i", "0.01")
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
-    assert lines[0] == f"PING {server.target}"
+    assert lines[0] == f"PING {server.target} by http2"
     for number in (1, 2, 3):
         assert re.fullmatch(rf"answer: seq={number} time=\d+\.\d{{3}} ms", lines[number])
     assert lines[5] == f"--- {server.target} ping statistics ---"
@@ -85,7 +85,7 @@ def test_an_endless_ping_sums_up_on_control_c(server: ServerProcess) -> None:
 def test_status(remsvc: Remsvc, server: ServerProcess) -> None:
     run = remsvc("status", "-s", server.target)
     assert (run.returncode, run.stderr) == (0, "")
-    assert re.fullmatch(r"state=OK uptime=\d+s commands=\d+\n", run.stdout)
+    assert re.fullmatch(r"state=OK uptime=\d+s commands=\d+ transport=(http2|grpc)\n", run.stdout)
 
 
 def test_status_for_machines(remsvc: Remsvc, server: ServerProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,11 +21,18 @@ DEADLINE = 30.0
 Connect = Callable[[ConnectionOptions], AbstractContextManager[AnyClient]]
 
 
+@pytest.fixture(params=["http2", "grpc"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """A test that uses it runs for both transports."""
+    chosen: str = request.param
+    return chosen
+
+
 @pytest.fixture(params=[asyncio_client, blocking_client], ids=["asyncio", "blocking"])
-def connect(request: pytest.FixtureRequest) -> Connect:
-    """Opens a client of one flavour or the other; a test that uses it runs for both."""
+def connect(request: pytest.FixtureRequest, transport: str) -> Connect:
+    """Opens a client of any flavour over any transport; a test that uses it runs for all four."""
     opener: Connect = request.param
-    return opener
+    return lambda options: opener(replace(options, transport=transport))
 
 
 @pytest.fixture

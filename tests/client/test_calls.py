@@ -74,7 +74,7 @@ def test_answers_are_read_while_commands_are_written(scripted: Scripted, connect
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads its memory from /proc")
 @pytest.mark.parametrize("flavour", ["AsyncClient", "Client"])
-def test_memory_does_not_grow_with_the_answers(scripted: Scripted, flavour: str) -> None:
+def test_memory_does_not_grow_with_the_answers(scripted: Scripted, flavour: str, transport: str) -> None:
     def big(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         for request in requests:
             yield answer(tid=command(request).tid, out="x" * 500_000)
@@ -83,7 +83,7 @@ def test_memory_does_not_grow_with_the_answers(scripted: Scripted, flavour: str)
 import asyncio, re
 from remsvc.client import {flavour}, ConnectionOptions
 from remsvc.command import Command
-options = ConnectionOptions({scripted(stream=big).target!r})
+options = ConnectionOptions({scripted(stream=big).target!r}, transport={transport!r})
 commands = [Command("true")] * 1_000
 async def asynchronous():
     async with {flavour}(options) as client:

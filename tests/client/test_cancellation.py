@@ -52,9 +52,10 @@ async def started(endless: Endless) -> None:
 
 
 async def test_cancelling_the_consumer_of_a_stream_cancels_the_call(
-    scripted: Scripted, endless: Endless
+    scripted: Scripted, endless: Endless, transport: str
 ) -> None:
-    async with AsyncClient(ConnectionOptions(scripted(stream=endless.stream).target)) as client:
+    options = ConnectionOptions(scripted(stream=endless.stream).target, transport=transport)
+    async with AsyncClient(options) as client:
         seen = []
 
         async def consume() -> None:
@@ -69,8 +70,9 @@ async def test_cancelling_the_consumer_of_a_stream_cancels_the_call(
         assert await asyncio.to_thread(endless.ended.wait, DEADLINE)
 
 
-async def test_cancelling_run_cancels_the_call(scripted: Scripted, endless: Endless) -> None:
-    async with AsyncClient(ConnectionOptions(scripted(run=endless.run).target)) as client:
+async def test_cancelling_run_cancels_the_call(scripted: Scripted, endless: Endless, transport: str) -> None:
+    options = ConnectionOptions(scripted(run=endless.run).target, transport=transport)
+    async with AsyncClient(options) as client:
         running = asyncio.create_task(client.run(Command("true")))
         await started(endless)
         running.cancel()
@@ -79,11 +81,12 @@ async def test_cancelling_run_cancels_the_call(scripted: Scripted, endless: Endl
         assert await asyncio.to_thread(endless.ended.wait, DEADLINE)
 
 
-async def test_cancelling_while_connecting_ends_at_once() -> None:
+async def test_cancelling_while_connecting_ends_at_once(transport: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        async with AsyncClient(ConnectionOptions(f"127.0.0.1:{listener.getsockname()[1]}")) as client:
+        options = ConnectionOptions(f"127.0.0.1:{listener.getsockname()[1]}", transport=transport)
+        async with AsyncClient(options) as client:
             running = asyncio.create_task(client.run(Command("true")))
             await asyncio.sleep(0.05)
             running.cancel()
@@ -101,8 +104,10 @@ def test_closing_the_iterator_early_cancels_the_call(
         assert endless.ended.wait(DEADLINE)
 
 
-async def test_closing_the_client_ends_its_calls(scripted: Scripted, endless: Endless) -> None:
-    client = AsyncClient(ConnectionOptions(scripted(run=endless.run).target))
+async def test_closing_the_client_ends_its_calls(
+    scripted: Scripted, endless: Endless, transport: str
+) -> None:
+    client = AsyncClient(ConnectionOptions(scripted(run=endless.run).target, transport=transport))
     running = asyncio.create_task(client.run(Command("true")))
     await started(endless)
     await client.close()
@@ -111,9 +116,9 @@ async def test_closing_the_client_ends_its_calls(scripted: Scripted, endless: En
     assert await asyncio.to_thread(endless.ended.wait, DEADLINE)
 
 
-async def test_no_task_stays_behind(scripted: Scripted) -> None:
+async def test_no_task_stays_behind(scripted: Scripted, transport: str) -> None:
     before = asyncio.all_tasks()
-    async with AsyncClient(ConnectionOptions(scripted(stream=succeed).target)) as client:
+    async with AsyncClient(ConnectionOptions(scripted(stream=succeed).target, transport=transport)) as client:
         for stop_at in range(1, 6):
             results = client.run_many(COMMANDS)
             async for result in results:
@@ -126,7 +131,10 @@ async def test_no_task_stays_behind(scripted: Scripted) -> None:
 
 
 def test_the_blocking_client_ends_the_threads_it_starts(
-    scripted: Scripted, endless: Endless, eventually: Callable[[Callable[[], object]], None]
+    scripted: Scripted,
+    endless: Endless,
+    eventually: Callable[[Callable[[], object]], None],
+    transport: str,
 ) -> None:
     server, stuck = scripted(stream=succeed), scripted(stream=endless.stream)
 
@@ -135,12 +143,13 @@ def test_the_blocking_client_ends_the_threads_it_starts(
         return {thread for thread in threading.enumerate() if "ThreadPool" not in thread.name}
 
     before = threads()
-    with Client(ConnectionOptions(server.target)) as client:
+    with Client(ConnectionOptions(server.target, transport=transport)) as client:
         list(client.run_many(COMMANDS))
-    with Client(ConnectionOptions(stuck.target)) as client:
+    with Client(ConnectionOptions(stuck.target, transport=transport)) as client:
         results = client.run_many(COMMANDS)
         assert next(results).tid == 1
         results.close()
-    with Client(ConnectionOptions("127.0.0.1:1")) as client, pytest.raises(UnavailableError):
+    nobody = ConnectionOptions("127.0.0.1:1", transport=transport)
+    with Client(nobody) as client, pytest.raises(UnavailableError):
         client.run(COMMANDS[0])
     eventually(lambda: threads() <= before)

@@ -13,6 +13,8 @@ import pytest
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.channel import open_async_channel
 from remsvc.client.failures import from_status
+from remsvc.client.transport import Readiness
+from remsvc.client.transport_choice import open_async_transport
 from remsvc.command import Command
 from remsvc.errors import (
     CallCancelledError,
@@ -336,14 +338,27 @@ def _until_reached(client: AnyClient) -> None:
     pytest.fail("the client did not find the server again")
 
 
-async def test_a_lost_connection_is_waited_for(scripted: Scripted) -> None:
+async def test_a_lost_connection_is_waited_for(scripted: Scripted, transport: str) -> None:
     # The state of a pooled channel may be old news; one call must do after the server is back.
     port = unused_port()
-    async with AsyncClient(ConnectionOptions(f"127.0.0.1:{port}")) as client:
+    async with AsyncClient(ConnectionOptions(f"127.0.0.1:{port}", transport=transport)) as client:
         with pytest.raises(UnavailableError):
             await client.run(COMMAND)
         scripted(run=lambda request, context: answer(tid=1), port=port)
         assert (await client.run(COMMAND)).tid == 1
+
+
+async def test_a_transport_of_somebody_else_is_used_and_left_open(scripted: Scripted, transport: str) -> None:
+    options = ConnectionOptions(scripted(stream=succeed).target, transport=transport)
+    shared = open_async_transport(options)
+    async with AsyncClient.over(shared, options) as client:
+        assert [result.tid async for result in client.run_many([COMMAND])] == [1]
+    assert shared.readiness is Readiness.READY
+    await shared.close()
+    async with AsyncClient.over(shared, options) as client:
+        with pytest.raises(UnavailableError, match="the channel is closed") as caught:
+            await client.run(COMMAND)
+        assert not caught.value.sent
 
 
 async def test_a_channel_of_somebody_else_is_used_and_left_open(scripted: Scripted) -> None:

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from remsvc.client import ConnectionOptions
-from remsvc.client.channel import open_channel
+from remsvc.client.transport_choice import open_transport
 from remsvc.command import Command
 from remsvc.errors import ConfigurationError, UnauthenticatedError, UnavailableError
 from tests.contract.certificates import Authority, Identity
@@ -98,10 +98,12 @@ def test_the_system_does_not_know_our_authority(connect: Connect, options: Conne
     assert "authority is not trusted" in failure(connect, replace(options, ca_cert=None)).details
 
 
-def test_the_systems_trust_store_is_used(options: ConnectionOptions, authority: Authority) -> None:
+def test_the_systems_trust_store_is_used(
+    options: ConnectionOptions, authority: Authority, transport: str
+) -> None:
     script = (
         "from remsvc.client import *\n"
-        f"options = ConnectionOptions({options.target!r}, tls=True, token='s3cret')\n"
+        f"options = ConnectionOptions({options.target!r}, True, token='s3cret', transport={transport!r})\n"
         "with Client(options) as client: client.ping()"
     )
     environment = {**os.environ, "SSL_CERT_FILE": str(authority.certificate)}
@@ -163,10 +165,15 @@ def test_mutual_tls_takes_a_certificate_of_the_servers_authority(
 
 
 def problem(options: ConnectionOptions) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        open_channel(options)
-    assert len(caught.value.problems) == 1
-    return caught.value.problems[0]
+    """What is wrong, which every transport tells in the same words."""
+    told = set()
+    for transport in ("http2", "grpc"):
+        with pytest.raises(ConfigurationError) as caught:
+            open_transport(replace(options, transport=transport))
+        assert len(caught.value.problems) == 1
+        told.add(caught.value.problems[0])
+    assert len(told) == 1
+    return told.pop()
 
 
 def test_files_that_cannot_be_read_are_named(

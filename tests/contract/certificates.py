@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
 DAY = datetime.timedelta(days=1)
@@ -57,13 +58,14 @@ class Authority:
         valid_days: float = 1,
         names: Sequence[x509.GeneralName] | None = None,
         common_name: str | None = None,
+        key: CertificateIssuerPrivateKeyTypes | None = None,
     ) -> Identity:
         """A certificate for ``host`` (name or address); negative ``valid_days``: expired that long ago.
 
         ``names`` are its alternative names instead; ``common_name`` replaces ``name``, which still
-        names the files.
+        names the files. ``key``: instead of one of the kind P-256.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = _subject(name if common_name is None else common_name)
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
@@ -91,7 +93,7 @@ def _subject(common_name: str) -> x509.Name:
 
 
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, valid_days: float
+    subject: x509.Name, issuer: x509.Name, key: CertificateIssuerPrivateKeyTypes, *, valid_days: float
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     return (

@@ -229,7 +229,11 @@ def test_a_server_killed_during_a_watch(serve: Serve, tmp_path: Path) -> None:
     """Watching again at the offset reached, no byte is lost and none comes twice."""
     state_dir = tmp_path / "state"
     server = serve("", "--state-dir", str(state_dir))
-    script = "n=0; while [ $n -lt 300 ]; do n=$((n+1)); echo line $n; echo error $n >&2; sleep 0.005; done"
+    enough, written = tmp_path / "enough", tmp_path / "written"
+    script = (
+        f"n=0; until [ -e {enough} ]; do n=$((n+1)); echo line $n; echo error $n >&2; sleep 0.005; done; "
+        f"echo $n > {written}"
+    )
     output: dict[str, bytes] = {"stdout": b"", "stderr": b""}
     job_id, kills = "", 0
     while True:
@@ -247,6 +251,8 @@ def test_a_server_killed_during_a_watch(serve: Serve, tmp_path: Path) -> None:
                     if number == 20 and kills < 3:
                         server.kill()
                         kills += 1
+                    elif number == 20:
+                        enough.touch()
                 break
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -254,5 +260,6 @@ def test_a_server_killed_during_a_watch(serve: Serve, tmp_path: Path) -> None:
         server = serve("", "--state-dir", str(state_dir))
     assert kills == 3
     assert state(message.job) == "SUCCEEDED"
-    assert output["stdout"] == b"".join(b"line %d\n" % n for n in range(1, 301))
-    assert output["stderr"] == b"".join(b"error %d\n" % n for n in range(1, 301))
+    lines = range(1, int(written.read_text()) + 1)
+    assert output["stdout"] == b"".join(b"line %d\n" % n for n in lines)
+    assert output["stderr"] == b"".join(b"error %d\n" % n for n in lines)

@@ -176,3 +176,26 @@ def test_a_configuration_that_everybody_can_write_to_is_warned_of(tmp_path: Path
     assert any("everybody can write to it" in warning for warning in check_config(path)[1])
     path.chmod(0o644)
     assert check_config(path) == ([], [])
+
+
+def test_optional_client_certificates_need_authorities(tmp_path: Path, tls: str) -> None:
+    without_ca = tls.partition("ca = ")[0]
+    line = problem(tmp_path, f"{without_ca}client_certificates = optional\n")
+    assert line.endswith(
+        "client_certificates = optional: expected [tls] ca with it: the authorities that check them"
+    )
+    assert "expected one of required, optional" in problem(tmp_path, f"{tls}client_certificates = maybe\n")
+
+
+def test_grpc_cannot_leave_certificates_to_clients(tmp_path: Path, tls: str) -> None:
+    line = problem(tmp_path, f"[server]\ntransport = grpc\n{tls}client_certificates = optional\n")
+    assert "client_certificates = optional: expected required: with [server] transport = grpc" in line
+
+
+def test_optional_certificates_authenticate(tmp_path: Path, tls: str) -> None:
+    """Also without tokens: who shows no certificate is refused then, so it is safe to listen everywhere."""
+    config = load(tmp_path, f"[server]\ntransport = http2\n{tls}client_certificates = optional\n")
+    assert config.authenticates
+    assert config.host == "0.0.0.0"
+    with pytest.raises(AuthenticationError, match="expected a client certificate"):
+        config.auth.authenticator().authenticate(Evidence.shown([]))

@@ -133,7 +133,7 @@ class Program:
 
     def _open(self, stream: int) -> None:
         if not self._server:
-            if self._call("takes_requests") and (begun := self._try("request", self._headers(_REQUEST))):
+            if begun := self._try("request", self._headers(_REQUEST)):
                 self.streams.append(begun)
         else:
             end = not self._orderly and self._rng.random() < 0.1
@@ -161,7 +161,6 @@ class Program:
         self._try("widen", stream, self._rng.choice((65_535, 1 << 20, 16 << 20)))
 
     def _look(self, _: int) -> None:
-        self._call("takes_requests")
         total = self._call("queued")
         parts = sum(self._call("queued", known) for known in {*self.streams, 1, 2, 3, 99})
         if parts != total:

@@ -13,9 +13,6 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-# Of the transport below TLS, as asyncio sets them.
-_HIGH_BELOW, _LOW_BELOW = 64 * 1024, 16 * 1024
-
 
 class _TlsObject:
     """What a TLS connection says of itself."""
@@ -28,26 +25,6 @@ class _TlsObject:
 
     def getpeercert(self, binary_form: bool = False) -> None:
         return None
-
-
-class _BelowTls:
-    """What asyncio has below its transport for TLS: it takes all, unless it holds too much already."""
-
-    def __init__(self) -> None:
-        self._transport = self
-        self._paused = False
-        self.size = 0
-
-    def get_write_buffer_size(self) -> int:
-        return self.size
-
-    def update(self, unsent: int) -> None:
-        """So many bytes are unsent here and above."""
-        self.size = min(self.size, unsent)
-        self._paused = self._paused and self.size > _LOW_BELOW
-        if not self._paused:
-            self.size = unsent
-            self._paused = self.size > _HIGH_BELOW
 
 
 class MemoryTransport(asyncio.Transport):
@@ -70,9 +47,9 @@ class MemoryTransport(asyncio.Transport):
         kind: str,
         report: Callable[[str, BaseException | None], None],
     ) -> None:
-        self._tls = kind != "plain"
+        # Our layer of TLS is a transport like the one below it, and says who is at its other end.
         super().__init__(
-            {"ssl_object": _TlsObject("h2" if kind != "tls-http1" else None)} if self._tls else {}
+            {"ssl_object": _TlsObject("h2" if kind != "tls-http1" else None)} if kind != "plain" else {}
         )
         self._loop = loop
         self._protocol = protocol
@@ -82,7 +59,6 @@ class MemoryTransport(asyncio.Transport):
         self._reading_paused = False
         self._reading_soon = False
         self._outgoing = bytearray()
-        self._ssl_protocol = _BelowTls()  # where asyncio has it
         self._room = 0
         self._high, self._low = 64 * 1024, 16 * 1024
         self._writing_paused = False
@@ -147,12 +123,12 @@ class MemoryTransport(asyncio.Transport):
         self._high, self._low = high, high // 4
 
     def get_write_buffer_size(self) -> int:
-        return len(self._outgoing) - self._ssl_protocol.size  # what is below is not counted, as in asyncio
+        return len(self._outgoing)
 
     def write(self, data: Any) -> None:
         if self._eof:
             raise RuntimeError("Cannot call write() after write_eof()")
-        if self._losing or (self._tls and self._closing):
+        if self._losing:
             return
         if self._writes_left is not None:
             self._writes_left -= 1
@@ -166,13 +142,11 @@ class MemoryTransport(asyncio.Transport):
             self._guarded(self._protocol.pause_writing)
 
     def can_write_eof(self) -> bool:
-        return not self._tls
+        return True
 
     def write_eof(self) -> None:
         if self._closing or self._eof:
             return
-        if self._tls:
-            raise NotImplementedError
         self._eof = True
         if self._writes_left is not None and not self._outgoing:
             raise OSError(errno.ENOTCONN, "not connected")
@@ -195,16 +169,14 @@ class MemoryTransport(asyncio.Transport):
 
     def _read(self) -> None:
         self._reading_soon = False
-        if self._losing or (self._closing and not self._tls):
+        if self._losing or self._closing:
             return
-        while self._incoming and (self._tls or not self._reading_paused):
+        if self._incoming and not self._reading_paused:
             buffer = memoryview(self._protocol.get_buffer(-1))
             size = min(len(buffer), len(self._incoming))
             buffer[:size] = self._incoming[:size]
             del self._incoming[:size]
             self._guarded(self._protocol.buffer_updated, size)
-            if not self._tls:
-                break
         if self._incoming_eof and not self._incoming and not self._reading_paused:
             self._incoming_eof = False
             self._guarded(self._protocol.eof_received)
@@ -227,12 +199,9 @@ class MemoryTransport(asyncio.Transport):
         self.taken += self._outgoing[:size]
         del self._outgoing[:size]
         self._room -= size
-        if self._tls:
-            self._ssl_protocol.update(len(self._outgoing))
 
     def _force_close(self, error: Exception | None) -> None:
         self._outgoing.clear()
-        self._ssl_protocol.size = 0
         self._closing = True
         self._lose_soon(error)
 

@@ -224,8 +224,7 @@ class Player:
             "connections": len(connections),
             "bytes unread": connections.unread.total,
             "bytes unsent": connections.unsent.total,
-            "calls in progress": sum(server.admission.in_progress.values()),
-            "peers that are remembered": len(server.admission.admitted or ()),
+            "calls in progress": server.admission.in_progress,
         }
         for what, count in counts.items():
             if count:

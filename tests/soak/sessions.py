@@ -63,7 +63,7 @@ _WIDE = frame(SETTINGS, 0, 0, _INITIAL_WINDOW.to_bytes(2, "big") + _WIDEST.to_by
     WINDOW_UPDATE, 0, 0, (_WIDEST // 2).to_bytes(4, "big")
 )
 _FRAME = 16_384
-# What a client may send on a stream before it is given more.
+# What a client may send, on all streams together, before it is given more.
 _WINDOW = 60_000
 _CLIENTS, _NEW = 200, 0.05
 
@@ -232,6 +232,7 @@ class _Client:
     def __init__(self, rng: random.Random, *, undamaged: bool) -> None:
         self._rng = rng
         self._undamaged = undamaged
+        self._window = _WINDOW  # a stranger's streams have one together
         self._encoder = hpack.Encoder()
         # Now and then one who begins calls and gives them up at once.
         self._restless = not undamaged and rng.random() < 0.01
@@ -339,7 +340,10 @@ class _Client:
             body += message(content)
         if rng.random() < 0.03:
             body += rng.choice((b"\1\0\0\0\3abc", message(b"", claimed=1 << 30), message(b"ab", claimed=9)))
-        return body[:_WINDOW] if self._undamaged else body
+        if self._undamaged:
+            body = body[: self._window]
+            self._window -= len(body)
+        return body
 
     def _data(self, body: bytes, stream: int, *, end: bool) -> Iterator[tuple[int, int, int, bytes]]:
         rng = self._rng

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 FAILURE = 255
 USAGE = 2
 INTERRUPTED = 130
+UNREAD = 1
+"""Nobody reads the output any more."""
 
 NOT_STARTED = 1
 TIMED_OUT = 124

@@ -1,71 +1,24 @@
-"""The group of all verbs, and what becomes of their errors."""
+"""The group of all verbs, as click has them."""
 
 from __future__ import annotations
 
-import sys
-import traceback
-from importlib import import_module
 from typing import Any
 
 import click
 
-from remsvc.cli.exit_codes import FAILURE, INTERRUPTED, USAGE
-from remsvc.cli.terminal import error_line
-from remsvc.errors import ConfigurationError, InvalidCommandError, RemSvcError
-
-# In the order of the help. Each is loaded when it is named: no verb waits for what others need.
-_VERBS = {
-    "serve": "remsvc.cli.serve",
-    "check-config": "remsvc.cli.check_config",
-    "ping": "remsvc.cli.ping",
-    "status": "remsvc.cli.status",
-    "run": "remsvc.cli.run",
-    "jobs": "remsvc.cli.jobs.group",
-    "init": "remsvc.cli.init",
-    "token": "remsvc.cli.token",
-    "policy": "remsvc.cli.policy",
-    "audit": "remsvc.cli.audit",
-    "completion": "remsvc.cli.completion",
-}
-if sys.platform == "win32":
-    _VERBS["service"] = "remsvc.cli.service"
+from remsvc.cli.click_verb import Verbs
+from remsvc.cli.outcome import errors_told
+from remsvc.cli.verbs import VERBS
 
 
-class CommandLine(click.Group):
+class CommandLine(Verbs):
     """All verbs; each error of ours becomes one line and an exit code."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        verb: click.Command = getattr(import_module(_VERBS[cmd_name]), cmd_name.replace("-", "_"))
-        return verb
+    places = VERBS
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with errors_told(click.exceptions.Exit, click.ClickException, click.Abort):
             return super().invoke(ctx)
-        except ConfigurationError as error:
-            for problem in error.problems:
-                error_line(problem)
-            ctx.exit(USAGE)
-        except InvalidCommandError as error:
-            error_line(str(error))
-            ctx.exit(USAGE)
-        except RemSvcError as error:
-            error_line(str(error))
-            ctx.exit(FAILURE)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
-            raise
-        except OSError as error:
-            error_line(str(error))
-            ctx.exit(FAILURE)
-        except Exception:  # noqa: BLE001 - a defect must not look like the exit code of a command
-            traceback.print_exc(file=sys.stderr)
-            ctx.exit(FAILURE)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

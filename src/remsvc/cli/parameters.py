@@ -1,12 +1,10 @@
-"""Checked values of options that several verbs have; each is used as a click type."""
+"""Kinds of values that several options have: see :mod:`remsvc.cli.options`."""
 
 from __future__ import annotations
 
 import math
 import re
 from datetime import datetime, timedelta, timezone
-
-import click
 
 from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
@@ -21,7 +19,7 @@ def server(value: str) -> str:
     try:
         return str(parse_target(value))
     except ConfigurationError as error:
-        raise click.BadParameter(str(error)) from None
+        raise ValueError(str(error)) from None
 
 
 def seconds(value: str | float) -> float:
@@ -31,7 +29,7 @@ def seconds(value: str | float) -> float:
     except ValueError:
         number = math.nan
     if not 0 < number <= 1e9:
-        raise click.BadParameter(f"{value!r} is not a number of seconds above 0")
+        raise ValueError(f"{value!r} is not a number of seconds above 0")
     return number
 
 
@@ -39,9 +37,9 @@ def assignment(value: str) -> tuple[str, str]:
     """``KEY=VALUE`` for an environment variable."""
     key, separator, text = value.partition("=")
     if not separator:
-        raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        raise ValueError(f"{value!r} is not KEY=VALUE")
     if not _VARIABLE.fullmatch(key):
-        raise click.BadParameter(f"{key!r} is not the name of a variable: letters, digits and '_'")
+        raise ValueError(f"{key!r} is not the name of a variable: letters, digits and '_'")
     return key, text
 
 
@@ -49,7 +47,7 @@ def label(value: str) -> tuple[str, str]:
     """``KEY=VALUE`` for a label of a job."""
     key, separator, text = value.partition("=")
     if not separator or not key:
-        raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        raise ValueError(f"{value!r} is not KEY=VALUE")
     return key, text
 
 
@@ -60,6 +58,6 @@ def moment(value: str) -> datetime:
             return datetime.now(timezone.utc) - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
         return datetime.fromisoformat(value.removesuffix("Z") + "+00:00" * value.endswith("Z")).astimezone()
     except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(
+        raise ValueError(
             f"{value!r} is not a time: 90s, 30m, 12h or 7d ago, or such as 2030-01-31T12:00"
         ) from None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import click
-
 from remsvc.cli import parameters
-from remsvc.cli.connection import connection_options, open_client
-from remsvc.cli.terminal import error_line, print_json
+from remsvc.cli.connection import open_client
+from remsvc.cli.options import Option, WholeNumber, switch
+from remsvc.cli.terminal import error_line, print_json, print_line
+from remsvc.cli.verb import verb
 from remsvc.errors import ServerError
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ class Statistics:
     def lost(self) -> int:
         return self.sent - len(self.round_trips)
 
-    def as_json(self, server: str) -> dict[str, object]:
+    def as_json(self, server: str, transport: str) -> dict[str, object]:
         times = self.round_trips
         return {
             "server": server,
+            "transport": transport,
             "sent": self.sent,
             "answered": len(times),
             "lost": self.lost,
@@ -54,34 +56,32 @@ class Statistics:
         return text
 
 
-@click.command()
-@connection_options
-@click.option(
-    "-c",
-    "--count",
-    type=click.IntRange(min=0),
-    default=4,
-    show_default=True,
-    help="How many pings; 0: until Ctrl-C.",
+@verb(
+    Option(
+        "count",
+        ("-c", "--count"),
+        kind=WholeNumber(0),
+        default=4,
+        help="How many pings; 0: until Ctrl-C.",
+    ),
+    Option(
+        "interval",
+        ("-i", "--interval"),
+        kind=parameters.seconds,
+        metavar="SECONDS",
+        default=1.0,
+        help="Time from one ping to the next.",
+    ),
+    Option(
+        "timeout",
+        ("--timeout",),
+        kind=parameters.seconds,
+        metavar="SECONDS",
+        default=10.0,
+        help="How long to wait for an answer.",
+    ),
+    switch("as_json", "--json", help="Print one JSON object at the end."),
 )
-@click.option(
-    "-i",
-    "--interval",
-    type=parameters.seconds,
-    metavar="SECONDS",
-    default=1.0,
-    show_default=True,
-    help="Time from one ping to the next.",
-)
-@click.option(
-    "--timeout",
-    type=parameters.seconds,
-    metavar="SECONDS",
-    default=10.0,
-    show_default=True,
-    help="How long to wait for an answer.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def ping(options: ConnectionOptions, count: int, interval: float, timeout: float, as_json: bool) -> None:
     """Ping a server and measure the round trips. The first one includes making the connection.
 
@@ -94,10 +94,11 @@ def ping(options: ConnectionOptions, count: int, interval: float, timeout: float
       remsvc ping -c 100 -i 0.1 --json | jq .avg_ms
     """
     statistics = Statistics()
-    if not as_json:
-        click.echo(f"PING {options.target}")
     # As with ping(8), Ctrl-C is the end of an endless ping, not a failure.
     with open_client(options) as client, suppress(KeyboardInterrupt):
+        transport = client.transport
+        if not as_json:
+            print_line(f"PING {options.target} by {transport}")
         while True:
             next_start = time.monotonic() + interval
             _ping_once(client, statistics, timeout, quiet=as_json)
@@ -105,10 +106,10 @@ def ping(options: ConnectionOptions, count: int, interval: float, timeout: float
                 break
             time.sleep(max(0.0, next_start - time.monotonic()))
     if as_json:
-        print_json(statistics.as_json(options.target))
+        print_json(statistics.as_json(options.target, transport))
     else:
-        click.echo(statistics.as_text(options.target))
-    click.get_current_context().exit(255 if statistics.lost else 0)
+        print_line(statistics.as_text(options.target))
+    sys.exit(255 if statistics.lost else 0)
 
 
 def _ping_once(client: Client, statistics: Statistics, timeout: float, *, quiet: bool) -> None:
@@ -124,4 +125,4 @@ def _ping_once(client: Client, statistics: Statistics, timeout: float, *, quiet:
     statistics.sent = number
     statistics.round_trips.append(round(pong.round_trip * 1000, 3))
     if not quiet:
-        click.echo(f"answer: seq={pong.seq} time={statistics.round_trips[-1]:.3f} ms")
+        print_line(f"answer: seq={pong.seq} time={statistics.round_trips[-1]:.3f} ms")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from remsvc.cli import parameters
+from remsvc.cli.click_verb import click_type
 from remsvc.cli.extras import needs_extra
 from remsvc.cli.shell_text import SHELLS
 from remsvc.cli.terminal import escape_controls, print_json, warning_line
@@ -39,7 +40,7 @@ def policy() -> None:
 )
 @click.option(
     "--env",
-    type=parameters.assignment,
+    type=click_type(parameters.assignment),
     metavar="KEY=VALUE",
     multiple=True,
     help="A variable that the caller would set. Repeatable.",

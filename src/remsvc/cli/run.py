@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import sys
-import uuid
 from typing import TYPE_CHECKING
 
-import click
-
 from remsvc.cli import parameters
-from remsvc.cli.connection import connection_options, open_client
+from remsvc.cli.connection import open_client
 from remsvc.cli.job_output import binary
+from remsvc.cli.options import Argument, Choice, Option, WholeNumber, switch
 from remsvc.cli.run_command import run_command
 from remsvc.cli.run_job import detach_job, run_job
 from remsvc.cli.shell_text import SHELLS, command_text
 from remsvc.cli.terminal import escape_controls
+from remsvc.cli.verb import verb
 from remsvc.client.jobs import MAX_STANDARD_INPUT, MOST_OUTPUT, JobSpec, check_request_id
 from remsvc.command import Command, CommandType
 from remsvc.errors import InvalidCommandError, RemSvcError, UnimplementedError
@@ -25,57 +25,59 @@ if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
-@connection_options
-@click.option("--user", default="", metavar="NAME", help="Run as this user (POSIX servers).")
-@click.option(
-    "--shell",
-    type=click.Choice(SHELLS),
-    default="sh",
-    show_default=True,
-    help="What interprets COMMAND: the system's shell, PowerShell, or nothing: then it is a program and its "
-    "arguments, taken exactly as they are (POSIX servers).",
+@verb(
+    Option("user", ("--user",), default="", metavar="NAME", help="Run as this user (POSIX servers)."),
+    Option(
+        "shell",
+        ("--shell",),
+        kind=Choice(SHELLS),
+        default="sh",
+        help="What interprets COMMAND: the system's shell, PowerShell, or nothing: then it is a program and "
+        "its arguments, taken exactly as they are (POSIX servers).",
+    ),
+    Option(
+        "timeout",
+        ("--timeout",),
+        kind=parameters.seconds,
+        metavar="SECONDS",
+        help="End the command after this time. Else the server's limit holds, if it has one.",
+    ),
+    Option("cwd", ("--cwd",), metavar="DIRECTORY", help="Run there: an absolute path. No ~ or $VAR."),
+    Option(
+        "env",
+        ("--env",),
+        kind=parameters.assignment,
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Set a variable. Repeatable.",
+    ),
+    switch("stdin", "-i", "--stdin", help="Pass standard input on, up to 1 MiB; else it is empty."),
+    Option(
+        "request_id",
+        ("--request-id",),
+        metavar="ID",
+        help="Run at most once: if this id has created a job before, show that one, whatever became of it.",
+    ),
+    Option(
+        "labels",
+        ("--label",),
+        kind=parameters.label,
+        metavar="KEY=VALUE",
+        multiple=True,
+        help='Mark the job, for "remsvc jobs list --label". Repeatable.',
+    ),
+    Option(
+        "output_limit",
+        ("--output-limit",),
+        kind=WholeNumber(1),
+        metavar="BYTES",
+        help="Have the server keep so much of each output; of more than that it drops the middle. Else as "
+        "much as it allows: 1 GiB unless configured.",
+    ),
+    switch("detach", "--detach", help="Print the job's id and leave it running."),
+    switch("as_json", "--json", help="Print one JSON object: the result; with --detach, the job."),
+    argument=Argument("words", metavar="-- COMMAND...", many=True),
 )
-@click.option(
-    "--timeout",
-    type=parameters.seconds,
-    metavar="SECONDS",
-    help="End the command after this time. Else the server's limit holds, if it has one.",
-)
-@click.option("--cwd", metavar="DIRECTORY", help="Run there: an absolute path. No ~ or $VAR.")
-@click.option(
-    "--env",
-    type=parameters.assignment,
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Set a variable. Repeatable.",
-)
-@click.option("-i", "--stdin", is_flag=True, help="Pass standard input on, up to 1 MiB; else it is empty.")
-@click.option(
-    "--request-id",
-    metavar="ID",
-    help="Run at most once: if this id has created a job before, show that one, whatever became of it.",
-)
-@click.option(
-    "--label",
-    "labels",
-    type=parameters.label,
-    metavar="KEY=VALUE",
-    multiple=True,
-    help='Mark the job, for "remsvc jobs list --label". Repeatable.',
-)
-@click.option(
-    "--output-limit",
-    type=click.IntRange(min=1),
-    metavar="BYTES",
-    help="Have the server keep so much of each output; of more than that it drops the middle. Else as "
-    "much as it allows: 1 GiB unless configured.",
-)
-@click.option("--detach", is_flag=True, help="Print the job's id and leave it running.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object: the result; with --detach, the job."
-)
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 def run(
     options: ConnectionOptions,
     user: str,
@@ -145,7 +147,7 @@ def run(
     spec.validate()
     try:
         with open_client(options.for_jobs()) as client:
-            create_as = request_id or uuid.uuid4().hex
+            create_as = request_id or os.urandom(16).hex()
             if detach:
                 detach_job(client, spec, create_as, as_json=as_json)
             else:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
-import click
-
 from remsvc.cli import parameters
-from remsvc.cli.connection import connection_options, open_client
-from remsvc.cli.terminal import escape_controls, print_json
+from remsvc.cli.connection import open_client
+from remsvc.cli.options import Option, switch
+from remsvc.cli.terminal import escape_controls, print_json, print_line
+from remsvc.cli.verb import verb
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
 
 
-@click.command()
-@connection_options
-@click.option(
-    "--timeout",
-    type=parameters.seconds,
-    metavar="SECONDS",
-    default=10.0,
-    show_default=True,
-    help="Give up after this time.",
+@verb(
+    Option(
+        "timeout",
+        ("--timeout",),
+        kind=parameters.seconds,
+        metavar="SECONDS",
+        default=10.0,
+        help="Give up after this time.",
+    ),
+    switch("as_json", "--json", help="Print one JSON object."),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(options: ConnectionOptions, timeout: float, as_json: bool) -> None:
     """Ask a server for its state.
 
@@ -39,10 +40,12 @@ def status(options: ConnectionOptions, timeout: float, as_json: bool) -> None:
     with open_client(options) as client:
         answer = client.status(timeout=timeout)
     if as_json:
-        print_json({"server": options.target, "rc": answer.rc, "msg": answer.msg, **_fields(answer.msg)})
+        told = {"server": options.target, "rc": answer.rc, "msg": answer.msg, **_fields(answer.msg)}
+        print_json({**told, "transport": answer.transport} if answer.transport else told)
     else:
-        click.echo(escape_controls(answer.msg))
-    click.get_current_context().exit(0 if answer.rc == 0 else 1)
+        transport = f" transport={answer.transport}" if answer.transport else ""
+        print_line(f"{escape_controls(answer.msg)}{transport}")
+    sys.exit(0 if answer.rc == 0 else 1)
 
 
 def _fields(message: str) -> dict[str, object]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-
-import click
 
 
 def escape_controls(text: str) -> str:
@@ -41,7 +39,7 @@ def warning_line(message: str) -> None:
 def _line(prefix: str, style: str, message: str) -> None:
     message = escape_controls(message)
     if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        click.echo(prefix + message, err=True)
+        print_line(prefix + message, error=True)
         return
     from rich.console import Console
     from rich.text import Text
@@ -49,9 +47,23 @@ def _line(prefix: str, style: str, message: str) -> None:
     Console(stderr=True).print(Text.assemble((prefix, style), message), soft_wrap=True)
 
 
+def print_line(text: str, *, error: bool = False) -> None:
+    """One line of standard output, or error, at once."""
+    stream = sys.stderr if error else sys.stdout
+    if stream is None:
+        return  # the program was started without one
+    if codecs.lookup(stream.encoding).name == "ascii":  # a locale that says nothing of an encoding
+        stream.buffer.write(f"{text}\n".encode())
+    else:
+        stream.write(f"{text}\n")
+    stream.flush()
+
+
 def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
     """A JSON object, or an array of them, on one line of standard output; ASCII without controls."""
-    click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
+    import json  # slow to load
+
+    print_line(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 @contextmanager

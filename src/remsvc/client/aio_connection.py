@@ -1,26 +1,26 @@
-"""The connection of the asyncio client: its channel, and calls over it."""
+"""The connection of the asyncio client: its transport, and calls over it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
-
 from remsvc.client import protocol
 from remsvc.client.backoff import Backoff
-from remsvc.client.channel import Metadata, MetadataItems, call_metadata, open_async_channel
 from remsvc.client.deadline import ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_WAIT, Deadline
-from remsvc.client.failures import from_grpc, from_status, no_connection
+from remsvc.client.failures import UNREACHED, from_call, from_status, no_connection
+from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.options import ConnectionOptions
+from remsvc.client.transport import Answer, AsyncTransport, CallError, Metadata, Readiness
+from remsvc.client.transport_choice import open_async_transport, over_channel
 from remsvc.errors import NO_ANSWER, RemSvcError
 
 if TYPE_CHECKING:
+    import grpc.aio
     from typing_extensions import Self
-
-    UnaryMethod = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
 class AsyncConnection:
@@ -28,17 +28,27 @@ class AsyncConnection:
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
-        self._channel: grpc.aio.Channel | None = None
+        self._transport: AsyncTransport | None = None
         self._owned = True
         self._closed = False
 
     @classmethod
-    def over(cls, channel: grpc.aio.Channel, options: ConnectionOptions) -> Self:
-        """A client on a channel that somebody else owns and closes; ``options`` give token and target."""
+    def over(cls, channel: grpc.aio.Channel | AsyncTransport, options: ConnectionOptions) -> Self:
+        """A client on a channel that somebody else owns and closes; ``options`` give token and target.
+
+        Args:
+            channel: gRPC's, or a transport of ours.
+            options: of the calls.
+        """
         client = cls(options)
-        client._channel = channel
+        client._transport = over_channel(channel)
         client._owned = False
         return client
+
+    @property
+    def transport(self) -> str:
+        """What carries the calls: ``http2`` or ``grpc``. Raises :class:`ConfigurationError`."""
+        return self._open().name
 
     async def __aenter__(self) -> Self:
         self._open()
@@ -53,11 +63,11 @@ class AsyncConnection:
         await self.close()
 
     async def close(self) -> None:
-        """Cancel what runs and close the channel, unless it came from :meth:`over`. Idempotent."""
+        """Cancel what runs and close the connection, unless it came from :meth:`over`. Idempotent."""
         self._closed = True
-        channel, self._channel = self._channel, None
-        if channel is not None and self._owned:
-            await channel.close()
+        transport, self._transport = self._transport, None
+        if transport is not None and self._owned:
+            await transport.close()
 
     async def connect(self, *, timeout: float | None = CONNECT_TIMEOUT, metadata: MetadataItems = ()) -> None:
         """Make sure that the server can be reached. ``timeout`` is in seconds.
@@ -68,12 +78,12 @@ class AsyncConnection:
         """
         await self._connect(Deadline(timeout), call_metadata(self._options, metadata))
 
-    def _open(self) -> grpc.aio.Channel:
+    def _open(self) -> AsyncTransport:
         if self._closed:
             raise RemSvcError(f"{self._options.target}: the client is closed")
-        if self._channel is None:
-            self._channel = open_async_channel(self._options)
-        return self._channel
+        if self._transport is None:
+            self._transport = open_async_transport(self._options)
+        return self._transport
 
     async def _unary(
         self,
@@ -83,39 +93,53 @@ class AsyncConnection:
         metadata: Metadata,
         *,
         limit: float | None = None,
-    ) -> bytes:
+    ) -> Answer:
         """One unary call, of at most ``limit`` seconds where the deadline leaves more."""
-        call: UnaryMethod = self._open().unary_unary(method)
+        transport = self._open()
         timeout = deadline.remaining() if limit is None else deadline.within(limit)
         try:
-            return await call(request, timeout=timeout, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            raise from_grpc(error, self._options, timeout=deadline.timeout) from error
+            return await transport.unary(method, request, timeout=timeout, metadata=metadata)
+        except CallError as error:
+            raise from_call(error, self._options, timeout=deadline.timeout) from error
 
     async def _idempotent(self, method: str, request: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
         """A unary call that may be made again, as often as the deadline allows."""
         backoff = Backoff()
+        sent = False
         while True:
             try:
-                return await self._unary(method, request, deadline, metadata, limit=ATTEMPT_TIMEOUT)
-            except NO_ANSWER:
+                return (await self._unary(method, request, deadline, metadata, limit=ATTEMPT_TIMEOUT)).message
+            except NO_ANSWER as error:
+                sent = error.sent = sent or error.sent
                 pause = backoff.next()
                 if deadline.within(pause) < pause:
                     raise
             await asyncio.sleep(pause)
 
+    async def _stream(
+        self, method: str, requests: Iterable[bytes], deadline: Deadline, metadata: Metadata
+    ) -> AsyncGenerator[bytes, None]:
+        """The answers of a streaming call. Close it."""
+        answers = self._open().stream(method, requests, timeout=deadline.remaining(), metadata=metadata)
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
+        except CallError as error:
+            raise from_call(error, self._options, timeout=deadline.timeout) from error
+
     async def _connect(self, deadline: Deadline, metadata: Metadata) -> None:
         """Make sure that there is a connection, so that a later error means "may have been sent".
 
-        A ping does it: it changes nothing, and unlike the channel's state it tells why it fails.
+        A ping does it: it changes nothing, and it shows that the server takes calls.
         """
-        state = self._open().get_state(try_to_connect=True)
-        if state is grpc.ChannelConnectivity.READY:
+        readiness = self._open().readiness
+        if readiness is Readiness.READY:
             return
-        if state is grpc.ChannelConnectivity.SHUTDOWN:
+        if readiness is Readiness.CLOSED:
             raise from_status("UNAVAILABLE", "the channel is closed", self._options, sent=False)
-        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            # Without waiting, gRPC would answer with the failure of some earlier attempt.
+        if readiness is Readiness.BROKEN:
+            # Without waiting, the answer could be the failure of some earlier attempt.
             patience = deadline.within(RECONNECT_WAIT)
             if await self._reach(patience, metadata, wait_for_ready=True) is None:
                 return
@@ -124,16 +148,19 @@ class AsyncConnection:
             raise no_connection(error, self._options, deadline) from error
 
     async def _reach(
-        self, timeout: float, metadata: Metadata, *, wait_for_ready: bool | None = None
-    ) -> grpc.aio.AioRpcError | None:
+        self, timeout: float, metadata: Metadata, *, wait_for_ready: bool = False
+    ) -> CallError | None:
         """Ping; the error where that shows that there is no connection, else None."""
-        call: UnaryMethod = self._open().unary_unary(protocol.PING)
         try:
-            await call(
-                protocol.encode_ping(), timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready
+            await self._open().unary(
+                protocol.PING,
+                protocol.encode_ping(),
+                timeout=timeout,
+                metadata=metadata,
+                wait_for_ready=wait_for_ready,
             )
-        except grpc.aio.AioRpcError as error:
+        except CallError as error:
             # Any other answer, even an error, comes from a server that takes calls.
-            if isinstance(from_grpc(error, self._options), NO_ANSWER):
+            if error.code in UNREACHED:
                 return error
         return None

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING
-
-import grpc
-import grpc.aio
 
 from remsvc.client import job_protocol
 from remsvc.client.aio_connection import AsyncConnection
-from remsvc.client.channel import MetadataItems, call_metadata
 from remsvc.client.deadline import Deadline
-from remsvc.client.failures import from_grpc
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
+from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.watch import OnDisconnect, Watch
 from remsvc.errors import ServerError
-
-if TYPE_CHECKING:
-    WatchMethod = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
 
 
 class AsyncJobCalls(AsyncConnection):
@@ -69,9 +62,8 @@ class AsyncJobCalls(AsyncConnection):
         """
         headers = call_metadata(self._options, metadata)
         request = job_protocol.encode_get(job_id, request_id)
-        return job_protocol.decode_job(
-            await self._unary(job_protocol.GET, request, Deadline(timeout), headers)
-        )
+        answer = await self._unary(job_protocol.GET, request, Deadline(timeout), headers)
+        return job_protocol.decode_job(answer.message)
 
     async def list_jobs(
         self,
@@ -101,7 +93,7 @@ class AsyncJobCalls(AsyncConnection):
         while True:
             request = job_protocol.encode_list(states, labels, created_after, page_size, token)
             answer = await self._unary(job_protocol.LIST, request, Deadline(timeout), headers)
-            jobs, token = job_protocol.decode_list(answer)
+            jobs, token = job_protocol.decode_list(answer.message)
             for job in jobs:
                 yield job
             if not token:
@@ -185,22 +177,16 @@ class AsyncJobCalls(AsyncConnection):
         )
         while True:
             request = watch.begin()
-            call: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
             try:
                 await self._connect(deadline, headers)
-                method: WatchMethod = self._open().unary_stream(job_protocol.WATCH)
-                call = method(request, timeout=deadline.remaining(), metadata=headers)
-                async for message in call:
-                    if (event := watch.receive(message)) is not None:
-                        yield event
-                    if watch.ended:
-                        return
+                messages = self._stream(job_protocol.WATCH, (request,), deadline, headers)
+                async with aclosing(messages):
+                    async for message in messages:
+                        if (event := watch.receive(message)) is not None:
+                            yield event
+                        if watch.ended:
+                            return
                 failure = watch.cut_short()
-            except grpc.aio.AioRpcError as error:
-                failure = from_grpc(error, self._options, timeout=timeout)
             except ServerError as error:
                 failure = error
-            finally:
-                if call is not None:
-                    call.cancel()
             await asyncio.sleep(watch.pause_after(failure))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
 
@@ -16,6 +14,8 @@ class Backoff:
 
     def next(self) -> float:
         """The next pause, in seconds."""
+        import random  # slow to load
+
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 

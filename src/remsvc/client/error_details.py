@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from remsvc.client.transport import Metadata
 from remsvc.errors import AlreadyExistsError, ResourceExhaustedError, ServerError
 
 _KEY = "grpc-status-details-bin"
@@ -32,12 +32,11 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
 }
 
 
-def add_details(failure: ServerError, error: grpc.RpcError) -> None:
-    """Set on ``failure`` what the details of ``error`` say. Details that cannot be read say nothing."""
+def add_details(failure: ServerError, trailers: Metadata) -> None:
+    """Set on ``failure`` what the details in ``trailers`` say. Those that cannot be read say nothing."""
     if not isinstance(failure, AlreadyExistsError | ResourceExhaustedError):
         return
-    trailing: Any = error.trailing_metadata()  # of both gRPC's error classes, blocking and asyncio
-    for key, value in trailing or ():
+    for key, value in trailers:
         if key == _KEY and isinstance(value, bytes):
             try:
                 _add(failure, value)

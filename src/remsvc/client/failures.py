@@ -1,23 +1,26 @@
-"""From gRPC's errors to ours, with a hint where gRPC only says that something failed."""
+"""From a call's status to our errors, with a hint where the transport only says that something failed."""
 
 from __future__ import annotations
 
 import re
 
-import grpc
-
 from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
-from remsvc.client.error_details import add_details
 from remsvc.client.options import ConnectionOptions
+from remsvc.client.transport import CallError
 from remsvc.errors import ServerError, server_error
+from remsvc.status import Status
 
 _TRUST = "the server's certificate was not accepted: "
 
-# What gRPC says when no connection could be made, newest and oldest supported release, and what it means.
+# What is said when no connection could be made, by gRPC's newest and oldest supported release and by
+# Python's ssl, and what it means.
 _HINTS: tuple[tuple[str, str], ...] = (
     (r"certificate has expired", _TRUST + "it has expired"),
     (r"certificate is not yet valid", _TRUST + "it is not valid yet (compare the clocks)"),
-    (r"Hostname Verification|not in peer certificate", _TRUST + "it was issued for another host name"),
+    (
+        r"Hostname Verification|not in peer certificate|(Hostname|IP address) mismatch",
+        _TRUST + "it was issued for another host name",
+    ),
     (r"local issuer|self.signed", _TRUST + "its authority is not trusted (is it in the CA file given?)"),
     (
         r"CERTIFICATE_VERIFY_FAILED",
@@ -33,8 +36,14 @@ _HINTS: tuple[tuple[str, str], ...] = (
 _CLOSED_PLAIN = "the server closed the connection at once (does it expect TLS?)"
 _CLOSED_TLS = "the server broke the TLS handshake off (does it expect a client certificate of its authority?)"
 
+UNREACHED = (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED)
+"""How a ping ends where there is no connection, or no server that takes calls."""
+
 # What a server's gRPC says of a call that it has shown to no handler, newest and oldest.
 _GIVEN_UP = ("CANCELLED", "Cancelled", "")
+
+# Control characters, line ends of every kind, and what turns the direction of writing.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _CONNECTING = re.compile(
     r"^(failed to connect to all addresses|errors resolving|DNS resolution failed|empty address list)"
@@ -44,21 +53,20 @@ _PREAMBLE = re.compile(
 )
 
 
-def from_grpc(
-    error: grpc.RpcError, options: ConnectionOptions, *, sent: bool = True, timeout: float | None = None
-) -> ServerError:
+def from_call(error: CallError, options: ConnectionOptions, *, timeout: float | None = None) -> ServerError:
     """The :class:`ServerError` for ``error``; ``timeout`` is the limit that the caller set, in seconds."""
-    # Both of gRPC's error classes, the blocking and the asyncio one, are also a grpc.Call.
-    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
-    failure = from_status(error.code().name, error.details() or "", options, sent=sent, timeout=timeout)
-    add_details(failure, error)
+    from remsvc.client.error_details import add_details  # slow to load, and rarely needed
+
+    failure = from_status(error.code.name, error.details, options, sent=error.sent, timeout=timeout)
+    add_details(failure, error.trailers)
     return failure
 
 
 def from_status(
     code: str, details: str, options: ConnectionOptions, *, sent: bool = True, timeout: float | None = None
 ) -> ServerError:
-    """As :func:`from_grpc`, from a status code's name and its message."""
+    """As :func:`from_call`, from a status code's name and its message."""
+    details = escape_controls(details)
     if code == "UNAVAILABLE" and _CONNECTING.search(details):
         details = _explain(details, options.tls)
     elif code == "DEADLINE_EXCEEDED" and timeout is not None and re.search(r"^$|Deadline Exceeded", details):
@@ -68,9 +76,9 @@ def from_status(
     return server_error(code, details, options.target, sent=sent)
 
 
-def no_connection(error: grpc.RpcError, options: ConnectionOptions, deadline: Deadline) -> ServerError:
+def no_connection(error: CallError, options: ConnectionOptions, deadline: Deadline) -> ServerError:
     """The error for a failed attempt to connect: no command was sent."""
-    failure = from_grpc(error, options, sent=False)
+    failure = from_status(error.code.name, error.details, options, sent=False)
     if failure.code == "CANCELLED":
         return server_error("UNAVAILABLE", failure.details, options.target, sent=False)
     if failure.code != "DEADLINE_EXCEEDED":
@@ -83,9 +91,16 @@ def no_connection(error: grpc.RpcError, options: ConnectionOptions, deadline: De
     return server_error("UNAVAILABLE", details, options.target, sent=False)
 
 
+def escape_controls(text: str) -> str:
+    """A server's words, for one line of a terminal or a log: what would act there stands as an escape."""
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def _explain(details: str, tls: bool) -> str:
     reason = _PREAMBLE.sub("", details)
-    if "Socket closed" in reason or "onnection reset" in reason or "Broken pipe" in reason:
+    if "Unwrap failed" in reason:
+        hint = _CLOSED_TLS  # gRPC's word for an alert of TLS that comes after its own part of the handshake
+    elif "Socket closed" in reason or "onnection reset" in reason or "Broken pipe" in reason:
         hint = _CLOSED_TLS if tls else _CLOSED_PLAIN
     else:
         hint = next((text for pattern, text in _HINTS if re.search(pattern, reason)), "no connection")

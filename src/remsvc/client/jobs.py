@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from remsvc.errors import InvalidCommandError
@@ -245,4 +244,6 @@ def _items(name: str, value: object) -> list[tuple[str, str]]:
 
 def _is_absolute(path: str) -> bool:
     """On the server, whose system is not known here."""
+    from pathlib import PurePosixPath, PureWindowsPath  # slow to load
+
     return PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from remsvc.client.results import CommandResult
@@ -44,6 +43,8 @@ def _decode_lossy(answer: bytes) -> CommandResult:
 @cache
 def _twin_type() -> Any:
     """``RemResMsg`` with bytes for strings: the same on the wire. A pool of its own, as its name is taken."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # slow to load, rarely used
+
     file = descriptor_pb2.FileDescriptorProto()
     RemSvc_pb2.DESCRIPTOR.CopyToProto(file)
     for message in file.message_type:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
+from remsvc.client.options import GRPC, HTTP2
 from remsvc.client.results import CommandResult, Pong, Status
+from remsvc.client.transport import Metadata
 from remsvc.command import Command, crc32hex
 from remsvc.errors import InvalidCommandError, MissingResultsError, ProtocolError
 from remsvc_proto import RemSvc_pb2
@@ -16,6 +18,8 @@ PING = "/RS.RemSvc/Ping"
 GET_STATUS = "/RS.RemSvc/GetStatus"
 RUN = "/RS.RemSvc/RemCmd"
 RUN_STREAM = "/RS.RemSvc/RemCmdStrm"
+
+_TRANSPORT = "remsvc-transport"
 
 EMPTY = RemSvc_pb2.Empty().SerializeToString()
 
@@ -34,13 +38,14 @@ def decode_pong(answer: bytes, round_trip: float) -> Pong:
     return Pong(message.seq, message.time, message.data, round_trip)
 
 
-def decode_status(answer: bytes) -> Status:
-    """A ``StatusMsg``. Raises :class:`ProtocolError`."""
+def decode_status(answer: bytes, trailers: Metadata) -> Status:
+    """A ``StatusMsg``, and what came beside it. Raises :class:`ProtocolError`."""
     try:
         message = RemSvc_pb2.StatusMsg.FromString(answer)
     except (DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the server's answer cannot be read: {error}") from error
-    return Status(message.rc, message.msg)
+    transport = next((value for key, value in trailers if key == _TRANSPORT), "")
+    return Status(message.rc, message.msg, str(transport) if transport in (HTTP2, GRPC) else "")
 
 
 def encode_command(command: Command, tid: int) -> bytes:
@@ -53,6 +58,11 @@ def encode_command(command: Command, tid: int) -> bytes:
         src=command.src,
         hsh=crc32hex(command.cmd),
     ).SerializeToString()
+
+
+def encode_commands(commands: Sequence[Command]) -> Iterator[bytes]:
+    """The messages of a stream of valid commands, numbered from 1."""
+    return (encode_command(command, tid) for tid, command in enumerate(commands, 1))
 
 
 def validate_all(commands: Sequence[Command]) -> None:

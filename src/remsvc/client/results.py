@@ -22,10 +22,17 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The answer to ``GetStatus``: rc 0, and ``state=OK uptime=<seconds>s commands=<number run>``."""
+    """The answer to ``GetStatus``.
+
+    Attributes:
+        rc: 0.
+        msg: ``state=OK uptime=<seconds>s commands=<number run>``.
+        transport: by which the server takes calls, ``http2`` or ``grpc``; empty where it does not say.
+    """
 
     rc: int
     msg: str
+    transport: str = ""
 
 
 @dataclass(frozen=True, slots=True)

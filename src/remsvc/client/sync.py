@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING
-
-import grpc
+from collections.abc import Generator, Sequence
+from contextlib import closing
 
 from remsvc.client import protocol
-from remsvc.client.channel import MetadataItems, call_metadata
 from remsvc.client.deadline import Deadline
 from remsvc.client.lossy import decode_result
+from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.results import CommandResult, Pong, Status
-from remsvc.client.sync_connection import ending
 from remsvc.client.sync_jobs import JobCalls
 from remsvc.command import Command
-
-if TYPE_CHECKING:
-    StreamMethod = grpc.StreamStreamMultiCallable[bytes, bytes]
 
 
 class Client(JobCalls):
@@ -36,14 +30,13 @@ class Client(JobCalls):
         request = protocol.encode_ping(seq, data)
         started = time.perf_counter()
         answer = self._unary(protocol.PING, request, Deadline(timeout), headers)
-        return protocol.decode_pong(answer, time.perf_counter() - started)
+        return protocol.decode_pong(answer.message, time.perf_counter() - started)
 
     def status(self, *, timeout: float | None = 10.0, metadata: MetadataItems = ()) -> Status:
         """See :meth:`AsyncClient.status <remsvc.client.aio.AsyncClient.status>`."""
         headers = call_metadata(self._options, metadata)
-        return protocol.decode_status(
-            self._unary(protocol.GET_STATUS, protocol.EMPTY, Deadline(timeout), headers)
-        )
+        answer = self._unary(protocol.GET_STATUS, protocol.EMPTY, Deadline(timeout), headers)
+        return protocol.decode_status(answer.message, answer.trailers)
 
     def run(
         self, command: Command, *, tid: int = 1, timeout: float | None = None, metadata: MetadataItems = ()
@@ -53,9 +46,8 @@ class Client(JobCalls):
         headers = call_metadata(self._options, metadata)
         command.validate()
         self._connect(deadline, headers)
-        return decode_result(
-            self._unary(protocol.RUN, protocol.encode_command(command, tid), deadline, headers)
-        )
+        request = protocol.encode_command(command, tid)
+        return decode_result(self._unary(protocol.RUN, request, deadline, headers).message)
 
     def run_many(
         self,
@@ -72,23 +64,10 @@ class Client(JobCalls):
             return
         self._connect(deadline, headers)
         answers = protocol.AnswerSheet(len(commands))
-        sent = False
-
-        def requests() -> Iterator[bytes]:  # gRPC consumes it in a thread that ends with the call
-            nonlocal sent
-            for tid, command in enumerate(commands, 1):
-                request = protocol.encode_command(command, tid)
-                sent = True
-                yield request
-
-        stream: StreamMethod = self._open().stream_stream(protocol.RUN_STREAM)
-        call = stream(requests(), timeout=deadline.remaining(), metadata=headers)
-        try:
-            with ending(call):
-                for answer in call:
-                    result = decode_result(answer)
-                    answers.enter(result)
-                    yield result
-        except grpc.RpcError as error:
-            raise self._failure(error, deadline, sent=sent) from error
+        requests = protocol.encode_commands(commands)
+        with closing(self._stream(protocol.RUN_STREAM, requests, deadline, headers)) as stream:
+            for answer in stream:
+                result = decode_result(answer)
+                answers.enter(result)
+                yield result
         answers.check_complete()

@@ -1,48 +1,25 @@
-"""The connection of the blocking client: its channel, and calls over it."""
+"""The connection of the blocking client: its transport, and calls over it."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import grpc
-
 from remsvc.client import protocol
 from remsvc.client.backoff import Backoff
-from remsvc.client.channel import Metadata, MetadataItems, call_metadata, open_channel
 from remsvc.client.deadline import ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_WAIT, Deadline
-from remsvc.client.failures import from_grpc, no_connection
+from remsvc.client.failures import UNREACHED, from_call, from_status, no_connection
+from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.options import ConnectionOptions
-from remsvc.errors import NO_ANSWER, CallCancelledError, RemSvcError, ServerError, UnavailableError
+from remsvc.client.transport import Answer, CallError, Metadata, Readiness, Transport
+from remsvc.client.transport_choice import open_transport
+from remsvc.errors import NO_ANSWER, RemSvcError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    UnaryMethod = grpc.UnaryUnaryMultiCallable[bytes, bytes]
-
-
-_LET_GO_SECONDS = 2.0
-
-
-@contextmanager
-def ending(call: grpc.Call) -> Iterator[None]:
-    """Cancel a stream at the end of the block, and wait until gRPC's own thread has let go of it.
-
-    That thread is a daemon. If the interpreter ended just while it holds the call's lock, collecting
-    the call's garbage would wait for that lock for ever, and so the process for its end.
-    """
-    let_go = threading.Event()
-    if not call.add_callback(let_go.set):
-        let_go.set()
-    try:
-        yield
-    finally:
-        call.cancel()
-        let_go.wait(_LET_GO_SECONDS)
 
 
 class Connection:
@@ -50,10 +27,7 @@ class Connection:
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
-        self._channel: grpc.Channel | None = None
-        # A blocking channel tells its state only to a thread of its own, so it is remembered here.
-        self._connected = False
-        self._lost = False
+        self._transport: Transport | None = None
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -69,22 +43,27 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Cancel what runs and close the channel. Idempotent."""
+        """Cancel what runs and close the connection. Idempotent."""
         self._closed = True
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    @property
+    def transport(self) -> str:
+        """What carries the calls: ``http2`` or ``grpc``. Raises :class:`ConfigurationError`."""
+        return self._open().name
 
     def connect(self, *, timeout: float | None = CONNECT_TIMEOUT, metadata: MetadataItems = ()) -> None:
         """See :meth:`AsyncClient.connect <remsvc.client.aio_connection.AsyncConnection.connect>`."""
         self._connect(Deadline(timeout), call_metadata(self._options, metadata))
 
-    def _open(self) -> grpc.Channel:
+    def _open(self) -> Transport:
         if self._closed:
             raise RemSvcError(f"{self._options.target}: the client is closed")
-        if self._channel is None:
-            self._channel = open_channel(self._options)
-        return self._channel
+        if self._transport is None:
+            self._transport = open_transport(self._options)
+        return self._transport
 
     def _unary(
         self,
@@ -94,58 +73,68 @@ class Connection:
         metadata: Metadata,
         *,
         limit: float | None = None,
-    ) -> bytes:
+    ) -> Answer:
         """One unary call, of at most ``limit`` seconds where the deadline leaves more."""
-        call: UnaryMethod = self._open().unary_unary(method)
+        transport = self._open()
         timeout = deadline.remaining() if limit is None else deadline.within(limit)
         try:
-            return call(request, timeout=timeout, metadata=metadata)
-        except grpc.RpcError as error:
-            raise self._failure(error, deadline) from error
+            return transport.unary(method, request, timeout=timeout, metadata=metadata)
+        except CallError as error:
+            raise from_call(error, self._options, timeout=deadline.timeout) from error
 
     def _idempotent(self, method: str, request: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
         """A unary call that may be made again, as often as the deadline allows."""
         backoff = Backoff()
+        sent = False
         while True:
             try:
-                return self._unary(method, request, deadline, metadata, limit=ATTEMPT_TIMEOUT)
-            except NO_ANSWER:
+                return (self._unary(method, request, deadline, metadata, limit=ATTEMPT_TIMEOUT)).message
+            except NO_ANSWER as error:
+                sent = error.sent = sent or error.sent
                 pause = backoff.next()
                 if deadline.within(pause) < pause:
                     raise
             time.sleep(pause)
 
-    def _failure(self, error: grpc.RpcError, deadline: Deadline, *, sent: bool = True) -> ServerError:
-        failure = from_grpc(error, self._options, sent=sent, timeout=deadline.timeout)
-        if isinstance(failure, UnavailableError | CallCancelledError):
-            self._connected, self._lost = False, True
-        return failure
+    def _stream(
+        self, method: str, requests: Iterable[bytes], deadline: Deadline, metadata: Metadata
+    ) -> Generator[bytes, None, None]:
+        """The answers of a streaming call. Close it."""
+        answers = self._open().stream(method, requests, timeout=deadline.remaining(), metadata=metadata)
+        try:
+            with closing(answers):
+                yield from answers
+        except CallError as error:
+            raise from_call(error, self._options, timeout=deadline.timeout) from error
 
     def _connect(self, deadline: Deadline, metadata: Metadata) -> None:
         """Make sure that there is a connection, by a ping: see ``AsyncClient``."""
-        if self._connected:
+        readiness = self._open().readiness
+        if readiness is Readiness.READY:
             return
-        if self._lost:
-            # Without waiting, gRPC would answer with the failure of some earlier attempt.
-            self._lost = False
+        if readiness is Readiness.CLOSED:
+            raise from_status("UNAVAILABLE", "the channel is closed", self._options, sent=False)
+        if readiness is Readiness.BROKEN:
+            # Without waiting, the answer could be the failure of some earlier attempt.
             patience = deadline.within(RECONNECT_WAIT)
             if self._reach(patience, metadata, wait_for_ready=True) is None:
                 return
         error = self._reach(deadline.within(CONNECT_TIMEOUT), metadata)
         if error is not None:
-            self._lost = True
             raise no_connection(error, self._options, deadline) from error
 
-    def _reach(
-        self, timeout: float, metadata: Metadata, *, wait_for_ready: bool | None = None
-    ) -> grpc.RpcError | None:
+    def _reach(self, timeout: float, metadata: Metadata, *, wait_for_ready: bool = False) -> CallError | None:
         """Ping; the error where that shows that there is no connection, else None."""
-        call: UnaryMethod = self._open().unary_unary(protocol.PING)
         try:
-            call(protocol.encode_ping(), timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready)
-        except grpc.RpcError as error:
+            self._open().unary(
+                protocol.PING,
+                protocol.encode_ping(),
+                timeout=timeout,
+                metadata=metadata,
+                wait_for_ready=wait_for_ready,
+            )
+        except CallError as error:
             # Any other answer, even an error, comes from a server that takes calls.
-            if isinstance(from_grpc(error, self._options), NO_ANSWER):
+            if error.code in UNREACHED:
                 return error
-        self._connected = True
         return None

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Generator, Mapping
+from contextlib import closing
 from datetime import datetime
-from typing import TYPE_CHECKING
-
-import grpc
 
 from remsvc.client import job_protocol
-from remsvc.client.channel import MetadataItems, call_metadata
 from remsvc.client.deadline import Deadline
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
-from remsvc.client.sync_connection import Connection, ending
+from remsvc.client.metadata import MetadataItems, call_metadata
+from remsvc.client.sync_connection import Connection
 from remsvc.client.watch import OnDisconnect, Watch
 from remsvc.errors import ServerError
-
-if TYPE_CHECKING:
-    WatchMethod = grpc.UnaryStreamMultiCallable[bytes, bytes]
 
 
 class JobCalls(Connection):
@@ -48,7 +43,8 @@ class JobCalls(Connection):
         """See :meth:`AsyncClient.get_job <remsvc.client.aio_jobs.AsyncJobCalls.get_job>`."""
         headers = call_metadata(self._options, metadata)
         request = job_protocol.encode_get(job_id, request_id)
-        return job_protocol.decode_job(self._unary(job_protocol.GET, request, Deadline(timeout), headers))
+        answer = self._unary(job_protocol.GET, request, Deadline(timeout), headers)
+        return job_protocol.decode_job(answer.message)
 
     def list_jobs(
         self,
@@ -66,7 +62,7 @@ class JobCalls(Connection):
         while True:
             request = job_protocol.encode_list(states, labels, created_after, page_size, token)
             answer = self._unary(job_protocol.LIST, request, Deadline(timeout), headers)
-            jobs, token = job_protocol.decode_list(answer)
+            jobs, token = job_protocol.decode_list(answer.message)
             yield from jobs
             if not token:
                 return
@@ -115,17 +111,13 @@ class JobCalls(Connection):
             request = watch.begin()
             try:
                 self._connect(deadline, headers)
-                method: WatchMethod = self._open().unary_stream(job_protocol.WATCH)
-                call = method(request, timeout=deadline.remaining(), metadata=headers)
-                with ending(call):
-                    for message in call:
+                with closing(self._stream(job_protocol.WATCH, (request,), deadline, headers)) as messages:
+                    for message in messages:
                         if (event := watch.receive(message)) is not None:
                             yield event
                         if watch.ended:
                             return
                 failure = watch.cut_short()
-            except grpc.RpcError as error:
-                failure = self._failure(error, deadline)
             except ServerError as error:
                 failure = error
             time.sleep(watch.pause_after(failure))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from remsvc.client.options import DEFAULT_PORT
 from remsvc.errors import ConfigurationError
@@ -12,8 +12,7 @@ from remsvc.errors import ConfigurationError
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE | re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A host (name, IPv4 or IPv6 address without brackets) and a port, both valid."""
 
     host: str

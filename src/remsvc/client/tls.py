@@ -1,6 +1,6 @@
-"""TLS credentials from PEM files.
+"""What TLS is made of: PEM files of the authorities to trust and of the client's certificate, checked.
 
-The files are checked here, because gRPC finds their faults only while connecting and then does not
+They are checked here, for both transports, because a fault that is found only while connecting does not
 say which file is at fault, or why.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
-
-import grpc
+from typing import NamedTuple
 
 from remsvc.client.options import ConnectionOptions
 from remsvc.errors import ConfigurationError
@@ -23,23 +22,33 @@ _SYSTEM_BUNDLES = (
 )
 
 
-def channel_credentials(options: ConnectionOptions) -> grpc.ChannelCredentials:
-    """Credentials for ``options``: the authorities to trust, and the client's certificate if any.
+class ClientPair(NamedTuple):
+    """The files of a client's certificate, in PEM form."""
+
+    chain: bytes
+    key: bytes
+
+
+def trusted_authorities(options: ConnectionOptions) -> bytes | None:
+    """The authorities to trust, in PEM form; None where the transport has to know them by itself.
 
     Raises:
         ConfigurationError: a file cannot be read or used; naming option, file and fault.
     """
-    roots = _system_roots() if options.ca_cert is None else _authorities(options.ca_cert)
+    return _system_roots() if options.ca_cert is None else _authorities(options.ca_cert)
+
+
+def client_pair(options: ConnectionOptions) -> ClientPair | None:
+    """The client's certificate and key, if any. Raises as :func:`trusted_authorities`."""
     if options.client_cert is None and options.client_key is None:
-        return grpc.ssl_channel_credentials(roots)
+        return None
     if options.client_key is None:
         raise ConfigurationError([f"client_cert {options.client_cert}: client_key is missing"])
     if options.client_cert is None:
         raise ConfigurationError([f"client_key {options.client_key}: client_cert is missing"])
-    chain = _read("client_cert", options.client_cert)
-    key = _read("client_key", options.client_key)
+    pair = ClientPair(_read("client_cert", options.client_cert), _read("client_key", options.client_key))
     _check_pair(options.client_cert, options.client_key)
-    return grpc.ssl_channel_credentials(roots, key, chain)
+    return pair
 
 
 def _read(name: str, path: Path) -> bytes:

@@ -15,11 +15,11 @@ import ngh2
 Header: TypeAlias = tuple[bytes, bytes]
 
 RequestReceived = ngh2.RequestReceived
+InformationalResponseReceived = ngh2.InformationalResponseReceived
 ResponseReceived = ngh2.ResponseReceived
 TrailersReceived = ngh2.TrailersReceived
 DataReceived = ngh2.DataReceived
 StreamClosed = ngh2.StreamClosed
-StreamReset = ngh2.StreamReset
 SettingsReceived = ngh2.SettingsReceived
 SettingsAcknowledged = ngh2.SettingsAcknowledged
 PingAcknowledged = ngh2.PingAcknowledged
@@ -37,13 +37,18 @@ WINDOW = 65_535
 
 # RFC 9113, section 6.5.2.
 _ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _MAX_HEADER_LIST_SIZE = 0x2, 0x3, 0x6
+_UNLIMITED = 2**31 - 1
 _GOAWAY = 0x7
+
+# Frames that are suspicious, and no error: so many at once, then so many a second. What a server sends of a
+# stream that was reset meanwhile counts among them.
+_GLITCHES_OF_CLIENTS, _GLITCHES_OF_SERVERS = (1000, 50), (10_000, 330)
 
 
 class EngineError(Exception):
     """The connection has ended: the peer broke the rules, or did more of something than is permitted.
 
-    What :meth:`Engine.last_words` gives may still be sent.
+    What :func:`last_words` gives may still be sent.
     """
 
 
@@ -63,6 +68,10 @@ class Engine:
         connection_window: bytes that the peer may send on all streams together before they were
             acknowledged.
         resets: how many streams the peer may reset at once, and then in each second.
+
+    Attributes:
+        queued: called with a stream, the bytes of data that wait to be sent on it; called with nothing, those
+            of all streams.
 
     Raises:
         EngineError: every method, once the connection has ended.
@@ -84,6 +93,8 @@ class Engine:
             max_inbound_header_list_size=header_bytes_taken,
             max_inbound_header_count=max_headers,
             stream_reset_rate_limit=resets,
+            glitch_rate_limit=_GLITCHES_OF_CLIENTS if server else _GLITCHES_OF_SERVERS,
+            max_reserved_remote_streams=0,
         )
         self._connection = ngh2.Connection(ngh2.Role.SERVER if server else ngh2.Role.CLIENT, configuration)
         settings = {_MAX_HEADER_LIST_SIZE: header_bytes}
@@ -119,12 +130,17 @@ class Engine:
             raise StreamGoneError(str(error)) from error
 
     @property
-    def takes_requests(self) -> bool:
-        """Whether :meth:`request` can begin a stream: the server has not said that it goes away."""
+    def peer_max_streams(self) -> int:
+        """How many streams a server lets us have open at the same time."""
+        return self._connection.remote_settings.get(_MAX_CONCURRENT_STREAMS, _UNLIMITED)
+
+    @property
+    def window(self) -> int:
+        """Bytes that the peer may send now, on all streams together."""
         try:
-            return self._connection.can_send_request
+            return self._connection.local_window_size
         except ngh2.NGH2Error:
-            return False
+            return 0
 
     def respond(self, stream: int, headers: Sequence[Header], *, end: bool = False) -> None:
         """Send the headers of an answer."""
@@ -148,7 +164,11 @@ class Engine:
             raise StreamGoneError(str(error)) from error
 
     def reset(self, stream: int, error: int) -> None:
-        """End a stream at once, in both directions."""
+        """End a stream at once, in both directions.
+
+        Not while a part of a frame with the stream's data was received: the engine would lose count of it,
+        and with it a part of the connection's window. What is queued is not sent any more.
+        """
         try:
             self._connection.reset_stream(stream, error)
         except ngh2.NGH2Error as failure:

@@ -15,6 +15,8 @@ _END_HEADERS = 0x4
 _BLOCK_BEGINS = (_HEADERS, _PUSH_PROMISE)
 HEADERS_WORK = 10
 """What a frame that begins a call is counted for; every other counts 1."""
+TURN_WORK = 200
+"""About as many frames as are taken in from one connection before something else has its turn."""
 
 
 class FrameMeter:
@@ -28,14 +30,20 @@ class FrameMeter:
         in_header_block: whether one began whose end has not come.
     """
 
-    __slots__ = ("_head", "_is_data", "_left", "frames", "in_header_block")
+    __slots__ = ("_head", "_is_data", "_left", "_stream", "frames", "in_header_block")
 
     def __init__(self, *, preface: bool) -> None:
         self._left = len(PREFACE) if preface else 0
         self._head = b""
         self._is_data = False
+        self._stream = 0
         self.frames = 0
         self.in_header_block = False
+
+    @property
+    def within_data_of(self) -> int:
+        """The stream whose data came as a part of a frame; 0 for none."""
+        return self._stream if self._left and self._is_data else 0
 
     @property
     def waits(self) -> bool:
@@ -50,7 +58,7 @@ class FrameMeter:
             Where that is: to be taken in up to here now.
         """
         position = start
-        left, frames = self._left, 0
+        left, frames, head_at = self._left, 0, -1
         while position < end:
             if left:
                 step = left if left < end - position else end - position
@@ -67,9 +75,11 @@ class FrameMeter:
                     break
                 head, self._head = self._head, b""
                 left, kind, flags = head[0] << 16 | head[1] << 8 | head[2], head[3], head[4]
+                self._stream, head_at = _stream_of(head, 0), -1
             else:
                 left = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
                 kind, flags = data[position + 3], data[position + 4]
+                head_at = position
                 position += _HEAD
             frames += 1
             self._is_data = kind == _DATA
@@ -81,5 +91,11 @@ class FrameMeter:
                     self.in_header_block = False
                 work -= 1
         self._left = left
+        if left and head_at >= 0:
+            self._stream = _stream_of(data, head_at)
         self.frames += frames
         return position
+
+
+def _stream_of(data: bytes | bytearray | memoryview, head: int) -> int:
+    return int.from_bytes(data[head + 5 : head + _HEAD], "big") & 0x7FFFFFFF

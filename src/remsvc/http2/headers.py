@@ -66,14 +66,16 @@ def decode_timeout(value: bytes) -> float:
 
 
 def encode_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[Header]:
-    """Metadata as headers; bytes, whose keys end with ``-bin``, as base64."""
-    return [
-        (
-            key.encode("ascii"),
-            base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode("ascii"),
-        )
-        for key, value in metadata
-    ]
+    """Metadata as headers; bytes whose keys end with ``-bin`` as base64."""
+    return [(key.encode("ascii"), _encode_value(key, value)) for key, value in metadata]
+
+
+def _encode_value(key: str, value: str | bytes) -> bytes:
+    if isinstance(value, str):
+        value = value.encode("ascii")
+    elif key.endswith("-bin"):
+        return base64.b64encode(value).rstrip(b"=")
+    return value.strip()  # HTTP/2 permits no blanks around a value: RFC 9113, section 8.2.1
 
 
 def decode_binary(value: bytes) -> bytes:

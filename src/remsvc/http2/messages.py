@@ -5,9 +5,12 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
-from collections import deque
+PREFIX_BYTES = 5
+"""What comes before each message."""
 
-_PREFIX = 5
+
+# Behind so many bytes that were taken, the rest is moved to the front.
+_SPENT = 16 * 1024
 
 
 class MessageError(Exception):
@@ -28,50 +31,77 @@ def prefix(size: int) -> bytes:
 
 
 class MessageReader:
-    """Cuts the data of one direction of a stream into its messages.
+    """Cuts the data of one direction of a stream into its messages, one at a time.
+
+    What was not taken stays as it came: of a window full of tiny messages, none is an object of its own.
 
     Args:
         limit: bytes of the longest message that is taken.
-
-    Attributes:
-        messages: those that are here and were not taken yet.
-        wanted: bytes of the message that has begun and is not here as a whole; 0 where there is none.
     """
 
-    __slots__ = ("_have", "_limit", "_parts", "messages", "wanted")
+    __slots__ = ("_at", "_data", "_limit", "_size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._have = 0
-        self.messages: deque[bytes] = deque()
-        self.wanted = 0
+        self._data: bytes | bytearray = b""
+        self._at = 0  # where the next message begins
+        self._size = -1  # of the next message; -1 where its first bytes are not here
+
+    @property
+    def wanted(self) -> int:
+        """Bytes of the next message, where it has begun and is not here as a whole; else 0."""
+        return self._size if self._size > self._here >= 0 else 0
 
     @property
     def within(self) -> bool:
-        """Whether a message has begun and is not here as a whole."""
-        return self._have > 0
+        """Whether something is here of a message that is not here as a whole."""
+        return not self.ready and len(self._data) > self._at
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next message is here as a whole."""
+        return 0 <= self._size <= self._here
+
+    @property
+    def _here(self) -> int:
+        return len(self._data) - self._at - PREFIX_BYTES
 
     def feed(self, data: bytes) -> None:
-        """Take the next data. Raises :class:`MessageError`; then nothing more may be fed."""
-        self._parts.append(data)
-        self._have += len(data)
-        if self._have < self.wanted + _PREFIX:
-            return  # a long message that comes in small pieces is put together once
-        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        position, end = 0, len(whole)
-        self.wanted = 0
-        while end - position >= _PREFIX:
-            size = int.from_bytes(whole[position + 1 : position + _PREFIX], "big")
-            if whole[position]:
-                raise CompressedError("a message is compressed")
-            if size > self._limit:
-                raise TooLargeError(f"Received message larger than max ({size} vs. {self._limit})")
-            if end - position - _PREFIX < size:
-                self.wanted = size
-                break
-            position += _PREFIX
-            self.messages.append(whole[position : position + size])
-            position += size
-        self._parts = [whole[position:]] if position < end else []
-        self._have = end - position
+        """Take the next data. Raises :class:`MessageError` where the next message cannot be taken."""
+        if not self._data:
+            self._data = data
+        elif isinstance(self._data, bytearray):
+            self._data += data
+        else:
+            self._data = bytearray(self._data)
+            self._data += data
+        if self._size < 0:
+            self._look()
+
+    def take(self) -> bytes | None:
+        """The next message, where it is here as a whole. Raises :class:`MessageError` where it cannot be."""
+        if self._size < 0:
+            self._look()
+        if not self.ready:
+            return None
+        begin = self._at + PREFIX_BYTES
+        message = bytes(self._data[begin : begin + self._size])
+        self._at, self._size = begin + self._size, -1
+        if self._at == len(self._data):
+            self._data, self._at = b"", 0
+        elif self._at > _SPENT and isinstance(self._data, bytearray):
+            del self._data[: self._at]
+            self._at = 0
+        return message
+
+    def _look(self) -> None:
+        """Read the first bytes of the next message, where they are here."""
+        at = self._at
+        if len(self._data) - at < PREFIX_BYTES:
+            return
+        if self._data[at]:
+            raise CompressedError("a message is compressed")
+        size = int.from_bytes(self._data[at + 1 : at + PREFIX_BYTES], "big")
+        if size > self._limit:
+            raise TooLargeError(f"Received message larger than max ({size} vs. {self._limit})")
+        self._size = size

@@ -30,7 +30,7 @@ class Access:
         failures = FailedAuthentications(config.limits.failed_authentications)
         self.authentication = Authentication(config.auth.authenticator(), on_refusal, failures)
         self._tls = config.tls
-        self._first_ca = config.tls.ca if config.tls is not None else None
+        self._first_ca, self._optional = _client_certificates(config)
         self._ca_changed = False
 
     @property
@@ -42,16 +42,25 @@ class Access:
         """For :class:`Reloader`.
 
         Raises:
-            ConfigurationError: TLS or mutual TLS would be switched on or off.
+            ConfigurationError: TLS or mutual TLS would be switched on or off, or the authorities cannot be
+                used.
         """
-        tls, ca = config.tls, config.tls.ca if config.tls is not None else None
+        tls = config.tls
+        ca, optional = _client_certificates(config)
         if (tls is None) != (self._tls is None) or (ca is None) != (self._first_ca is None):
             raise ConfigurationError(
                 ["[tls] enabled, ca: TLS and mutual TLS can be switched on or off by a restart only"]
             )
+        if optional != self._optional:
+            raise ConfigurationError(["[tls] client_certificates: can be changed by a restart only"])
         # Connections made under other authorities stay open: their certificates are checked anew.
         ca_changed = self._ca_changed or ca != self._first_ca
-        authenticator = config.auth.authenticator(ca if ca_changed else None)
+        try:
+            authenticator = config.auth.authenticator(ca if ca_changed else None)
+        except ValueError as error:
+            raise ConfigurationError(
+                [f"[tls] ca: expected certificates that can be read: {error}"]
+            ) from error
 
         def commit() -> None:
             self._ca_changed = ca_changed
@@ -65,3 +74,8 @@ class Access:
         while True:
             await asyncio.sleep(_EXPIRY_SECONDS)
             self.authentication.end_expired()
+
+
+def _client_certificates(config: ServerConfig) -> tuple[bytes | None, bool]:
+    """Their authorities, and whether a client may have none."""
+    return (config.tls.ca, config.tls.optional) if config.tls is not None else (None, False)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
-from collections.abc import Iterator
-
 from remsvc.server.call import Call
 from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.refusal import RefusedError, exhausted
@@ -18,11 +14,6 @@ class Admission:
     """Refuses calls that are too many or too large.
 
     To come after authentication: who is not let in is refused before, without a request being read.
-
-    Attributes:
-        in_progress: authenticated calls now, by the peer's name.
-        admitted: authenticated calls since these were last cleared, by the peer's name; None where nobody
-            looks at them, and clears them.
     """
 
     def __init__(self, limits: LimitsConfig) -> None:
@@ -30,12 +21,14 @@ class Admission:
         # Of strangers (all that they may ask is health), and of those who are authenticated.
         self._calls = [0, 0]
         self._most = [max(limits.max_calls // 10, 1), limits.max_calls]
-        self.in_progress: Counter[str] = Counter()
-        self.admitted: Counter[str] | None = None
 
-    @contextlib.contextmanager
-    def counted(self, call: Call) -> Iterator[None]:
-        """Within, a call counts as in progress.
+    @property
+    def in_progress(self) -> int:
+        """Calls that were let in and have not ended."""
+        return sum(self._calls)
+
+    def enter(self, call: Call) -> None:
+        """Count a call as in progress, until :meth:`leave`.
 
         Raises:
             RefusedError: it is one too many, or too large.
@@ -50,20 +43,8 @@ class Admission:
             raise exhausted(
                 f"the server has {self._calls[authenticated]} calls in progress already", _RETRY_SECONDS
             )
-        # A stranger's call gives its connection no rights.
-        peer = call.peer if authenticated else ""
-        if peer and self.in_progress[peer] >= self._limits.max_streams:
-            raise exhausted(
-                f"this connection has {self._limits.max_streams} calls in progress already", _RETRY_SECONDS
-            )
         self._calls[authenticated] += 1
-        self.in_progress[peer] += 1
-        if self.admitted is not None:
-            self.admitted[peer] += 1
-        try:
-            yield
-        finally:
-            self._calls[authenticated] -= 1
-            self.in_progress[peer] -= 1
-            if not self.in_progress[peer]:
-                del self.in_progress[peer]
+
+    def leave(self, call: Call) -> None:
+        """A call that was let in has ended."""
+        self._calls[call.caller is not None] -= 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from remsvc.errors import RemSvcError
 from remsvc.server.audit_file import AuditFile, AuditFileInUseError, Record, now
 from remsvc.server.audit_syslog import Syslog
+from remsvc.server.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.audit")
 
@@ -109,8 +110,9 @@ class AuditWriter:
         if not self._put(_Entry(record, written, keep)):
             raise AuditError("too many records wait to be written")
         try:
-            await asyncio.wait_for(asyncio.shield(written), _STUCK_SECONDS)
-        except asyncio.TimeoutError:
+            with TimeLimit(_STUCK_SECONDS):
+                await asyncio.shield(written)
+        except TimeoutError:
             raise AuditError(f"it could not be written within {_STUCK_SECONDS:g} s") from None
 
     def _put(self, entry: _Entry) -> bool:

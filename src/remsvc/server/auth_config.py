@@ -28,12 +28,14 @@ class AuthConfig:
         uses_tokens: whether tokens are configured, even if there is none just now.
         certificates: identity by name; None without a ``[certificates]`` section.
         required: what a caller must show.
+        asks_for_certificates: whether TLS asks clients for a certificate; they may have none.
     """
 
     credentials: tuple[Credential, ...] = ()
     uses_tokens: bool = False
     certificates: Mapping[AlternativeName, str] | None = None
     required: Required = Required.ANY
+    asks_for_certificates: bool = False
 
     @property
     def identities(self) -> frozenset[str]:
@@ -47,6 +49,7 @@ class AuthConfig:
             TokenTable(self.credentials) if self.uses_tokens else None,
             CertificateIdentities(self.certificates, authorities),
             self.required,
+            anonymous=not (self.uses_tokens or self.asks_for_certificates),
         )
 
 
@@ -71,6 +74,7 @@ def read_auth(settings: Settings, tls: TlsConfig | None) -> AuthConfig:
         bool(credentials) or from_file is not None,
         _read_certificates(settings, tls),
         required,
+        asks_for_certificates=tls is not None and tls.ca is not None,
     )
     _check_required(settings, config, tls)
     return config

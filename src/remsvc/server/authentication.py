@@ -133,6 +133,7 @@ class Authenticator:
         tokens: None where tokens are not configured: one that is sent is ignored then.
         certificates: how certificates give identities.
         required: what a caller must show.
+        anonymous: whether a caller that shows nothing is let in.
     """
 
     def __init__(
@@ -140,10 +141,13 @@ class Authenticator:
         tokens: TokenTable | None = None,
         certificates: CertificateIdentities | None = None,
         required: Required = Required.ANY,
+        *,
+        anonymous: bool = True,
     ) -> None:
         self._tokens = tokens if required is not Required.CERTIFICATE else None
         self._certificates = certificates or CertificateIdentities(None)
         self._required = required
+        self._anonymous = anonymous
 
     def authenticate(self, shown: Evidence) -> Caller:
         """Who it is. Raises :class:`AuthenticationError`."""
@@ -157,7 +161,8 @@ class Authenticator:
             except CertificateError as error:
                 raise AuthenticationError(str(error)) from error
         by_token = None
-        if self._tokens is not None and not (self._may_do_without_token() and shown.token_fault == _MISSING):
+        without_token = certificate is not None and shown.token_fault == _MISSING
+        if self._tokens is not None and not (self._may_do_without_token() and without_token):
             by_token = self._by_token(shown, now)
         if self._required is Required.TOKEN or (self._required is Required.ANY and by_token is not None):
             identity = by_token.identity if by_token else ANONYMOUS
@@ -193,7 +198,7 @@ class Authenticator:
     def _by_certificate(self, certificate: ClientCertificate | None) -> str:
         strict = self._required is not Required.ANY or self._certificates.mapped
         if certificate is None:
-            if strict:
+            if strict or not self._anonymous:
                 raise AuthenticationError("expected a client certificate")
             return ANONYMOUS
         try:

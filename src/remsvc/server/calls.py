@@ -35,19 +35,29 @@ class Calls:
         """
         if not method.open_to_all:
             # Before anything of it is read: a stranger's request is of no interest.
-            self._authentication.admit(call)
-        with self._admission.counted(call):
-            if method.one is not None:
-                request = method.parse(await self._only(call))
-                await call.write(serialize(await method.one(request, call)))
-                return
-            await call.begin()
-            if method.open_to_all:
-                await self._respond(call, method)
-                return
-            self._authentication.admit(call)  # whom it lets in may have changed meanwhile
-            with self._authentication.streaming(call):
-                await self._respond(call, method)
+            self._authentication.verify(call)
+        self._admission.enter(call)
+        try:
+            if method.one is None:
+                await self._stream(call, method)
+            else:
+                data = call.take()
+                if data is None:
+                    data = await self._only(call)
+                    if not method.open_to_all:
+                        self._authentication.verify(call)  # its token may have been revoked meanwhile
+                await call.write(serialize(await method.one(method.parse(data), call)))
+        finally:
+            self._admission.leave(call)
+
+    async def _stream(self, call: Call, method: Method) -> None:
+        await call.begin()
+        if method.open_to_all:
+            await self._respond(call, method)
+            return
+        self._authentication.verify(call)  # whom it lets in may have changed meanwhile
+        with self._authentication.streaming(call):
+            await self._respond(call, method)
 
     async def _respond(self, call: Call, method: Method) -> None:
         if method.stream is not None:
@@ -66,9 +76,6 @@ class Calls:
 
     async def _only(self, call: Call) -> bytes:
         """The one request of a call."""
-        request = call.take()
-        if request is not None:
-            return request
         limit = self._request_timeout
         try:
             with TimeLimit(limit):

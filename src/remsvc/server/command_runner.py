@@ -16,6 +16,7 @@ from remsvc.execution.login import login
 from remsvc.execution.passing_jobs import PassingJob, PassingJobs
 from remsvc.execution.shell import shell_argv
 from remsvc.server.decision import IdentityLimits
+from remsvc.server.time_limit import TimeLimit
 
 _LOOKUP_SECONDS = 10.0
 _TIMED_OUT = "process timed out"
@@ -177,9 +178,9 @@ class CommandRunner:
         surroundings = self._own_login
         if command.cmdusr:
             try:
-                lookup = asyncio.to_thread(login, command.cmdusr)
-                surroundings = await asyncio.wait_for(lookup, _LOOKUP_SECONDS)
-            except asyncio.TimeoutError:
+                with TimeLimit(_LOOKUP_SECONDS):
+                    surroundings = await asyncio.to_thread(login, command.cmdusr)
+            except TimeoutError:
                 raise StartError(f"user {command.cmdusr} could not be looked up in time") from None
         return ProcessSpec(
             argv=shell_argv(command.cmd, command.cmdtyp, surroundings.env.get("PATH", "")),

@@ -45,10 +45,9 @@ class CommandStream:
         Raises:
             RefusedError: one is refused, or the stream must end.
         """
-        draining = self._turns.draining
         reading = asyncio.ensure_future(self._read())
         reading.add_done_callback(self._tell_news)
-        draining.add_done_callback(self._tell_news)
+        self._turns.on_draining.add(self._tell_news)
         running = contextlib.ExitStack()
         try:
             turn = await self._take(reading)
@@ -74,7 +73,7 @@ class CommandStream:
             raise
         finally:
             running.close()
-            draining.remove_done_callback(self._tell_news)
+            self._turns.on_draining.discard(self._tell_news)
             for task in (reading, self._writing):
                 await _end(task)
             if self._next is not None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from remsvc.command import Command, crc32hex
@@ -56,12 +57,18 @@ class Turns:
 
     Args:
         draining: done when the server is shutting down: what runs may finish, nothing else starts.
+
+    Attributes:
+        on_draining: called when it is.
     """
 
     def __init__(
         self, runner: CommandRunner, policy: PolicyInForce, audit: Audit, draining: asyncio.Future[None]
     ) -> None:
         self.draining = draining
+        # Not the future's own: to take one of many back, it would look through all of them.
+        self.on_draining: set[Callable[[], None]] = set()
+        draining.add_done_callback(self._tell_draining)
         self._runner = runner
         self._policy = policy
         self._audit = audit
@@ -165,6 +172,9 @@ class Turns:
                 except AuditError as error:
                     raise RefusedError(Status.UNAVAILABLE, str(error)) from error
                 turn.permitted = decision
+        if call.ended:
+            # Whatever became of the news that its caller has gone: nothing may run for nobody.
+            raise RefusedError(Status.CANCELLED, "the caller has gone")
         self._runner.start(prepared, before)
         return prepared
 
@@ -186,3 +196,7 @@ class Turns:
         if expected and expected != crc32hex(command.cmd):
             raise RefusedError(Status.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
         return decision
+
+    def _tell_draining(self, _: object) -> None:
+        for tell in tuple(self.on_draining):
+            tell()

@@ -109,7 +109,7 @@ class ServerConfig:
 
     @property
     def mutual_tls(self) -> bool:
-        """Whether every client must present a certificate."""
+        """Whether clients' certificates are asked for."""
         return self.tls is not None and self.tls.ca is not None
 
     @property
@@ -173,7 +173,8 @@ def check_config(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _read(settings: Settings) -> ServerConfig:
-    tls = read_tls(settings)
+    transport = _read_transport(settings)
+    tls = read_tls(settings, transport)
     auth = read_auth(settings, tls)
     safe = tls is not None and (auth.uses_tokens or tls.ca is not None)
     config = ServerConfig(
@@ -182,7 +183,7 @@ def _read(settings: Settings) -> ServerConfig:
         cmd_timeout=settings.integer("server", "cmd_timeout_ms", 30_000, 1, _MAX_INT32) / 1000,
         max_output_bytes=settings.integer("server", "max_output_bytes", 262_144, 1, _MAX_OUTPUT_BYTES),
         shutdown_grace=settings.integer("server", "shutdown_grace_ms", 30_000, 0, _MAX_INT32) / 1000,
-        transport=_read_transport(settings),
+        transport=transport,
         state_dir=_read_state_dir(settings),
         tls=tls,
         auth=auth,

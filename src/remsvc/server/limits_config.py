@@ -30,8 +30,9 @@ class LimitsConfig:
         max_message_bytes: of one message from a caller.
         max_unread_bytes: of long messages that are on their way, on all connections.
         max_unsent_bytes: of answers that wait to be taken, on one connection; then calls on it wait.
-        max_unsent_bytes_total: the same on all connections; then each may have only one answer waiting,
-            and those are closed that have had some waiting for longest.
+        max_unsent_bytes_total: the same on all connections, with what waits to be written; then the largest
+            answer that was not written yet is given up, of the connection that has most. Where all were
+            written, the connection is closed on which one has waited for longest.
         handshake_timeout: until TLS and HTTP/2 must have been set up.
         header_timeout: from the beginning of a call's metadata, or of any frame without data, to its end.
         request_timeout: from a call's metadata to the end of the one request that it has.

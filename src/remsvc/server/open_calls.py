@@ -71,7 +71,7 @@ class Authentication:
             if caller is not None and caller.expires is not None and caller.expires <= now:
                 self._end(stream, f"what {caller.identity} showed has expired")
 
-    def admit(self, call: Call) -> None:
+    def verify(self, call: Call) -> None:
         """Verify who makes a call: sets ``call.caller``.
 
         Raises:
@@ -87,7 +87,7 @@ class Authentication:
 
     @contextlib.contextmanager
     def streaming(self, call: Call) -> Iterator[None]:
-        """Within, an admitted call ends when its caller's credentials do.
+        """Within, a verified caller's call ends when his credentials do.
 
         Raises:
             RefusedError: they have.

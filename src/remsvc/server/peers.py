@@ -1,9 +1,9 @@
-"""Where a call comes from: gRPC's text for a peer, taken apart."""
+"""Where a call comes from: gRPC's text for a peer, written and taken apart."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 
@@ -38,3 +38,13 @@ def network_of(address: str) -> str:
     if ":" not in address:
         return address
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def peer_name(address: Any) -> str:
+    """A socket's address as gRPC writes it: ``ipv4:192.0.2.1:50000``, ``ipv6:%5B2001:db8::1%5D:50000``."""
+    host, port = str(address[0]), address[1]
+    if ":" not in host:
+        return f"ipv4:{host}:{port}"
+    if host.startswith("::ffff:") and "." in host:
+        return f"ipv4:{host.removeprefix('::ffff:')}:{port}"
+    return f"ipv6:%5B{host}%5D:{port}"

@@ -13,6 +13,7 @@ from remsvc.server.decision import NO_SHELL, CommandRequest, Decision
 from remsvc.server.policy import DEFAULT_RULE, Policy
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import exhausted
+from remsvc.server.time_limit import TimeLimit
 
 _DECISION_SECONDS = 10.0
 _LONG = 64 * 1024  # characters: what takes longer to match than to hand to a thread
@@ -53,9 +54,9 @@ class PolicyInForce:
         if not waits and request.size < _LONG:
             return policy.decide(identity, request)
         try:
-            deciding = asyncio.to_thread(policy.decide, identity, request)
-            return await asyncio.wait_for(deciding, _DECISION_SECONDS)
-        except asyncio.TimeoutError:
+            with TimeLimit(_DECISION_SECONDS):
+                return await asyncio.to_thread(policy.decide, identity, request)
+        except TimeoutError:
             return Decision(False, DEFAULT_RULE, "it could not be decided in time whether this is permitted")
 
     @contextmanager

@@ -9,9 +9,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from remsvc.status import Status
 
+_LONGEST_REASON = 1000
+
 
 class RefusedError(Exception):
-    """A call that ends with this status.
+    """A call that ends with this status. Of a long reason, which may repeat what the caller sent, the
+    beginning is told: it has to fit into the trailers.
 
     Attributes:
         code: the status.
@@ -23,7 +26,7 @@ class RefusedError(Exception):
         self.code = code
         self.details = details
         self.rule = rule
-        super().__init__(reason)
+        super().__init__(reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…")
 
     @property
     def metadata(self) -> tuple[tuple[str, bytes], ...]:

@@ -27,7 +27,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "token_file",
         "authentication",
     ),
-    "tls": ("enabled", "cert", "key", "ca"),
+    "tls": ("enabled", "cert", "key", "ca", "client_certificates"),
     "log": ("file", "level", "debug_level"),
     "jobs": (
         "enabled",

@@ -9,7 +9,9 @@ from types import TracebackType
 class TimeLimit:
     """Cancels what the block awaits after some seconds, and raises ``TimeoutError`` from it.
 
-    ``asyncio.wait_for`` would start a task for each wait, ``asyncio.timeout`` is not in Python 3.10.
+    ``asyncio.wait_for`` would start a task for each wait, and before Python 3.12 it swallows a cancellation
+    that comes together with the result: a command would go on for a caller who has gone.
+    ``asyncio.timeout`` is not in Python 3.10.
     Whoever cancels the task in the same moment goes unheard, so this is for waits whose callers end
     either way. Used once.
 

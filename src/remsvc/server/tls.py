@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import ssl
 from collections.abc import Mapping
@@ -10,7 +11,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from remsvc.server.certificate_dates import certificate_dates
+from remsvc.server.certificate_key import FOR_EVERYBODY, key_kind
 from remsvc.server.settings import Settings
+from remsvc.server.tls_trial import handshake_fault
+from remsvc.server.transport_choice import GRPC
+
+_REQUIRED, _OPTIONAL = "required", "optional"
+_KEYS = ("cert", "key", "ca", "client_certificates")
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_REMEDY = f"take a key of one of the kinds {', '.join(FOR_EVERYBODY)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +29,19 @@ class TlsConfig:
     Attributes:
         cert: the certificate chain, in PEM form.
         key: its private key.
-        ca: authorities of the clients' certificates; given, every client must present one.
+        ca: authorities of the clients' certificates; None: clients are asked for none.
+        optional: whether a client may present none, with ``ca``. One that is presented is checked.
         context: made of them.
     """
 
     cert: bytes
     key: bytes = field(repr=False)
     ca: bytes | None
+    optional: bool
     context: ssl.SSLContext = field(repr=False, compare=False)
 
 
-def server_context(cert: Path, key: Path | None, ca: bytes | None) -> ssl.SSLContext:
+def server_context(cert: Path, key: Path | None) -> ssl.SSLContext:
     """What connections are encrypted with: TLS 1.2 or later, and HTTP/2 inside.
 
     Raises:
@@ -43,15 +54,12 @@ def server_context(cert: Path, key: Path | None, ca: bytes | None) -> ssl.SSLCon
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["h2"])
     context.load_cert_chain(cert, key, password=_no_password)
-    if ca is not None:
-        context.load_verify_locations(cadata=ca.decode("ascii"))
-        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def read_tls(settings: Settings) -> TlsConfig | None:
+def read_tls(settings: Settings, transport: str) -> TlsConfig | None:
     """The ``[tls]`` section, or None where it is not enabled. Problems go to ``settings``."""
-    named = [name for name in ("cert", "key", "ca") if settings.given("tls", name)]
+    named = [name for name in _KEYS if settings.given("tls", name)]
     if not settings.boolean("tls", "enabled", default=False):
         if settings.given("tls", "enabled") is None:
             for value in filter(None, (settings.given("tls", name) for name in named)):
@@ -71,18 +79,36 @@ def read_tls(settings: Settings) -> TlsConfig | None:
                 None, f"[tls] {name}", "expected the path of a PEM file, because [tls] enabled = true"
             )
     cert, key, ca = contents["cert"], contents["key"], contents["ca"]
+    optional = _read_optional(settings, transport, with_ca="ca" in named)
     context = None
     if ca is None or _check_authorities(settings, ca):
-        context = _context(settings, ca) if cert is not None and key is not None else None
+        context = _context(settings) if cert is not None and key is not None else None
     if cert is not None and context is not None:
         _check_validity(settings, cert)
+        _check_kind(settings, cert, context, transport)
         _check_unchanged(settings, contents)
+        if ca is not None:
+            context.load_verify_locations(cadata=ca.decode("ascii"))
+            context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
     return TlsConfig(
         cert or b"",
         key or b"",
         ca if "ca" in named else None,
+        optional,
         context or ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
     )
+
+
+def _read_optional(settings: Settings, transport: str, *, with_ca: bool) -> bool:
+    value = settings.given("tls", "client_certificates")
+    optional = settings.choice("tls", "client_certificates", _REQUIRED, (_REQUIRED, _OPTIONAL)) == _OPTIONAL
+    if value is not None and not with_ca:
+        settings.report(value, "", "expected [tls] ca with it: the authorities that check them")
+    elif optional and transport == GRPC:
+        settings.report(
+            value, "", f"expected {_REQUIRED}: with [server] transport = {GRPC}, it cannot be left to clients"
+        )
+    return optional
 
 
 def _read(settings: Settings, name: str, path: Path) -> bytes | None:
@@ -90,6 +116,13 @@ def _read(settings: Settings, name: str, path: Path) -> bytes | None:
         content = path.read_bytes()
     except OSError as error:
         settings.report(settings.given("tls", name), "", f"cannot be read: {error.strerror}: {path}")
+        return None
+    if content.startswith(_MARKS):
+        settings.report(
+            settings.given("tls", name),
+            "",
+            f"begins with a byte order mark, with which TLS cannot read it: save it as plain ASCII: {path}",
+        )
         return None
     if b"-----BEGIN " not in content:
         settings.report(settings.given("tls", name), "", f"expected a PEM file: {path}")
@@ -99,11 +132,11 @@ def _read(settings: Settings, name: str, path: Path) -> bytes | None:
     return content
 
 
-def _context(settings: Settings, ca: bytes | None) -> ssl.SSLContext | None:
+def _context(settings: Settings) -> ssl.SSLContext | None:
     cert, key = settings.path("tls", "cert"), settings.path("tls", "key")
     assert cert is not None
     try:
-        return server_context(cert, key, ca)
+        return server_context(cert, key)
     except EncryptedKeyError:
         settings.report(settings.given("tls", "key"), "", "expected a private key that is not encrypted")
     except (ssl.SSLError, OSError) as error:
@@ -122,6 +155,28 @@ def _check_unchanged(settings: Settings, contents: Mapping[str, bytes | None]) -
         path = settings.path("tls", name)
         if path is not None and _read(settings, name, path) != contents[name]:
             settings.report(settings.given("tls", name), "", f"changed while it was read: {path}")
+
+
+def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transport: str) -> None:
+    """What can be loaded cannot always be used; and what OpenSSL can use, gRPC's own library may not."""
+    value = settings.given("tls", "cert")
+    try:
+        kind = key_kind(cert)
+    except ValueError as error:
+        kind = f"that cannot be told ({error})"
+    if fault := handshake_fault(context):
+        settings.report(value, "", f"TLS cannot use its key, of the kind {kind} ({fault}): {_REMEDY}")
+    elif kind in FOR_EVERYBODY:
+        return
+    elif transport == GRPC:
+        settings.report(
+            value, "", f"[server] transport = {GRPC} cannot use its key, of the kind {kind}: {_REMEDY}"
+        )
+    else:
+        settings.warnings.append(
+            f"{settings.path('tls', 'cert')}: its key is of the kind {kind}: gRPC's clients, Airflow's among "
+            f"them, cannot connect; {_REMEDY}"
+        )
 
 
 def _check_validity(settings: Settings, cert: bytes) -> None:

@@ -45,8 +45,7 @@ class Transport(Protocol):
 
 def open_transport(config: ServerConfig, methods: Methods, access: Access) -> Transport:
     """The transport that ``config`` names; it still has to be started."""
-    admission = Admission(config.limits)
-    calls = Calls(access.authentication, admission, config.limits.request_timeout)
+    calls = Calls(access.authentication, Admission(config.limits), config.limits.request_timeout)
     if config.transport == HTTP2:
         from remsvc.server.http2.server import Http2Server
 
@@ -59,4 +58,4 @@ def open_transport(config: ServerConfig, methods: Methods, access: Access) -> Tr
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from remsvc.server.grpc_transport.server import GrpcServer
 
-    return GrpcServer(config.limits, calls, methods, admission, lambda: access.tls)
+    return GrpcServer(config.limits, calls, methods, lambda: access.tls)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from remsvc.http2.installation import engine_is_installed
 
 HTTP2, GRPC = "http2", "grpc"
 TRANSPORTS = (HTTP2, GRPC)
@@ -10,7 +10,7 @@ TRANSPORTS = (HTTP2, GRPC)
 
 def default_transport() -> str:
     """Our own HTTP/2, wherever its engine is installed."""
-    return HTTP2 if find_spec("ngh2") is not None else GRPC
+    return HTTP2 if engine_is_installed() else GRPC
 
 
 def transport_fault(transport: str) -> str | None:

@@ -19,10 +19,16 @@ Serve = Callable[..., WindowsServer]
 @pytest.fixture(scope="session", autouse=True)
 def _session() -> Iterator[None]:
     """One process that lives all the time, so that Wine need not boot for each other one."""
-    code = "import sys; sys.stdin.read()"
+    code = "import sys; print('up', flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        ["wine", PYTHON, "-c", code], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-    ):
+        ["wine", PYTHON, "-c", code],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # pytest's is a regular file, which Python refuses under Wine
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"up"
         yield  # leaving closes its standard input, and it ends
 
 

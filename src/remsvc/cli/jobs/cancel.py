@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from remsvc.cli.connection import connection_options
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.jobs.client import job_client
-from remsvc.cli.terminal import escape_controls, print_json
+from remsvc.cli.options import Argument, Option, switch
+from remsvc.cli.terminal import escape_controls, print_json, print_line
+from remsvc.cli.verb import verb
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
 
 
-@click.command()
-@connection_options
-@click.option("--kill", is_flag=True, help="KILL at once; else TERM, and KILL after the job's grace period.")
-@click.option("--reason", default="", metavar="TEXT", help="Why, for whoever looks at the job.")
-@click.option("--json", "as_json", is_flag=True, help="Print the job as one JSON object.")
-@click.argument("job_id", metavar="ID")
+@verb(
+    switch("kill", "--kill", help="KILL at once; else TERM, and KILL after the job's grace period."),
+    Option("reason", ("--reason",), default="", metavar="TEXT", help="Why, for whoever looks at the job."),
+    switch("as_json", "--json", help="Print the job as one JSON object."),
+    argument=Argument("job_id", metavar="ID"),
+)
 def cancel(options: ConnectionOptions, kill: bool, reason: str, as_json: bool, job_id: str) -> None:
     """End a job and everything that it has started.
 
@@ -37,6 +36,6 @@ def cancel(options: ConnectionOptions, kill: bool, reason: str, as_json: bool, j
     if as_json:
         print_json(job_as_json(job))
     elif job.ended:
-        click.echo(f"job {escape_controls(job.id)} has ended: {job.state}")
+        print_line(f"job {escape_controls(job.id)} has ended: {job.state}")
     else:
-        click.echo(f"job {escape_controls(job.id)} is being {'killed' if kill else 'cancelled'}")
+        print_line(f"job {escape_controls(job.id)} is being {'killed' if kill else 'cancelled'}")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import click
 
-from remsvc.cli.jobs.cancel import cancel
-from remsvc.cli.jobs.list import list_jobs
-from remsvc.cli.jobs.logs import logs
-from remsvc.cli.jobs.show import show
-from remsvc.cli.jobs.wait import wait
+from remsvc.cli.click_verb import Verbs
+from remsvc.cli.verbs import JOB_VERBS
 
 
-class _InOrder(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+class JobVerbs(Verbs):
+    """The verbs about jobs."""
+
+    places = JOB_VERBS
 
 
-@click.group(cls=_InOrder)
+@click.group(cls=JobVerbs)
 def jobs() -> None:
     """Find, watch and cancel durable jobs: what "remsvc run" has started, and others.
 
@@ -29,7 +27,3 @@ def jobs() -> None:
       remsvc jobs wait 5f3a9c0d1e && echo done
       remsvc jobs cancel 5f3a9c0d1e --reason "wrong host"
     """
-
-
-for verb in (list_jobs, show, wait, cancel, logs):
-    jobs.add_command(verb)

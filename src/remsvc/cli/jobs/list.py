@@ -7,14 +7,13 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import click
-
 from remsvc.cli import parameters
-from remsvc.cli.connection import connection_options
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.job_description import command_of, duration, short_time, time_text
 from remsvc.cli.jobs.client import job_client
-from remsvc.cli.terminal import escape_controls, print_json, warning_line
+from remsvc.cli.options import Choice, Option, WholeNumber, switch
+from remsvc.cli.terminal import escape_controls, print_json, print_line, warning_line
+from remsvc.cli.verb import verb
 from remsvc.client.jobs import Job, JobState
 
 if TYPE_CHECKING:
@@ -31,33 +30,33 @@ _STYLES = {
 }
 
 
-@click.command("list")
-@connection_options
-@click.option(
-    "--state",
-    "states",
-    type=click.Choice([state.value for state in JobState], case_sensitive=False),
-    multiple=True,
-    help="Only jobs in this state. Repeatable.",
+@verb(
+    Option(
+        "states",
+        ("--state",),
+        kind=Choice([state.value for state in JobState], any_case=True),
+        multiple=True,
+        help="Only jobs in this state. Repeatable.",
+    ),
+    Option(
+        "labels",
+        ("--label",),
+        kind=parameters.label,
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Only jobs that have this label. Repeatable: all of them.",
+    ),
+    Option(
+        "since",
+        ("--since",),
+        kind=parameters.moment,
+        metavar="TIME",
+        help="Only jobs created since then: 30m, 12h, 7d, or 2030-01-31T12:00 (local, unless it says).",
+    ),
+    Option("limit", ("--limit",), kind=WholeNumber(1), default=100, help="At most this many."),
+    switch("as_json", "--json", help="Print a JSON array of objects."),
+    name="list",
 )
-@click.option(
-    "--label",
-    "labels",
-    type=parameters.label,
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Only jobs that have this label. Repeatable: all of them.",
-)
-@click.option(
-    "--since",
-    type=parameters.moment,
-    metavar="TIME",
-    help="Only jobs created since then: 30m, 12h, 7d, or 2030-01-31T12:00 (local, unless it says).",
-)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array of objects.")
 def list_jobs(
     options: ConnectionOptions,
     states: tuple[str, ...],
@@ -93,7 +92,7 @@ def list_jobs(
         _print_table(jobs)
     else:
         for job in jobs:
-            click.echo("\t".join(_columns(job)))
+            print_line("\t".join(_columns(job)))
     if more:
         warning_line(f"there are more than these {limit}: see --limit")
 

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import click
-
-from remsvc.cli.connection import connection_options
 from remsvc.cli.job_output import ConnectionNotice, OutputWriter, binary, own_streams
 from remsvc.cli.jobs.client import job_client
+from remsvc.cli.options import Argument, Choice, Option, switch
 from remsvc.cli.terminal import print_json
+from remsvc.cli.verb import verb
 from remsvc.client.jobs import Job, OutputChunk
 
 if TYPE_CHECKING:
@@ -21,21 +20,22 @@ if TYPE_CHECKING:
 _STREAMS = {"out": "stdout", "err": "stderr"}
 
 
-@click.command()
-@connection_options
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option(
-    "--stream",
-    type=click.Choice(list(_STREAMS)),
-    help="Only this one, to standard output. Else both, each to its own.",
+@verb(
+    switch("follow", "-f", "--follow", help="Go on until the job has ended."),
+    Option(
+        "stream",
+        ("--stream",),
+        kind=Choice(_STREAMS),
+        help="Only this one, to standard output. Else both, each to its own.",
+    ),
+    switch(
+        "as_json",
+        "--json",
+        help="Print one JSON object for each piece: stream, offset, dropped (bytes missing before it), "
+        "base64.",
+    ),
+    argument=Argument("job_id", metavar="ID"),
 )
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print one JSON object for each piece: stream, offset, dropped (bytes missing before it), base64.",
-)
-@click.argument("job_id", metavar="ID")
 def logs(options: ConnectionOptions, follow: bool, stream: str | None, as_json: bool, job_id: str) -> None:
     """Print what a job has printed so far, as bytes, unchanged.
 

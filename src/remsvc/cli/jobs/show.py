@@ -6,21 +6,20 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-import click
-
-from remsvc.cli.connection import connection_options
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.jobs.client import job_client
-from remsvc.cli.terminal import escape_controls, print_json
+from remsvc.cli.options import Argument, switch
+from remsvc.cli.terminal import escape_controls, print_json, print_line
+from remsvc.cli.verb import verb
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
 
 
-@click.command()
-@connection_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.argument("job_id", metavar="ID")
+@verb(
+    switch("as_json", "--json", help="Print one JSON object."),
+    argument=Argument("job_id", metavar="ID"),
+)
 def show(options: ConnectionOptions, as_json: bool, job_id: str) -> None:
     """Show all about a job: what it runs, how it fares, how much it has printed.
 
@@ -41,4 +40,4 @@ def show(options: ConnectionOptions, as_json: bool, job_id: str) -> None:
     for name, value in fields.items():
         if value not in (None, "", {}):
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            click.echo(separate.format(name, escape_controls(text)))
+            print_line(separate.format(name, escape_controls(text)))

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from remsvc.cli import parameters
-from remsvc.cli.connection import connection_options
 from remsvc.cli.exit_codes import exit_as_command, job_end_line, job_exit_code
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.job_output import ConnectionNotice
 from remsvc.cli.jobs.client import job_client
+from remsvc.cli.options import Argument, Option, switch
 from remsvc.cli.terminal import error_line, print_json, progress
+from remsvc.cli.verb import verb
 from remsvc.client.jobs import StateChange
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
 
 
-@click.command()
-@connection_options
-@click.option(
-    "--timeout", type=parameters.seconds, metavar="SECONDS", help="Give up after this time: exit code 255."
+@verb(
+    Option(
+        "timeout",
+        ("--timeout",),
+        kind=parameters.seconds,
+        metavar="SECONDS",
+        help="Give up after this time: exit code 255.",
+    ),
+    switch("as_json", "--json", help="Print the ended job as one JSON object."),
+    argument=Argument("job_id", metavar="ID"),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the ended job as one JSON object.")
-@click.argument("job_id", metavar="ID")
 def wait(options: ConnectionOptions, timeout: float | None, as_json: bool, job_id: str) -> None:
     """Wait until a job has ended, and exit as "remsvc run" would have.
 

@@ -25,7 +25,7 @@ def installed_version_fault() -> str | None:
     if numbers is None or (int(numbers[1]), int(numbers[2])) < _FIRST_AFFECTED:
         return None
     return (
-        f"grpcio {installed} is installed: whoever reaches the port could end the server with one packet, "
-        "without a token. Install a version before 1.84: pip install 'airflow-provider-remsvc[server]', "
-        "in an environment of its own where something else needs a newer one"
+        f"transport grpc: grpcio {installed} is installed: whoever reaches the port could end the server "
+        "with one packet, without a token. Use transport = http2, which needs the package ngh2, or a grpcio "
+        "before 1.84; pip install 'airflow-provider-remsvc[server]' brings both"
     )

@@ -9,11 +9,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NoReturn
 
-from remsvc.server.admission import Admission
 from remsvc.server.grpc_transport.proc_connections import Connection, accepted
 from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.logs import fields
 from remsvc.server.peers import Endpoint, network_of, parse_peer
+from remsvc.server.refusal import exhausted
 
 _logger = logging.getLogger("remsvc.server")
 
@@ -31,6 +31,7 @@ _BYTES_A_LOOK = 1024
 # The house is full from here on, and has room again below.
 _FULL, _ROOM = 0.9, 0.75
 _SAY_AGAIN_SECONDS = 60.0
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -46,24 +47,37 @@ class ConnectionGuard:
     needed (endless headers, floods of any frames); and, while nearly as many connections are open as
     there may be, those without a call, first those that never had one, first of the network that has
     most of them: so a crowd of idle connections keeps nobody out.
-
-    Args:
-        admission: knows the calls.
-        port: that the server listens on.
     """
 
-    def __init__(self, admission: Admission, limits: LimitsConfig, port: int) -> None:
-        self._admission = admission
-        self._admitted = admission.admitted = Counter[str]()
+    def __init__(self, limits: LimitsConfig) -> None:
+        # Verified calls by gRPC's name for the peer: now, and since they were last looked at.
+        self._in_progress: Counter[str] = Counter()
+        self._begun: Counter[str] = Counter()
         self._limits = limits
-        self._port = port
+        self._port = 0
         self._call_bytes = limits.max_message_bytes + limits.max_metadata_bytes + _REFUSED_BYTES
         self._records: dict[Endpoint, _Record] = {}
         self._cut: Counter[str] = Counter()
         self._say_after = 0.0
 
-    async def run(self) -> NoReturn:
-        """Work until cancelled."""
+    def begin(self, peer: str) -> None:
+        """A verified call has begun. Raises :class:`RefusedError` where its connection has too many."""
+        if self._in_progress[peer] >= self._limits.max_streams:
+            raise exhausted(
+                f"this connection has {self._limits.max_streams} calls in progress already", _RETRY_SECONDS
+            )
+        self._in_progress[peer] += 1
+        self._begun[peer] += 1
+
+    def end(self, peer: str) -> None:
+        """A verified call has ended."""
+        self._in_progress[peer] -= 1
+        if not self._in_progress[peer]:
+            del self._in_progress[peer]
+
+    async def run(self, port: int) -> NoReturn:
+        """Work until cancelled, on the connections to the server's ``port``."""
+        self._port = port
         while True:
             started = time.monotonic()
             interval = _INTERVAL_UNDER_ATTACK if self.look() else _INTERVAL
@@ -73,7 +87,7 @@ class ConnectionGuard:
         """Look once. Returns whether a connection was cut for what came over it."""
         connections = list(accepted(self._port))
         self._note_calls(connections)
-        busy = {parse_peer(peer) for peer in self._admission.in_progress}
+        busy = {parse_peer(peer) for peer in self._in_progress}
         left = [connection for connection in connections if not self._too_much(connection, busy)]
         most = self._limits.max_connections
         if len(left) >= max(_FULL * most, 1):
@@ -85,10 +99,10 @@ class ConnectionGuard:
         self._records = {
             connection.peer: self._records.get(connection.peer, _Record()) for connection in connections
         }
-        for peer, count in self._admitted.items():
+        for peer, count in self._begun.items():
             if (found := parse_peer(peer)) in self._records:
                 self._records[found].admitted += count
-        self._admitted.clear()
+        self._begun.clear()
         for record in self._records.values():
             record.looks += 1
 

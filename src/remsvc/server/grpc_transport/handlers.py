@@ -10,6 +10,7 @@ import grpc.aio
 from remsvc.server.authentication import Caller, Evidence, ShownCertificate
 from remsvc.server.call import Call
 from remsvc.server.calls import Calls
+from remsvc.server.grpc_transport.connection_guard import ConnectionGuard
 from remsvc.server.methods import Method, Methods
 from remsvc.server.refusal import RefusedError
 from remsvc.server.time_limit import TimeLimit
@@ -23,11 +24,14 @@ class GrpcCall(Call):
 
     Args:
         context: gRPC's.
+        guard: of the connections; it is told of verified calls.
         patience: seconds that its caller may let an answer wait.
         single: whether it has one answer alone, which gRPC sends itself.
     """
 
-    def __init__(self, method: str, context: Any, patience: float, *, single: bool) -> None:
+    def __init__(
+        self, method: str, context: Any, guard: ConnectionGuard, patience: float, *, single: bool
+    ) -> None:
         metadata = context.invocation_metadata() or ()
         properties = context.auth_context()
         pem = properties.get("x509_pem_cert")
@@ -35,6 +39,8 @@ class GrpcCall(Call):
             pem[0] if pem else None, b"".join(properties.get("x509_pem_cert_chain", ()))
         )
         self._context = context
+        self._guard = guard
+        self._caller: Caller | None = None
         self._patience = patience
         self._single = single
         self.answer: bytes | None = None
@@ -44,8 +50,22 @@ class GrpcCall(Call):
             [value for key, value in metadata if key == "authorization"], certificate
         )
         self.metadata_bytes = sum(len(key) + len(value) + _HEADER_OVERHEAD for key, value in metadata)
-        self.caller: Caller | None = None
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
+
+    @property
+    def caller(self) -> Caller | None:
+        return self._caller
+
+    @caller.setter
+    def caller(self, caller: Caller | None) -> None:
+        if self._caller is None:
+            self._guard.begin(self.peer)
+        self._caller = caller
+
+    def leave(self) -> None:
+        """It is over, however it ended."""
+        if self._caller is not None:
+            self._guard.end(self.peer)
 
     @property
     def ended(self) -> bool:
@@ -93,8 +113,9 @@ class Handlers(grpc.GenericRpcHandler):
         patience: seconds that a caller may let an answer wait.
     """
 
-    def __init__(self, methods: Methods, calls: Calls, patience: float) -> None:
+    def __init__(self, methods: Methods, calls: Calls, guard: ConnectionGuard, patience: float) -> None:
         self._calls = calls
+        self._guard = guard
         self._patience = patience
         self._handlers = {method.name: self._handler(method) for method in methods.values()}
 
@@ -104,14 +125,16 @@ class Handlers(grpc.GenericRpcHandler):
 
     def _handler(self, method: Method) -> Any:
         async def single(_: object, context: Any) -> bytes | None:
-            call = GrpcCall(method.name, context, self._patience, single=True)
+            call = GrpcCall(method.name, context, self._guard, self._patience, single=True)
             await self._answer(call, method)
             if call.trailers:
                 context.set_trailing_metadata(call.trailers)
             return call.answer
 
         async def streaming(_: object, context: Any) -> None:
-            await self._answer(GrpcCall(method.name, context, self._patience, single=False), method)
+            await self._answer(
+                GrpcCall(method.name, context, self._guard, self._patience, single=False), method
+            )
 
         if method.one is not None:
             return grpc.stream_unary_rpc_method_handler(single)
@@ -122,3 +145,5 @@ class Handlers(grpc.GenericRpcHandler):
             await self._calls.answer(call, method)
         except RefusedError as refused:
             await call.refuse(refused)
+        finally:
+            call.leave()

@@ -10,7 +10,6 @@ from typing import Any
 import grpc.aio
 
 from remsvc.errors import ServeError, TransportEndedError
-from remsvc.server.admission import Admission
 from remsvc.server.calls import Calls
 from remsvc.server.grpc_transport.connection_guard import ConnectionGuard
 from remsvc.server.grpc_transport.handlers import Handlers
@@ -44,7 +43,6 @@ class GrpcServer:
         limits: on connections and calls.
         calls: answers what comes.
         methods: that can be called.
-        admission: knows which connections have calls.
         tls: what the next connection is encrypted with; None for plaintext.
     """
 
@@ -53,14 +51,13 @@ class GrpcServer:
         limits: LimitsConfig,
         calls: Calls,
         methods: Methods,
-        admission: Admission,
         tls: Callable[[], TlsConfig | None],
     ) -> None:
         self._limits = limits
-        self._admission = admission
         self._credentials = server_credentials(tls)
+        self._guard = ConnectionGuard(limits)
         self._server = grpc.aio.server(
-            handlers=(Handlers(methods, calls, limits.stream_idle),),
+            handlers=(Handlers(methods, calls, self._guard, limits.stream_idle),),
             options=(*_CHANNEL_OPTIONS, *_options(limits)),
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -68,9 +65,9 @@ class GrpcServer:
     async def start(self, host: str, port: int) -> str:
         address = self._listen(host, port)
         await self._server.start()
-        guard = ConnectionGuard(self._admission, self._limits, int(address.rpartition(":")[2]))
+        port = int(address.rpartition(":")[2])
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(guard.run()), loop.create_task(self._terminated())]
+        self._tasks = [loop.create_task(self._guard.run(port)), loop.create_task(self._terminated())]
         return address
 
     async def ended(self) -> None:

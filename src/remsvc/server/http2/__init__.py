@@ -1,6 +1,9 @@
 """The HTTP/2 transport: how callers reach the server.
 
-``listener`` accepts connections, ``tls`` encrypts them, ``connections`` knows them all, ``connection`` is
-one of them, ``call`` one call on it. ``input_turns``, ``unread`` and ``unsent`` see to it that no caller
-holds up the others. gRPC's own library has no part in any of it.
+``server`` is what the rest of the server sees of it. ``listener`` accepts connections, ``tls_transport``
+encrypts them, ``tls`` says what TLS has found out about their peers. ``connections`` knows them all,
+``connection`` is one of them, ``call`` one call on it, and ``request_head`` how it begins. ``unread``,
+``unsent``, ``waiting_answers``, and what is shared with the client (:mod:`remsvc.http2`) see to it that no
+caller holds up the others; ``vanished_peers``, that nobody who goes without a word fills the log. gRPC's own
+library has no part in any of it.
 """

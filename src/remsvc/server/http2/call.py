@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from remsvc.http2 import engine
+from remsvc.http2.frame_credit import EARNED_BY_MESSAGE
 from remsvc.http2.headers import CONTENT_TYPE, status_headers
-from remsvc.http2.messages import CompressedError, MessageError, MessageReader, prefix
+from remsvc.http2.messages import PREFIX_BYTES, CompressedError, MessageError, MessageReader, prefix
 from remsvc.server.authentication import Caller, Evidence
 from remsvc.server.call import Call
 from remsvc.server.refusal import RefusedError
@@ -23,8 +24,6 @@ UNCOMPRESSED = (("grpc-accept-encoding", "identity"),)
 # A message that is longer is put together from what comes in several windows.
 _LONG = engine.WINDOW // 2
 _LONG_WINDOW = 1024 * 1024
-# What a message that was read is worth: see Connection.earn.
-_EARNED_BY_MESSAGE = 8
 # A message that is shorter is sent together with its prefix, in one piece.
 _SHORT = 4096
 
@@ -35,8 +34,9 @@ class Http2Call(Call):
     Attributes:
         stream: its number on its connection.
         half_closed: whether the caller has sent its last.
+        streams: whether it may send any number of messages.
         unacknowledged: bytes that the caller may send again only when they were acknowledged.
-        task: answers it; None before it has begun.
+        task: answers it; None before it has begun, and where nobody waits for the answer any more.
     """
 
     __slots__ = (
@@ -55,6 +55,7 @@ class Http2Call(Call):
         "method",
         "peer",
         "stream",
+        "streams",
         "task",
         "trailers",
         "unacknowledged",
@@ -69,6 +70,7 @@ class Http2Call(Call):
         metadata_bytes: int,
         *,
         half_closed: bool,
+        streams: bool,
         longest_message: int,
     ) -> None:
         self._connection = connection
@@ -80,6 +82,7 @@ class Http2Call(Call):
         self.caller: Caller | None = None
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.half_closed = half_closed
+        self.streams = streams
         self.unacknowledged = 0
         self.task: asyncio.Task[None] | None = None
         self._reader = MessageReader(longest_message)
@@ -88,7 +91,7 @@ class Http2Call(Call):
         self._fault: RefusedError | None = None
         self._begun = False
         self._ended = False
-        self._long = False  # whether a long message is on its way, of which more than a window may come
+        self._long = False  # whether a long message has come: then more than a window of it may
 
     # For those who answer
 
@@ -101,16 +104,19 @@ class Http2Call(Call):
         self._connection.flush_soon()
 
     def take(self) -> bytes | None:
-        messages = self._reader.messages
-        if not messages:
+        try:
+            message = self._reader.take()
+        except MessageError as error:
+            self._fault = self._refusal(error)
             return None
-        message = messages.popleft()
+        if message is None:
+            return None
+        size = PREFIX_BYTES + len(message)
         connection = self._connection
-        if self._long and len(message) > _LONG:
-            self._long = False
-            connection.unread.remove(self)
-        connection.earn(_EARNED_BY_MESSAGE)
-        self._acknowledge(min(self.unacknowledged, len(message) + 5))
+        if self._long:
+            connection.unread.remove(self, size)
+        connection.earn(EARNED_BY_MESSAGE)
+        self._acknowledge(min(self.unacknowledged, size))
         return message
 
     async def read(self) -> bytes | None:
@@ -119,10 +125,15 @@ class Http2Call(Call):
                 return message
             if self._fault is not None:
                 raise self._fault
+            if self._ended:
+                raise asyncio.CancelledError  # its caller has gone
             if self.half_closed:
                 if self._reader.within:
                     raise RefusedError(Status.INVALID_ARGUMENT, "the last message is not complete")
                 return None
+            if self.unacknowledged:
+                # Of a long message, a whole window can come before it is known whose it is.
+                self._count(0)
             self._waiter = self._connection.loop.create_future()
             try:
                 await self._waiter
@@ -131,22 +142,23 @@ class Http2Call(Call):
 
     async def write(self, message: bytes) -> None:
         connection = self._connection
-        if not connection.has_room(self):
+        size = len(message)
+        if not connection.has_room(self, size):
             patience = connection.limits.stream_idle
             try:
                 with TimeLimit(patience):
-                    while not connection.has_room(self):
-                        await connection.room(self)
+                    while not (self._ended or connection.has_room(self, size)):
+                        await connection.answers.room(self, size)
             except TimeoutError:
                 reason = f"no response was taken for {patience:g} s"
                 raise RefusedError(Status.UNAVAILABLE, reason) from None
         if self._ended:
             return
         self._begin()
-        if len(message) <= _SHORT:
-            connection.send(self.stream, prefix(len(message)) + message)
+        if size <= _SHORT:
+            connection.send(self.stream, prefix(size) + message)
         else:
-            connection.send(self.stream, prefix(len(message)))
+            connection.send(self.stream, prefix(size))
             connection.send(self.stream, message)
 
     # For its connection
@@ -174,14 +186,13 @@ class Http2Call(Call):
     def fail(self, refused: RefusedError) -> None:
         """End the call with this status, whatever its task is doing."""
         self.end(refused.code, str(refused), refused.metadata)
-        if self.task is not None:
-            self.task.cancel()
+        self._stop()
 
     def end(self, status: Status, reason: str = "", metadata: Any = ()) -> None:
         """Send the status; nothing can be sent after it. Only the first counts."""
         if self._ended:
             return
-        self._over()
+        self._note_end()
         trailers = status_headers(status, reason, (*self.trailers, *metadata))
         if self._begun:
             self._connection.finish(self, trailers)
@@ -191,12 +202,19 @@ class Http2Call(Call):
     def abandon(self) -> None:
         """Its caller has gone: end what is being done for it."""
         if not self._ended:
-            self._over()
-            if self.task is not None:
-                self.task.cancel()
+            self._note_end()
+            self._stop()
 
-    def _over(self) -> None:
+    def _stop(self) -> None:
+        # Without the reference to it: what it was doing holds the call, and with it would do so until the
+        # garbage of whole generations is looked through.
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
+
+    def _note_end(self) -> None:
         self._ended = True
+        self._fault = None  # raised, it holds the call as well
         if self._timer is not None:
             self._timer.cancel()
         if self._long:
@@ -214,11 +232,11 @@ class Http2Call(Call):
     def _count(self, size: int) -> None:
         """Let the caller go on sending a long message; of anything else, not before it was read."""
         self.unacknowledged += size
-        if self._reader.wanted <= _LONG or self.caller is None:
+        if self._reader.wanted <= _LONG or self.caller is None or self._ended:
             return
         if not self._long:
             self._long = True
-            self._connection.widen(self.stream, _LONG_WINDOW)
+            self._connection.widen_for(self, _LONG_WINDOW)
         size = self.unacknowledged
         self._acknowledge(size)
         self._connection.unread.add(self, size)

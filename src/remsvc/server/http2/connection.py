@@ -14,17 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
-from remsvc.http2.frames import FrameMeter
+from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit
+from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
 from remsvc.server.authentication import NO_CERTIFICATE, Evidence
 from remsvc.server.http2.call import Http2Call
-from remsvc.server.http2.input_turns import TURN_WORK
+from remsvc.server.http2.request_head import read_head
+from remsvc.server.http2.tls import speaks_http2
+from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.status import Status
 
 if TYPE_CHECKING:
@@ -34,24 +38,36 @@ _logger = logging.getLogger("remsvc.server")
 
 # Beyond what is permitted a list of headers is still read, so that its caller can be told.
 _REFUSED_HEADER_BYTES = 48 * 1024
-_WINDOW = 16 * 1024 * 1024  # of all streams together; each has its own
+# Of all streams together, once a caller was verified; a stranger's have one stream's window together.
+_WINDOW = 16 * 1024 * 1024
 _WRITE_BUFFER = 256 * 1024
-# Frames cost work and may carry nothing. What they may cost is earned: by time, calls, messages and data.
-_CREDIT, _MOST_CREDIT, _CREDIT_PER_SECOND = 1000.0, 10_000.0, 100.0
-_EARNED_BY_CALL = 16
 # Calls that were given up before their answer, by whatever the peer did: so many at once, then so many a
 # second. A stranger has none that would be worth it.
 _GIVEN_UP, _GIVEN_UP_BY_STRANGERS, _GIVEN_UP_PER_SECOND = 2000.0, 100.0, 100.0
-_EARNED_PER_BYTE = 1 / 1024
 # A client that vanished without a word is noticed within a minute, and its commands are ended.
 _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
 # A call that has ended waits for its caller to end its side as well.
 _LINGER_SECONDS = 5.0
+# A caller that is still sending commands hears why they are refused when it has sent them, or sends none for
+# so long: grpc.aio takes an answer that comes between two of them for an error of its own, INTERNAL.
+_HOLD_SECONDS = 0.3
 # The last words are lost where a connection is closed before its peer has stopped sending.
 _CLOSE_SECONDS, _CLOSE_BYTES = 1.0, 256 * 1024
-# Who takes less than this of his answers makes no progress.
-_PROGRESS_BYTES = 64 * 1024
-_HEADER_OVERHEAD = 32  # RFC 9113, section 6.5.2
+
+
+@dataclass(slots=True)
+class _Over:
+    """A call that has ended; its caller has not ended its side.
+
+    Attributes:
+        since: when it ended.
+        unacknowledged: bytes that its caller sent, and may send again only when its side has ended.
+        answer: headers that are to be sent.
+    """
+
+    since: float
+    unacknowledged: int
+    answer: Sequence[Header] = ()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -68,7 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         made: whether it was connected, with TLS if that is spoken.
         connecting: connects it; None where that is done.
         opened: when it was accepted, in the loop's time.
-        unsent_since: the loop's time since when answers wait and the peer takes none; 0 where none wait.
+        answers: those that wait to be taken, or to be written.
     """
 
     def __init__(self, connections: Connections, peer: str, network: str) -> None:
@@ -81,32 +97,28 @@ class Connection(asyncio.BufferedProtocol):
         self.certificate = NO_CERTIFICATE
         self.calls: dict[int, Http2Call] = {}
         self.had_call = False
-        self.unsent_since = 0.0
+        self.answers = WaitingAnswers(connections.unsent, self.loop)
         self.opened = self.loop.time()
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._unsent_below: Callable[[asyncio.Transport], int] | None = None
         self._engine: Engine | None = None
         self._meter = FrameMeter(preface=True)
         self._rest: bytes = b""
-        self._credit, self._credited = _CREDIT, self.opened
-        self._frames = 0
+        self._credit = FrameCredit(self.opened)
         self._given_up = 0.0
         self._settled = False
         self._last_stream = 0
         self._heard = self._idle_since = self.opened
         self._pinged = 0.0
         self._waits_since, self._waits_frame = 0.0, -1
-        self._over: dict[int, tuple[float, Http2Call]] = {}  # until the peer has ended its side too
-        self._unsent = 0
+        self._over: dict[int, _Over] = {}  # until the peer has ended its side too
         self._writable = True
+        self._stuck_at, self._stuck_since = 0, 0.0  # where it is not writable
         self._flushing = False
-        self._waiting_for_room: dict[Http2Call, asyncio.Future[None]] = {}
         self._going_away = False
         self._closing: asyncio.TimerHandle | None = None
         self._discarded = 0
-        self._taken = 0
 
     # Of asyncio
 
@@ -116,13 +128,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
-            from remsvc.server.http2.tls import client_certificate, speaks_http2, unsent_below
-
             if not speaks_http2(tls):
                 transport.abort()
                 return
-            self._unsent_below = unsent_below
-            self.certificate = client_certificate(tls)
+            self.certificate = self._connections.shown_certificates.of(tls)
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         limits = self.limits
         self._engine = Engine(
@@ -131,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
             header_bytes=limits.max_metadata_bytes,
             header_bytes_taken=limits.max_metadata_bytes + _REFUSED_HEADER_BYTES,
             max_headers=limits.max_headers,
-            connection_window=_WINDOW,
+            connection_window=engine.WINDOW,
             resets=(max(1000, limits.max_streams), 100),
         )
         self._heard = self.loop.time()
@@ -147,7 +156,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._discarded > _CLOSE_BYTES:
                 self.cut("")
             return
-        if self._rest:  # TLS hands over what it had decrypted when reading was paused
+        if self._rest:  # Windows had a read under way when reading was paused
             self._rest += data[:nbytes]
             if len(self._rest) > 64 * len(data):
                 self.cut("sends on although nothing is read")
@@ -167,12 +176,14 @@ class Connection(asyncio.BufferedProtocol):
             call.abandon()
         self.calls.clear()
         self._over.clear()
-        self._unsent_is(0)
-        self._wake_waiting()
+        self.answers.count(0)
+        self.answers.wake(self.has_room)
         self._connections.discard(self)
 
     def pause_writing(self) -> None:
         self._writable = False
+        assert self._transport is not None
+        self._stuck_at, self._stuck_since = self._transport.get_write_buffer_size(), self.loop.time()
 
     def resume_writing(self) -> None:
         self._writable = True
@@ -181,7 +192,7 @@ class Connection(asyncio.BufferedProtocol):
     # What comes in
 
     def take_rest(self) -> None:
-        """See :class:`~remsvc.server.http2.input_turns.InputTurns`."""
+        """See :class:`~remsvc.http2.input_turns.InputTurns`."""
         if self._transport is None:
             return
         rest, self._rest = memoryview(self._rest), b""
@@ -208,21 +219,17 @@ class Connection(asyncio.BufferedProtocol):
             self._rest = bytes(data[stop:end])
             self._transport.pause_reading()
             self._connections.turns.ask(self)
-        self.flush()
+        # Calls that have begun take their first step before what is sent soon: their answers go with it.
+        self.flush_soon()
 
     def _spend(self) -> None:
         """Pay for the frames that came. Raises :class:`EngineError` where they carried too little."""
         now, frames = self._heard, self._meter.frames
-        self._credit = min(
-            self._credit + (now - self._credited) * _CREDIT_PER_SECOND - (frames - self._frames), _MOST_CREDIT
-        )
+        elapsed = self._credit.spend(frames, now)
         if self._given_up:
-            self._given_up = max(self._given_up - (now - self._credited) * _GIVEN_UP_PER_SECOND, 0.0)
+            self._given_up = max(self._given_up - elapsed * _GIVEN_UP_PER_SECOND, 0.0)
             if self._given_up > (_GIVEN_UP if self.had_call else _GIVEN_UP_BY_STRANGERS):
                 raise EngineError("too many calls that were given up")
-        self._credited, self._frames = now, frames
-        if self._credit < 0:
-            raise EngineError("too many frames that carry nothing")
         if not self._meter.waits:
             self._waits_since = 0.0
         elif not self._waits_since or not (self._meter.in_header_block or self._waits_frame == frames):
@@ -230,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def earn(self, credit: float) -> None:
         """Something came that was worth its frames."""
-        self._credit += credit
+        self._credit.earn(credit)
 
     def _on_event(self, event: Event) -> None:
         kind = type(event)
@@ -249,45 +256,32 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_request(self, stream: int, headers: tuple[Header, ...], half_closed: bool) -> None:
         self._last_stream = stream
-        path = verb = content_type = timeout = b""
-        authorization: list[str] = []
-        size = 0
-        for name, value in headers:
-            if name[0] == 0x3A:  # a colon: of HTTP/2 itself
-                if name == b":path":
-                    path = value
-                elif name == b":method":
-                    verb = value
-                continue
-            size += len(name) + len(value) + _HEADER_OVERHEAD
-            if name == b"content-type":
-                content_type = value
-            elif name == b"grpc-timeout":
-                timeout = value
-            elif name == b"authorization":
-                authorization.append(value.decode(errors="replace"))
-        method = self._connections.methods.get(path)
+        head = read_head(headers)
+        method = self._connections.methods.get(head.path)
         call = Http2Call(
             self,
             stream,
             method.name if method is not None else "",
-            Evidence.shown(authorization, self.certificate),
-            size,
+            Evidence.shown(head.authorization, self.certificate),
+            head.metadata_bytes,
             half_closed=half_closed,
+            streams=method is not None and method.stream is not None,
             longest_message=self.limits.max_message_bytes,
         )
         self.calls[stream] = call
-        self._credit += _EARNED_BY_CALL
-        if verb != b"POST" or not is_grpc(content_type):
-            self._refuse_http(call, b"405" if verb != b"POST" else b"415")
+        self._credit.earn(EARNED_BY_CALL)
+        if head.verb != b"POST":
+            self._refuse_http(call, b"405")
+        elif not is_grpc(head.content_type):
+            self._refuse_http(call, b"415")
         elif method is None:
             call.end(Status.UNIMPLEMENTED, "Method not found!")
         elif self._going_away:
             call.end(Status.UNAVAILABLE, "the server is shutting down")
         else:
-            if timeout:
+            if head.timeout:
                 try:
-                    call.limit(decode_timeout(timeout))
+                    call.limit(decode_timeout(head.timeout))
                 except ValueError as error:
                     call.end(Status.INVALID_ARGUMENT, str(error))
                     return
@@ -300,23 +294,26 @@ class Connection(asyncio.BufferedProtocol):
     def _on_data(self, stream: int, data: bytes, last: bool) -> None:
         if (call := self.calls.get(stream)) is not None:
             call.feed(data, last=last)
-            self._credit += len(data) * _EARNED_PER_BYTE
+            self._credit.earn(len(data) * EARNED_PER_BYTE)
         elif (over := self._over.get(stream)) is not None:
             # Its call has ended: this is of no use, but within the window that the peer had.
-            over[1].feed(data, last=last)
+            over.unacknowledged += len(data)
+            if last:
+                self._tell(stream)
         elif data:
             self.acknowledge(stream, len(data))
 
     def _on_closed(self, stream: int) -> None:
+        unacknowledged = 0
         if (call := self.calls.pop(stream, None)) is not None:
-            self.had_call = self.had_call or call.caller is not None
+            self._note_caller(call)
             call.abandon()
             self._given_up += 1
+            unacknowledged, call.unacknowledged = call.unacknowledged, 0
         elif (over := self._over.pop(stream, None)) is not None:
-            call = over[1]
-        if call is not None and call.unacknowledged:
-            self.acknowledge(stream, call.unacknowledged)
-            call.unacknowledged = 0
+            unacknowledged = over.unacknowledged
+        if unacknowledged:
+            self.acknowledge(stream, unacknowledged)
         if not self.calls:
             self._idle_since = self.loop.time()
             if self._going_away and not self._over:
@@ -329,20 +326,14 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a verified caller's call is in progress on it."""
         return any(call.caller is not None for call in self.calls.values())
 
-    def has_room(self, call: Http2Call) -> bool:
-        """Whether one more answer of a call may be written now."""
-        if self._engine is None:
-            return True
-        return self._connections.unsent.has_room(self._engine.queued(call.stream), self._unsent)
+    @property
+    def owes(self) -> bool:
+        """Whether a verified caller waits for an answer, or has not taken all of one."""
+        return self.busy or (self.had_call and self.answers.written > 0)
 
-    async def room(self, call: Http2Call) -> None:
-        """Wait until there is room for one more answer of a call."""
-        waiter = self.loop.create_future()
-        self._waiting_for_room[call] = waiter
-        try:
-            await waiter
-        finally:
-            self._waiting_for_room.pop(call, None)
+    def has_room(self, call: Http2Call, size: int) -> bool:
+        """Whether an answer of so many bytes may be written now."""
+        return self._engine is None or self.answers.has_room(self._engine.queued(call.stream), size)
 
     def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
         """Send the headers of an answer."""
@@ -357,16 +348,40 @@ class Connection(asyncio.BufferedProtocol):
                 self._engine.send(stream, data)
             except (StreamGoneError, EngineError):
                 return
-            self._credit += len(data) * _EARNED_PER_BYTE
-            self._unsent_is(self._unsent + len(data))
+            self._credit.earn(len(data) * EARNED_PER_BYTE)
+            self.answers.count(self.answers.written + len(data))
             self.flush_soon()
 
-    def respond(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
+    def respond(self, call: Http2Call, headers: Sequence[Header]) -> None:
         """Send an answer that is headers alone, and forget the call."""
-        if self._engine is not None:
-            with suppress(StreamGoneError, EngineError):
-                self._engine.respond(call.stream, headers, end=True)
         self._end(call)
+        if (over := self._over.get(call.stream)) is None:
+            return
+        over.answer = headers
+        if call.streams and not call.half_closed:
+            self._tell_later(call.stream)
+        else:
+            self._tell(call.stream)
+
+    def _tell(self, stream: int) -> None:
+        """Send the answer to a call that has ended, where that was not done."""
+        over = self._over.get(stream)
+        if over is None or not over.answer or self._engine is None or self._closing is not None:
+            return
+        headers, over.answer = over.answer, ()
+        with suppress(StreamGoneError, EngineError):
+            self._engine.respond(stream, headers, end=True)
+        self.flush_soon()
+
+    def _tell_later(self, stream: int, before: int = -1) -> None:
+        """The same, where of its side nothing has come since there were so many bytes of it."""
+        over = self._over.get(stream)
+        if over is None or not over.answer:
+            return
+        if over.unacknowledged == before or self.loop.time() - over.since > _LINGER_SECONDS:
+            self._tell(stream)
+        else:
+            self.loop.call_later(_HOLD_SECONDS, self._tell_later, stream, over.unacknowledged)
 
     def finish(self, call: Http2Call, trailers: list[Header]) -> None:
         """Send what ends an answer, and forget the call."""
@@ -376,12 +391,19 @@ class Connection(asyncio.BufferedProtocol):
         self._end(call)
 
     def _end(self, call: Http2Call) -> None:
-        self.had_call = self.had_call or call.caller is not None
+        self._note_caller(call)
         if self.calls.pop(call.stream, None) is not None:
-            self._over[call.stream] = (self.loop.time(), call)
+            self._over[call.stream] = _Over(self.loop.time(), call.unacknowledged)
+            call.unacknowledged = 0
         if not self.calls:
             self._idle_since = self.loop.time()
         self.flush_soon()
+
+    def _note_caller(self, call: Http2Call) -> None:
+        """Give a connection its whole window, once a caller was verified on it."""
+        if call.caller is not None and not self.had_call:
+            self.had_call = True
+            self.widen(0, _WINDOW)
 
     def acknowledge(self, stream: int, size: int) -> None:
         """Let the peer send as much again."""
@@ -392,8 +414,13 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self.flush_soon()
 
+    def widen_for(self, call: Http2Call, window: int) -> None:
+        """Let a verified caller send more of a call at once."""
+        self._note_caller(call)
+        self.widen(call.stream, window)
+
     def widen(self, stream: int, window: int) -> None:
-        """Let the peer send more of a stream at once."""
+        """Let the peer send more of a stream at once, or (0) of all of them."""
         if self._engine is not None:
             try:
                 self._engine.widen(stream, window)
@@ -423,39 +450,20 @@ class Connection(asyncio.BufferedProtocol):
             except EngineError as error:
                 self._fail(str(error))
                 return
+        self._recount()
+
+    def _recount(self) -> None:
+        """Look how much of what was written was not taken."""
         if self._engine is not None and self._transport is not None:
-            self._unsent_is(http2.queued() + self._buffered())
-            if self._waiting_for_room:
-                self._wake_waiting()
-
-    def _buffered(self) -> int:
-        """Bytes that were given to the transport, and that the peer has not taken."""
-        transport = self._transport
-        if transport is None:
-            return 0
-        below = self._unsent_below(transport) if self._unsent_below is not None else 0
-        return transport.get_write_buffer_size() + below
-
-    def _unsent_is(self, size: int) -> None:
-        change, self._unsent = size - self._unsent, size
-        self._taken += max(-change, 0)
-        if not size:
-            self.unsent_since = 0.0
-        elif not self.unsent_since or self._taken > _PROGRESS_BYTES:
-            self.unsent_since, self._taken = self.loop.time(), 0
-        if change:
-            self._connections.unsent.change(change)
-
-    def _wake_waiting(self) -> None:
-        for call, waiter in self._waiting_for_room.items():
-            if not waiter.done() and self.has_room(call):
-                waiter.set_result(None)
+            self.answers.count(self._engine.queued() + self._transport.get_write_buffer_size())
+            if self.answers.has_waiters:
+                self.answers.wake(self.has_room)
 
     # How it ends
 
     def go_away(self) -> None:
         """Take no more calls; close when those that are here have ended."""
-        if self._going_away or self._engine is None:
+        if self._going_away or self._engine is None or self._closing is not None:
             return
         self._going_away = True
         if not self.calls and not self._over:
@@ -507,7 +515,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _cut_when_taken(self, latest: float) -> None:
-        if self._buffered() and self.loop.time() < latest:
+        waiting = self._transport is not None and self._transport.get_write_buffer_size() > 0
+        if waiting and self.loop.time() < latest:
             self._closing = self.loop.call_later(_CLOSE_SECONDS, self._cut_when_taken, latest)
         else:
             self.cut("")
@@ -533,6 +542,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._waits_since and now - self._waits_since > limits.header_timeout:
             self.close(engine.ENHANCE_YOUR_CALM)
             return
+        if not self._writable and self._is_stuck(now):
+            self.cut("took nothing of what was sent to it")
+            return
+        if self.answers.written:
+            self._recount()  # the system may have taken it meanwhile, without a word
         if now - self._heard > _PING_AFTER_SECONDS:
             if not self._pinged or self._pinged < self._heard:
                 self._pinged = now
@@ -545,26 +559,26 @@ class Connection(asyncio.BufferedProtocol):
             self.go_away()
         self._check_over(now)
 
+    def _is_stuck(self, now: float) -> bool:
+        """Whether the peer has taken nothing from its socket for too long."""
+        assert self._transport is not None
+        if (waiting := self._transport.get_write_buffer_size()) < self._stuck_at:
+            self._stuck_at, self._stuck_since = waiting, now
+        return now - self._stuck_since > self.limits.answer_timeout
+
     def _check_over(self, now: float) -> None:
         """End the streams of calls that have ended, where the peer does not."""
-        for stream, (since, _) in list(self._over.items()):
-            if now - since < _LINGER_SECONDS or self._engine is None:
+        if not self._over:
+            return
+        within = self._meter.within_data_of
+        for stream, over in list(self._over.items()):
+            if now - over.since < _LINGER_SECONDS or self._engine is None:
                 break  # the others have ended later
             waiting = self._engine.queued(stream)
-            if waiting and now - since < self.limits.answer_timeout:
+            if (waiting or stream == within) and now - over.since < self.limits.answer_timeout:
                 continue
             try:
                 self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
             except (StreamGoneError, EngineError):
                 del self._over[stream]
         self.flush_soon()
-
-
-def peer_name(address: Any) -> str:
-    """A socket's address as gRPC writes it: ``ipv4:192.0.2.1:50000``, ``ipv6:%5B2001:db8::1%5D:50000``."""
-    host, port = str(address[0]), address[1]
-    if ":" not in host:
-        return f"ipv4:{host}:{port}"
-    if host.startswith("::ffff:") and "." in host:
-        return f"ipv4:{host.removeprefix('::ffff:')}:{port}"
-    return f"ipv6:%5B{host}%5D:{port}"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import Counter
-from typing import NoReturn
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
 
+from remsvc.http2.input_turns import InputTurns
 from remsvc.server.calls import Calls
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.connection import Connection
-from remsvc.server.http2.input_turns import InputTurns
+from remsvc.server.http2.tls import ShownCertificates
 from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
 from remsvc.server.limits_config import LimitsConfig
@@ -24,6 +27,7 @@ _logger = logging.getLogger("remsvc.server")
 
 _INPUT_BYTES = 32 * 1024
 _CHECK_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
 # The house is full from here on, and has room again below.
 _FULL, _ROOM = 0.9, 0.75
 _SAY_AGAIN_SECONDS = 60.0
@@ -49,12 +53,12 @@ class Connections:
         self.methods = methods
         self.input_buffer = memoryview(bytearray(_INPUT_BYTES))
         self.turns = InputTurns()
+        self.shown_certificates = ShownCertificates()
         self.unread = Unread(limits.max_unread_bytes)
         self._open: set[Connection] = set()
         self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
         self._calls = calls
         self._tasks: set[asyncio.Task[None]] = set()
-        self._going_away = False
         self._all_closed = asyncio.Event()
         self._cut: Counter[str] = Counter()
         self._say_after = 0.0
@@ -75,7 +79,6 @@ class Connections:
             return None
         connection = Connection(self, peer, network)
         self._open.add(connection)
-        self._all_closed.clear()
         return connection
 
     def discard(self, connection: Connection) -> None:
@@ -118,9 +121,10 @@ class Connections:
 
     def answer(self, call: Http2Call, method: Method) -> asyncio.Task[None]:
         """Have a call answered."""
-        task = self.loop.create_task(self._answer(call, method))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = _begun(self._answer(call, method), self.loop)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return task
 
     async def _answer(self, call: Http2Call, method: Method) -> None:
@@ -148,28 +152,32 @@ class Connections:
             await asyncio.sleep(interval)
             now = self.loop.time()
             for number, connection in enumerate(list(self._open)):
-                self._check(connection, now)
+                self._of_one(connection, connection.check, now)
                 if number % 500 == 499:
                     await asyncio.sleep(0)
 
-    def _check(self, connection: Connection, now: float) -> None:
+    def _of_one(self, connection: Connection, do: Callable[..., None], *arguments: float) -> None:
+        """Whatever is wrong with one of them, the others are looked after."""
         try:
-            connection.check(now)
+            do(*arguments)
         except Exception:
-            # Whatever is wrong with one of them, the others are looked after.
             _logger.exception("a connection has failed %s", fields(peer=connection.peer))
             connection.cut("has failed")
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, let those that run finish for ``grace`` seconds, and then end them."""
-        self._going_away = True
         for connection in list(self._open):
-            connection.go_away()
+            self._of_one(connection, connection.go_away)
         try:
-            await asyncio.wait_for(self._wait_closed(), grace)
+            await asyncio.wait_for(self._wait_served(), grace)
         except asyncio.TimeoutError:
             for task in list(self._tasks):
                 task.cancel()
+
+    async def _wait_served(self) -> None:
+        """Wait until no caller is owed anything. Strangers are waited for by nobody."""
+        while any(connection.owes for connection in self._open):  # noqa: ASYNC110  changes with each packet
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _wait_closed(self) -> None:
         if self._open:
@@ -183,10 +191,17 @@ class Connections:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=seconds)
         for connection in list(self._open):
-            connection.close()
+            self._of_one(connection, connection.close)
         try:
             await asyncio.wait_for(self._wait_closed(), seconds)
         except asyncio.TimeoutError:
             for connection in list(self._open):
                 connection.cut("")
             await asyncio.sleep(0)
+
+
+def _begun(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    """A task that has taken its first step, where Python can do that: most calls need no second one."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)

@@ -11,15 +11,20 @@ import sys
 from collections.abc import Callable, Coroutine
 
 from remsvc.errors import ServeError
-from remsvc.server.http2.connection import Connection, peer_name
+from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.connections import Connections
-from remsvc.server.peers import endpoint, network_of
+from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
+from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
+from remsvc.server.peers import endpoint, network_of, peer_name
+from remsvc.server.time_limit import TimeLimit
 from remsvc.server.tls import TlsConfig
 
 _logger = logging.getLogger("remsvc.server")
 
 _BACKLOG = 1024
 _TRIES_FOR_ONE_PORT = 20
+# Connections may come as fast as they are accepted; after so many, everything else has its turn.
+_ACCEPTED_AT_ONCE = 32
 # After the system had no descriptor or memory left for one more.
 _PAUSE_SECONDS = 0.1
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  only where it is asked for
@@ -47,6 +52,7 @@ class Listener:
         self._connections = connections
         self._tls = tls
         self._handshake_timeout = handshake_timeout
+        self._tls_turns = TlsTurns(connections.turns)
         self._sockets: list[socket.socket] = []
         self.accepting: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,6 +60,8 @@ class Listener:
     async def listen(self, host: str, port: int) -> str:
         """Accept connections; the address, ``HOST:PORT``. Raises :class:`ServeError`."""
         shown = f"[{host}]" if ":" in host else host
+        if sys.platform == "win32":
+            log_vanished_peers_quietly(self._loop)
         try:
             self._sockets = await self._bind(host, port)
         except OSError as error:
@@ -98,11 +106,18 @@ class Listener:
         raise AssertionError
 
     async def _accept(self, listening: socket.socket) -> None:
+        count = 0
         while True:
+            count += 1
+            if count % _ACCEPTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 accepted, address = await self._loop.sock_accept(listening)
             except OSError as error:
-                # The peer has gone already, or the system has no room; never a reason to stop.
+                # Never a reason to stop; and one who has gone already holds up nobody else.
+                if peer_has_vanished(error):
+                    _logger.debug("a peer has gone: %s", error)
+                    continue
                 _logger.warning("a connection could not be accepted: %s", error.strerror or error)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
@@ -120,23 +135,33 @@ class Listener:
             return
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.connecting = self._spawn(self._connect(connection, accepted))
+        # Not within the task: one that is cancelled before its first step never gets there.
+        connection.connecting.add_done_callback(lambda _: self._after_connecting(connection, accepted))
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         """Make a connection of a socket; with TLS that takes its peer's part in the handshake."""
         tls = self._tls()
-        context = tls.context if tls is not None else None
-        timeout = self._handshake_timeout if context is not None else None
+        protocol: Connection | TlsTransport = connection
+        if tls is not None:
+            protocol = TlsTransport(connection, tls.context, self._tls_turns)
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=timeout
-            )
-        except OSError as error:
+            await self._loop.connect_accepted_socket(lambda: protocol, accepted)
+            if isinstance(protocol, TlsTransport):
+                with TimeLimit(self._handshake_timeout):
+                    fault = await protocol.handshake
+                if fault:
+                    _logger.debug("no TLS with %s: %s", connection.peer, fault)
+        except (OSError, TimeoutError) as error:
             _logger.debug("a connection did not come about: %s", error)
         finally:
-            connection.connecting = None
-            if not connection.made:
-                accepted.close()
-                self._connections.discard(connection)
+            if not connection.made and isinstance(protocol, TlsTransport):
+                protocol.abort()
+
+    def _after_connecting(self, connection: Connection, accepted: socket.socket) -> None:
+        connection.connecting = None
+        if not connection.made:
+            accepted.close()
+            self._connections.discard(connection)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

@@ -1,15 +1,14 @@
-"""What TLS says of a connection: whether HTTP/2 is spoken, which certificate the client has shown, what it
-still has to send."""
+"""What TLS says of a connection: whether HTTP/2 is spoken, and which certificate the client has shown."""
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import Any
 
-from remsvc.server.authentication import ShownCertificate
+from remsvc.server.authentication import NO_CERTIFICATE, ShownCertificate
 
 PROTOCOL = "h2"
+_REMEMBERED = 1024
 
 
 def speaks_http2(tls: ssl.SSLObject) -> bool:
@@ -17,22 +16,31 @@ def speaks_http2(tls: ssl.SSLObject) -> bool:
     return tls.selected_alpn_protocol() == PROTOCOL
 
 
-def client_certificate(tls: ssl.SSLObject) -> ShownCertificate:
-    """The client's certificate, which TLS has checked, and the chain that came with it."""
-    der = tls.getpeercert(binary_form=True)
-    if der is None:
-        return ShownCertificate.of(None)
-    return ShownCertificate.of(_pem(der), b"".join(map(_pem, _chain(tls))))
+class ShownCertificates:
+    """The certificates that clients show.
 
-
-def unsent_below(transport: asyncio.Transport) -> int:
-    """Bytes that are encrypted already and were not taken by the peer.
-
-    asyncio leaves them out of what it says of a transport for TLS, and they can be megabytes. Where the
-    transport below it is, is not documented.
+    A session that is resumed shows the client's certificate alone, which is in the ticket. The chain that
+    came with it when the session began is remembered: it may be needed once the authorities have changed.
     """
-    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
-    return below.get_write_buffer_size() if below is not None else 0
+
+    def __init__(self) -> None:
+        self._chains: dict[bytes, bytes] = {}
+
+    def of(self, tls: ssl.SSLObject) -> ShownCertificate:
+        """The client's certificate, which TLS has checked, and the chain that came with it."""
+        certificate = tls.getpeercert(binary_form=True)
+        if certificate is None:
+            return NO_CERTIFICATE
+        if tls.session_reused:
+            chain = self._chains.get(certificate, b"")
+        else:
+            chain = b"".join(_pem(each) for each in _chain(tls) if each != certificate)
+            self._chains.pop(certificate, None)
+            if chain:
+                self._chains[certificate] = chain
+                if len(self._chains) > _REMEMBERED:
+                    del self._chains[next(iter(self._chains))]
+        return ShownCertificate.of(_pem(certificate), chain)
 
 
 def _pem(der: bytes) -> bytes:

@@ -29,7 +29,7 @@ class Unread:
         most: bytes.
 
     Attributes:
-        total: bytes now.
+        total: bytes that are counted now.
     """
 
     def __init__(self, most: int) -> None:
@@ -50,11 +50,17 @@ class Unread:
                 exhausted(f"more than {self._most} bytes of messages are on their way", _RETRY_SECONDS)
             )
 
-    def remove(self, call: _Receiving) -> None:
-        """Forget what was counted for a call: its message was read, or it has ended."""
+    def remove(self, call: _Receiving, size: int | None = None) -> None:
+        """Forget ``size`` bytes of a call, which were read; or all of them: it has ended."""
         mine = self._calls.get(call.identity)
         if mine is None or call not in mine:
             return
-        self.total -= mine.pop(call)
+        counted = mine[call]
+        forgotten = counted if size is None else min(size, counted)
+        self.total -= forgotten
+        if forgotten < counted:
+            mine[call] = counted - forgotten
+            return
+        del mine[call]
         if not mine:
             del self._calls[call.identity]

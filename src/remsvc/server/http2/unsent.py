@@ -6,26 +6,35 @@ import asyncio
 from collections.abc import Collection
 from typing import Protocol
 
+from remsvc.server.http2.waiting_answers import WaitingAnswers
+from remsvc.server.refusal import RefusedError, exhausted
+
 _MOST_OF_A_CALL = 512 * 1024
+# So much may wait on a connection whatever waits on others, and so much of a call whatever others wait.
+_SMALL, _SHORT = 64 * 1024, 16 * 1024
 _PATIENCE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
+_RETRY_SECONDS = 1.0
 
 
 class _Sending(Protocol):
     @property
-    def unsent_since(self) -> float:
-        """The loop's time since when answers wait and the peer takes none; 0 where none wait."""
+    def answers(self) -> WaitingAnswers:
+        """Its answers that wait."""
 
     def cut(self, reason: str) -> None:
         """End the connection at once."""
 
 
 class Unsent:
-    """Counts the bytes of answers that were written, and that their callers have not taken yet.
+    """Counts the bytes of answers that their callers have not taken yet, written or waiting for room.
+
+    Where there are more than permitted, whoever has most of them loses an answer that waits. So nobody can
+    use up the others' room.
 
     Args:
         connections: all of them.
-        most_each: bytes that may wait on one connection.
+        most_each: bytes that may wait on one connection; calls with more wait until some were taken.
         most: bytes that may wait on all of them.
 
     Attributes:
@@ -40,31 +49,50 @@ class Unsent:
         self.total = 0
         self._looked = 0.0
 
-    def has_room(self, own: int, waiting: int) -> bool:
+    def has_room(self, own: int, written: int, size: int) -> bool:
         """Whether a call may write one more answer.
 
-        The first one always may: whoever takes his answers is not held up by those who do not.
+        Whoever takes his answers is not held up by those who do not.
 
         Args:
-            own: bytes of the call's own answers that wait.
-            waiting: bytes that wait on its connection.
+            own: bytes of the call's own answers that were not taken.
+            written: bytes that were not taken on its connection.
+            size: the answer's.
         """
-        return not own or (own < _MOST_OF_A_CALL and waiting < self._most_each and self.total < self._most)
+        if not written or written + size <= _SMALL or (not own and size <= _SHORT):
+            return True
+        return own < _MOST_OF_A_CALL and written < self._most_each and self.total < self._most
+
+    def refusal(self) -> RefusedError:
+        """How a call ends that had to be given up."""
+        return exhausted(f"more than {self._most} bytes of answers wait to be taken", _RETRY_SECONDS)
 
     def change(self, size: int) -> None:
         """Count ``size`` bytes more, or less."""
         self.total += size
-        if self.total > self._most and size > 0:
+        if size > 0 and self.total > self._most:
             self._relieve()
 
     def _relieve(self) -> None:
-        """Close the connection on which something has waited for longest, if that is long."""
+        while self.total > self._most:
+            largest = max(self._connections, key=_unsent, default=None)
+            if largest is None or not largest.answers.shed():
+                break
+        else:
+            return
+        # All of it was written: only a connection that ends gives it back.
         now = self._loop.time()
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        waiting = [connection for connection in self._connections if connection.unsent_since]
-        if waiting:
-            slowest = min(waiting, key=lambda connection: connection.unsent_since)
-            if now - slowest.unsent_since > _PATIENCE_SECONDS:
+        waiting = [connection for connection in self._connections if connection.answers.since]
+        if self.total > 2 * self._most and waiting:
+            max(waiting, key=_unsent).cut("had most of far too many answers that were not taken")
+        elif waiting:
+            slowest = min(waiting, key=lambda connection: connection.answers.since)
+            if now - slowest.answers.since > _PATIENCE_SECONDS:
                 slowest.cut("took none of its answers while too many waited")
+
+
+def _unsent(connection: _Sending) -> int:
+    return connection.answers.total

@@ -7,10 +7,8 @@ import logging
 from collections import deque
 from typing import Protocol
 
-_logger = logging.getLogger("remsvc.server")
+_logger = logging.getLogger("remsvc.http2")
 
-TURN_WORK = 200
-"""About as many frames as are taken in from one connection before the next has its turn."""
 _SLICE_SECONDS = 0.005
 
 
@@ -29,7 +27,6 @@ class InputTurns:
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._waiting: deque[_HasRest] = deque()
         self._giving = False
 
@@ -38,11 +35,12 @@ class InputTurns:
         self._waiting.append(connection)
         if not self._giving:
             self._giving = True
-            self._loop.call_soon(self._give)
+            asyncio.get_running_loop().call_soon(self._give)
 
     def _give(self) -> None:
         # For a moment; then everything else that happened has its turn, such as the calls of others.
-        ends = self._loop.time() + _SLICE_SECONDS
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + _SLICE_SECONDS
         for _ in range(len(self._waiting)):
             connection = self._waiting.popleft()
             try:
@@ -51,8 +49,8 @@ class InputTurns:
                 # Whatever is wrong with one of them, the others have their turns.
                 _logger.exception("a connection has failed")
                 connection.cut("has failed")
-            if self._loop.time() >= ends:
+            if loop.time() >= ends:
                 break
         self._giving = bool(self._waiting)
         if self._giving:
-            self._loop.call_soon(self._give)
+            loop.call_soon(self._give)

@@ -1,0 +1,111 @@
+"""A verb as a command of click's, made from its table of options: for help, completion and errors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from remsvc.cli.options import Choice, Kind, Option, WholeNumber, file
+from remsvc.cli.verb import Verb
+from remsvc.cli.verbs import load
+
+
+class Verbs(click.Group):
+    """A group of verbs, each loaded when it is named."""
+
+    places: Mapping[str, str] = {}
+    """Where each is, in the order of the help: see :mod:`remsvc.cli.verbs`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.places)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.places:
+            return None
+        found: click.Command | Verb = load(self.places[cmd_name])
+        return click_command(found) if isinstance(found, Verb) else found
+
+
+def click_command(verb: Verb) -> click.Command:
+    """The command that does the same."""
+    parameters: list[click.Parameter] = [click_option(option) for option in verb.options]
+    if (argument := verb.argument) is not None:
+        parameters.append(
+            click.Argument(
+                [argument.name],
+                metavar=argument.metavar,
+                required=True,
+                nargs=-1 if argument.many else 1,
+                type=click.UNPROCESSED,
+            )
+        )
+    return click.Command(
+        verb.name,
+        params=parameters,
+        callback=_callback(verb),
+        help=inspect.getdoc(verb.function),
+        context_settings={"allow_interspersed_args": not verb.options_first},
+    )
+
+
+def click_option(option: Option) -> click.Option:
+    """The option as click's."""
+    flags = list(option.flags)
+    if option.off is not None:
+        flags[-1] += f"/{option.off}"
+    if option.switch:
+        return click.Option([option.name, *flags], is_flag=True, default=option.default, help=option.help)
+    default = {} if option.default is None else {"default": option.default}
+    return click.Option(
+        [option.name, *flags],
+        type=click_type(option.kind),
+        metavar=option.metavar,
+        multiple=option.multiple,
+        envvar=option.variable,
+        show_envvar=option.variable is not None,
+        show_default=bool(option.default),
+        help=option.help,
+        **default,
+    )
+
+
+def click_type(kind: Kind) -> Any:
+    """The kind of a value as click's type, which has more to say of the usual ones."""
+    if kind is str:
+        return click.STRING
+    if kind is file:
+        return click.Path(path_type=Path)
+    if isinstance(kind, Choice):
+        return click.Choice(kind.words, case_sensitive=not kind.any_case)
+    if isinstance(kind, WholeNumber):
+        return click.IntRange(min=kind.least)
+    return _checked(kind)
+
+
+def _checked(kind: Kind) -> Kind:
+    """A kind whose errors click shows as they are."""
+
+    def convert(text: Any) -> Any:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return convert
+
+
+def _callback(verb: Verb) -> Callable[..., None]:
+    def callback(**values: Any) -> None:
+        source = click.get_current_context().get_parameter_source
+        given = [name for name in values if source(name) is click.core.ParameterSource.COMMANDLINE]
+        try:
+            verb.check(values, given)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        verb.run(values)
+
+    return callback

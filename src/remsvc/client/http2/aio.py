@@ -1,0 +1,184 @@
+"""The transport for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable
+
+from remsvc.client.http2.aio_connection import AsyncCall, Connection, Running
+from remsvc.client.http2.attempts import Attempts
+from remsvc.client.http2.dial import dial
+from remsvc.client.http2.endpoint import (
+    ATTEMPT_SECONDS,
+    BEGIN_ATTEMPTS,
+    TIMED_OUT,
+    ConnectError,
+    Endpoint,
+    shown,
+)
+from remsvc.client.http2.session import NotBegunError
+from remsvc.client.http2.tls import handshake_reason
+from remsvc.client.options import HTTP2, ConnectionOptions
+from remsvc.client.transport import Answer, CallError, Metadata, Readiness
+from remsvc.status import Status
+
+# With TLS, the server has so long to say that it closes as well.
+_CLOSE_SECONDS = 0.2
+# After so many answers of one stream the others have their turn.
+_ANSWERS_AT_ONCE = 32
+
+
+class AsyncHttp2Transport:
+    """See :class:`~remsvc.client.transport.AsyncTransport`.
+
+    Raises:
+        ConfigurationError: the options cannot be used.
+    """
+
+    name = HTTP2
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = Endpoint.of(options)
+        self._connection: Connection | None = None
+        self._connections: set[Connection] = set()
+        self._connecting: asyncio.Task[None] | None = None
+        self._attempts = Attempts()
+        self._closed = False
+
+    @property
+    def readiness(self) -> Readiness:
+        if self._closed:
+            return Readiness.CLOSED
+        if self._usable() is not None:
+            return Readiness.READY
+        return Readiness.UNTRIED if self._attempts.failure is None else Readiness.BROKEN
+
+    async def unary(
+        self,
+        method: str,
+        request: bytes,
+        *,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool = False,
+    ) -> Answer:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for attempt in range(BEGIN_ATTEMPTS):
+            connection = self._usable() or await self._connected(deadline, wait_for_ready)
+            call = AsyncCall(method, (request,), metadata, single=True, deadline=deadline)
+            with Running(connection, call):
+                while not call.ended:
+                    await call.wait()
+            if not isinstance(call.error, NotBegunError) or attempt == BEGIN_ATTEMPTS - 1:
+                break
+        return call.result()
+
+    async def stream(
+        self, method: str, requests: Iterable[bytes], *, timeout: float | None, metadata: Metadata
+    ) -> AsyncGenerator[bytes, None]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        unsent = iter(requests)
+        for attempt in range(BEGIN_ATTEMPTS):
+            connection = self._usable() or await self._connected(deadline, False)
+            call = AsyncCall(method, unsent, metadata, single=False, deadline=deadline)
+            with Running(connection, call):
+                given = 0
+                while True:
+                    if (answer := connection.read(call)) is not None:
+                        yield answer
+                        given += 1
+                        if given % _ANSWERS_AT_ONCE == 0:
+                            await asyncio.sleep(0)
+                    elif call.ended:
+                        break
+                    else:
+                        await call.wait()
+            if not isinstance(call.error, NotBegunError) or attempt == BEGIN_ATTEMPTS - 1:
+                break
+        call.raise_error()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        connections = list(self._connections)
+        for connection in connections:
+            connection.close("the channel is closed", Status.CANCELLED)
+        if connections:
+            await asyncio.wait([connection.lost for connection in connections], timeout=_CLOSE_SECONDS)
+        for connection in connections:
+            connection.cut("the channel is closed")
+
+    def _usable(self) -> Connection | None:
+        connection = self._connection
+        return connection if connection is not None and connection.usable else None
+
+    async def _connected(self, deadline: float | None, wait_for_ready: bool) -> Connection:
+        """A connection, made where there is none. Raises :class:`CallError`."""
+        while True:
+            if self._closed:
+                raise CallError(Status.UNAVAILABLE, "the channel is closed", sent=False)
+            if (connection := self._usable()) is not None:
+                return connection
+            if self._connecting is None:
+                pause = self._attempts.pause()
+                if pause and not wait_for_ready:
+                    self._attempts.raise_failure()
+                self._connecting = self._loop.create_task(self._connect(pause))
+            task = self._connecting
+            patience = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            done, _ = await asyncio.wait([task], timeout=patience)
+            if not done:
+                raise CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded", sent=False)
+            if not task.cancelled():
+                task.result()  # nothing that it raises may be lost
+                if not wait_for_ready:
+                    self._attempts.raise_failure()
+
+    async def _connect(self, pause: float) -> None:
+        """Make a connection, after a pause, or note why there is none."""
+        try:
+            if pause:
+                await asyncio.sleep(pause)
+            connection = await asyncio.wait_for(self._establish(), ATTEMPT_SECONDS)
+        except ConnectError as error:
+            self._attempts.failed(str(error))
+        except asyncio.TimeoutError:
+            self._attempts.failed(TIMED_OUT)
+        else:
+            self._connection = connection
+            self._attempts.succeeded()
+        finally:
+            self._connecting = None
+
+    async def _establish(self) -> Connection:
+        endpoint = self._endpoint
+        connected = await dial(endpoint)
+        connection = Connection(self._loop, endpoint, self._connections)
+        try:
+            peer = connected.getpeername()
+        except OSError:
+            peer = None
+        try:
+            await self._loop.create_connection(
+                lambda: connection,
+                sock=connected,
+                ssl=endpoint.tls,
+                server_hostname=endpoint.target.host.rstrip(".") if endpoint.tls is not None else None,
+            )
+            await connection.settled
+        except BaseException as error:
+            connection.close("the connection was not established")
+            if isinstance(error, ConnectError | OSError):
+                raise _located(error, peer) from error
+            raise
+        return connection
+
+
+def _located(error: ConnectError | OSError, peer: object) -> ConnectError:
+    """The same, naming the address to which there was no connection."""
+    reason = str(error) if isinstance(error, ConnectError) else handshake_reason(error)
+    return ConnectError(f"{shown(peer)}: {reason}" if peer else reason)

@@ -1,0 +1,295 @@
+"""A connection with asyncio, and the calls on it that coroutines wait for.
+
+What comes is taken in by turns: a server that sends very much, or very many small things, holds up neither
+the others in the event loop nor their calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
+
+from remsvc.client.http2.call import Call
+from remsvc.client.http2.endpoint import ConnectError, Endpoint
+from remsvc.client.http2.session import Session
+from remsvc.client.http2.tls import NO_HTTP2, PROTOCOL
+from remsvc.client.transport import CallError, Metadata
+from remsvc.http2.frames import TURN_WORK
+from remsvc.http2.input_turns import InputTurns
+from remsvc.status import Status
+
+_INPUT_BYTES = 32 * 1024
+_WRITE_BUFFER = 256 * 1024
+_IDLE_SECONDS = 1800.0
+
+
+class _Loop:
+    """What all connections of an event loop share."""
+
+    def __init__(self) -> None:
+        self.input_buffer = memoryview(bytearray(_INPUT_BYTES))
+        self.turns = InputTurns()
+
+
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+
+
+class AsyncCall(Call):
+    """A call that a coroutine waits for."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(
+        self,
+        method: str,
+        requests: Iterable[bytes],
+        metadata: Metadata,
+        *,
+        single: bool,
+        deadline: float | None,
+    ) -> None:
+        super().__init__(method, requests, metadata, single=single, deadline=deadline)
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Wait until something has happened."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Running:
+    """A call while somebody waits for it: begun at the start, ended by its deadline or at the end."""
+
+    __slots__ = ("_call", "_connection", "_timer")
+
+    def __init__(self, connection: Connection, call: Call) -> None:
+        self._connection = connection
+        self._call = call
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        call, connection = self._call, self._connection
+        connection.begin(call)
+        if call.deadline is not None and not call.ended:
+            left = call.deadline - time.monotonic()
+            self._timer = connection.loop.call_later(left, self._expire)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._connection.end(self._call, CallError(Status.CANCELLED, "Cancelled"))
+
+    def _expire(self) -> None:
+        self._connection.end(self._call, CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection.
+
+    Attributes:
+        settled: done when the server has greeted, or there is no connection.
+        lost: done when the connection is closed.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, endpoint: Endpoint, connections: set[Connection]
+    ) -> None:
+        self.loop = loop
+        self.settled: asyncio.Future[None] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self._shared = _loops.get(loop) or _loops.setdefault(loop, _Loop())
+        self._connections = connections
+        self._tls = endpoint.tls is not None
+        self._session = Session(
+            scheme=endpoint.scheme,
+            authority=str(endpoint.target),
+            keepalive=endpoint.keepalive,
+            now=time.monotonic(),
+        )
+        self._transport: asyncio.Transport | None = None
+        self._rest = b""
+        self._writable = True
+        self._flushing = False
+        self._tick: asyncio.TimerHandle | None = None
+        self._busy = False
+        self._idle_since = time.monotonic()
+
+    @property
+    def usable(self) -> bool:
+        """Whether calls may begin on it."""
+        return not self._session.going_away
+
+    # Calls
+
+    def begin(self, call: Call) -> None:
+        """Begin a call."""
+        self._session.begin(call, time.monotonic())
+        if not self._busy:
+            self._busy = True
+            self._look_after()
+        self._flush_soon()
+
+    def read(self, call: Call) -> bytes | None:
+        """The call's next answer that is here."""
+        message = self._session.read(call)
+        if message is not None:
+            self._flush_soon()
+        return message
+
+    def end(self, call: Call, error: CallError) -> None:
+        """End a call; nothing where it has ended."""
+        if not call.ended:
+            self._session.end(call, error)
+            self._flush_soon()
+
+    def close(self, reason: str, code: Status = Status.UNAVAILABLE) -> None:
+        """Fail every call, and close it."""
+        words = self._session.say_goodbye()
+        self._session.close(reason, code)
+        if self._transport is not None:
+            self._transport.write(words)
+            self._transport.close() if self._writable else self._transport.abort()
+        elif not self.lost.done():
+            self.lost.set_result(None)
+
+    # Of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._connections.add(self)
+        if self._session.ended is not None:
+            transport.abort()
+            return
+        if self._tls and transport.get_extra_info("ssl_object").selected_alpn_protocol() != PROTOCOL:
+            self._fail(NO_HTTP2)
+            return
+        transport.set_write_buffer_limits(_WRITE_BUFFER)
+        self._flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._shared.input_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._shared.input_buffer
+        if self._rest:  # TLS hands over what it had decrypted when reading was paused
+            self._rest += data[:nbytes]
+            if len(self._rest) > 64 * len(data):
+                self._fail("the server sends on although nothing is read")
+            return
+        self._take(data, 0, nbytes)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._rest = b""
+        self._connections.discard(self)
+        if self._tick is not None:
+            self._tick.cancel()
+        self._session.close(f"Socket closed: {exc}" if exc is not None else "Socket closed")
+        self._settle()
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._flush()
+
+    # What comes in
+
+    def take_rest(self) -> None:
+        """See :class:`~remsvc.http2.input_turns.InputTurns`."""
+        if self._transport is None:
+            return
+        rest, self._rest = memoryview(self._rest), b""
+        self._take(rest, 0, len(rest))
+        if not self._rest and self._transport is not None:
+            self._transport.resume_reading()
+
+    def cut(self, reason: str) -> None:
+        """End it at once."""
+        self._fail(reason)
+
+    def _take(self, data: memoryview, start: int, end: int) -> None:
+        """Take in as much as one turn permits; the rest waits for the next one."""
+        stop = self._session.take(data, start, end, TURN_WORK, time.monotonic())
+        if stop < end and self._session.ended is None and self._transport is not None:
+            self._rest = bytes(data[stop:end])
+            self._transport.pause_reading()
+            self._shared.turns.ask(self)
+        self._flush()
+        if not self.settled.done() and (self._session.settled or self._session.ended is not None):
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.settled.done():
+            return
+        if self._session.ended is None:
+            self.settled.set_result(None)
+        else:
+            self.settled.set_exception(ConnectError(self._session.ended))
+            self.settled.exception()  # it may be that nobody waits for it any more
+
+    # What goes out
+
+    def _flush_soon(self) -> None:
+        """Send what there is, together with what else will be there in a moment."""
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what there is, as far as the server takes it."""
+        self._flushing = False
+        transport, session = self._transport, self._session
+        if transport is None or not self._writable:
+            return
+        if data := session.to_send(time.monotonic()):
+            transport.write(data)
+        if session.ended is not None:
+            transport.close()
+            self._settle()
+        elif data and session.has_more:
+            self._flush_soon()
+        elif session.idle and session.going_away:
+            self.close("the server is going away")
+
+    def _fail(self, reason: str) -> None:
+        self._session.close(reason)
+        self._settle()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Looking after it
+
+    def _look_after(self) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+        now = time.monotonic()
+        self._busy = not self._session.idle
+        if not self._busy:
+            # A connection that nobody uses is given back in the end.
+            if now - self._idle_since >= _IDLE_SECONDS:
+                self.close("idle")
+                return
+            self._tick = self.loop.call_later(_IDLE_SECONDS, self._look_after)
+            return
+        self._idle_since = now
+        again = self._session.tick(now)
+        self._flush()
+        if self._transport is not None:
+            self._tick = self.loop.call_later(max(again - now, 0.05), self._look_after)

@@ -1,0 +1,414 @@
+"""A connection to a server: its calls, and how each of them ends. Without input or output.
+
+::
+
+    greeting ──► open ──► going away ──► ended
+
+``greeting`` ends when the server has sent its settings; ``going away`` lets calls finish and begins no new
+ones; ``ended`` has failed every call that was left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from remsvc.client.http2.call import Call
+from remsvc.client.transport import PING_TIMEOUT, CallError
+from remsvc.http2 import engine
+from remsvc.http2.engine import Engine, EngineError, Event, StreamGoneError
+from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_BY_MESSAGE, EARNED_PER_BYTE, FrameCredit
+from remsvc.http2.frames import FrameMeter
+from remsvc.http2.messages import PREFIX_BYTES, prefix
+from remsvc.status import Status
+
+# A server is told the first, and the second is still taken.
+_HEADER_BYTES, _HEADER_BYTES_TAKEN, _MAX_HEADERS = 16 * 1024, 32 * 1024, 128
+# What a server may send before it is read: on all streams together, and on one that has answered at length.
+_WINDOW, _WIDE_WINDOW = 64 * 1024 * 1024, 512 * 1024
+# A message that is longer than half of the usual window may come before it is read, as it is put together.
+_LONG = engine.WINDOW // 2
+_MOST_BUFFERED = 256 * 1024 * 1024
+# So much of a call's requests may wait for the server to take them.
+_MOST_QUEUED = 64 * 1024
+
+_GOING_AWAY = "the server is going away"
+
+# How a stream that a server has reset ends its call: PROTOCOL-HTTP2.md, "Errors".
+_BY_RESET = {
+    engine.REFUSED_STREAM: Status.UNAVAILABLE,
+    engine.CANCEL: Status.CANCELLED,
+    engine.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
+    engine.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
+}
+
+
+class NotBegunError(CallError):
+    """The connection has gone before the call began on it: it can be made on another one."""
+
+    def __init__(self) -> None:
+        super().__init__(Status.UNAVAILABLE, _GOING_AWAY, sent=False)
+
+
+class Session:
+    """One connection.
+
+    Args:
+        scheme: ``http`` or ``https``.
+        authority: the server, as its calls name it.
+        keepalive: seconds of silence after which the server is asked whether it is there, while calls are
+            open.
+        now: seconds of the monotonic clock, here and everywhere.
+
+    Attributes:
+        settled: whether the server has greeted.
+        ended: why nothing more can come of it; None as long as it lives.
+        going_away: whether no new calls are begun.
+        calls: those that have begun, by their streams.
+    """
+
+    def __init__(self, *, scheme: str, authority: str, keepalive: float, now: float) -> None:
+        self._scheme, self._authority = scheme.encode("ascii"), authority.encode("ascii")
+        self._keepalive = keepalive
+        self._engine = Engine(
+            server=False,
+            max_streams=0,
+            header_bytes=_HEADER_BYTES,
+            header_bytes_taken=_HEADER_BYTES_TAKEN,
+            max_headers=_MAX_HEADERS,
+            connection_window=_WINDOW,
+        )
+        self._meter = FrameMeter(preface=False)
+        self._credit = FrameCredit(now)
+        self.settled = False
+        self.ended: str | None = None
+        self.going_away = False
+        self.calls: dict[int, Call] = {}
+        self._waiting: deque[Call] = deque()
+        self._writing: dict[int, Call] = {}
+        self._reason = ""
+        self._begun = False  # whether anything has come
+        self._buffered = 0
+        self._heard = now
+        self._pinged = 0.0
+        self._last_words = b""
+
+    # Calls
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is open."""
+        return not self.calls and not self._waiting
+
+    def begin(self, call: Call, now: float) -> None:
+        """Begin a call, as soon as the server takes one more."""
+        if self.ended is not None or self.going_away:
+            call.fail(NotBegunError())
+            return
+        self._waiting.append(call)
+        self._begin_waiting(now)
+
+    def end(self, call: Call, error: CallError) -> None:
+        """End a call before its time; nothing where it has ended."""
+        if call.stream == 0:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            error.sent = False
+        was_open = not call.ended
+        call.fail(error)
+        self._release(call)
+        if was_open and call.stream in self.calls:
+            self._reset(call, engine.CANCEL)
+
+    def read(self, call: Call) -> bytes | None:
+        """The call's next answer that is here."""
+        message = call.take()
+        if message is not None and self.ended is None:
+            self._credit.earn(EARNED_BY_MESSAGE)
+            if call.buffered and len(message) > _LONG:
+                self._release(call)
+            self._acknowledge(call, min(call.unacknowledged, PREFIX_BYTES + len(message)))
+            self._let_more_come(call)
+        return message
+
+    # What comes in
+
+    def take(self, data: memoryview, start: int, end: int, work: int, now: float) -> int:
+        """Take in what came, from ``start`` to ``end``, as far as about ``work`` frames; where that is."""
+        if self.ended is not None:
+            return end
+        if not self._begun:
+            self._begun = True
+            if (foreign := _foreign(bytes(data[start : start + 5]))) is not None:
+                self.close(foreign)
+                return end
+        stop = self._meter.measure(data, start, end, work)
+        self._heard = now
+        try:
+            for event in self._engine.receive(data[start:stop]):
+                self._on_event(event)
+            self._credit.spend(self._meter.frames, now)
+        except EngineError as error:
+            self._break(str(error))
+        else:
+            self._begin_waiting(now)
+        return stop
+
+    def to_send(self, now: float) -> bytes:
+        """All that may be sent now. Ask :attr:`has_more` afterwards."""
+        if self.ended is not None:
+            words, self._last_words = self._last_words, b""
+            return words
+        try:
+            data = self._step()
+            while self._begin_waiting(now):  # in the places of those whose end was sent
+                data += self._step()
+        except EngineError as error:
+            self._break(str(error))
+            return self.to_send(now)
+        self._credit.earn(len(data) * EARNED_PER_BYTE)
+        return data
+
+    def _step(self) -> bytes:
+        for call in list(self._writing.values()):
+            self._write(call)
+        data = self._engine.to_send()
+        for event in self._engine.late_events():
+            self._on_event(event)
+        return data
+
+    @property
+    def has_more(self) -> bool:
+        """Whether :meth:`to_send` gives more if asked again."""
+        if self.ended is not None:
+            return bool(self._last_words)
+        return any(self._engine.queued(stream) < _MOST_QUEUED for stream in self._writing)
+
+    def tick(self, now: float) -> float:
+        """Look whether the server is still there; when to look again."""
+        if self.ended is not None or self.idle:
+            return now + self._keepalive
+        if self._pinged > self._heard:
+            if now - self._pinged >= PING_TIMEOUT:
+                self.close(f"keepalive: a ping was not answered within {PING_TIMEOUT:g} s")
+            return self._pinged + PING_TIMEOUT
+        if now - self._heard >= self._keepalive:
+            try:
+                self._engine.ping()
+            except EngineError as error:
+                self._break(str(error))
+            self._pinged = now
+            return now + PING_TIMEOUT
+        return self._heard + self._keepalive
+
+    # How it ends
+
+    def close(self, reason: str, code: Status = Status.UNAVAILABLE) -> None:
+        """Nothing more will come: every call that is left fails."""
+        if self.ended is not None:
+            return
+        self.ended = f"{reason}: {self._reason}" if self._reason else reason
+        self.going_away = True
+        for call in self.calls.values():
+            call.fail(CallError(code, self.ended))
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            call.fail(NotBegunError())
+        self.calls.clear()
+        self._writing.clear()
+
+    def say_goodbye(self) -> bytes:
+        """What is sent before a connection is closed of which nothing more is expected."""
+        if self.ended is not None:
+            return b""
+        try:
+            self._engine.terminate(engine.NO_ERROR)
+            return self._engine.to_send()
+        except EngineError:
+            return b""
+
+    def _break(self, why: str) -> None:
+        """The server broke the rules, or did too much: it is told."""
+        self.close(f"the server broke the rules of HTTP/2: {why}")
+        self._last_words = engine.last_words(0, engine.ENHANCE_YOUR_CALM)
+
+    # Events
+
+    def _on_event(self, event: Event) -> None:
+        kind = type(event)
+        if kind is engine.DataReceived:
+            self._on_data(event.stream_id, event.data)  # type: ignore[attr-defined]
+            if event.end_stream:  # type: ignore[attr-defined]
+                self._finish(event.stream_id, ())  # type: ignore[attr-defined]
+        elif kind is engine.TrailersReceived:
+            self._finish(event.stream_id, event.headers)  # type: ignore[attr-defined]
+        elif kind is engine.ResponseReceived:
+            self._on_response(event)
+        elif kind is engine.StreamClosed:
+            self._on_closed(event)
+        elif kind is engine.SettingsReceived:
+            self.settled = True
+        elif kind is engine.GoAwayReceived:
+            self.going_away = True
+            if event.error_code or event.debug_data:  # type: ignore[attr-defined]
+                text = event.debug_data[:200].decode("utf-8", "replace")  # type: ignore[attr-defined]
+                self._reason = f"GOAWAY {event.error_code} {text}".rstrip()  # type: ignore[attr-defined]
+            waiting, self._waiting = self._waiting, deque()
+            for call in waiting:
+                call.fail(NotBegunError())
+        elif kind is engine.InformationalResponseReceived:
+            if (asked := self.calls.get(event.stream_id)) is not None:  # type: ignore[attr-defined]
+                asked.inform()
+                self._end_if_over(asked)
+        elif kind is engine.ConnectionClosed:
+            ours = event.error_code if not self._reason else 0  # type: ignore[attr-defined]
+            self.close(
+                f"the server broke the rules of HTTP/2: error {ours}" if ours else "the connection was closed"
+            )
+
+    def _on_response(self, event: Event) -> None:
+        call = self.calls.get(event.stream_id)  # type: ignore[attr-defined]
+        if call is not None and not call.ended:
+            call.respond(event.headers, last=event.end_stream)  # type: ignore[attr-defined]
+            self._end_if_over(call)
+
+    def _on_data(self, stream: int, data: bytes) -> None:
+        call = self.calls.get(stream)
+        size = len(data)
+        if call is None or call.ended:
+            if size:
+                self._engine.acknowledge(stream, size)
+            return
+        goes_on = call.feed(data)
+        self._credit.earn(size * EARNED_PER_BYTE)
+        call.unacknowledged += size
+        if goes_on:
+            self._let_more_come(call)
+        else:
+            self._acknowledge(call, call.unacknowledged)
+            self._end_if_over(call)
+
+    def _let_more_come(self, call: Call) -> None:
+        """Have a server go on that has used up much of a call's window, as far as there is room."""
+        if call.unacknowledged <= _LONG or self.ended is not None:
+            return
+        if not call.wide:
+            call.wide = True
+            try:
+                self._engine.widen(call.stream, _WIDE_WINDOW)
+            except StreamGoneError:
+                return
+        if call.wanted > _LONG and not call.has_answer:
+            size = call.unacknowledged
+            call.buffered += size
+            self._buffered += size
+            self._acknowledge(call, size)
+            if self._buffered > _MOST_BUFFERED:
+                self.end(call, CallError(Status.RESOURCE_EXHAUSTED, "too many long messages are coming"))
+
+    def _finish(self, stream: int, trailers: tuple[engine.Header, ...]) -> None:
+        call = self.calls.get(stream)
+        if call is not None and not call.ended:
+            call.finish(trailers)
+            self._end_if_over(call)
+
+    def _on_closed(self, event: Event) -> None:
+        call = self.calls.pop(event.stream_id, None)  # type: ignore[attr-defined]
+        if call is None:
+            return
+        self._writing.pop(call.stream, None)
+        self._acknowledge(call, call.unacknowledged)
+        self._release(call)
+        if not call.ended:
+            call.fail(self._closed_error(call, event.error_code, event.local_error))  # type: ignore[attr-defined]
+        if not self.calls and self.ended is None and self._engine.window <= _WINDOW // 2:
+            # What was received of frames whose stream was reset meanwhile is never given back.
+            self.going_away = True
+
+    def _closed_error(self, call: Call, code: int, local: Exception | None) -> CallError:
+        if local is not None and self.going_away:
+            # Its headers were not sent, as the server had said meanwhile that it takes no more.
+            return NotBegunError() if call.single else CallError(Status.UNAVAILABLE, _GOING_AWAY, sent=False)
+        if local is not None:
+            return CallError(
+                Status.RESOURCE_EXHAUSTED, f"the call's metadata cannot be sent: {local}", sent=False
+            )
+        status = _BY_RESET.get(code, Status.INTERNAL)
+        # RFC 9113, section 8.7: with this code nothing was done for the call.
+        refused = code == engine.REFUSED_STREAM and not call.heard
+        text = "the server did not take the call" if refused else "the server broke the call off"
+        return CallError(status, f"{text}: RST_STREAM {code}", sent=not refused)
+
+    def _end_if_over(self, call: Call) -> None:
+        """Release the stream of a call that has ended, where the server still waits for requests."""
+        if call.ended and call.stream in self.calls:
+            self._release(call)
+            self._reset(call, engine.NO_ERROR if call.error is None else engine.CANCEL)
+
+    # What goes out
+
+    def _begin_waiting(self, now: float) -> bool:
+        """Begin calls that wait, as many as the server takes; whether there were any."""
+        waiting = self._waiting
+        begun = False
+        while waiting and self.settled and not self.going_away:
+            if len(self.calls) >= self._engine.peer_max_streams:
+                break
+            call = waiting.popleft()
+            if call.ended:
+                continue
+            try:
+                call.stream = self._engine.request(call.headers(self._scheme, self._authority, now))
+            except StreamGoneError:
+                self.going_away = True
+                call.fail(NotBegunError())
+                continue
+            self.calls[call.stream] = self._writing[call.stream] = call
+            self._credit.earn(EARNED_BY_CALL)
+            self._write(call)
+            begun = True
+        return begun
+
+    def _write(self, call: Call) -> None:
+        """Queue requests of a call, as many as have room."""
+        try:
+            while call.requests is not None and self._engine.queued(call.stream) < _MOST_QUEUED:
+                request = call.next_request()
+                last = call.requests is None
+                data = b"" if request is None else prefix(len(request)) + request
+                self._engine.send(call.stream, data, end=last)
+        except StreamGoneError:
+            call.requests = None  # how it has ended is told by its own event
+        except Exception as error:  # noqa: BLE001  of whatever makes the requests: for its caller
+            call.fault = error
+            self.end(call, CallError(Status.CANCELLED, "its requests have failed"))
+        if call.requests is None:
+            self._writing.pop(call.stream, None)
+
+    def _reset(self, call: Call, error: int) -> None:
+        self._writing.pop(call.stream, None)
+        if self.ended is None:
+            try:
+                self._engine.reset(call.stream, error)
+            except StreamGoneError:
+                self.calls.pop(call.stream, None)
+
+    def _acknowledge(self, call: Call, size: int) -> None:
+        if size and self.ended is None:
+            call.unacknowledged -= size
+            try:
+                self._engine.acknowledge(call.stream, size)
+            except EngineError as error:
+                self._break(str(error))
+
+    def _release(self, call: Call) -> None:
+        self._buffered -= call.buffered
+        call.buffered = 0
+
+
+def _foreign(first: bytes) -> str | None:
+    """What a peer speaks that does not speak HTTP/2, as gRPC calls it; None where it may."""
+    if first.startswith(b"HTTP/"):
+        return "Trying to connect an http1.x server"
+    if first.startswith((b"\x15\x03", b"\x16\x03")):
+        return "Socket closed: the server speaks TLS"
+    return None

@@ -1,0 +1,145 @@
+"""What the clients need of a transport: calls over a connection to one server, and how they fail.
+
+There are two of them, :mod:`~remsvc.client.grpc_transport` and :mod:`~remsvc.client.http2`, each with an
+asyncio and a blocking face. Nothing here imports either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterable
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+
+from remsvc.status import Status
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+MAX_RECEIVE_BYTES = 64 * 1024 * 1024
+"""The longest answer accepted: the server's limit on output may be raised well above gRPC's 4 MiB."""
+
+PING_TIMEOUT = 15.0
+"""A connection on which a ping is not answered for so many seconds is dead."""
+
+FIRST_RECONNECT_PAUSE = 0.2
+LONGEST_RECONNECT_PAUSE = 2.0
+"""Seconds between attempts to connect: a pooled connection notices within seconds that its server is back."""
+
+NO_MESSAGE = "the server ended the call with OK, but without an answer"
+SEVERAL_MESSAGES = "the server sent more than one answer where one is due"
+
+
+class CallError(Exception):
+    """A call has ended with another status than OK.
+
+    Attributes:
+        code: the status.
+        details: the status's message, as the server or the transport worded it.
+        trailers: the metadata that came with it; values of keys that end with ``-bin`` are bytes.
+        sent: False only where it is certain that the server has done nothing for the call.
+    """
+
+    def __init__(
+        self, code: Status, details: str = "", trailers: Metadata = (), *, sent: bool = True
+    ) -> None:
+        self.code = code
+        self.details = details
+        self.trailers = trailers
+        self.sent = sent
+        super().__init__(f"{code.name}: {details}")
+
+
+class Answer(NamedTuple):
+    """What a unary call gave: the message, and the metadata that came after it."""
+
+    message: bytes
+    trailers: Metadata
+
+
+class Readiness(Enum):
+    """What is known of the connection before a call is made."""
+
+    READY = auto()
+    """There is one, as far as is known."""
+    UNTRIED = auto()
+    """There is none; the next call makes it."""
+    BROKEN = auto()
+    """It was lost, or could not be made: a call that does not wait may fail because of what was before."""
+    CLOSED = auto()
+    """The transport was closed."""
+
+
+class AsyncTransport(Protocol):
+    """Calls from one event loop.
+
+    Attributes:
+        name: ``http2`` or ``grpc``.
+    """
+
+    name: str
+
+    @property
+    def readiness(self) -> Readiness:
+        """What is known of the connection."""
+
+    async def unary(
+        self,
+        method: str,
+        request: bytes,
+        *,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool = False,
+    ) -> Answer:
+        """One request, one answer.
+
+        Args:
+            method: its full name, ``/package.Service/Method``.
+            request: the message.
+            timeout: seconds for connecting and the whole call.
+            metadata: of the call.
+            wait_for_ready: go on trying to connect until ``timeout``.
+
+        Raises:
+            CallError: whatever else comes of it.
+        """
+
+    def stream(
+        self, method: str, requests: Iterable[bytes], *, timeout: float | None, metadata: Metadata
+    ) -> AsyncGenerator[bytes, None]:
+        """The answers to ``requests``, which are taken from it as fast as the server takes them.
+
+        Closing the generator early cancels the call; its caller closes it in any case. An error that
+        ``requests`` raises ends the call, and is raised. Other errors as for :meth:`unary`.
+        """
+
+    async def close(self) -> None:
+        """End the calls that are in progress, and the connection. Idempotent."""
+
+
+class Transport(Protocol):
+    """As :class:`AsyncTransport`, for blocking calls from any thread."""
+
+    name: str
+
+    @property
+    def readiness(self) -> Readiness:
+        """What is known of the connection."""
+
+    def unary(
+        self,
+        method: str,
+        request: bytes,
+        *,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool = False,
+    ) -> Answer:
+        """See :meth:`AsyncTransport.unary`."""
+
+    def stream(
+        self, method: str, requests: Iterable[bytes], *, timeout: float | None, metadata: Metadata
+    ) -> Generator[bytes, None, None]:
+        """See :meth:`AsyncTransport.stream`."""
+
+    def close(self) -> None:
+        """See :meth:`AsyncTransport.close`."""

@@ -1,0 +1,91 @@
+"""The answers of one connection that its peer has not taken: how many bytes, since when, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from remsvc.server.http2.call import Http2Call
+    from remsvc.server.http2.unsent import Unsent
+
+
+class WaitingAnswers:
+    """Lets calls write when there is room for what they have to say.
+
+    Args:
+        unsent: counts what waits on all connections.
+        loop: of the connection.
+
+    Attributes:
+        total: bytes that wait: written and not taken, or to be written when there is room.
+        written: bytes of them that were written.
+        since: the loop's time from which on one of them has waited at least; 0 where none waits.
+    """
+
+    def __init__(self, unsent: Unsent, loop: asyncio.AbstractEventLoop) -> None:
+        self._unsent = unsent
+        self._loop = loop
+        self.total = 0
+        self.written = 0
+        self.since = 0.0
+        self._taken = self._waited_then = 0  # since then
+        self._waiting: dict[Http2Call, tuple[asyncio.Future[None], int]] = {}
+
+    @property
+    def has_waiters(self) -> bool:
+        """Whether a call waits for room."""
+        return bool(self._waiting)
+
+    def has_room(self, own: int, size: int) -> bool:
+        """Whether a call with ``own`` bytes that wait may write an answer of ``size`` bytes now."""
+        return not self.written or self._unsent.has_room(own, self.written, size)
+
+    async def room(self, call: Http2Call, size: int) -> None:
+        """Wait until there may be room, or the call has ended."""
+        waiter = self._loop.create_future()
+        self._waiting[call] = waiter, size
+        self._change(size)
+        try:
+            await waiter
+        finally:
+            self._waits_no_more(call)
+
+    def shed(self) -> bool:
+        """Fail the call that waits with the largest answer; False where none waits."""
+        waiting = self._waiting
+        if not waiting:
+            return False
+        call = max(waiting, key=lambda each: waiting[each][1])
+        waiter, _ = waiting[call]
+        self._waits_no_more(call)
+        call.fail(self._unsent.refusal())
+        if not waiter.done():
+            waiter.set_result(None)
+        return True
+
+    def wake(self, has_room: Callable[[Http2Call, int], bool]) -> None:
+        """Let those go on who have room now."""
+        for call, (waiter, size) in self._waiting.items():
+            if not waiter.done() and has_room(call, size):
+                waiter.set_result(None)
+
+    def count(self, written: int) -> None:
+        """So many bytes were written and not taken, as it is now."""
+        change, self.written = written - self.written, written
+        self._taken += max(-change, 0)
+        if not written:
+            self.since = 0.0
+        elif not self.since or self._taken >= self._waited_then:  # all that waited then was taken
+            self.since, self._taken, self._waited_then = self._loop.time(), 0, written
+        if change:
+            self._change(change)
+
+    def _waits_no_more(self, call: Http2Call) -> None:
+        if (waiting := self._waiting.pop(call, None)) is not None:
+            self._change(-waiting[1])
+
+    def _change(self, size: int) -> None:
+        self.total += size
+        self._unsent.change(size)

@@ -1,0 +1,1 @@
+"""Servers that answer with whatever harms, and a good client beside the one that has called them."""

@@ -1,0 +1,1 @@
+"""The client's side of the HTTP/2 transport, in parts."""
