@@ -28,7 +28,6 @@ class MemorySocket:
     Attributes:
         taken: what the other end has taken.
         incoming: what it has sent, and was not read.
-        closed: whether the server has closed it, by its transport or before it had one.
     """
 
     def __init__(self, *, windows: bool, report: Report) -> None:
@@ -39,7 +38,7 @@ class MemorySocket:
         self.taken = bytearray()
         self.room = _KERNEL_BYTES
         self.writes_left: int | None = None
-        self.closed = False
+        self._closed = False
         self._transport: MemoryTransport | None = None
 
     # For the other end
@@ -71,7 +70,12 @@ class MemorySocket:
     @property
     def is_accepted(self) -> bool:
         """Whether the server has accepted it."""
-        return self.closed or self._transport is not None
+        return self._closed or self._transport is not None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server has closed it: with its transport, where it has one."""
+        return self._closed if self._transport is None else self._transport.lost
 
     @property
     def received(self) -> bytearray:
@@ -94,8 +98,8 @@ class MemorySocket:
         """Nothing of it matters here."""
 
     def close(self) -> None:
-        """As a socket: without its transport, or by it."""
-        self.closed = True
+        """Close it; what it has as a transport is to be closed as well."""
+        self._closed = True
 
     def connect(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.BufferedProtocol) -> MemoryTransport:
         """Its transport; the protocol is told in a moment."""
@@ -104,7 +108,11 @@ class MemorySocket:
 
 
 class MemoryTransport(asyncio.Transport):
-    """The server's end of a socket."""
+    """The server's end of a socket.
+
+    Attributes:
+        lost: whether its protocol was told that the connection is lost.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, socket: MemorySocket, protocol: asyncio.BufferedProtocol
@@ -122,6 +130,7 @@ class MemoryTransport(asyncio.Transport):
         self._eof = False
         self._closing = False
         self._losing = False
+        self.lost = False
         loop.call_soon(self._make)
 
     # For its socket
@@ -276,7 +285,7 @@ class MemoryTransport(asyncio.Transport):
             self._loop.call_soon(self._lose, error)
 
     def _lose(self, error: Exception | None) -> None:
-        self._socket.close()
+        self.lost = True
         self._guarded(self._protocol.connection_lost, error)
 
     def _guarded(self, method: Callable[..., object], *args: object) -> None:
