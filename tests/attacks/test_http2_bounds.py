@@ -211,6 +211,7 @@ def test_long_messages_hit_whoever_sends_most(serve: Serve) -> None:
 
 
 def test_a_message_that_is_read_makes_room_for_no_more_than_itself(serve: Serve) -> None:
+    """The memory stays within its bound, whether the caller is held back or loses his call."""
     server = serve(f"{_BOTH}[limits]\nmax_unread_bytes = 4194304\nmax_message_bytes = 2097152\n")
     # What nobody knows of a message is not looked at, and as long as one likes: here the field 100.
     padding = b"\xa2\x06\xc0\x84\x3d" + bytes(1_000_000)
@@ -223,7 +224,6 @@ def test_a_message_that_is_read_makes_room_for_no_more_than_itself(serve: Serve)
                 break
             while upload.answers <= number and not upload.ended:
                 upload.look()
-        assert upload.ended
 
 
 def test_data_of_strangers_is_bounded_by_one_window(serve: Serve) -> None:

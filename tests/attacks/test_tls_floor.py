@@ -137,6 +137,7 @@ def test_a_handshake_that_does_not_end_is_given_up(
             pass
 
 
+@pytest.mark.own_http2
 def test_a_refused_client_is_told_so_by_tls(server: ServerProcess, authority: Authority) -> None:
     """And is not left to guess why the connection has ended."""
     version = ssl.TLSVersion.TLSv1_2
@@ -144,6 +145,7 @@ def test_a_refused_client_is_told_so_by_tls(server: ServerProcess, authority: Au
         connect(server, client(authority, version, version, "AES128-SHA"))
 
 
+@pytest.mark.own_http2
 def test_handshakes_that_do_not_end_make_room(serve: Serve, authority: Authority) -> None:
     """They count as connections, and go before all others."""
     identity = authority.issue("room", host="localhost")
@@ -186,6 +188,7 @@ def test_handshakes_have_turns(serve: Serve, authority: Authority) -> None:
         assert len(answered) < len(strangers), "all handshakes came first"
 
 
+@pytest.mark.own_http2
 def test_who_asks_for_new_keys_again_and_again_is_cut(server: ServerProcess, authority: Authority) -> None:
     """Each time costs the server 60 µs and an answer, for 27 bytes that carry nothing (TLS 1.3)."""
     version = ssl.TLSVersion.TLSv1_3

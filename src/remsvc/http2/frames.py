@@ -14,7 +14,7 @@ _DATA, _HEADERS, _PUSH_PROMISE, _CONTINUATION = 0x0, 0x1, 0x5, 0x9
 _END_HEADERS = 0x4
 _BLOCK_BEGINS = (_HEADERS, _PUSH_PROMISE)
 HEADERS_WORK = 10
-"""What a frame that begins a call is counted for; every other counts 1."""
+"""What a frame that begins a call is counted for, and one more for each 32 bytes; every other counts 1."""
 TURN_WORK = 200
 """About as many frames as are taken in from one connection before something else has its turn."""
 
@@ -85,7 +85,7 @@ class FrameMeter:
             self._is_data = kind == _DATA
             if kind in _BLOCK_BEGINS:
                 self.in_header_block = not flags & _END_HEADERS
-                work -= HEADERS_WORK
+                work -= HEADERS_WORK + (left >> 5)
             else:
                 if kind == _CONTINUATION and flags & _END_HEADERS:
                     self.in_header_block = False

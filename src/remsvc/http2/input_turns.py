@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Hashable
 from typing import Protocol
 
 _logger = logging.getLogger("remsvc.http2")
@@ -21,28 +22,60 @@ class _HasRest(Protocol):
 
 
 class InputTurns:
-    """The queue of connections with input that was received and not taken in.
+    """The connections with input that was received and not taken in.
 
-    Bounded: a connection is in it once, and nothing more is received from it meanwhile.
+    Bounded: a connection waits once, and nothing more is received from it meanwhile. In each round of the
+    event loop, turns are given for a moment; then everything else that happened has its turn, such as calls.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[_HasRest] = deque()
+        # By whom the turns are shared out; who comes first is next.
+        self._waiting: dict[Hashable, deque[_HasRest]] = {}
         self._giving = False
+        self._round_ends = 0.0  # of what is taken in without a turn; 0 where nothing was in this round
 
-    def ask(self, connection: _HasRest) -> None:
-        """Have its :meth:`take_rest` called, after those that wait already."""
-        self._waiting.append(connection)
+    def may_take_at_once(self) -> bool:
+        """Whether a connection may take in what it has received without a turn: nobody waits for one, and not
+        much was taken in since the loop's last round."""
+        if self._waiting:
+            return False
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not self._round_ends:
+            self._round_ends = now + _SLICE_SECONDS
+            loop.call_soon(self._end_round)
+        return now < self._round_ends
+
+    def _end_round(self) -> None:
+        self._round_ends = 0.0
+
+    def ask(self, connection: _HasRest, sharing: Hashable = None) -> None:
+        """Have its :meth:`take_rest` called.
+
+        Args:
+            connection: waits after those that wait already.
+            sharing: connections with the same value have one turn together in each cycle; None: it has turns
+                of its own.
+        """
+        key: Hashable = id(connection) if sharing is None else sharing
+        self._waiting.setdefault(key, deque()).append(connection)
         if not self._giving:
             self._giving = True
             asyncio.get_running_loop().call_soon(self._give)
 
+    def _next(self) -> _HasRest:
+        sharing = next(iter(self._waiting))
+        queue = self._waiting.pop(sharing)
+        connection = queue.popleft()
+        if queue:
+            self._waiting[sharing] = queue  # behind all others
+        return connection
+
     def _give(self) -> None:
-        # For a moment; then everything else that happened has its turn, such as the calls of others.
         loop = asyncio.get_running_loop()
         ends = loop.time() + _SLICE_SECONDS
-        for _ in range(len(self._waiting)):
-            connection = self._waiting.popleft()
+        for _ in range(sum(map(len, self._waiting.values()))):
+            connection = self._next()
             try:
                 connection.take_rest()
             except Exception:

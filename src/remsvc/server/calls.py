@@ -36,7 +36,7 @@ class Calls:
         if not method.open_to_all:
             # Before anything of it is read: a stranger's request is of no interest.
             self._authentication.verify(call)
-        self._admission.enter(call)
+        admitted = self._admission.enter(call)
         try:
             if method.one is None:
                 await self._stream(call, method)
@@ -48,7 +48,7 @@ class Calls:
                         self._authentication.verify(call)  # its token may have been revoked meanwhile
                 await call.write(serialize(await method.one(method.parse(data), call)))
         finally:
-            self._admission.leave(call)
+            self._admission.leave(admitted)
 
     async def _stream(self, call: Call, method: Method) -> None:
         await call.begin()

@@ -41,6 +41,7 @@ class Http2Call(Call):
 
     __slots__ = (
         "_begun",
+        "_caller",
         "_connection",
         "_ended",
         "_fault",
@@ -48,7 +49,6 @@ class Http2Call(Call):
         "_reader",
         "_timer",
         "_waiter",
-        "caller",
         "evidence",
         "half_closed",
         "metadata_bytes",
@@ -79,7 +79,7 @@ class Http2Call(Call):
         self.peer = connection.peer
         self.evidence = evidence
         self.metadata_bytes = metadata_bytes
-        self.caller: Caller | None = None
+        self._caller: Caller | None = None
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.half_closed = half_closed
         self.streams = streams
@@ -94,6 +94,16 @@ class Http2Call(Call):
         self._long = False  # whether a long message has come: then more than a window of it may
 
     # For those who answer
+
+    @property
+    def caller(self) -> Caller | None:
+        return self._caller
+
+    @caller.setter
+    def caller(self, caller: Caller | None) -> None:
+        if caller is not None:
+            self._connection.verify(caller)
+        self._caller = caller
 
     @property
     def ended(self) -> bool:
@@ -236,7 +246,7 @@ class Http2Call(Call):
             return
         if not self._long:
             self._long = True
-            self._connection.widen_for(self, _LONG_WINDOW)
+            self._connection.widen(self.stream, _LONG_WINDOW)
         size = self.unacknowledged
         self._acknowledge(size)
         self._connection.unread.add(self, size)

@@ -24,7 +24,8 @@ from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneEr
 from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit
 from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
-from remsvc.server.authentication import NO_CERTIFICATE, Evidence
+from remsvc.http2.input_turns import InputTurns
+from remsvc.server.authentication import NO_CERTIFICATE, Caller, Evidence
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.request_head import read_head
 from remsvc.server.http2.tls import speaks_http2
@@ -44,6 +45,8 @@ _WRITE_BUFFER = 256 * 1024
 # Calls that were given up before their answer, by whatever the peer did: so many at once, then so many a
 # second. A stranger has none that would be worth it.
 _GIVEN_UP, _GIVEN_UP_BY_STRANGERS, _GIVEN_UP_PER_SECOND = 2000.0, 100.0, 100.0
+# What is taken in of a stranger at a turn: two calls.
+_STRANGERS_TURN_WORK = 20
 # A client that vanished without a word is noticed within a minute, and its commands are ended.
 _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
 # A call that has ended waits for its caller to end its side as well.
@@ -80,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         calls: those in progress, by their streams.
-        had_call: whether a caller was ever verified on it.
+        identity: of the first caller who was verified on it; empty for a stranger's.
         made: whether it was connected, with TLS if that is spoken.
         connecting: connects it; None where that is done.
         opened: when it was accepted, in the loop's time.
@@ -96,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         self.network = network
         self.certificate = NO_CERTIFICATE
         self.calls: dict[int, Http2Call] = {}
-        self.had_call = False
+        self.identity = ""
         self.answers = WaitingAnswers(connections.unsent, self.loop)
         self.opened = self.loop.time()
         self.made = False
@@ -161,7 +164,11 @@ class Connection(asyncio.BufferedProtocol):
             if len(self._rest) > 64 * len(data):
                 self.cut("sends on although nothing is read")
             return
-        self._take(data, 0, nbytes)
+        if self._turns.may_take_at_once():
+            self._take(data, 0, nbytes)
+        else:
+            self._rest = bytes(data[:nbytes])
+            self._ask_for_turn()
 
     def eof_received(self) -> bool:
         return False
@@ -191,6 +198,18 @@ class Connection(asyncio.BufferedProtocol):
 
     # What comes in
 
+    @property
+    def _turns(self) -> InputTurns:
+        """Callers have turns of their own: no crowd of strangers makes them wait."""
+        return self._connections.turns if self.identity else self._connections.strangers_turns
+
+    def _ask_for_turn(self) -> None:
+        """Have the rest taken in when it is this connection's turn, and receive nothing more until then."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+        # All strangers of one network have a turn together.
+        self._turns.ask(self, None if self.identity else self.network)
+
     def take_rest(self) -> None:
         """See :class:`~remsvc.http2.input_turns.InputTurns`."""
         if self._transport is None:
@@ -205,7 +224,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._engine is None or self._closing is not None:
             return
         meter = self._meter
-        stop = meter.measure(data, start, end, TURN_WORK)
+        stop = meter.measure(data, start, end, TURN_WORK if self.identity else _STRANGERS_TURN_WORK)
         try:
             events = self._engine.receive(data[start:stop])
             self._heard = self.loop.time()
@@ -217,8 +236,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if stop < end and self._transport is not None and self._closing is None:
             self._rest = bytes(data[stop:end])
-            self._transport.pause_reading()
-            self._connections.turns.ask(self)
+            self._ask_for_turn()
         # Calls that have begun take their first step before what is sent soon: their answers go with it.
         self.flush_soon()
 
@@ -228,7 +246,7 @@ class Connection(asyncio.BufferedProtocol):
         elapsed = self._credit.spend(frames, now)
         if self._given_up:
             self._given_up = max(self._given_up - elapsed * _GIVEN_UP_PER_SECOND, 0.0)
-            if self._given_up > (_GIVEN_UP if self.had_call else _GIVEN_UP_BY_STRANGERS):
+            if self._given_up > (_GIVEN_UP if self.identity else _GIVEN_UP_BY_STRANGERS):
                 raise EngineError("too many calls that were given up")
         if not self._meter.waits:
             self._waits_since = 0.0
@@ -306,7 +324,6 @@ class Connection(asyncio.BufferedProtocol):
     def _on_closed(self, stream: int) -> None:
         unacknowledged = 0
         if (call := self.calls.pop(stream, None)) is not None:
-            self._note_caller(call)
             call.abandon()
             self._given_up += 1
             unacknowledged, call.unacknowledged = call.unacknowledged, 0
@@ -329,7 +346,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def owes(self) -> bool:
         """Whether a verified caller waits for an answer, or has not taken all of one."""
-        return self.busy or (self.had_call and self.answers.written > 0)
+        return self.busy or (bool(self.identity) and self.answers.written > 0)
 
     def has_room(self, call: Http2Call, size: int) -> bool:
         """Whether an answer of so many bytes may be written now."""
@@ -391,7 +408,6 @@ class Connection(asyncio.BufferedProtocol):
         self._end(call)
 
     def _end(self, call: Http2Call) -> None:
-        self._note_caller(call)
         if self.calls.pop(call.stream, None) is not None:
             self._over[call.stream] = _Over(self.loop.time(), call.unacknowledged)
             call.unacknowledged = 0
@@ -399,10 +415,15 @@ class Connection(asyncio.BufferedProtocol):
             self._idle_since = self.loop.time()
         self.flush_soon()
 
-    def _note_caller(self, call: Http2Call) -> None:
-        """Give a connection its whole window, once a caller was verified on it."""
-        if call.caller is not None and not self.had_call:
-            self.had_call = True
+    def verify(self, caller: Caller) -> None:
+        """A caller was verified on it: its streams have their whole window from now on.
+
+        Raises:
+            RefusedError: his identity has too many connections.
+        """
+        if not self.identity:
+            self._connections.note_identity(caller.identity)
+            self.identity = caller.identity
             self.widen(0, _WINDOW)
 
     def acknowledge(self, stream: int, size: int) -> None:
@@ -413,11 +434,6 @@ class Connection(asyncio.BufferedProtocol):
             except EngineError:
                 return
             self.flush_soon()
-
-    def widen_for(self, call: Http2Call, window: int) -> None:
-        """Let a verified caller send more of a call at once."""
-        self._note_caller(call)
-        self.widen(call.stream, window)
 
     def widen(self, stream: int, window: int) -> None:
         """Let the peer send more of a stream at once, or (0) of all of them."""

@@ -20,7 +20,8 @@ from remsvc.server.http2.unsent import Unsent
 from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.logs import fields
 from remsvc.server.methods import Method, Methods
-from remsvc.server.refusal import RefusedError
+from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.server.sharing import may_have_more
 from remsvc.status import Status
 
 _logger = logging.getLogger("remsvc.server")
@@ -31,6 +32,7 @@ _LOOK_SECONDS = 0.02
 # The house is full from here on, and has room again below.
 _FULL, _ROOM = 0.9, 0.75
 _SAY_AGAIN_SECONDS = 60.0
+_RETRY_SECONDS = 1.0
 
 
 class Connections:
@@ -43,6 +45,7 @@ class Connections:
 
     Attributes:
         input_buffer: what was received last; of no use after it was taken in.
+        turns, strangers_turns: for what was received and not taken in.
         unread: what of long messages is here.
         unsent: what of answers waits.
     """
@@ -53,10 +56,12 @@ class Connections:
         self.methods = methods
         self.input_buffer = memoryview(bytearray(_INPUT_BYTES))
         self.turns = InputTurns()
+        self.strangers_turns = InputTurns()
         self.shown_certificates = ShownCertificates()
         self.unread = Unread(limits.max_unread_bytes)
         self._open: set[Connection] = set()
         self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
+        self._identities: Counter[str] = Counter()  # of connections with a verified caller
         self._calls = calls
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_closed = asyncio.Event()
@@ -81,8 +86,23 @@ class Connections:
         self._open.add(connection)
         return connection
 
+    def note_identity(self, identity: str) -> None:
+        """One more connection has a verified caller.
+
+        Raises:
+            RefusedError: there would be no room for others.
+        """
+        own = self._identities[identity]
+        if not may_have_more(identity, own, self.limits.max_connections - self._identities.total()):
+            raise exhausted(f"{identity} has {own} connections already", _RETRY_SECONDS)
+        self._identities[identity] = own + 1
+
     def discard(self, connection: Connection) -> None:
         """It has ended."""
+        if connection in self._open and (identity := connection.identity):
+            self._identities[identity] -= 1
+            if not self._identities[identity]:
+                del self._identities[identity]
         self._open.discard(connection)
         if not self._open:
             self._all_closed.set()
@@ -94,7 +114,7 @@ class Connections:
         newest = max((connection.opened for connection in idle), default=0.0)
         idle.sort(
             key=lambda connection: (
-                connection.had_call,
+                bool(connection.identity),
                 connection.opened == newest,  # it may be about to begin its first call
                 -crowd[connection.network],
             )

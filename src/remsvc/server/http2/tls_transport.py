@@ -114,7 +114,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     @property
     def _is_strangers(self) -> bool:
-        return not (self._connection.had_call or self._connection.busy)
+        return not self._connection.identity
 
     # Turns
 
@@ -123,7 +123,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if not self._queued:
             self._queued = True
             self._receive_more(False)
-            turns.ask(self)
+            # All strangers of one network have a turn together: a crowd of them is one.
+            turns.ask(self, self._connection.network if self._is_strangers else None)
 
     def take_rest(self) -> None:
         """See :class:`~remsvc.http2.input_turns.InputTurns`."""
