@@ -163,6 +163,7 @@ class Player:
             task.cancel()
         counts = {
             "connections": len(connections),
+            "connections of callers": connections.of_callers,
             "bytes unread": connections.unread.total,
             "bytes unsent": connections.unsent.total,
             "calls in progress": server.admission.in_progress,

@@ -36,7 +36,7 @@ from tests.attacks.raw_http2 import (
 )
 from tests.soak.damage import Damage
 
-TOKEN = "a-token-of-the-soak-test-0123456789"
+TOKENS = ("a-token-of-the-soak-test-0123456789", "a-token-of-another-caller-0123456789")
 _WATCH = b"/grpc.health.v1.Health/Watch"
 METHODS = [
     *(
@@ -243,6 +243,7 @@ class _Client:
     def __init__(self, rng: random.Random, *, undamaged: bool) -> None:
         self._rng = rng
         self._undamaged = undamaged
+        self._token = rng.choice(TOKENS).encode()
         self._window = _WINDOW  # a stranger's streams have one together
         self._encoder = hpack.Encoder()
         # Now and then one who begins calls and gives them up at once.
@@ -312,7 +313,7 @@ class _Client:
         ]
         known = rng.random() < 0.9 and not self._restless
         if known or rng.random() < 0.5:
-            headers.append((b"authorization", b"Bearer " + (TOKEN.encode() if known else b"wrong")))
+            headers.append((b"authorization", b"Bearer " + (self._token if known else b"wrong")))
         if rng.random() < 0.2:
             value = rng.choice((b"1n", b"100m", b"1S", b"99999999H", b"0S", b"x", b"1000000000S"))
             headers.append((b"grpc-timeout", value))

@@ -16,7 +16,7 @@ from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.open_calls import Authentication
 from remsvc.server.tokens import Credential, TokenTable, digest_of
 from tests.soak.answers import Answers
-from tests.soak.sessions import TOKEN, Session, Step
+from tests.soak.sessions import TOKENS, Session, Step
 from tests.soak.tls_peer import server_tls
 
 LIMITS = {
@@ -40,7 +40,7 @@ LIMITS = {
         failed_authentications=Rate(1, 60.0),
     ),
 }
-_KNOWN = Authenticator(TokenTable([Credential("soak", digest_of(TOKEN))]))
+_KNOWN = Authenticator(TokenTable([Credential(token[:14], digest_of(token)) for token in TOKENS]))
 _NOBODY = Authenticator(TokenTable([]))
 
 

@@ -422,7 +422,7 @@ class Connection(asyncio.BufferedProtocol):
             RefusedError: his identity has too many connections.
         """
         if not self.identity:
-            self._connections.note_identity(caller.identity)
+            self._connections.note_identity(self, caller.identity)
             self.identity = caller.identity
             self.widen(0, _WINDOW)
 
