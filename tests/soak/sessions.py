@@ -36,7 +36,7 @@ from tests.attacks.raw_http2 import (
 )
 from tests.soak.damage import Damage
 
-TOKEN = "a-token-of-the-soak-test-0123456789"
+TOKENS = ("a-token-of-the-soak-test-0123456789", "a-token-of-another-caller-0123456789")
 _WATCH = b"/grpc.health.v1.Health/Watch"
 METHODS = [
     *(
@@ -62,6 +62,13 @@ _WIDEST = 0x7FFFFFFF
 _WIDE = frame(SETTINGS, 0, 0, _INITIAL_WINDOW.to_bytes(2, "big") + _WIDEST.to_bytes(4, "big")) + frame(
     WINDOW_UPDATE, 0, 0, (_WIDEST // 2).to_bytes(4, "big")
 )
+# No TLS; TLS of no session: data, an alert, a change of ciphers, a hello, a record that has only begun.
+_GARBLED = (
+    b"GET / HTTP/1.1\r\n\r\n",
+    *(bytes((kind, 3, 3, 0, 4)) + b"abcd" for kind in (20, 21, 22, 23)),
+    b"\x17\x03\x03\x40\x00",
+    b"\x16\x03\x01\x00\x01\x01",
+)
 _FRAME = 16_384
 # What a client may send, on all streams together, before it is given more.
 _WINDOW = 60_000
@@ -72,11 +79,12 @@ class Step(NamedTuple):
     """One thing that happens.
 
     Attributes:
-        act: ``plain``, ``tls`` or ``tls-http1``: a peer connects. ``give``: it sends ``data``. ``take``: it
-            takes ``amount`` bytes more. ``eof``: it sends nothing more. ``reset``: it is gone, as the server
-            may learn only when it has written ``amount`` times. ``turn``: the
-            loop turns ``amount`` times. ``pass``: so many seconds pass. ``drain``: the server takes no more
-            calls for so many seconds, then ends. ``end``: it ends, within so many seconds. ``revoke``: its
+        act: ``plain``, ``windows``, ``tls`` or ``tls-http1``: a peer connects. ``give``: it
+            sends ``data``. ``garble``: it sends it without encryption where it should be encrypted.
+            ``take``: it takes ``amount`` bytes more. ``eof``: it sends nothing more. ``reset``: it is gone,
+            as the server may learn only when it has written ``amount`` times. ``turn``: the loop turns
+            ``amount`` times. ``pass``: so many seconds pass. ``drain``: the server takes no more calls for so
+            many seconds, then ends. ``end``: it ends, within so many seconds. ``revoke``: its
             callers' token is valid no more.
         connection: which one does it.
     """
@@ -151,15 +159,18 @@ class Sessions:
         if not undamaged:
             damage = Damage(rng, client.streams, gentle=rng.random() < 0.5)
             damage.apply(frames, rng.choice((0, 1, 1, 2, 3, 5, 10)))
-        kind = "plain" if rng.random() < 0.7 else "tls" if undamaged or rng.random() < 0.98 else "tls-http1"
+        kind = rng.choices(("plain", "windows", "tls", "tls-http1"), (70, 10, 19, 0 if undamaged else 1))[0]
         steps = [Step(kind, number)]
+        if rng.random() < 0.7:
+            steps.append(Step("turn", number, rng.choice((1, 3, 10))))
         takes_all = rng.random() < 0.6
         steps.append(Step("take", number, _MANY if takes_all else rng.choice((0, 30, 1_000, 300_000))))
         calm = rng.choice((0.1, 0.5, 0.9))
         for piece in self._pieces(frames):
             steps.append(Step("give", number, 0, piece))
-            dice = rng.random()
-            if dice < calm:
+            if kind == "tls" and not undamaged and rng.random() < 0.01:
+                steps.append(Step("garble", number, 0, rng.choice(_GARBLED)))
+            if rng.random() < calm:
                 continue
             steps.append(Step("turn", number, rng.choice((1, 1, 2, 4))))
             if not takes_all and rng.random() < 0.3:
@@ -232,6 +243,7 @@ class _Client:
     def __init__(self, rng: random.Random, *, undamaged: bool) -> None:
         self._rng = rng
         self._undamaged = undamaged
+        self._token = rng.choice(TOKENS).encode()
         self._window = _WINDOW  # a stranger's streams have one together
         self._encoder = hpack.Encoder()
         # Now and then one who begins calls and gives them up at once.
@@ -301,7 +313,7 @@ class _Client:
         ]
         known = rng.random() < 0.9 and not self._restless
         if known or rng.random() < 0.5:
-            headers.append((b"authorization", b"Bearer " + (TOKEN.encode() if known else b"wrong")))
+            headers.append((b"authorization", b"Bearer " + (self._token if known else b"wrong")))
         if rng.random() < 0.2:
             value = rng.choice((b"1n", b"100m", b"1S", b"99999999H", b"0S", b"x", b"1000000000S"))
             headers.append((b"grpc-timeout", value))

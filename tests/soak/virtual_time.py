@@ -1,13 +1,22 @@
-"""An event loop whose clock is moved by hand, so that minutes pass in no time and sessions repeat exactly."""
+"""An event loop whose clock is moved by hand and whose sockets are in memory.
+
+So minutes pass in no time, and sessions repeat exactly.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 import types
+from collections import defaultdict
 from collections.abc import Generator
+from typing import Any
+
+from tests.soak.memory_transport import MemorySocket
 
 _TICK = 1e-5
+_Address = tuple[str, int]
 
 
 class _NothingHappens(selectors.SelectSelector):
@@ -26,6 +35,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 1000.0
+        self._arrivals: dict[int, asyncio.Queue[tuple[MemorySocket, _Address]]] = defaultdict(asyncio.Queue)
         super().__init__(_NothingHappens())
 
     def time(self) -> float:
@@ -35,6 +45,28 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def advance(self, seconds: float) -> None:
         """Let so much time pass."""
         self._now += seconds
+
+    def arrive(self, port: int, accepted: MemorySocket, address: _Address) -> None:
+        """Let somebody connect to who listens on this port."""
+        self._arrivals[port].put_nowait((accepted, address))
+
+    # For who listens
+
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port))]
+
+    async def sock_accept(self, sock: socket.socket) -> Any:
+        return await self._arrivals[sock.getsockname()[1]].get()
+
+    async def connect_accepted_socket(self, protocol_factory: Any, sock: Any, **_: Any) -> Any:
+        protocol = protocol_factory()
+        transport = sock.connect(self, protocol)
+        try:
+            await turns(2)  # until the protocol was told
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
 
 
 @types.coroutine

@@ -105,6 +105,7 @@ class Connection(asyncio.BufferedProtocol):
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
+        self._is_cut = False
         self._engine: Engine | None = None
         self._meter = FrameMeter(preface=True)
         self._rest: bytes = b""
@@ -127,6 +128,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        if self._is_cut:  # while it was being connected
+            transport.abort()
+            return
         self.made = True
         self._transport = transport
         tls = transport.get_extra_info("ssl_object")
@@ -422,7 +426,7 @@ class Connection(asyncio.BufferedProtocol):
             RefusedError: his identity has too many connections.
         """
         if not self.identity:
-            self._connections.note_identity(caller.identity)
+            self._connections.note_identity(self, caller.identity)
             self.identity = caller.identity
             self.widen(0, _WINDOW)
 
@@ -539,6 +543,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def cut(self, reason: str) -> None:
         """End it at once. ``reason`` is for the log; empty where nobody needs to know."""
+        self._is_cut = True
         if reason:
             self._connections.note_cut(self, reason)
         self._connections.discard(self)  # at once: its place may be needed

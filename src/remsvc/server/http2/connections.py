@@ -68,6 +68,11 @@ class Connections:
         self._cut: Counter[str] = Counter()
         self._say_after = 0.0
 
+    @property
+    def of_callers(self) -> int:
+        """How many have a verified caller."""
+        return self._identities.total()
+
     def __len__(self) -> int:
         """How many are open."""
         return len(self._open)
@@ -86,12 +91,14 @@ class Connections:
         self._open.add(connection)
         return connection
 
-    def note_identity(self, identity: str) -> None:
-        """One more connection has a verified caller.
+    def note_identity(self, connection: Connection, identity: str) -> None:
+        """A connection has a verified caller.
 
         Raises:
             RefusedError: there would be no room for others.
         """
+        if connection not in self._open:
+            return  # cut a moment ago, and not counted any more
         own = self._identities[identity]
         if not may_have_more(identity, own, self.limits.max_connections - self._identities.total()):
             raise exhausted(f"{identity} has {own} connections already", _RETRY_SECONDS)
