@@ -33,6 +33,7 @@ _ANSWERING = (0.5,) * 60
 _TURNS, _TURNS_OF_ACCEPTING = 4, 8
 # What a session sends is at most a few megabytes, of which some 30 kB are read at once.
 _MOST_READS = 1_000
+_A_DEADLINE = 1.0
 
 
 class Player:
@@ -149,7 +150,12 @@ class Player:
                 break
             self._loop.advance(seconds)
             await self._turn(_TURNS)
-        await self._turn(_TURNS)
+        # What one read brought is taken in by turns, of two calls each.
+        for _ in range(_MOST_READS):
+            if not len(server.connections) and not self._tasks_left():
+                break
+            self._loop.advance(_A_DEADLINE)
+            await self._turn(_TURNS)
 
     def _tasks_left(self) -> set[asyncio.Task[Any]]:
         """Those that are not of the servers themselves."""
