@@ -156,6 +156,7 @@ class Player:
                 break
             self._loop.advance(_A_DEADLINE)
             await self._turn(_TURNS)
+        await self._turn(_TURNS)
 
     def _tasks_left(self) -> set[asyncio.Task[Any]]:
         """Those that are not of the servers themselves."""
