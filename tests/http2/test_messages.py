@@ -37,6 +37,18 @@ def test_messages_in_any_pieces_arrive_whole(messages: list[bytes], sizes: list[
     assert reader.wanted == 0
 
 
+@given(messages=_MESSAGES, sizes=sizes, taken=st.integers(0, 10))
+def test_what_is_whole_is_known_to_be_after_any_was_taken(
+    messages: list[bytes], sizes: list[int], taken: int
+) -> None:
+    reader = MessageReader(_LIMIT)
+    _feed(reader, _framed(messages), sizes)
+    for _ in messages[:taken]:
+        reader.take()
+    assert reader.ready == (len(messages) > taken)
+    assert not reader.within
+
+
 @given(messages=_MESSAGES, last=st.binary(max_size=_LIMIT), missing=st.integers(1, 104), sizes=sizes)
 def test_a_message_that_has_begun_is_known(
     messages: list[bytes], last: bytes, missing: int, sizes: list[int]

@@ -5,6 +5,8 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 PREFIX_BYTES = 5
 """What comes before each message."""
 
@@ -89,9 +91,12 @@ class MessageReader:
         self._at, self._size = begin + self._size, -1
         if self._at == len(self._data):
             self._data, self._at = b"", 0
-        elif self._at > _SPENT and isinstance(self._data, bytearray):
+            return message
+        if self._at > _SPENT and isinstance(self._data, bytearray):
             del self._data[: self._at]
             self._at = 0
+        with suppress(MessageError):  # said when it is to be taken: this one is whole
+            self._look()
         return message
 
     def _look(self) -> None:
