@@ -45,6 +45,7 @@ _WRITE_BUFFER = 256 * 1024
 # Calls that were given up before their answer, by whatever the peer did: so many at once, then so many a
 # second. A stranger has none that would be worth it.
 _GIVEN_UP, _GIVEN_UP_BY_STRANGERS, _GIVEN_UP_PER_SECOND = 2000.0, 100.0, 100.0
+_ORDINARY_ENDS = (engine.NO_ERROR, engine.CANCEL)
 # What is taken in of a stranger at a turn: two calls.
 _STRANGERS_TURN_WORK = 20
 # A client that vanished without a word is noticed within a minute, and its commands are ended.
@@ -268,7 +269,7 @@ class Connection(asyncio.BufferedProtocol):
         elif kind is engine.RequestReceived:
             self._on_request(event.stream_id, event.headers, event.end_stream)  # type: ignore[attr-defined]
         elif kind is engine.StreamClosed:
-            self._on_closed(event.stream_id)  # type: ignore[attr-defined]
+            self._on_closed(event.stream_id, event.error_code)  # type: ignore[attr-defined]
         elif kind is engine.TrailersReceived:
             self._on_data(event.stream_id, b"", True)  # type: ignore[attr-defined]
         elif kind is engine.SettingsAcknowledged:
@@ -325,7 +326,7 @@ class Connection(asyncio.BufferedProtocol):
         elif data:
             self.acknowledge(stream, len(data))
 
-    def _on_closed(self, stream: int) -> None:
+    def _on_closed(self, stream: int, error: int) -> None:
         unacknowledged = 0
         if (call := self.calls.pop(stream, None)) is not None:
             call.abandon()
@@ -333,6 +334,8 @@ class Connection(asyncio.BufferedProtocol):
             unacknowledged, call.unacknowledged = call.unacknowledged, 0
         elif (over := self._over.pop(stream, None)) is not None:
             unacknowledged = over.unacknowledged
+            if error not in _ORDINARY_ENDS:  # its peer broke a rule, after the answer
+                self._given_up += 1
         if unacknowledged:
             self.acknowledge(stream, unacknowledged)
         if not self.calls:
