@@ -186,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
             if len(self._rest) > 64 * len(data):
                 self._fail("the server sends on although nothing is read")
             return
-        self._take(data, 0, nbytes)
+        self._take(data[:nbytes])
 
     def eof_received(self) -> bool:
         return False
@@ -216,7 +216,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         rest, self._rest = memoryview(self._rest), b""
-        self._take(rest, 0, len(rest))
+        self._take(rest)
         if not self._rest and self._transport is not None:
             self._transport.resume_reading()
 
@@ -224,11 +224,11 @@ class Connection(asyncio.BufferedProtocol):
         """End it at once."""
         self._fail(reason)
 
-    def _take(self, data: memoryview, start: int, end: int) -> None:
+    def _take(self, data: memoryview) -> None:
         """Take in as much as one turn permits; the rest waits for the next one."""
-        stop = self._session.take(data, start, end, TURN_WORK, time.monotonic())
-        if stop < end and self._session.ended is None and self._transport is not None:
-            self._rest = bytes(data[stop:end])
+        stop = self._session.take(data, 0, len(data), TURN_WORK, time.monotonic())
+        if stop < len(data) and self._session.ended is None and self._transport is not None:
+            self._rest = bytes(data[stop:])
             self._transport.pause_reading()
             self._shared.turns.ask(self)
         self._flush()

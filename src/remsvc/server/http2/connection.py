@@ -170,7 +170,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.cut("sends on although nothing is read")
             return
         if self._turns.may_take_at_once():
-            self._take(data, 0, nbytes)
+            self._take(data[:nbytes])
         else:
             self._rest = bytes(data[:nbytes])
             self._ask_for_turn()
@@ -220,18 +220,18 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         rest, self._rest = memoryview(self._rest), b""
-        self._take(rest, 0, len(rest))
+        self._take(rest)
         if not self._rest and self._transport is not None:
             self._transport.resume_reading()
 
-    def _take(self, data: memoryview, start: int, end: int) -> None:
+    def _take(self, data: memoryview) -> None:
         """Take in as much as one turn permits; the rest waits for the next one."""
         if self._engine is None or self._closing is not None:
             return
         meter = self._meter
-        stop = meter.measure(data, start, end, TURN_WORK if self.identity else _STRANGERS_TURN_WORK)
+        stop = meter.measure(data, 0, len(data), TURN_WORK if self.identity else _STRANGERS_TURN_WORK)
         try:
-            events = self._engine.receive(data[start:stop])
+            events = self._engine.receive(data[:stop])
             self._heard = self.loop.time()
             for event in events:
                 self._on_event(event)
@@ -239,8 +239,8 @@ class Connection(asyncio.BufferedProtocol):
         except EngineError as error:
             self._fail(str(error))
             return
-        if stop < end and self._transport is not None and self._closing is None:
-            self._rest = bytes(data[stop:end])
+        if stop < len(data) and self._transport is not None and self._closing is None:
+            self._rest = bytes(data[stop:])
             self._ask_for_turn()
         # Calls that have begun take their first step before what is sent soon: their answers go with it.
         self.flush_soon()
