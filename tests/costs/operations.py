@@ -61,6 +61,6 @@ def _job(channel: grpc.Channel) -> None:
 OPERATIONS = {
     "ping": Operation(_ping, 10),
     "version-1 command": Operation(_command, 8),
-    f"stream of {_STREAM} version-1 commands": Operation(_stream, 1, warm_up=400 // _STREAM),
+    f"stream of {_STREAM} version-1 commands": Operation(_stream, 4, warm_up=400 // _STREAM),
     "durable job, created and watched": Operation(_job, 4, warm_up=600),
 }

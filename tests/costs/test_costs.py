@@ -39,8 +39,8 @@ def differences(name: str, costs: Costs, kinds: set[str]) -> list[str]:
         now = costs.values[cost]
         share, number = _BANDS[kind]
         band = max(share * before, number)
-        if abs(now - before) <= band:
-            continue
+        if abs(now - before) <= band or (kind == BLOCKS and now < before):
+            continue  # memory is watched for what is never given back
         if now > before:
             advice = "Where what it buys is worth that, record it"
         elif kind == SYNCS:

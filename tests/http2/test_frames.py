@@ -65,7 +65,7 @@ def test_frames_in_any_pieces_are_seen_as_they_are(frames: list[bytes], cut: int
     data = b"".join(frames)[:cut]
     meter = FrameMeter(preface=False)
     for piece in in_pieces(data, sizes):
-        assert meter.measure(piece, 0, len(piece), 1 << 30) == len(piece)
+        assert meter.measure(piece, 1 << 30) == len(piece)
     assert _measured(meter) == _Seen.of(data)
 
 
@@ -74,13 +74,13 @@ def test_no_turn_begins_more_than_its_share(frames: list[bytes], sizes: list[int
     data = PREFACE + b"".join(frames)
     meter = FrameMeter(preface=True)
     for piece in in_pieces(data, sizes):
-        position = 0
-        while position < len(piece):
+        rest = piece
+        while rest:
             before = meter.frames
-            reached = meter.measure(piece, position, len(piece), work)
-            assert position < reached <= len(piece)
+            taken = meter.measure(rest, work)
+            assert 0 < taken <= len(rest)
             assert meter.frames - before <= work
-            position = reached
+            rest = rest[taken:]
     assert _measured(meter) == _Seen.of(data[len(PREFACE) :])
 
 
@@ -88,15 +88,15 @@ def test_no_turn_begins_more_than_its_share(frames: list[bytes], sizes: list[int
 def test_where_a_turn_ends_is_where_a_frame_begins(before: int, sizes: list[int], count: int) -> None:
     one = frame(HEADERS, END_HEADERS, 1, bytes(before))
     data = one * (count + 1)
-    reached = FrameMeter(preface=False).measure(data, 0, len(data), count * (HEADERS_WORK + (before >> 5)))
+    reached = FrameMeter(preface=False).measure(data, count * (HEADERS_WORK + (before >> 5)))
     assert reached == len(one) * count
 
 
 @pytest.mark.parametrize("length", range(1, len(PREFACE)))
 def test_a_preface_that_has_only_begun_is_waited_for(length: int) -> None:
     meter = FrameMeter(preface=True)
-    meter.measure(PREFACE, 0, length, 100)
+    meter.measure(PREFACE[:length], 100)
     assert meter.waits
     assert meter.frames == 0
-    meter.measure(PREFACE, length, len(PREFACE), 100)
+    meter.measure(PREFACE[length:], 100)
     assert not meter.waits

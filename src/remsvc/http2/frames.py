@@ -51,13 +51,13 @@ class FrameMeter:
         data, for which a call's own limits hold."""
         return self.in_header_block or bool(self._head) or (self._left > 0 and not self._is_data)
 
-    def measure(self, data: bytes | bytearray | memoryview, start: int, end: int, work: int) -> int:
-        """Follow what came, from ``start`` to ``end``, for about as much as ``work`` frames.
+    def measure(self, data: bytes | memoryview, work: int) -> int:
+        """Follow what came, for about as much as ``work`` frames.
 
         Returns:
-            Where that is: to be taken in up to here now.
+            How many bytes that is: to be taken in now.
         """
-        position = start
+        position, end = 0, len(data)
         left, frames, head_at = self._left, 0, -1
         while position < end:
             if left:
@@ -97,5 +97,5 @@ class FrameMeter:
         return position
 
 
-def _stream_of(data: bytes | bytearray | memoryview, head: int) -> int:
+def _stream_of(data: bytes | memoryview, head: int) -> int:
     return int.from_bytes(data[head + 5 : head + _HEAD], "big") & 0x7FFFFFFF

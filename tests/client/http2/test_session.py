@@ -48,9 +48,9 @@ class Pair:
 
     def receive(self, data: bytes) -> None:
         """Something comes from the server."""
-        view, start = memoryview(data), 0
-        while start < len(data):
-            start = self.session.take(view, start, len(data), 200, self.now)
+        view = memoryview(data)
+        while view:
+            view = view[self.session.take(view, self.now) :]
 
     def exchange(self) -> None:
         """Carry everything to the other side, until nothing is left."""

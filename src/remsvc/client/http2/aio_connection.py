@@ -16,8 +16,8 @@ from remsvc.client.http2.endpoint import ConnectError, Endpoint
 from remsvc.client.http2.session import Session
 from remsvc.client.http2.tls import NO_HTTP2, PROTOCOL
 from remsvc.client.transport import CallError, Metadata
-from remsvc.http2.frames import TURN_WORK
 from remsvc.http2.input_turns import InputTurns
+from remsvc.http2.paced_input import PacedInput
 from remsvc.status import Status
 
 _INPUT_BYTES = 32 * 1024
@@ -92,7 +92,7 @@ class Running:
         self._connection.end(self._call, CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(PacedInput):
     """One connection.
 
     Attributes:
@@ -103,10 +103,11 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self, loop: asyncio.AbstractEventLoop, endpoint: Endpoint, connections: set[Connection]
     ) -> None:
+        self._shared = _loops.get(loop) or _loops.setdefault(loop, _Loop())
+        super().__init__(self._shared.input_buffer)
         self.loop = loop
         self.settled: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
-        self._shared = _loops.get(loop) or _loops.setdefault(loop, _Loop())
         self._connections = connections
         self._tls = endpoint.tls is not None
         self._session = Session(
@@ -115,8 +116,6 @@ class Connection(asyncio.BufferedProtocol):
             keepalive=endpoint.keepalive,
             now=time.monotonic(),
         )
-        self._transport: asyncio.Transport | None = None
-        self._rest = b""
         self._writable = True
         self._flushing = False
         self._tick: asyncio.TimerHandle | None = None
@@ -176,18 +175,6 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         self._flush()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._shared.input_buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        data = self._shared.input_buffer
-        if self._rest:  # TLS hands over what it had decrypted when reading was paused
-            self._rest += data[:nbytes]
-            if len(self._rest) > 64 * len(data):
-                self._fail("the server sends on although nothing is read")
-            return
-        self._take(data[:nbytes])
-
     def eof_received(self) -> bool:
         return False
 
@@ -211,29 +198,21 @@ class Connection(asyncio.BufferedProtocol):
 
     # What comes in
 
-    def take_rest(self) -> None:
-        """See :class:`~remsvc.http2.input_turns.InputTurns`."""
-        if self._transport is None:
-            return
-        rest, self._rest = memoryview(self._rest), b""
-        self._take(rest)
-        if not self._rest and self._transport is not None:
-            self._transport.resume_reading()
+    @property
+    def _turns(self) -> InputTurns:
+        return self._shared.turns
+
+    def _take(self, data: memoryview) -> int:
+        session = self._session
+        taken = session.take(data, time.monotonic())
+        self._flush()
+        if not self.settled.done() and (session.settled or session.ended is not None):
+            self._settle()
+        return taken if session.ended is None else len(data)
 
     def cut(self, reason: str) -> None:
         """End it at once."""
-        self._fail(reason)
-
-    def _take(self, data: memoryview) -> None:
-        """Take in as much as one turn permits; the rest waits for the next one."""
-        stop = self._session.take(data, 0, len(data), TURN_WORK, time.monotonic())
-        if stop < len(data) and self._session.ended is None and self._transport is not None:
-            self._rest = bytes(data[stop:])
-            self._transport.pause_reading()
-            self._shared.turns.ask(self)
-        self._flush()
-        if not self.settled.done() and (self._session.settled or self._session.ended is not None):
-            self._settle()
+        self._fail(f"the connection to the server {reason}")
 
     def _settle(self) -> None:
         if self.settled.done():

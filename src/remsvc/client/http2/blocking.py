@@ -27,7 +27,6 @@ from remsvc.client.http2.endpoint import (
 from remsvc.client.http2.session import NotBegunError, Session
 from remsvc.client.options import HTTP2, ConnectionOptions
 from remsvc.client.transport import Answer, CallError, Metadata, Readiness
-from remsvc.http2.frames import TURN_WORK
 from remsvc.status import Status
 
 _INPUT_BYTES = 32 * 1024
@@ -331,9 +330,9 @@ class _Connection:
             session.close("Socket closed")
             return False
         self._heard = now = time.monotonic()
-        start = 0
-        while start < size:
-            start = session.take(self._input, start, size, TURN_WORK, now)
+        data = self._input[:size]
+        while data:
+            data = data[session.take(data, now) :]
         pending = getattr(self._socket, "pending", None)  # with TLS some may be decrypted already
         return pending is not None and pending() > 0
 

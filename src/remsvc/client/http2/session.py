@@ -17,7 +17,7 @@ from remsvc.client.transport import PING_TIMEOUT, CallError
 from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, StreamGoneError
 from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_BY_MESSAGE, EARNED_PER_BYTE, FrameCredit
-from remsvc.http2.frames import FrameMeter
+from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.messages import PREFIX_BYTES, prefix
 from remsvc.status import Status
 
@@ -132,19 +132,19 @@ class Session:
 
     # What comes in
 
-    def take(self, data: memoryview, start: int, end: int, work: int, now: float) -> int:
-        """Take in what came, from ``start`` to ``end``, as far as about ``work`` frames; where that is."""
+    def take(self, data: memoryview, now: float) -> int:
+        """Take in as much of what came as one turn permits; how many bytes that were."""
         if self.ended is not None:
-            return end
+            return len(data)
         if not self._begun:
             self._begun = True
-            if (foreign := _foreign(bytes(data[start : start + 5]))) is not None:
+            if (foreign := _foreign(bytes(data[:5]))) is not None:
                 self.close(foreign)
-                return end
-        stop = self._meter.measure(data, start, end, work)
+                return len(data)
+        stop = self._meter.measure(data, TURN_WORK)
         self._heard = now
         try:
-            for event in self._engine.receive(data[start:stop]):
+            for event in self._engine.receive(data[:stop]):
                 self._on_event(event)
             self._credit.spend(self._meter.frames, now)
         except EngineError as error:

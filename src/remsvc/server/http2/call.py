@@ -16,7 +16,7 @@ from remsvc.server.time_limit import TimeLimit
 from remsvc.status import Status
 
 if TYPE_CHECKING:
-    from remsvc.server.http2.connection import Connection
+    from remsvc.server.http2.session import Session
 
 _HEADERS = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
 # What a client hears that sends compressed messages: which encodings are taken.
@@ -42,11 +42,11 @@ class Http2Call(Call):
     __slots__ = (
         "_begun",
         "_caller",
-        "_connection",
         "_ended",
         "_fault",
         "_long",
         "_reader",
+        "_session",
         "_timer",
         "_waiter",
         "evidence",
@@ -63,7 +63,7 @@ class Http2Call(Call):
 
     def __init__(
         self,
-        connection: Connection,
+        session: Session,
         stream: int,
         method: str,
         evidence: Evidence,
@@ -73,10 +73,10 @@ class Http2Call(Call):
         streams: bool,
         longest_message: int,
     ) -> None:
-        self._connection = connection
+        self._session = session
         self.stream = stream
         self.method = method
-        self.peer = connection.peer
+        self.peer = session.peer
         self.evidence = evidence
         self.metadata_bytes = metadata_bytes
         self._caller: Caller | None = None
@@ -102,7 +102,7 @@ class Http2Call(Call):
     @caller.setter
     def caller(self, caller: Caller | None) -> None:
         if caller is not None:
-            self._connection.verify(caller)
+            self._session.verify(caller)
         self._caller = caller
 
     @property
@@ -111,7 +111,7 @@ class Http2Call(Call):
 
     async def begin(self) -> None:
         self._begin()
-        self._connection.flush_soon()
+        self._session.flush_soon()
 
     def take(self) -> bytes | None:
         try:
@@ -122,10 +122,10 @@ class Http2Call(Call):
         if message is None:
             return None
         size = PREFIX_BYTES + len(message)
-        connection = self._connection
+        session = self._session
         if self._long:
-            connection.unread.remove(self, size)
-        connection.earn(EARNED_BY_MESSAGE)
+            session.unread.remove(self, size)
+        session.earn(EARNED_BY_MESSAGE)
         self._acknowledge(min(self.unacknowledged, size))
         return message
 
@@ -144,21 +144,21 @@ class Http2Call(Call):
             if self.unacknowledged:
                 # Of a long message, a whole window can come before it is known whose it is.
                 self._count(0)
-            self._waiter = self._connection.loop.create_future()
+            self._waiter = self._session.loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
 
     async def write(self, message: bytes) -> None:
-        connection = self._connection
+        session = self._session
         size = len(message)
-        if not connection.has_room(self, size):
-            patience = connection.limits.stream_idle
+        if not session.has_room(self, size):
+            patience = session.limits.stream_idle
             try:
                 with TimeLimit(patience):
-                    while not (self._ended or connection.has_room(self, size)):
-                        await connection.answers.room(self, size)
+                    while not (self._ended or session.has_room(self, size)):
+                        await session.answers.room(self, size)
             except TimeoutError:
                 reason = f"no response was taken for {patience:g} s"
                 raise RefusedError(Status.UNAVAILABLE, reason) from None
@@ -166,16 +166,16 @@ class Http2Call(Call):
             return
         self._begin()
         if size <= _SHORT:
-            connection.send(self.stream, prefix(size) + message)
+            session.send(self.stream, prefix(size) + message)
         else:
-            connection.send(self.stream, prefix(size))
-            connection.send(self.stream, message)
+            session.send(self.stream, prefix(size))
+            session.send(self.stream, message)
 
-    # For its connection
+    # For its session
 
     def limit(self, seconds: float) -> None:
         """End it after so long: its caller waits no longer."""
-        self._timer = self._connection.loop.call_later(seconds, self._expire)
+        self._timer = self._session.loop.call_later(seconds, self._expire)
 
     def feed(self, data: bytes, *, last: bool) -> None:
         """Data has come; ``last``: and no more will."""
@@ -205,9 +205,9 @@ class Http2Call(Call):
         self._note_end()
         trailers = status_headers(status, reason, (*self.trailers, *metadata))
         if self._begun:
-            self._connection.finish(self, trailers)
+            self._session.finish(self, trailers)
         else:
-            self._connection.respond(self, (*_HEADERS, *trailers))
+            self._session.respond(self, (*_HEADERS, *trailers))
 
     def abandon(self) -> None:
         """Its caller has gone: end what is being done for it."""
@@ -229,7 +229,7 @@ class Http2Call(Call):
             self._timer.cancel()
         if self._long:
             self._long = False
-            self._connection.unread.remove(self)
+            self._session.unread.remove(self)
 
     def _expire(self) -> None:
         self.fail(RefusedError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))
@@ -237,7 +237,7 @@ class Http2Call(Call):
     def _begin(self) -> None:
         if not self._begun and not self._ended:
             self._begun = True
-            self._connection.begin(self, _HEADERS)
+            self._session.begin(self, _HEADERS)
 
     def _count(self, size: int) -> None:
         """Let the caller go on sending a long message; of anything else, not before it was read."""
@@ -246,15 +246,15 @@ class Http2Call(Call):
             return
         if not self._long:
             self._long = True
-            self._connection.widen(self.stream, _LONG_WINDOW)
+            self._session.widen(self.stream, _LONG_WINDOW)
         size = self.unacknowledged
         self._acknowledge(size)
-        self._connection.unread.add(self, size)
+        self._session.unread.add(self, size)
 
     def _acknowledge(self, size: int) -> None:
         if size:
             self.unacknowledged -= size
-            self._connection.acknowledge(self.stream, size)
+            self._session.acknowledge(self.stream, size)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

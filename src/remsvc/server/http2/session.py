@@ -1,0 +1,448 @@
+"""A peer's calls on its connection, and how each of them ends. Without input or output.
+
+::
+
+    before TLS ──► greeting ──► open ──► going away ──► ended
+
+``greeting`` ends when the peer has acknowledged our settings; ``going away`` lets calls finish and takes no
+new ones; ``ended`` has given up every call that was left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from remsvc.http2 import engine
+from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
+from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit
+from remsvc.http2.frames import TURN_WORK, FrameMeter
+from remsvc.http2.headers import decode_timeout, is_grpc
+from remsvc.server.authentication import NO_CERTIFICATE, Caller, Evidence, ShownCertificate
+from remsvc.server.http2.call import Http2Call
+from remsvc.server.http2.request_head import read_head
+from remsvc.server.http2.waiting_answers import WaitingAnswers
+from remsvc.status import Status
+
+if TYPE_CHECKING:
+    from remsvc.server.http2.connections import Connections
+
+# Beyond what is permitted a list of headers is still read, so that its caller can be told.
+_REFUSED_HEADER_BYTES = 48 * 1024
+# Of all streams together, once a caller was verified; a stranger's have one stream's window together.
+_WINDOW = 16 * 1024 * 1024
+# Calls that were given up before their answer, by whatever the peer did: so many at once, then so many a
+# second. A stranger has none that would be worth it.
+_GIVEN_UP, _GIVEN_UP_BY_STRANGERS, _GIVEN_UP_PER_SECOND = 2000.0, 100.0, 100.0
+_ORDINARY_ENDS = (engine.NO_ERROR, engine.CANCEL)
+# What is taken in of a stranger at a turn: two calls.
+_STRANGERS_TURN_WORK = 20
+# A client that vanished without a word is noticed within a minute, and its commands are ended.
+_PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
+# A call that has ended waits for its caller to end its side as well.
+_LINGER_SECONDS = 5.0
+# A caller that is still sending commands hears why they are refused when it has sent them, or sends none for
+# so long: grpc.aio takes an answer that comes between two of them for an error of its own, INTERNAL.
+_HOLD_SECONDS = 0.3
+
+
+class Wire(Protocol):
+    """What a session needs of the connection that carries it."""
+
+    def flush_soon(self) -> None:
+        """Send what there is, together with what else will be there in a moment."""
+
+    def note_identity(self, identity: str) -> None:
+        """A caller was verified. Raises :class:`RefusedError` where his identity has too many connections."""
+
+
+@dataclass(slots=True)
+class _Over:
+    """A call that has ended; its caller has not ended its side.
+
+    Attributes:
+        since: when it ended.
+        unacknowledged: bytes that its caller sent, and may send again only when its side has ended.
+        answer: headers that are to be sent.
+    """
+
+    since: float
+    unacknowledged: int
+    answer: Sequence[Header] = ()
+
+
+class Session:
+    """What one peer does.
+
+    Args:
+        connections: what all of them share.
+        wire: carries what is said.
+        peer: its other end, as gRPC writes it.
+
+    Attributes:
+        calls: those in progress, by their streams.
+        identity: of the first caller who was verified; empty for a stranger.
+        answers: those that wait to be taken, or to be written.
+        idle_since: when the last call ended, in the loop's time.
+        closed: the error code with which the peer, or the engine, has closed the connection; None before.
+    """
+
+    def __init__(self, connections: Connections, wire: Wire, peer: str) -> None:
+        self._connections = connections
+        self._wire = wire
+        self.loop = connections.loop
+        self.limits = connections.limits
+        self.unread = connections.unread
+        self.peer = peer
+        self.calls: dict[int, Http2Call] = {}
+        self.identity = ""
+        self.answers = WaitingAnswers(connections.unsent, self.loop)
+        self.closed: int | None = None
+        self._certificate = NO_CERTIFICATE
+        self._engine: Engine | None = None
+        self._meter = FrameMeter(preface=True)
+        self._heard = self.idle_since = self._accepted = self.loop.time()
+        self._credit = FrameCredit(self._heard)
+        self._given_up = 0.0
+        self._settled = False
+        self._last_stream = 0
+        self._pinged = 0.0
+        self._waits_since, self._waits_frame = 0.0, -1
+        self._over: dict[int, _Over] = {}  # until the peer has ended its side too
+        self._going_away = False
+
+    def open(self, certificate: ShownCertificate) -> None:
+        """Begin: TLS, if that is spoken, is done, and the peer has shown this certificate."""
+        limits = self.limits
+        self._certificate = certificate
+        self._engine = Engine(
+            server=True,
+            max_streams=limits.max_streams,
+            header_bytes=limits.max_metadata_bytes,
+            header_bytes_taken=limits.max_metadata_bytes + _REFUSED_HEADER_BYTES,
+            max_headers=limits.max_headers,
+            connection_window=engine.WINDOW,
+            resets=(max(1000, limits.max_streams), 100),
+        )
+        self._heard = self.loop.time()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._engine is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a verified caller's call is in progress on it."""
+        return any(call.caller is not None for call in self.calls.values())
+
+    @property
+    def finished(self) -> bool:
+        """Whether it takes no new calls, and of the others nothing is left to be done."""
+        return self._going_away and not self.calls and not self._over
+
+    # What comes in
+
+    def take(self, data: memoryview) -> int:
+        """Take in as much of what came as one turn permits.
+
+        Returns:
+            How many bytes that were.
+
+        Raises:
+            EngineError: the peer broke the rules, or did too much.
+        """
+        if self._engine is None:
+            return len(data)
+        work = TURN_WORK if self.identity else _STRANGERS_TURN_WORK
+        stop = self._meter.measure(data, work)
+        events = self._engine.receive(data[:stop])
+        self._heard = self.loop.time()
+        for event in events:
+            self._on_event(event)
+        self._spend()
+        return stop
+
+    def _spend(self) -> None:
+        """Pay for the frames that came. Raises :class:`EngineError` where they carried too little."""
+        now, frames = self._heard, self._meter.frames
+        elapsed = self._credit.spend(frames, now)
+        if self._given_up:
+            self._given_up = max(self._given_up - elapsed * _GIVEN_UP_PER_SECOND, 0.0)
+            if self._given_up > (_GIVEN_UP if self.identity else _GIVEN_UP_BY_STRANGERS):
+                raise EngineError("too many calls that were given up")
+        if not self._meter.waits:
+            self._waits_since = 0.0
+        elif not self._waits_since or not (self._meter.in_header_block or self._waits_frame == frames):
+            self._waits_since, self._waits_frame = now, frames
+
+    def _on_event(self, event: Event) -> None:
+        kind = type(event)
+        if kind is engine.DataReceived:
+            self._on_data(event.stream_id, event.data, event.end_stream)  # type: ignore[attr-defined]
+        elif kind is engine.RequestReceived:
+            self._on_request(event.stream_id, event.headers, event.end_stream)  # type: ignore[attr-defined]
+        elif kind is engine.StreamClosed:
+            self._on_closed(event.stream_id, event.error_code)  # type: ignore[attr-defined]
+        elif kind is engine.TrailersReceived:
+            self._on_data(event.stream_id, b"", True)  # type: ignore[attr-defined]
+        elif kind is engine.SettingsAcknowledged:
+            self._settled = True
+        elif kind is engine.ConnectionClosed:
+            self.closed = event.error_code  # type: ignore[attr-defined]
+
+    def _on_request(self, stream: int, headers: tuple[Header, ...], half_closed: bool) -> None:
+        self._last_stream = stream
+        head = read_head(headers)
+        method = self._connections.methods.get(head.path)
+        call = Http2Call(
+            self,
+            stream,
+            method.name if method is not None else "",
+            Evidence.shown(head.authorization, self._certificate),
+            head.metadata_bytes,
+            half_closed=half_closed,
+            streams=method is not None and method.stream is not None,
+            longest_message=self.limits.max_message_bytes,
+        )
+        self.calls[stream] = call
+        self._credit.earn(EARNED_BY_CALL)
+        if head.verb != b"POST":
+            self._refuse_http(call, b"405")
+        elif not is_grpc(head.content_type):
+            self._refuse_http(call, b"415")
+        elif method is None:
+            call.end(Status.UNIMPLEMENTED, "Method not found!")
+        elif self._going_away:
+            call.end(Status.UNAVAILABLE, "the server is shutting down")
+        else:
+            if head.timeout:
+                try:
+                    call.limit(decode_timeout(head.timeout))
+                except ValueError as error:
+                    call.end(Status.INVALID_ARGUMENT, str(error))
+                    return
+            call.task = self._connections.answer(call, method)
+
+    def _refuse_http(self, call: Http2Call, status: bytes) -> None:
+        call.abandon()
+        self.respond(call, ((b":status", status),))
+
+    def _on_data(self, stream: int, data: bytes, last: bool) -> None:
+        if (call := self.calls.get(stream)) is not None:
+            call.feed(data, last=last)
+            self._credit.earn(len(data) * EARNED_PER_BYTE)
+        elif (over := self._over.get(stream)) is not None:
+            # Its call has ended: this is of no use, but within the window that the peer had.
+            over.unacknowledged += len(data)
+            if last:
+                self._tell(stream)
+        elif data:
+            self.acknowledge(stream, len(data))
+
+    def _on_closed(self, stream: int, error: int) -> None:
+        unacknowledged = 0
+        if (call := self.calls.pop(stream, None)) is not None:
+            call.abandon()
+            self._given_up += 1
+            unacknowledged, call.unacknowledged = call.unacknowledged, 0
+        elif (over := self._over.pop(stream, None)) is not None:
+            unacknowledged = over.unacknowledged
+            if error not in _ORDINARY_ENDS:  # its peer broke a rule, after the answer
+                self._given_up += 1
+        if unacknowledged:
+            self.acknowledge(stream, unacknowledged)
+        if not self.calls:
+            self.idle_since = self.loop.time()
+
+    # For its calls. Where the peer has gone meanwhile, that is noticed by its own event.
+
+    def flush_soon(self) -> None:
+        """Send what there is, together with what else will be there in a moment."""
+        self._wire.flush_soon()
+
+    def earn(self, credit: float) -> None:
+        """Something came that was worth its frames."""
+        self._credit.earn(credit)
+
+    def verify(self, caller: Caller) -> None:
+        """A caller was verified: the streams have their whole window from now on.
+
+        Raises:
+            RefusedError: his identity has too many connections.
+        """
+        if not self.identity:
+            self._wire.note_identity(caller.identity)
+            self.identity = caller.identity
+            self.widen(0, _WINDOW)
+
+    def has_room(self, call: Http2Call, size: int) -> bool:
+        """Whether an answer of so many bytes may be written now."""
+        return self._engine is None or self.answers.has_room(self._engine.queued(call.stream), size)
+
+    def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
+        """Send the headers of an answer."""
+        if self._engine is not None:
+            with suppress(StreamGoneError, EngineError):
+                self._engine.respond(call.stream, headers)
+
+    def send(self, stream: int, data: bytes) -> None:
+        """Send data."""
+        if self._engine is not None:
+            try:
+                self._engine.send(stream, data)
+            except (StreamGoneError, EngineError):
+                return
+            self._credit.earn(len(data) * EARNED_PER_BYTE)
+            self.answers.count(self.answers.written + len(data))
+            self.flush_soon()
+
+    def respond(self, call: Http2Call, headers: Sequence[Header]) -> None:
+        """Send an answer that is headers alone, and forget the call."""
+        self._forget(call)
+        if (over := self._over.get(call.stream)) is None:
+            return
+        over.answer = headers
+        if call.streams and not call.half_closed:
+            self._tell_later(call.stream)
+        else:
+            self._tell(call.stream)
+
+    def _tell(self, stream: int) -> None:
+        """Send the answer to a call that has ended, where that was not done."""
+        over = self._over.get(stream)
+        if over is None or not over.answer or self._engine is None:
+            return
+        headers, over.answer = over.answer, ()
+        with suppress(StreamGoneError, EngineError):
+            self._engine.respond(stream, headers, end=True)
+        self.flush_soon()
+
+    def _tell_later(self, stream: int, before: int = -1) -> None:
+        """The same, where of its side nothing has come since there were so many bytes of it."""
+        over = self._over.get(stream)
+        if over is None or not over.answer:
+            return
+        if over.unacknowledged == before or self.loop.time() - over.since > _LINGER_SECONDS:
+            self._tell(stream)
+        else:
+            self.loop.call_later(_HOLD_SECONDS, self._tell_later, stream, over.unacknowledged)
+
+    def finish(self, call: Http2Call, trailers: list[Header]) -> None:
+        """Send what ends an answer, and forget the call."""
+        if self._engine is not None:
+            with suppress(StreamGoneError, EngineError):
+                self._engine.finish(call.stream, trailers)
+        self._forget(call)
+
+    def _forget(self, call: Http2Call) -> None:
+        if self.calls.pop(call.stream, None) is not None:
+            self._over[call.stream] = _Over(self.loop.time(), call.unacknowledged)
+            call.unacknowledged = 0
+        if not self.calls:
+            self.idle_since = self.loop.time()
+        self.flush_soon()
+
+    def acknowledge(self, stream: int, size: int) -> None:
+        """Let the peer send as much again."""
+        if self._engine is not None:
+            try:
+                self._engine.acknowledge(stream, size)
+            except EngineError:
+                return
+            self.flush_soon()
+
+    def widen(self, stream: int, window: int) -> None:
+        """Let the peer send more of a stream at once, or (0) of all of them."""
+        if self._engine is not None:
+            try:
+                self._engine.widen(stream, window)
+            except (StreamGoneError, EngineError):
+                return
+            self.flush_soon()
+
+    # What goes out
+
+    def to_send(self) -> bytes:
+        """All that may be sent now. Raises :class:`EngineError` where the connection has to end."""
+        if self._engine is None:
+            return b""
+        data = self._engine.to_send()
+        for event in self._engine.late_events():
+            self._on_event(event)
+        return data
+
+    def recount(self, buffered: int) -> None:
+        """Look how much of what was written was not taken; ``buffered`` bytes of it wait on the wire."""
+        self.answers.count((self._engine.queued() if self._engine is not None else 0) + buffered)
+        if self.answers.has_waiters:
+            self.answers.wake(self.has_room)
+
+    # How it ends
+
+    def go_away(self) -> None:
+        """Take no more calls."""
+        if self._going_away or self._engine is None:
+            return
+        self._going_away = True
+        if not self.finished:
+            self._engine.announce_shutdown()
+
+    def last_words(self, error: int) -> bytes:
+        """What says that it ends now, and why; of what waits to be sent, as much as the peer lets us send."""
+        if self._engine is None:
+            return b""
+        try:
+            self._engine.terminate(error)
+            return self._engine.to_send()
+        except EngineError:
+            return b""
+
+    def angry_words(self) -> bytes:
+        """The same for a peer that broke the rules, or did too much: its engine says no more."""
+        return engine.last_words(self._last_stream, engine.ENHANCE_YOUR_CALM)
+
+    def end(self) -> None:
+        """Nothing more will come: every call that is left is given up."""
+        self._engine = None
+        for call in list(self.calls.values()):
+            call.abandon()
+        self.calls.clear()
+        self._over.clear()
+
+    def overdue(self, now: float) -> int | None:
+        """The error code for a peer that keeps the server waiting; None for one that does not."""
+        if not self._settled and now - self._accepted > self.limits.handshake_timeout:
+            return engine.SETTINGS_TIMEOUT
+        if self._waits_since and now - self._waits_since > self.limits.header_timeout:
+            return engine.ENHANCE_YOUR_CALM
+        return None
+
+    def is_there(self, now: float) -> bool:
+        """Whether the peer was heard of; one that is silent is asked, and has a while to answer."""
+        if self._engine is None or now - self._heard <= _PING_AFTER_SECONDS:
+            return True
+        if self._pinged < self._heard:
+            self._pinged = now
+            self._engine.ping()
+            self.flush_soon()
+        return now - self._pinged <= _PONG_SECONDS
+
+    def end_streams(self, now: float) -> None:
+        """End the streams of calls that have ended, where the peer does not."""
+        if not self._over or self._engine is None:
+            return
+        within = self._meter.within_data_of
+        for stream, over in list(self._over.items()):
+            if now - over.since < _LINGER_SECONDS:
+                break  # the others have ended later
+            waiting = self._engine.queued(stream)
+            if (waiting or stream == within) and now - over.since < self.limits.answer_timeout:
+                continue
+            try:
+                self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
+            except (StreamGoneError, EngineError):
+                del self._over[stream]
+        self.flush_soon()
