@@ -276,6 +276,31 @@ def test_a_name_without_an_address_is_told(connect: Connect) -> None:
     assert not caught.value.sent
 
 
+def test_a_resolver_that_does_not_answer_holds_no_call_beyond_its_deadline(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    if transport == "grpc":
+        pytest.skip("gRPC asks for addresses by itself")
+    over = threading.Event()
+    real = socket.getaddrinfo
+
+    def silent(host: str | bytes, port: int, *others: object, **more: object) -> list[object]:
+        if host in ("silent.test", b"silent.test") and not more.get("flags"):
+            over.wait()  # in place of a name server that is silent
+        return real(host, port, *others, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    try:
+        with (
+            connect(ConnectionOptions("silent.test:1")) as client,
+            pytest.raises(DeadlineExceededError) as caught,
+        ):
+            client.run(Command("true"), timeout=0.3)
+        assert not caught.value.sent
+    finally:
+        over.set()
+
+
 @pytest.mark.parametrize("key", ["connection", "te", "Content-Type", "host", "transfer-encoding"])
 def test_headers_of_http_are_no_metadata(key: str) -> None:
     with pytest.raises(ConfigurationError, match="metadata key"):

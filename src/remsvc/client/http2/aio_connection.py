@@ -235,7 +235,12 @@ class Connection(PacedInput):
         """Send what there is, as far as the server takes it."""
         self._flushing = False
         transport, session = self._transport, self._session
-        if transport is None or not self._writable:
+        if transport is None:
+            return
+        if not self._writable:
+            if session.ended is not None:  # nothing that waits is of use to anybody
+                transport.abort()
+                self._settle()
             return
         if data := session.to_send(time.monotonic()):
             transport.write(data)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import select
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from remsvc.client.http2.endpoint import (
@@ -26,6 +28,8 @@ from remsvc.client.http2.proxy import ProxyError, check_reply
 
 if TYPE_CHECKING:
     import ssl
+
+    from remsvc.client.target import Target
 
 
 def wait_for(
@@ -72,10 +76,7 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     hop = endpoint.next_hop
     addresses = literal_addresses(hop)
     if not addresses:
-        try:
-            addresses = resolve(hop)
-        except OSError as error:
-            raise resolution_failure(hop, error) from error
+        addresses = _resolved(hop, deadline)
     connected = _first(addresses, deadline)
     try:
         peer = shown(connected.getpeername())
@@ -91,6 +92,30 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
         connected.close()
         raise
     return connected
+
+
+def _resolved(hop: Target, deadline: float) -> list[Address]:
+    """All addresses of a host.
+
+    The system's resolver takes no time limit, and cannot be interrupted: a thread asks it, which is left
+    alone where the answer comes too late. It ends when the resolver gives up by itself.
+    """
+    answers: SimpleQueue[list[Address] | OSError] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(resolve(hop))
+        except OSError as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name="remsvc-resolve", daemon=True).start()
+    try:
+        answer = answers.get(timeout=max(deadline - time.monotonic(), 0.0))
+    except Empty:
+        raise resolution_failure(hop, TimeoutError("the resolver did not answer in time")) from None
+    if isinstance(answer, OSError):
+        raise resolution_failure(hop, answer) from answer
+    return answer
 
 
 def _first(addresses: list[Address], deadline: float) -> socket.socket:
