@@ -25,6 +25,7 @@ _NANOSECONDS = {
     b"H": 3_600_000_000_000,
 }
 _LONGEST_TIMEOUT = 99_999_999
+_OK = ((b"grpc-status", b"0"),)
 
 
 def is_grpc(content_type: bytes) -> bool:
@@ -86,8 +87,10 @@ def decode_binary(value: bytes) -> bytes:
         raise ValueError(f"not valid base64: {error}") from error
 
 
-def status_headers(status: Status, message: str = "", metadata: Metadata = ()) -> list[Header]:
+def status_headers(status: Status, message: str = "", metadata: Metadata = ()) -> Sequence[Header]:
     """What ends a call."""
+    if status is Status.OK and not (message or metadata):
+        return _OK
     headers = [(b"grpc-status", b"%d" % status)]
     if message:
         headers.append((b"grpc-message", encode_message(message)))

@@ -84,12 +84,13 @@ class MessageReader:
         """The next message, where it is here as a whole. Raises :class:`MessageError` where it cannot be."""
         if self._size < 0:
             self._look()
-        if not self.ready:
-            return None
         begin = self._at + PREFIX_BYTES
-        message = bytes(self._data[begin : begin + self._size])
-        self._at, self._size = begin + self._size, -1
-        if self._at == len(self._data):
+        end = begin + self._size
+        if self._size < 0 or end > len(self._data):
+            return None
+        message = bytes(self._data[begin:end])
+        self._at, self._size = end, -1
+        if end == len(self._data):
             self._data, self._at = b"", 0
             return message
         if self._at > _SPENT and isinstance(self._data, bytearray):

@@ -53,7 +53,9 @@ class PacedInput(asyncio.BufferedProtocol, ABC):
             if len(self._rest) > _MOST_BUFFERS * len(self._input_buffer):
                 self.cut("sends on although nothing is read")
         elif self._turns.may_take_at_once():
-            self._take_a_turn(data)
+            taken = self._take(data)
+            if taken < nbytes:
+                self._wait_for_turn(data[taken:])
         else:
             self._wait_for_turn(data)
 
@@ -62,14 +64,11 @@ class PacedInput(asyncio.BufferedProtocol, ABC):
         if self._transport is None:
             return
         rest, self._rest = memoryview(self._rest), b""
-        self._take_a_turn(rest)
-        if not self._rest and self._transport is not None:
+        taken = self._take(rest)
+        if taken < len(rest):
+            self._wait_for_turn(rest[taken:])
+        elif self._transport is not None:
             self._transport.resume_reading()
-
-    def _take_a_turn(self, data: memoryview) -> None:
-        taken = self._take(data)
-        if taken < len(data):
-            self._wait_for_turn(data[taken:])
 
     def _wait_for_turn(self, rest: memoryview) -> None:
         """Have the rest taken in when it is this connection's turn, and receive nothing more until then."""

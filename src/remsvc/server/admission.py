@@ -42,14 +42,15 @@ class Admission:
                 Status.RESOURCE_EXHAUSTED,
                 f"metadata of {call.metadata_bytes} bytes, more than {self._limits.max_metadata_bytes}",
             )
-        if call.caller is None:
+        caller = call.caller
+        if caller is None:
             if self._of_strangers >= self._most_of_strangers:
                 raise exhausted(
                     f"the server has {self._of_strangers} calls in progress already", _RETRY_SECONDS
                 )
             self._of_strangers += 1
             return ""
-        identity = call.caller.identity
+        identity = caller.identity
         own = self._identities[identity]
         if not may_have_more(identity, own, self._limits.max_calls - self._of_callers):
             raise exhausted(

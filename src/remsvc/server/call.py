@@ -29,8 +29,9 @@ class Call(ABC):
     @property
     def identity(self) -> str:
         """The identity of a verified caller."""
-        assert self.caller is not None
-        return self.caller.identity
+        caller = self.caller
+        assert caller is not None
+        return caller.identity
 
     @property
     @abstractmethod

@@ -242,7 +242,7 @@ class Http2Call(Call):
     def _count(self, size: int) -> None:
         """Let the caller go on sending a long message; of anything else, not before it was read."""
         self.unacknowledged += size
-        if self._reader.wanted <= _LONG or self.caller is None or self._ended:
+        if self._reader.wanted <= _LONG or self._caller is None or self._ended:
             return
         if not self._long:
             self._long = True

@@ -60,7 +60,7 @@ class Connection(PacedInput):
         self.opened = self.loop.time()
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
-        self._session = Session(connections, self, peer)
+        self._session = Session(connections, peer, self._flush_soon, self._note_identity)
         self._answer_timeout = connections.limits.answer_timeout
         self._is_cut = False
         self._writable = True
@@ -171,7 +171,7 @@ class Connection(PacedInput):
     @property
     def _turns(self) -> InputTurns:
         """Callers have turns of their own: no crowd of strangers makes them wait."""
-        return self._connections.turns if self.identity else self._connections.strangers_turns
+        return self._connections.turns if self._session.identity else self._connections.strangers_turns
 
     @property
     def _shares_turns(self) -> Hashable:
@@ -179,30 +179,31 @@ class Connection(PacedInput):
         return None if self.identity else self.network
 
     def _take(self, data: memoryview) -> int:
+        session = self._session
         try:
-            taken = self._session.take(data)
+            taken = session.take(data)
         except EngineError as error:
             self._fail(error)
             return len(data)
         # Calls that have begun take their first step before what is sent soon: their answers go with it.
-        self.flush_soon()
-        self._close_where_over()
-        return taken if self._session.is_open else len(data)
+        self._flush_soon()
+        if session.finished or session.closed is not None:
+            self._close_finished()
+        return taken if session.is_open else len(data)
 
-    def _close_where_over(self) -> None:
+    def _close_finished(self) -> None:
         if self._session.closed is not None:
             self._close_soon(patient=self._session.closed == engine.NO_ERROR)
-        elif self._session.finished:
+        else:
             self.close()
 
-    def note_identity(self, identity: str) -> None:
-        """See :class:`~remsvc.server.http2.session.Wire`."""
+    def _note_identity(self, identity: str) -> None:
         self._connections.note_identity(self, identity)
 
     # What goes out
 
-    def flush_soon(self) -> None:
-        """See :class:`~remsvc.server.http2.session.Wire`."""
+    def _flush_soon(self) -> None:
+        """Send what there is, together with what else will be there in a moment."""
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
@@ -210,17 +211,19 @@ class Connection(PacedInput):
     def _flush(self) -> None:
         """Send what there is, as far as the peer takes it."""
         self._flushing = False
-        if self._transport is None or not self._session.is_open:
+        transport, session = self._transport, self._session
+        if transport is None or not session.is_open:
             return
         if self._writable:
             try:
-                data = self._session.to_send()
+                data = session.to_send()
             except EngineError as error:
                 self._fail(error)
                 return
             if data:
-                self._transport.write(data)
-            self._close_where_over()
+                transport.write(data)
+        if session.finished or session.closed is not None:
+            self._close_finished()
         self._recount()
 
     def _recount(self) -> None:
@@ -233,7 +236,6 @@ class Connection(PacedInput):
         """Take no more calls; close when those that are here have ended."""
         self._session.go_away()
         self._flush()
-        self._close_where_over()
 
     def close(self, error: int = engine.NO_ERROR) -> None:
         """Say why, and close."""

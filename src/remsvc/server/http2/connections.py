@@ -148,13 +148,13 @@ class Connections:
 
     def answer(self, call: Http2Call, method: Method) -> asyncio.Task[None]:
         """Have a call answered."""
-        task = _begun(self._answer(call, method), self.loop)
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return task
+        return _begun(self._answer(call, method), self.loop)
 
     async def _answer(self, call: Http2Call, method: Method) -> None:
+        # In and out of the set by itself: a callback would cost each call a round of the event loop more.
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             await self._calls.answer(call, method)
         except RefusedError as refused:
@@ -167,6 +167,8 @@ class Connections:
             call.end(Status.UNKNOWN, "the server has failed: its log says how")
         else:
             call.end(Status.OK)
+        finally:
+            self._tasks.discard(task)
 
     # Looking after them
 

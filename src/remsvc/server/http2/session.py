@@ -10,10 +10,10 @@ new ones; ``ended`` has given up every call that was left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
@@ -48,16 +48,6 @@ _LINGER_SECONDS = 5.0
 _HOLD_SECONDS = 0.3
 
 
-class Wire(Protocol):
-    """What a session needs of the connection that carries it."""
-
-    def flush_soon(self) -> None:
-        """Send what there is, together with what else will be there in a moment."""
-
-    def note_identity(self, identity: str) -> None:
-        """A caller was verified. Raises :class:`RefusedError` where his identity has too many connections."""
-
-
 @dataclass(slots=True)
 class _Over:
     """A call that has ended; its caller has not ended its side.
@@ -78,20 +68,32 @@ class Session:
 
     Args:
         connections: what all of them share.
-        wire: carries what is said.
         peer: its other end, as gRPC writes it.
+        flush_soon: called where there is something to send.
+        note_identity: called with the identity of the first caller who is verified. Raises
+            :class:`RefusedError` where that has too many connections.
 
     Attributes:
+        is_open: whether it has begun and not ended.
         calls: those in progress, by their streams.
         identity: of the first caller who was verified; empty for a stranger.
         answers: those that wait to be taken, or to be written.
         idle_since: when the last call ended, in the loop's time.
         closed: the error code with which the peer, or the engine, has closed the connection; None before.
+        finished: whether it takes no new calls, and of the others nothing is left to be done.
     """
 
-    def __init__(self, connections: Connections, wire: Wire, peer: str) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        peer: str,
+        flush_soon: Callable[[], None],
+        note_identity: Callable[[str], None],
+    ) -> None:
         self._connections = connections
-        self._wire = wire
+        self.flush_soon = flush_soon
+        self._note_identity = note_identity
+        self.is_open = False
         self.loop = connections.loop
         self.limits = connections.limits
         self.unread = connections.unread
@@ -100,6 +102,7 @@ class Session:
         self.identity = ""
         self.answers = WaitingAnswers(connections.unsent, self.loop)
         self.closed: int | None = None
+        self.finished = False
         self._certificate = NO_CERTIFICATE
         self._engine: Engine | None = None
         self._meter = FrameMeter(preface=True)
@@ -116,6 +119,7 @@ class Session:
     def open(self, certificate: ShownCertificate) -> None:
         """Begin: TLS, if that is spoken, is done, and the peer has shown this certificate."""
         limits = self.limits
+        self.is_open = True
         self._certificate = certificate
         self._engine = Engine(
             server=True,
@@ -129,19 +133,9 @@ class Session:
         self._heard = self.loop.time()
 
     @property
-    def is_open(self) -> bool:
-        """Whether it has begun and not ended."""
-        return self._engine is not None
-
-    @property
     def busy(self) -> bool:
         """Whether a verified caller's call is in progress on it."""
         return any(call.caller is not None for call in self.calls.values())
-
-    @property
-    def finished(self) -> bool:
-        """Whether it takes no new calls, and of the others nothing is left to be done."""
-        return self._going_away and not self.calls and not self._over
 
     # What comes in
 
@@ -256,12 +250,12 @@ class Session:
             self.acknowledge(stream, unacknowledged)
         if not self.calls:
             self.idle_since = self.loop.time()
+            self._note_finished()
+
+    def _note_finished(self) -> None:
+        self.finished = self._going_away and not self.calls and not self._over
 
     # For its calls. Where the peer has gone meanwhile, that is noticed by its own event.
-
-    def flush_soon(self) -> None:
-        """Send what there is, together with what else will be there in a moment."""
-        self._wire.flush_soon()
 
     def earn(self, credit: float) -> None:
         """Something came that was worth its frames."""
@@ -274,7 +268,7 @@ class Session:
             RefusedError: his identity has too many connections.
         """
         if not self.identity:
-            self._wire.note_identity(caller.identity)
+            self._note_identity(caller.identity)
             self.identity = caller.identity
             self.widen(0, _WINDOW)
 
@@ -285,8 +279,10 @@ class Session:
     def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
         """Send the headers of an answer."""
         if self._engine is not None:
-            with suppress(StreamGoneError, EngineError):
+            try:
                 self._engine.respond(call.stream, headers)
+            except (StreamGoneError, EngineError):
+                return
 
     def send(self, stream: int, data: bytes) -> None:
         """Send data."""
@@ -330,12 +326,14 @@ class Session:
         else:
             self.loop.call_later(_HOLD_SECONDS, self._tell_later, stream, over.unacknowledged)
 
-    def finish(self, call: Http2Call, trailers: list[Header]) -> None:
+    def finish(self, call: Http2Call, trailers: Sequence[Header]) -> None:
         """Send what ends an answer, and forget the call."""
-        if self._engine is not None:
-            with suppress(StreamGoneError, EngineError):
-                self._engine.finish(call.stream, trailers)
         self._forget(call)
+        if self._engine is not None:
+            try:
+                self._engine.finish(call.stream, trailers)
+            except (StreamGoneError, EngineError):
+                return
 
     def _forget(self, call: Http2Call) -> None:
         if self.calls.pop(call.stream, None) is not None:
@@ -387,6 +385,7 @@ class Session:
         if self._going_away or self._engine is None:
             return
         self._going_away = True
+        self._note_finished()
         if not self.finished:
             self._engine.announce_shutdown()
 
@@ -406,6 +405,7 @@ class Session:
 
     def end(self) -> None:
         """Nothing more will come: every call that is left is given up."""
+        self.is_open = False
         self._engine = None
         for call in list(self.calls.values()):
             call.abandon()
@@ -445,4 +445,5 @@ class Session:
                 self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
             except (StreamGoneError, EngineError):
                 del self._over[stream]
+        self._note_finished()
         self.flush_soon()

@@ -190,17 +190,21 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _decrypt(self, buffer: memoryview) -> tuple[int, bool]:
         """How much of ``buffer`` was filled, and whether there is more."""
-        assert self._tls is not None
-        size, records, before = 0, 0, self._incoming.pending
+        tls, incoming = self._tls, self._incoming
+        assert tls is not None
+        size, records, before = 0, 0, incoming.pending
         try:
-            while size < len(buffer):
-                got = self._tls.read(len(buffer) - size, buffer[size:])
+            # Not until it wants more: the exception would cost as much as a record.
+            while more := incoming.pending > 0 or tls.pending() > 0:
+                if size == len(buffer):
+                    break
+                got = tls.read(len(buffer) - size, buffer[size:])
                 if not got:  # the peer sends nothing more
                     self.close()
                     return size, False
                 size += int(got)
                 records += 1
-            return size, True
+            return size, more
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError:  # the peer has broken the rules
@@ -208,7 +212,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self.close()
         finally:
             carried = size + records * _RECORD_OVERHEAD
-            self._without_data = max(self._without_data + before - self._incoming.pending - carried, 0)
+            self._without_data = max(self._without_data + before - incoming.pending - carried, 0)
         return size, False
 
     # The connection's transport
