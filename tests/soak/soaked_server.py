@@ -60,7 +60,7 @@ class SoakedServer:
         self.limits = LIMITS[limits]
         self._draining: asyncio.Future[None] = loop.create_future()
         self.answers = Answers(self._draining)
-        failures = FailedAuthentications(self.limits.failed_authentications)
+        failures = FailedAuthentications(self.limits.failed_authentications, loop.time)
         self._authentication = Authentication(_KNOWN, lambda *_: None, failures)
         self.admission = Admission(self.limits)
         calls = Calls(self._authentication, self.admission, self.limits.request_timeout)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 from remsvc.server.decision import Rate
 from remsvc.server.logs import fields
@@ -21,10 +23,10 @@ class FailedAuthentications:
     and fill no log, is what this is for; that tokens cannot be guessed is for the tokens' length.
     """
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
-        self._failures = RateLimiter()
-        self._said = RateLimiter()
+        self._failures = RateLimiter(clock)
+        self._said = RateLimiter(clock)
 
     def note(self, peer: str) -> float:
         """Note one. Returns 0.0, or the seconds until this peer's next one is answered as such."""
