@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 import hpack
 
 from tests.attacks.raw_http2 import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
+    PING,
     PREFACE,
     RST_STREAM,
 )
@@ -62,6 +64,7 @@ class Output:
         data: of each stream.
         statuses: ``grpc-status`` of each stream that has one, where headers were read.
         ended: the streams that were ended, by their last frame or by a reset.
+        asked: whether the server has asked its peer whether it is there.
         errors: the codes with which streams and the connection were ended, the harmless left out.
 
     Raises:
@@ -72,6 +75,7 @@ class Output:
         self.data: dict[int, bytearray] = defaultdict(bytearray)
         self.statuses: dict[int, int] = {}
         self.ended: set[int] = set()
+        self.asked = False
         self.errors: list[int] = []
         decoder = hpack.Decoder()
         block = b""
@@ -90,6 +94,8 @@ class Output:
                 self._note_error(payload[:4])
             elif kind == GOAWAY:
                 self._note_error(payload[4:8])
+            elif kind == PING and not flags & ACK:
+                self.asked = True
             if kind in (DATA, HEADERS) and flags & END_STREAM:
                 self.ended.add(stream)
 
