@@ -39,28 +39,6 @@ class Http2Call(Call):
         task: answers it; None before it has begun, and where nobody waits for the answer any more.
     """
 
-    __slots__ = (
-        "_begun",
-        "_caller",
-        "_ended",
-        "_fault",
-        "_long",
-        "_reader",
-        "_session",
-        "_timer",
-        "_waiter",
-        "evidence",
-        "half_closed",
-        "metadata_bytes",
-        "method",
-        "peer",
-        "stream",
-        "streams",
-        "task",
-        "trailers",
-        "unacknowledged",
-    )
-
     def __init__(
         self,
         session: Session,
