@@ -67,29 +67,38 @@ bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, ten minutes 
 
 # --- Checking --------------------------------------------------------------------------------
 
+# The tests wait more than they work, so all suites run side by side, each with a log of its own.
+SUITES := airflow clients server grpc
+AIRFLOW_TESTS := tests/airflow tests/end_to_end tests/demo
+CLIENT_TESTS := tests/client tests/cli tests/execution
+FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py)
 # What a server promises has to hold on both of its transports. The rest does not know which one it is: handlers,
 # policy and jobs are called alike by both, and clients have tests on both of theirs.
 ON_BOTH_TRANSPORTS := tests/contract tests/identity tests/server/test_life_cycle.py \
 	tests/attacks/test_limits.py tests/attacks/test_fuzz_grpc.py tests/attacks/test_tls_floor.py
+
+TESTS_OF_airflow := $(AIRFLOW_TESTS) $(addprefix --deselect=,$(FAULT_TESTS))
+TESTS_OF_clients := $(CLIENT_TESTS)
+# Whatever belongs to no other suite, so that no test is forgotten.
+TESTS_OF_server := tests $(addprefix --ignore=,$(AIRFLOW_TESTS) $(CLIENT_TESTS) tests/faults)
+TESTS_OF_grpc := --transport grpc $(ON_BOTH_TRANSPORTS)
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests but the next two commands' (some of them: make test ARGS=tests/server)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	@$(MAKE) --no-print-directory -j 2 test-http2 test-grpc; status=$$?; cat build/test-grpc.log; exit $$status
+	@mkdir -p build
+	@$(MAKE) --no-print-directory --keep-going -j 4 $(addprefix test-of-,$(SUITES)); status=$$?; \
+		cat $(patsubst %,build/test-%.log,$(SUITES)); \
+		grep -hE '^(FAILED|ERROR) ' $(patsubst %,build/test-%.log,$(SUITES)); exit $$status
 endif
 
-.PHONY: test-http2
-test-http2: $(INSTALLED)
-	$(BIN)/python -m pytest $(foreach path,$(FAULT_TESTS),--deselect $(path))
-
-.PHONY: test-grpc
-test-grpc: $(INSTALLED)
-	@mkdir -p build
-	@$(BIN)/python -m pytest --transport grpc -o cache_dir=build/pytest_cache $(ON_BOTH_TRANSPORTS) > build/test-grpc.log 2>&1
-
-FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py)
+.PHONY: $(addprefix test-of-,$(SUITES))
+$(addprefix test-of-,$(SUITES)): test-of-%: $(INSTALLED)
+	@echo "$*: running, see build/test-$*.log"
+	@$(BIN)/python -m pytest -o cache_dir=build/cache-$* $(TESTS_OF_$*) > build/test-$*.log 2>&1; \
+		status=$$?; echo "$*: $$(tail -n 1 build/test-$*.log)"; exit $$status
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## Kill servers and triggerers, fill disks, cut networks (longer: REMSVC_FAULT_ROUNDS=200)

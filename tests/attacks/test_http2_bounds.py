@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from contextlib import ExitStack, suppress
 
@@ -49,6 +50,19 @@ _OTHER = "an-attacker-s-own-token-0123456789"
 _ATTACKER = ("authorization", f"Bearer {_OTHER}")
 _BOTH = f"{AUTH}other = {_OTHER}\n"
 _PIECE = 16_000
+
+
+def test_a_call_on_a_connection_that_is_closed_for_being_idle_is_told_so(serve: Serve) -> None:
+    """Not that the server is shutting down: on another connection it is served."""
+    server = serve(f"{AUTH}[limits]\nconnection_idle_ms = 200\nanswer_timeout_ms = 600000\n")
+    with raw(server) as peer:
+        no_window = struct.pack(">HI", 4, 0)
+        peer.greet(no_window)
+        peer.send(frame(SETTINGS, ACK, 0))
+        peer.call(1, PING_PATH, _TOKEN, body=message(b""))  # nothing of its answer may be sent
+        assert any(got.kind == GOAWAY for got in peer.frames())
+        peer.call(3, PING_PATH, _TOKEN, body=message(b""))
+        assert b"this connection is being closed" in answer_to(peer, 3)
 
 
 def ping_of(size: int) -> bytes:

@@ -57,6 +57,14 @@ def test_a_broken_rule(server: ServerProcess, stub: RemSvcStub, rule: Rule) -> N
     assert stub.Ping(RemSvc_pb2.PingMsg(seq=7), metadata=METADATA, timeout=DEADLINE).seq == 7
 
 
+def test_a_peer_that_speaks_something_else_is_told_so(server: ServerProcess) -> None:
+    protocol_error = 1  # RFC 9113, section 3.4
+    with raw(server) as peer:
+        peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        ends = [int.from_bytes(got.payload[4:8], "big") for got in peer.frames() if got.kind == GOAWAY]
+    assert ends == [protocol_error]
+
+
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.name) for rule in BEGINNINGS])
 def test_what_begins_no_connection(server: ServerProcess, stub: RemSvcStub, rule: Rule) -> None:
     assert outcome(server, b"", [rule.broken()]) is rule.outcome

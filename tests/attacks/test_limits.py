@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -128,6 +129,19 @@ def test_a_crowd_of_idle_connections_keeps_nobody_out(serve: Serve) -> None:
         stop.set()
         assert next(held).rc == 0
         eventually(lambda: "connections cut" in server.log)
+
+
+@pytest.mark.own_http2
+def test_every_connection_that_was_cut_is_told_of(serve: Serve) -> None:
+    """The first at once, the others in one line a minute later, or when the server ends."""
+    server = serve(f"{AUTH}[limits]\nmax_connections = 10\n")
+    with ExitStack() as stack:
+        crowd(stack, server, 40)
+        eventually(lambda: established(server) <= 10)
+        assert server.terminate() == 0
+    told = re.findall(r"connections cut or refused count=(\d+)", server.log)
+    assert sum(map(int, told)) >= 30
+    assert len(told) <= 2
 
 
 def iter_until(stop: threading.Event) -> Iterator[RemSvc_pb2.RemCmdMsg]:

@@ -6,19 +6,36 @@ import contextlib
 import ctypes
 import ctypes.util
 import select
+import socket
 import ssl
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
+import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
-from tests.attacks.conftest import AUTH, METADATA, eventually, raw
-from tests.attacks.raw_http2 import PREFACE, SETTINGS, RawPeer, frame
+from tests.attacks.abuses import PING_PATH, STREAM_PATH
+from tests.attacks.conftest import AUTH, METADATA, TOKEN, eventually, raw
+from tests.attacks.raw_http2 import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    RawPeer,
+    call_headers,
+    frame,
+    header_block,
+    message,
+)
 from tests.conftest import DEADLINE, Serve, ServerProcess
 from tests.contract.certificates import Authority
 
@@ -186,6 +203,89 @@ def test_handshakes_have_turns(serve: Serve, authority: Authority) -> None:
             stranger.socket.setblocking(False)
         answered = select.select([stranger.socket for stranger in strangers], [], [], 0)[0]
         assert len(answered) < len(strangers), "all handshakes came first"
+
+
+_Got = TypeVar("_Got")
+
+
+class TlsByHand:
+    """A client that decides which bytes of which records go when."""
+
+    def __init__(self, server: ServerProcess, authority: Authority) -> None:
+        context = ssl.create_default_context(cafile=authority.certificate)
+        context.set_alpn_protocols(["h2"])
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        self._socket = socket.create_connection((server.host, server.port), DEADLINE)
+        self._read_on(self._tls.do_handshake)
+
+    def __enter__(self) -> TlsByHand:  # noqa: PYI034  Self is of Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def record(self, *plain: bytes) -> bytes:
+        """A record, or several, of these bytes."""
+        self._tls.write(b"".join(plain))
+        return self._outgoing.read()
+
+    def send(self, encrypted: bytes) -> None:
+        self._socket.sendall(encrypted)
+
+    def wait_for(self, stream: int) -> None:
+        """Read until a stream has ended."""
+        got = b""
+        while True:
+            while len(got) >= 9 and len(got) >= (size := 9 + int.from_bytes(got[:3], "big")):
+                if got[3] == HEADERS and got[4] & END_STREAM and int.from_bytes(got[5:9], "big") == stream:
+                    return
+                got = got[size:]
+            got += self._read_on(lambda: self._tls.read(65536))
+
+    def _read_on(self, do: Callable[[], _Got]) -> _Got:
+        while True:
+            try:
+                got = do()
+            except ssl.SSLWantReadError:
+                self.send(self._outgoing.read())
+                received = self._socket.recv(65536)
+                assert received, "the server has closed the connection"
+                self._incoming.write(received)
+            else:
+                self.send(self._outgoing.read())
+                return got
+
+
+@pytest.mark.own_http2
+def test_what_was_decrypted_before_a_pause_needs_no_packet_to_be_taken_in(
+    server: ServerProcess, authority: Authority
+) -> None:
+    """Of a record that has no room in the buffer, a part stays with TLS while other input has its turn."""
+    auth = ("authorization", f"Bearer {TOKEN}")
+
+    def call(stream: int, path: str) -> bytes:
+        return frame(HEADERS, END_HEADERS, stream, header_block(call_headers(path, auth)))
+
+    ping = frame(DATA, END_STREAM, 5, message())
+    small = frame(DATA, 0, 3, bytes(111))
+    process = psutil.Process(server.process.pid)
+    with TlsByHand(server, authority) as peer, tls_client(server, authority) as good:
+        peer.send(peer.record(PREFACE, frame(SETTINGS, 0, 0), frame(SETTINGS, ACK, 0)))
+        peer.send(peer.record(call(1, PING_PATH), frame(DATA, END_STREAM, 1, message())))
+        peer.wait_for(1)
+        begin = call(3, STREAM_PATH) + frame(DATA, 0, 3, message(bytes(11), claimed=60_000))
+        last = call(5, PING_PATH) + ping
+        between = small * (42_000 // len(small))
+        plain = begin + between + last
+        encrypted = b"".join(peer.record(plain[at : at + 15_000]) for at in range(0, len(plain), 15_000))
+        peer.send(encrypted[:10_000])
+        for _ in range(2):  # so the first part of a record was read before the rest is here
+            good.Ping(RemSvc_pb2.PingMsg(), metadata=METADATA, timeout=DEADLINE)
+        process.suspend()
+        peer.send(encrypted[10_000:])
+        process.resume()
+        peer.wait_for(5)
 
 
 @pytest.mark.own_http2

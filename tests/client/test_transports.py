@@ -301,6 +301,45 @@ def test_a_resolver_that_does_not_answer_holds_no_call_beyond_its_deadline(
         over.set()
 
 
+def test_a_resolver_that_does_not_answer_holds_up_no_loop_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def silent(host: str | bytes, port: int, *others: object, **more: object) -> list[object]:
+        if not more.get("flags"):
+            over.wait()  # in place of a name server that is silent
+        raise socket.gaierror(socket.EAI_NONAME, "not an address")
+
+    async def call() -> None:
+        async with AsyncClient(ConnectionOptions("silent.test:1", transport="http2")) as client:
+            with pytest.raises(DeadlineExceededError):
+                await client.run(Command("true"), timeout=0.1)
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(asyncio.run, call())
+        try:
+            running.result(DEADLINE)
+        finally:
+            over.set()
+
+
+def test_a_connection_that_comes_about_after_its_client_was_closed_is_closed() -> None:
+    from tests.attacks.raw_http2 import SETTINGS, frame
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        client = Client(ConnectionOptions(f"127.0.0.1:{listener.getsockname()[1]}", transport="http2"))
+        running = threads.submit(client.run, Command("true"), timeout=DEADLINE)
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(DEADLINE)
+            assert server.recv(1)  # it greets, and waits for the server to do so
+            client.close()
+            server.sendall(frame(SETTINGS, 0, 0))
+            while server.recv(65536):
+                pass
+        assert isinstance(running.exception(DEADLINE), UnavailableError)
+
+
 @pytest.mark.parametrize("key", ["connection", "te", "Content-Type", "host", "transfer-encoding"])
 def test_headers_of_http_are_no_metadata(key: str) -> None:
     with pytest.raises(ConfigurationError, match="metadata key"):

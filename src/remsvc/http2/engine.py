@@ -22,14 +22,13 @@ DataReceived = ngh2.DataReceived
 StreamClosed = ngh2.StreamClosed
 SettingsReceived = ngh2.SettingsReceived
 SettingsAcknowledged = ngh2.SettingsAcknowledged
-PingAcknowledged = ngh2.PingAcknowledged
 GoAwayReceived = ngh2.GoAwayReceived
 ConnectionClosed = ngh2.ConnectionClosed
 
 Event = ngh2.Event
 
 # RFC 9113, section 7.
-NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, SETTINGS_TIMEOUT = 0x0, 0x1, 0x2, 0x4
+NO_ERROR, PROTOCOL_ERROR, SETTINGS_TIMEOUT = 0x0, 0x1, 0x4
 REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY = 0x7, 0x8, 0xB, 0xC
 
 WINDOW = 65_535
@@ -49,7 +48,14 @@ class EngineError(Exception):
     """The connection has ended: the peer broke the rules, or did more of something than is permitted.
 
     What :func:`last_words` gives may still be sent.
+
+    Attributes:
+        code: why, as a GOAWAY says it.
     """
+
+    def __init__(self, text: str, code: int = ENHANCE_YOUR_CALM) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class StreamGoneError(Exception):
@@ -74,7 +80,8 @@ class Engine:
             of all streams.
 
     Raises:
-        EngineError: every method, once the connection has ended.
+        EngineError: what concerns the connection, once that has ended.
+        StreamGoneError: what concerns a stream, once that, or the connection, has ended.
     """
 
     def __init__(
@@ -108,8 +115,10 @@ class Engine:
         try:
             self._connection.receive_data(data)
             return self._connection.events()
-        except ngh2.NGH2Error as error:
+        except ngh2.DenialOfServiceError as error:
             raise EngineError(str(error)) from error
+        except ngh2.NGH2Error as error:
+            raise EngineError(str(error), PROTOCOL_ERROR) from error
 
     def to_send(self) -> bytes:
         """All that may be sent now. Ask :meth:`late_events` afterwards."""
@@ -182,14 +191,14 @@ class Engine:
             raise EngineError(str(error)) from error
 
     def widen(self, stream: int, window: int) -> None:
-        """Let the peer send more on a stream before it is acknowledged."""
+        """Let the peer send so many bytes on a stream before they are acknowledged; (0) on all together."""
         try:
             self._connection.set_local_window_size(window, stream_id=stream)
         except ngh2.NGH2Error as error:
             raise StreamGoneError(str(error)) from error
 
     def ping(self) -> None:
-        """Ask the peer whether it is there; it answers with :class:`PingAcknowledged`."""
+        """Ask the peer whether it is there: whatever comes then is an answer."""
         try:
             self._connection.ping()
         except ngh2.NGH2Error as error:

@@ -81,7 +81,7 @@ class InputTurns:
             except Exception:
                 # Whatever is wrong with one of them, the others have their turns.
                 _logger.exception("a connection has failed")
-                connection.cut("has failed")
+                connection.cut("the connection has failed")
             if loop.time() >= ends:
                 break
         self._giving = bool(self._waiting)

@@ -8,12 +8,12 @@ from collections.abc import Hashable
 
 from remsvc.http2.input_turns import InputTurns
 
-# Some transports hand over what they had received already when reading was paused: TLS, and those of Windows.
+# asyncio's TLS, which clients use, and the transports of Windows hand over what they had received already.
 _MOST_BUFFERS = 64
 
 
 class PacedInput(asyncio.BufferedProtocol, ABC):
-    """What both ends of a connection do with its input.
+    """Takes in what one connection receives, at most a turn's share at once.
 
     Args:
         input_buffer: what was received last, on any connection of the event loop; of no use after it was
@@ -51,7 +51,7 @@ class PacedInput(asyncio.BufferedProtocol, ABC):
         if self._rest:
             self._rest += data
             if len(self._rest) > _MOST_BUFFERS * len(self._input_buffer):
-                self.cut("sends on although nothing is read")
+                self.cut("the peer sends on although nothing is read")
         elif self._turns.may_take_at_once():
             taken = self._take(data)
             if taken < nbytes:

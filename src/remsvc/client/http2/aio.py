@@ -12,6 +12,7 @@ from remsvc.client.http2.dial import dial
 from remsvc.client.http2.endpoint import (
     ATTEMPT_SECONDS,
     BEGIN_ATTEMPTS,
+    CLOSED,
     TIMED_OUT,
     ConnectError,
     Endpoint,
@@ -106,11 +107,11 @@ class AsyncHttp2Transport:
             await asyncio.wait([self._connecting])
         connections = list(self._connections)
         for connection in connections:
-            connection.close("the channel is closed", Status.CANCELLED)
+            connection.close(CLOSED, Status.CANCELLED)
         if connections:
             await asyncio.wait([connection.lost for connection in connections], timeout=_CLOSE_SECONDS)
         for connection in connections:
-            connection.cut("the channel is closed")
+            connection.cut(CLOSED)
 
     def _usable(self) -> Connection | None:
         connection = self._connection
@@ -120,7 +121,7 @@ class AsyncHttp2Transport:
         """A connection, made where there is none. Raises :class:`CallError`."""
         while True:
             if self._closed:
-                raise CallError(Status.UNAVAILABLE, "the channel is closed", sent=False)
+                raise CallError(Status.UNAVAILABLE, CLOSED, sent=False)
             if (connection := self._usable()) is not None:
                 return connection
             if self._connecting is None:

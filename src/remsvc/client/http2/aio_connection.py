@@ -212,7 +212,7 @@ class Connection(PacedInput):
 
     def cut(self, reason: str) -> None:
         """End it at once."""
-        self._fail(f"the connection to the server {reason}")
+        self._fail(reason)
 
     def _settle(self) -> None:
         if self.settled.done():

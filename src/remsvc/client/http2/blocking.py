@@ -18,6 +18,7 @@ from remsvc.client.http2.call import Call
 from remsvc.client.http2.endpoint import (
     ATTEMPT_SECONDS,
     BEGIN_ATTEMPTS,
+    CLOSED,
     TIMED_OUT,
     ConnectError,
     Endpoint,
@@ -96,7 +97,7 @@ class Http2Transport:
     def close(self) -> None:
         self._closed.set()
         if (connection := self._connection) is not None:
-            connection.close("the channel is closed", Status.CANCELLED)
+            connection.close(CLOSED, Status.CANCELLED)
 
     def _usable(self) -> _Connection | None:
         connection = self._connection
@@ -112,7 +113,7 @@ class Http2Transport:
         try:
             while True:
                 if self._closed.is_set():
-                    raise CallError(Status.UNAVAILABLE, "the channel is closed", sent=False)
+                    raise CallError(Status.UNAVAILABLE, CLOSED, sent=False)
                 if (connection := self._usable()) is not None:
                     return connection
                 if pause := self._attempts.pause():
@@ -140,6 +141,8 @@ class Http2Transport:
             self._attempts.failed(str(error))
         else:
             self._attempts.succeeded()
+            if self._closed.is_set():  # meanwhile: close() has seen no connection
+                self._connection.close(CLOSED, Status.CANCELLED)
 
 
 class _Connection:

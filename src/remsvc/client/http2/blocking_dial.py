@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import socket
 import sys
-import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -95,20 +94,8 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
 
 
 def _resolved(hop: Target, deadline: float) -> list[Address]:
-    """All addresses of a host.
-
-    The system's resolver takes no time limit, and cannot be interrupted: a thread asks it, which is left
-    alone where the answer comes too late. It ends when the resolver gives up by itself.
-    """
     answers: SimpleQueue[list[Address] | OSError] = SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(resolve(hop))
-        except OSError as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, name="remsvc-resolve", daemon=True).start()
+    resolve(hop, answers.put)
     try:
         answer = answers.get(timeout=max(deadline - time.monotonic(), 0.0))
     except Empty:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
+from contextlib import suppress
 
 from remsvc.client.http2.endpoint import (
     NEXT_ADDRESS_SECONDS,
@@ -26,10 +27,7 @@ async def dial(endpoint: Endpoint) -> socket.socket:
     hop = endpoint.next_hop
     addresses = literal_addresses(hop)
     if not addresses:
-        try:
-            addresses = await asyncio.get_running_loop().run_in_executor(None, resolve, hop)
-        except OSError as error:
-            raise resolution_failure(hop, error) from error
+        addresses = await _resolved(hop)
     connected = await _first(addresses)
     if endpoint.proxy is not None:
         try:
@@ -38,6 +36,25 @@ async def dial(endpoint: Endpoint) -> socket.socket:
             connected.close()
             raise
     return connected
+
+
+async def _resolved(hop: Target) -> list[Address]:
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[list[Address] | OSError] = loop.create_future()
+
+    def note(answer: list[Address] | OSError) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+
+    def deliver(answer: list[Address] | OSError) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(note, answer)
+
+    resolve(hop, deliver)
+    answer = await answered
+    if isinstance(answer, OSError):
+        raise resolution_failure(hop, answer) from answer
+    return answer
 
 
 async def _first(addresses: list[Address]) -> socket.socket:

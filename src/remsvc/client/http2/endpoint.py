@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remsvc.client.http2.proxy import Proxy, proxy_for
@@ -20,6 +22,7 @@ BEGIN_ATTEMPTS = 5
 NEXT_ADDRESS_SECONDS = 0.25
 """So long a name's next address waits for the one before it: RFC 8305, section 5."""
 
+CLOSED = "the channel is closed"
 TIMED_OUT = "connection attempt timed out before receiving SETTINGS frame"
 
 Address = tuple[int, Any]
@@ -87,9 +90,21 @@ def literal_addresses(target: Target) -> list[Address]:
         return []
 
 
-def resolve(target: Target) -> list[Address]:
-    """All addresses of a host; this may take a while. Raises ``OSError``."""
-    return _addresses(target, 0)
+def resolve(target: Target, deliver: Callable[[list[Address] | OSError], None]) -> None:
+    """Look up all addresses of a host, and have them, or what went wrong, delivered by another thread.
+
+    The system's resolver takes no time limit, and cannot be interrupted. A thread of its own asks it, is left
+    alone where nobody waits any more, and ends when the resolver gives up. A thread of a pool would hold up
+    others meanwhile, and the end of the process.
+    """
+
+    def ask() -> None:
+        try:
+            deliver(_addresses(target, 0))
+        except OSError as error:
+            deliver(error)
+
+    threading.Thread(target=ask, name="remsvc-resolve", daemon=True).start()
 
 
 def _addresses(target: Target, flags: int) -> list[Address]:

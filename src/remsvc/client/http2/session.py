@@ -50,7 +50,7 @@ class NotBegunError(CallError):
 
 
 class Session:
-    """One connection.
+    """The client's end of one HTTP/2 connection, without input or output.
 
     Args:
         scheme: ``http`` or ``https``.
@@ -148,7 +148,7 @@ class Session:
                 self._on_event(event)
             self._credit.spend(self._meter.frames, now)
         except EngineError as error:
-            self._break(str(error))
+            self._break(error)
         else:
             self._begin_waiting(now)
         return stop
@@ -163,7 +163,7 @@ class Session:
             while self._begin_waiting(now):  # in the places of those whose end was sent
                 data += self._step()
         except EngineError as error:
-            self._break(str(error))
+            self._break(error)
             return self.to_send(now)
         self._credit.earn(len(data) * EARNED_PER_BYTE)
         return data
@@ -195,7 +195,7 @@ class Session:
             try:
                 self._engine.ping()
             except EngineError as error:
-                self._break(str(error))
+                self._break(error)
             self._pinged = now
             return now + PING_TIMEOUT
         return self._heard + self._keepalive
@@ -226,10 +226,10 @@ class Session:
         except EngineError:
             return b""
 
-    def _break(self, why: str) -> None:
+    def _break(self, why: EngineError) -> None:
         """The server broke the rules, or did too much: it is told."""
         self.close(f"the server broke the rules of HTTP/2: {why}")
-        self._last_words = engine.last_words(0, engine.ENHANCE_YOUR_CALM)
+        self._last_words = engine.last_words(0, why.code)
 
     # Events
 
@@ -398,7 +398,7 @@ class Session:
             try:
                 self._engine.acknowledge(call.stream, size)
             except EngineError as error:
-                self._break(str(error))
+                self._break(error)
 
     def _release(self, call: Call) -> None:
         self._buffered -= call.buffered

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import NoReturn
 
+from remsvc.server.counted_warnings import CountedWarnings
 from remsvc.server.grpc_transport.proc_connections import Connection, accepted
 from remsvc.server.limits_config import LimitsConfig
-from remsvc.server.logs import fields
 from remsvc.server.peers import Endpoint, network_of, parse_peer
 from remsvc.server.refusal import exhausted
-
-_logger = logging.getLogger("remsvc.server")
 
 _INTERVAL = 0.2
 # After something had to be cut: who does that comes back at once.
@@ -28,9 +25,8 @@ _STRANGERS_BYTES = 128 * 1024
 _REFUSED_BYTES = 16 * 1024 * 1024
 # Health checks and pings on a connection that is kept.
 _BYTES_A_LOOK = 1024
-# The house is full from here on, and has room again below.
+# Idle connections are closed from this share of max_connections on, down to the second one.
 _FULL, _ROOM = 0.9, 0.75
-_SAY_AGAIN_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
 
 
@@ -57,8 +53,7 @@ class ConnectionGuard:
         self._port = 0
         self._call_bytes = limits.max_message_bytes + limits.max_metadata_bytes + _REFUSED_BYTES
         self._records: dict[Endpoint, _Record] = {}
-        self._cut: Counter[str] = Counter()
-        self._say_after = 0.0
+        self._cut = CountedWarnings("connections cut or refused")
 
     def begin(self, peer: str) -> None:
         """A verified call has begun. Raises :class:`RefusedError` where its connection has too many."""
@@ -78,10 +73,13 @@ class ConnectionGuard:
     async def run(self, port: int) -> NoReturn:
         """Work until cancelled, on the connections to the server's ``port``."""
         self._port = port
-        while True:
-            started = time.monotonic()
-            interval = _INTERVAL_UNDER_ATTACK if self.look() else _INTERVAL
-            await asyncio.sleep(max(interval, _SHARE * (time.monotonic() - started)))
+        try:
+            while True:
+                started = time.monotonic()
+                interval = _INTERVAL_UNDER_ATTACK if self.look() else _INTERVAL
+                await asyncio.sleep(max(interval, _SHARE * (time.monotonic() - started)))
+        finally:
+            self._cut.say()
 
     def look(self) -> bool:
         """Look once. Returns whether a connection was cut for what came over it."""
@@ -92,7 +90,6 @@ class ConnectionGuard:
         most = self._limits.max_connections
         if len(left) >= max(_FULL * most, 1):
             self._make_room(left, busy, len(left) - int(_ROOM * most))
-        self._say()
         return len(left) < len(connections)
 
     def _note_calls(self, connections: list[Connection]) -> None:
@@ -130,12 +127,4 @@ class ConnectionGuard:
 
     def _end(self, connection: Connection, reason: str) -> None:
         if connection.cut():
-            self._cut[f"{reason} {network_of(connection.peer.address)}"] += 1
-
-    def _say(self) -> None:
-        if not self._cut or time.monotonic() < self._say_after:
-            return
-        self._say_after = time.monotonic() + _SAY_AGAIN_SECONDS
-        (most, of_most), total = self._cut.most_common(1)[0], self._cut.total()
-        self._cut.clear()
-        _logger.warning("connections cut %s", fields(count=total, mostly=most, of_these=of_most))
+            self._cut.note(reason, network_of(connection.peer.address))

@@ -2,12 +2,12 @@
 
 ::
 
-    accepted ──► made ──► closing ──► closed
-       │          │          │
-       └──────────┴──────────┴──► cut (whatever has a deadline and missed it)
+    connecting ──► session (greeting, open, going away) ──► closing ──► closed
+        │                          │                           │
+        └──────────────────────────┴───────────────────────────┴──► cut
 
-``made`` is a session's life (:mod:`remsvc.server.http2.session`); ``closing`` waits for the peer to have read
-the last words.
+``closing`` waits for the peer to have read the last words. ``cut`` is closed at once: a deadline was missed,
+nothing was taken, or the place is needed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CLOSE_SECONDS, _CLOSE_BYTES = 1.0, 256 * 1024
 
 
 class Connection(PacedInput):
-    """One connection.
+    """One accepted connection: moves bytes between its transport and its session, and closes it.
 
     Args:
         connections: all of them, and what they share.
@@ -94,7 +94,7 @@ class Connection(PacedInput):
     def check(self, now: float) -> None:
         """Look whether its peer keeps it waiting; from time to time."""
         session = self._session
-        if not session.is_open:
+        if not session.is_running:
             return
         if (error := session.overdue(now)) is not None:
             self.close(error)
@@ -104,7 +104,7 @@ class Connection(PacedInput):
             return
         if self.answers.written:
             self._recount()  # the system may have taken it meanwhile, without a word
-        if not session.is_there(now):
+        if self._writable and not session.is_there(now):
             self.cut("")
             return
         if not session.calls and now - session.idle_since > self._connections.limits.connection_idle:
@@ -132,7 +132,7 @@ class Connection(PacedInput):
             transport.abort()
             return
         transport.set_write_buffer_limits(_WRITE_BUFFER)
-        self._session.open(
+        self._session.start(
             self._connections.shown_certificates.of(tls) if tls is not None else NO_CERTIFICATE
         )
         self._flush()
@@ -188,8 +188,8 @@ class Connection(PacedInput):
         # Calls that have begun take their first step before what is sent soon: their answers go with it.
         self._flush_soon()
         if session.finished or session.closed is not None:
-            self._close_finished()
-        return taken if session.is_open else len(data)
+            self._close_finished()  # at once: what comes after it is of no use
+        return taken if session.is_running else len(data)
 
     def _close_finished(self) -> None:
         if self._session.closed is not None:
@@ -212,7 +212,7 @@ class Connection(PacedInput):
         """Send what there is, as far as the peer takes it."""
         self._flushing = False
         transport, session = self._transport, self._session
-        if transport is None or not session.is_open:
+        if transport is None or not session.is_running:
             return
         if self._writable:
             try:
@@ -242,14 +242,14 @@ class Connection(PacedInput):
         if self._transport is None:
             self.cut("")
         elif self._closing is None:
-            self._transport.write(self._session.last_words(error))
+            self._transport.write(self._session.goaway(error))
             self._close_soon(patient=error == engine.NO_ERROR)
 
     def _fail(self, why: EngineError) -> None:
         """The peer broke the rules, or did too much: it is told, and closed."""
         _logger.debug("connection ended: %s", why)
         if self._transport is not None and self._closing is None:
-            self._transport.write(self._session.angry_words())
+            self._transport.write(self._session.goaway_for(why))
             self._close_soon(patient=False)
 
     def _close_soon(self, *, patient: bool) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from remsvc.http2.input_turns import InputTurns
 from remsvc.server.calls import Calls
+from remsvc.server.counted_warnings import CountedWarnings
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.tls import ShownCertificates
@@ -29,9 +29,8 @@ _logger = logging.getLogger("remsvc.server")
 _INPUT_BYTES = 32 * 1024
 _CHECK_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
-# The house is full from here on, and has room again below.
+# Idle connections are closed from this share of max_connections on, down to the second one.
 _FULL, _ROOM = 0.9, 0.75
-_SAY_AGAIN_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
 
 
@@ -48,6 +47,7 @@ class Connections:
         turns, strangers_turns: for what was received and not taken in.
         unread: what of long messages is here.
         unsent: what of answers waits.
+        draining: whether the server is shutting down.
     """
 
     def __init__(self, limits: LimitsConfig, calls: Calls, methods: Methods) -> None:
@@ -58,6 +58,7 @@ class Connections:
         self.turns = InputTurns()
         self.strangers_turns = InputTurns()
         self.shown_certificates = ShownCertificates()
+        self.draining = False
         self.unread = Unread(limits.max_unread_bytes)
         self._open: set[Connection] = set()
         self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
@@ -65,8 +66,7 @@ class Connections:
         self._calls = calls
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_closed = asyncio.Event()
-        self._cut: Counter[str] = Counter()
-        self._say_after = 0.0
+        self._cut = CountedWarnings("connections cut or refused")
 
     @property
     def of_callers(self) -> int:
@@ -85,7 +85,7 @@ class Connections:
         if len(self._open) >= max(_FULL * most, 1):
             self._make_room(len(self._open) - int(_ROOM * most))
         if len(self._open) >= most:
-            self._note(f"refused while there were too many {network}")
+            self._cut.note("refused while there were too many", network)
             return None
         connection = Connection(self, peer, network)
         self._open.add(connection)
@@ -100,7 +100,7 @@ class Connections:
         if connection not in self._open:
             return  # cut a moment ago, and not counted any more
         own = self._identities[identity]
-        if not may_have_more(identity, own, self.limits.max_connections - self._identities.total()):
+        if not may_have_more(identity, own, self.limits.max_connections - self.of_callers):
             raise exhausted(f"{identity} has {own} connections already", _RETRY_SECONDS)
         self._identities[identity] = own + 1
 
@@ -131,18 +131,7 @@ class Connections:
 
     def note_cut(self, connection: Connection, reason: str) -> None:
         """A connection is being cut, for this reason."""
-        self._note(f"{reason} {connection.network}")
-
-    def _note(self, what: str) -> None:
-        self._cut[what] += 1
-        if time.monotonic() >= self._say_after:
-            self._say_after = time.monotonic() + _SAY_AGAIN_SECONDS
-            self.loop.call_soon(self._say)
-
-    def _say(self) -> None:
-        (most, of_most), total = self._cut.most_common(1)[0], self._cut.total()
-        self._cut.clear()
-        _logger.warning("connections cut %s", fields(count=total, mostly=most, of_these=of_most))
+        self._cut.note(reason, connection.network)
 
     # Calls
 
@@ -191,10 +180,11 @@ class Connections:
             do(*arguments)
         except Exception:
             _logger.exception("a connection has failed %s", fields(peer=connection.peer))
-            connection.cut("has failed")
+            connection.cut("the connection has failed")
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, let those that run finish for ``grace`` seconds, and then end them."""
+        self.draining = True
         for connection in list(self._open):
             self._of_one(connection, connection.go_away)
         try:
@@ -227,6 +217,7 @@ class Connections:
             for connection in list(self._open):
                 connection.cut("")
             await asyncio.sleep(0)
+        self._cut.say()
 
 
 def _begun(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:

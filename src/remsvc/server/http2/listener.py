@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 
 from remsvc.errors import ServeError
+from remsvc.server.counted_warnings import CountedWarnings
 from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
@@ -53,6 +54,7 @@ class Listener:
         self._tls = tls
         self._handshake_timeout = handshake_timeout
         self._tls_turns = TlsTurns(connections.turns)
+        self._not_accepted = CountedWarnings("connections could not be accepted")
         self._sockets: list[socket.socket] = []
         self.accepting: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,6 +80,7 @@ class Listener:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
+        self._not_accepted.say()
         for listening in self._sockets:
             listening.close()
 
@@ -118,8 +121,14 @@ class Listener:
                 if peer_has_vanished(error):
                     _logger.debug("a peer has gone: %s", error)
                     continue
-                _logger.warning("a connection could not be accepted: %s", error.strerror or error)
+                self._not_accepted.note(error.strerror or str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            try:
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:  # Windows and macOS tell of one who has gone here
+                accepted.close()
+                _logger.debug("a peer has gone: %s", error)
                 continue
             try:
                 self._take(accepted, address)
@@ -133,7 +142,6 @@ class Listener:
         if connection is None:
             accepted.close()
             return
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.connecting = self._spawn(self._connect(connection, accepted))
         # Not within the task: one that is cancelled before its first step never gets there.
         connection.connecting.add_done_callback(lambda _: self._after_connecting(connection, accepted))

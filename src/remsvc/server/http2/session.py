@@ -2,17 +2,15 @@
 
 ::
 
-    before TLS ──► greeting ──► open ──► going away ──► ended
+    connecting ──► greeting ──► open ──► going away ──► ended
 
-``greeting`` ends when the peer has acknowledged our settings; ``going away`` lets calls finish and takes no
-new ones; ``ended`` has given up every call that was left.
+``connecting`` lasts until it is started; ``greeting``, until the peer has acknowledged our settings. ``going
+away`` lets calls finish and takes no new ones; ``ended`` has given up every call that was left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from remsvc.http2 import engine
@@ -22,6 +20,7 @@ from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
 from remsvc.server.authentication import NO_CERTIFICATE, Caller, Evidence, ShownCertificate
 from remsvc.server.http2.call import Http2Call
+from remsvc.server.http2.ended_calls import EndedCalls
 from remsvc.server.http2.request_head import read_head
 from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.status import Status
@@ -41,30 +40,12 @@ _ORDINARY_ENDS = (engine.NO_ERROR, engine.CANCEL)
 _STRANGERS_TURN_WORK = 20
 # A client that vanished without a word is noticed within a minute, and its commands are ended.
 _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
-# A call that has ended waits for its caller to end its side as well.
-_LINGER_SECONDS = 5.0
-# A caller that is still sending commands hears why they are refused when it has sent them, or sends none for
-# so long: grpc.aio takes an answer that comes between two of them for an error of its own, INTERNAL.
-_HOLD_SECONDS = 0.3
-
-
-@dataclass(slots=True)
-class _Over:
-    """A call that has ended; its caller has not ended its side.
-
-    Attributes:
-        since: when it ended.
-        unacknowledged: bytes that its caller sent, and may send again only when its side has ended.
-        answer: headers that are to be sent.
-    """
-
-    since: float
-    unacknowledged: int
-    answer: Sequence[Header] = ()
+_SHUTTING_DOWN = "the server is shutting down"
+_CLOSING = "this connection is being closed: call again on another one"
 
 
 class Session:
-    """What one peer does.
+    """The server's end of one HTTP/2 connection: its calls and what they may cost. Without input or output.
 
     Args:
         connections: what all of them share.
@@ -74,7 +55,8 @@ class Session:
             :class:`RefusedError` where that has too many connections.
 
     Attributes:
-        is_open: whether it has begun and not ended.
+        is_running: whether it was started and has not ended.
+        loop, limits, unread: of all connections.
         calls: those in progress, by their streams.
         identity: of the first caller who was verified; empty for a stranger.
         answers: those that wait to be taken, or to be written.
@@ -93,7 +75,7 @@ class Session:
         self._connections = connections
         self.flush_soon = flush_soon
         self._note_identity = note_identity
-        self.is_open = False
+        self.is_running = False
         self.loop = connections.loop
         self.limits = connections.limits
         self.unread = connections.unread
@@ -113,13 +95,13 @@ class Session:
         self._last_stream = 0
         self._pinged = 0.0
         self._waits_since, self._waits_frame = 0.0, -1
-        self._over: dict[int, _Over] = {}  # until the peer has ended its side too
+        self._ended_calls = EndedCalls(self.loop, flush_soon)
         self._going_away = False
 
-    def open(self, certificate: ShownCertificate) -> None:
+    def start(self, certificate: ShownCertificate) -> None:
         """Begin: TLS, if that is spoken, is done, and the peer has shown this certificate."""
         limits = self.limits
-        self.is_open = True
+        self.is_running = True
         self._certificate = certificate
         self._engine = Engine(
             server=True,
@@ -130,6 +112,7 @@ class Session:
             connection_window=engine.WINDOW,
             resets=(max(1000, limits.max_streams), 100),
         )
+        self._ended_calls.engine = self._engine
         self._heard = self.loop.time()
 
     @property
@@ -210,7 +193,7 @@ class Session:
         elif method is None:
             call.end(Status.UNIMPLEMENTED, "Method not found!")
         elif self._going_away:
-            call.end(Status.UNAVAILABLE, "the server is shutting down")
+            call.end(Status.UNAVAILABLE, _SHUTTING_DOWN if self._connections.draining else _CLOSING)
         else:
             if head.timeout:
                 try:
@@ -228,11 +211,8 @@ class Session:
         if (call := self.calls.get(stream)) is not None:
             call.feed(data, last=last)
             self._credit.earn(len(data) * EARNED_PER_BYTE)
-        elif (over := self._over.get(stream)) is not None:
-            # Its call has ended: this is of no use, but within the window that the peer had.
-            over.unacknowledged += len(data)
-            if last:
-                self._tell(stream)
+        elif stream in self._ended_calls:
+            self._ended_calls.drop(stream, len(data), last=last)
         elif data:
             self.acknowledge(stream, len(data))
 
@@ -242,8 +222,8 @@ class Session:
             call.abandon()
             self._given_up += 1
             unacknowledged, call.unacknowledged = call.unacknowledged, 0
-        elif (over := self._over.pop(stream, None)) is not None:
-            unacknowledged = over.unacknowledged
+        elif stream in self._ended_calls:
+            unacknowledged = self._ended_calls.forget(stream)
             if error not in _ORDINARY_ENDS:  # its peer broke a rule, after the answer
                 self._given_up += 1
         if unacknowledged:
@@ -253,7 +233,7 @@ class Session:
             self._note_finished()
 
     def _note_finished(self) -> None:
-        self.finished = self._going_away and not self.calls and not self._over
+        self.finished = self._going_away and not self.calls and not self._ended_calls
 
     # For its calls. Where the peer has gone meanwhile, that is noticed by its own event.
 
@@ -281,7 +261,7 @@ class Session:
         if self._engine is not None:
             try:
                 self._engine.respond(call.stream, headers)
-            except (StreamGoneError, EngineError):
+            except StreamGoneError:
                 return
 
     def send(self, stream: int, data: bytes) -> None:
@@ -289,7 +269,7 @@ class Session:
         if self._engine is not None:
             try:
                 self._engine.send(stream, data)
-            except (StreamGoneError, EngineError):
+            except StreamGoneError:
                 return
             self._credit.earn(len(data) * EARNED_PER_BYTE)
             self.answers.count(self.answers.written + len(data))
@@ -298,33 +278,7 @@ class Session:
     def respond(self, call: Http2Call, headers: Sequence[Header]) -> None:
         """Send an answer that is headers alone, and forget the call."""
         self._forget(call)
-        if (over := self._over.get(call.stream)) is None:
-            return
-        over.answer = headers
-        if call.streams and not call.half_closed:
-            self._tell_later(call.stream)
-        else:
-            self._tell(call.stream)
-
-    def _tell(self, stream: int) -> None:
-        """Send the answer to a call that has ended, where that was not done."""
-        over = self._over.get(stream)
-        if over is None or not over.answer or self._engine is None:
-            return
-        headers, over.answer = over.answer, ()
-        with suppress(StreamGoneError, EngineError):
-            self._engine.respond(stream, headers, end=True)
-        self.flush_soon()
-
-    def _tell_later(self, stream: int, before: int = -1) -> None:
-        """The same, where of its side nothing has come since there were so many bytes of it."""
-        over = self._over.get(stream)
-        if over is None or not over.answer:
-            return
-        if over.unacknowledged == before or self.loop.time() - over.since > _LINGER_SECONDS:
-            self._tell(stream)
-        else:
-            self.loop.call_later(_HOLD_SECONDS, self._tell_later, stream, over.unacknowledged)
+        self._ended_calls.answer(call.stream, headers, sending=call.streams and not call.half_closed)
 
     def finish(self, call: Http2Call, trailers: Sequence[Header]) -> None:
         """Send what ends an answer, and forget the call."""
@@ -332,12 +286,12 @@ class Session:
         if self._engine is not None:
             try:
                 self._engine.finish(call.stream, trailers)
-            except (StreamGoneError, EngineError):
+            except StreamGoneError:
                 return
 
     def _forget(self, call: Http2Call) -> None:
         if self.calls.pop(call.stream, None) is not None:
-            self._over[call.stream] = _Over(self.loop.time(), call.unacknowledged)
+            self._ended_calls.add(call.stream, call.unacknowledged)
             call.unacknowledged = 0
         if not self.calls:
             self.idle_since = self.loop.time()
@@ -357,7 +311,7 @@ class Session:
         if self._engine is not None:
             try:
                 self._engine.widen(stream, window)
-            except (StreamGoneError, EngineError):
+            except StreamGoneError:
                 return
             self.flush_soon()
 
@@ -389,7 +343,7 @@ class Session:
         if not self.finished:
             self._engine.announce_shutdown()
 
-    def last_words(self, error: int) -> bytes:
+    def goaway(self, error: int) -> bytes:
         """What says that it ends now, and why; of what waits to be sent, as much as the peer lets us send."""
         if self._engine is None:
             return b""
@@ -399,18 +353,18 @@ class Session:
         except EngineError:
             return b""
 
-    def angry_words(self) -> bytes:
+    def goaway_for(self, why: EngineError) -> bytes:
         """The same for a peer that broke the rules, or did too much: its engine says no more."""
-        return engine.last_words(self._last_stream, engine.ENHANCE_YOUR_CALM)
+        return engine.last_words(self._last_stream, why.code)
 
     def end(self) -> None:
         """Nothing more will come: every call that is left is given up."""
-        self.is_open = False
+        self.is_running = False
         self._engine = None
         for call in list(self.calls.values()):
             call.abandon()
         self.calls.clear()
-        self._over.clear()
+        self._ended_calls.clear()
 
     def overdue(self, now: float) -> int | None:
         """The error code for a peer that keeps the server waiting; None for one that does not."""
@@ -432,18 +386,5 @@ class Session:
 
     def end_streams(self, now: float) -> None:
         """End the streams of calls that have ended, where the peer does not."""
-        if not self._over or self._engine is None:
-            return
-        within = self._meter.within_data_of
-        for stream, over in list(self._over.items()):
-            if now - over.since < _LINGER_SECONDS:
-                break  # the others have ended later
-            waiting = self._engine.queued(stream)
-            if (waiting or stream == within) and now - over.since < self.limits.answer_timeout:
-                continue
-            try:
-                self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
-            except (StreamGoneError, EngineError):
-                del self._over[stream]
+        self._ended_calls.reset_late(now, self._meter.within_data_of, self.limits.answer_timeout)
         self._note_finished()
-        self.flush_soon()

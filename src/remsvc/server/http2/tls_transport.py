@@ -269,7 +269,9 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def resume_reading(self) -> None:
         self._paused = False
-        if not self._ended and self._incoming.pending:
+        # Of a record that was larger than the buffer, the rest is decrypted already: no packet announces it.
+        decrypted = self._tls is not None and self._tls.pending() > 0
+        if not self._ended and (decrypted or self._incoming.pending):
             self._ask(self._shared.messages)
         elif not self._queued:
             self._receive_more(True)
