@@ -114,10 +114,10 @@ def test_kinds_that_grpc_cannot_use(
     problems, warnings = check(tmp_path, configuration(identity))
     assert problems == []
     (line,) = [line for line in warnings if "kind" in line]
-    for words in (str(identity.certificate), f"kind {kind}: gRPC's clients", REMEDY):
+    for words in (str(identity.certificate), f"kind {kind}: clients by gRPC's own library", REMEDY):
         assert words in line
     server = start(configuration(identity))
-    assert f"kind {kind}: gRPC's clients" in server.process.log
+    assert f"kind {kind}: clients by gRPC's own library" in server.process.log
     assert encrypted(server) == "TLSv1.3"
     with refused(grpc.StatusCode.UNAVAILABLE):
         call(server, credentials=trusting(authority)).client.ping(timeout=30)

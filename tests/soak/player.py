@@ -1,6 +1,6 @@
 """Plays sessions against the server's connections, and looks after each whether anything is left of it.
 
-Everything of the HTTP/2 transport but sockets and TLS is real: connections, calls, bounds, authentication,
+Everything of the HTTP/2 transport but sockets is real: TLS, connections, calls, bounds, authentication,
 admission. The peers are sessions over peers in memory, the handlers answer at random, and the clock is
 moved by hand: so a thousand sessions pass in a second, and each can be played again.
 """

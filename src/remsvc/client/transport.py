@@ -63,7 +63,8 @@ class Readiness(Enum):
     UNTRIED = auto()
     """There is none; the next call makes it."""
     BROKEN = auto()
-    """It was lost, or could not be made: a call that does not wait may fail because of what was before."""
+    """An attempt to connect has failed (or, with gRPC, it was lost): a call that does not wait may fail for
+    that."""
     CLOSED = auto()
     """The transport was closed."""
 

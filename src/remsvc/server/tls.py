@@ -174,8 +174,8 @@ def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transp
         )
     else:
         settings.warnings.append(
-            f"{settings.path('tls', 'cert')}: its key is of the kind {kind}: gRPC's clients, Airflow's among "
-            f"them, cannot connect; {_REMEDY}"
+            f"{settings.path('tls', 'cert')}: its key is of the kind {kind}: clients by gRPC's own "
+            f"library cannot connect, Airflow without the extra [http2] among them; {_REMEDY}"
         )
 
 

@@ -98,7 +98,7 @@ class RemSvcHook(BaseHook):
         return open_channel(self.options)
 
     def get_async_channel(self) -> grpc.aio.Channel:
-        """The channel that everything in the running event loop shares for this connection.
+        """The event loop's channel of gRPC's for this connection, whatever carries the operator's own calls.
 
         A plain method, to be called without ``await`` while an event loop runs, after
         ``await hook.get_async_conn()``. The channel is closed together with the loop: never close it.
@@ -121,9 +121,9 @@ class RemSvcHook(BaseHook):
                 status = client.status(timeout=TEST_TIMEOUT)
         except (RemSvcError, AirflowException) as error:
             return False, str(error)
-        transport = "TLS" if self.options.tls else "plaintext"
+        over = "TLS" if self.options.tls else "plaintext"
         milliseconds = pong.round_trip * 1000
-        return True, f"{self.options.target} answered over {transport} in {milliseconds:.1f} ms: {status.msg}"
+        return True, f"{self.options.target} answered over {over} in {milliseconds:.1f} ms: {status.msg}"
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
