@@ -64,7 +64,7 @@ class Connections:
         self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
         self._identities: Counter[str] = Counter()  # of connections with a verified caller
         self._calls = calls
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._all_closed = asyncio.Event()
         self._cut = CountedWarnings("connections cut or refused")
 
@@ -140,10 +140,9 @@ class Connections:
         return _begun(self._answer(call, method), self.loop)
 
     async def _answer(self, call: Http2Call, method: Method) -> None:
-        # In and out of the set by itself: a callback would cost each call a round of the event loop more.
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+        # In and out of the set by itself: a callback would cost each call a round of the event loop more. With a
+        # variable for it, a task that was cancelled would hold itself, and its call, by its traceback.
+        self._tasks.add(_running_task())
         try:
             await self._calls.answer(call, method)
         except RefusedError as refused:
@@ -157,7 +156,7 @@ class Connections:
         else:
             call.end(Status.OK)
         finally:
-            self._tasks.discard(task)
+            self._tasks.discard(_running_task())
 
     # Looking after them
 
@@ -218,6 +217,12 @@ class Connections:
                 connection.cut("")
             await asyncio.sleep(0)
         self._cut.say()
+
+
+def _running_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _begun(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
