@@ -140,8 +140,8 @@ class Connections:
         return _begun(self._answer(call, method), self.loop)
 
     async def _answer(self, call: Http2Call, method: Method) -> None:
-        # In and out of the set by itself: a callback would cost each call a round of the event loop more. With a
-        # variable for it, a task that was cancelled would hold itself, and its call, by its traceback.
+        # In and out of the set by itself: a callback would cost each call a round of the event loop more.
+        # By a variable, a task that was cancelled would hold itself, and its call: its traceback has them.
         self._tasks.add(_running_task())
         try:
             await self._calls.answer(call, method)
