@@ -79,6 +79,7 @@ class SoakedServer:
         for encrypted, listener in self._listeners.items():
             address = await listener.listen("127.0.0.1", 0)
             self._ports[encrypted] = int(address.rpartition(":")[2])
+        await asyncio.sleep(0)  # until they do accept
 
     def port(self, *, encrypted: bool) -> int:
         """Where it accepts connections."""

@@ -9,7 +9,6 @@ import asyncio
 import selectors
 import socket
 import types
-from collections import defaultdict
 from collections.abc import Generator
 from typing import Any
 
@@ -35,7 +34,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 1000.0
-        self._arrivals: dict[int, asyncio.Queue[tuple[MemorySocket, _Address]]] = defaultdict(asyncio.Queue)
+        self._arrivals: dict[int, asyncio.Queue[tuple[MemorySocket, _Address]]] = {}  # by port
         super().__init__(_NothingHappens())
 
     def time(self) -> float:
@@ -47,8 +46,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
     def arrive(self, port: int, accepted: MemorySocket, address: _Address) -> None:
-        """Let somebody connect to who listens on this port."""
-        self._arrivals[port].put_nowait((accepted, address))
+        """Let somebody connect to this port, where somebody listens."""
+        if (arrivals := self._arrivals.get(port)) is not None:
+            arrivals.put_nowait((accepted, address))
 
     # For who listens
 
@@ -56,7 +56,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port))]
 
     async def sock_accept(self, sock: socket.socket) -> Any:
-        return await self._arrivals[sock.getsockname()[1]].get()
+        port = sock.getsockname()[1]
+        try:
+            return await self._arrivals.setdefault(port, asyncio.Queue()).get()
+        except asyncio.CancelledError:  # nobody listens any more
+            del self._arrivals[port]
+            raise
 
     async def connect_accepted_socket(self, protocol_factory: Any, sock: Any, **_: Any) -> Any:
         protocol = protocol_factory()
