@@ -289,7 +289,7 @@ def test_more_calls_than_allowed_are_refused_at_once_until_one_ends(serve: Serve
             stop.set()
 
 
-def test_strangers_that_watch_the_health_take_no_calls_from_others(serve: Serve) -> None:
+def test_strangers_that_watch_the_health_take_nothing_from_others(serve: Serve) -> None:
     server = serve(f"{AUTH}[limits]\nmax_calls = 10\n")
     with grpc.insecure_channel(server.target) as channel, good_client(server) as stub:
         watch = health_pb2_grpc.HealthStub(channel).Watch
@@ -297,6 +297,9 @@ def test_strangers_that_watch_the_health_take_no_calls_from_others(serve: Serve)
         codes = {status_of(lambda call=call: next(call)) for call in watches}  # type: ignore[misc]
         assert codes == {_OK, _EXHAUSTED}
         stub.Ping(PING, metadata=METADATA, timeout=DEADLINE)
+        check = health_pb2_grpc.HealthStub(channel).Check
+        for metadata in (None, METADATA):
+            assert check(health_pb2.HealthCheckRequest(), metadata=metadata, timeout=DEADLINE).status
 
 
 def test_a_request_that_does_not_arrive_is_not_waited_for(serve: Serve) -> None:

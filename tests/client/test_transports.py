@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from remsvc.client import AsyncClient, Client, ConnectionOptions
@@ -321,6 +322,43 @@ def test_a_resolver_that_does_not_answer_holds_up_no_loop_that_ends(monkeypatch:
             running.result(DEADLINE)
         finally:
             over.set()
+
+
+async def test_a_server_that_takes_nothing_and_goes_away_keeps_no_connection() -> None:
+    from tests.attacks.raw_http2 import ACK, GOAWAY, SETTINGS, frame, settings, window_update
+
+    most = 2**31 - 1
+    begun = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") + 1000
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    port = listener.getsockname()[1]
+
+    def serve() -> socket.socket:
+        connection, _ = listener.accept()
+        connection.settimeout(DEADLINE)
+        connection.sendall(settings((4, most)) + window_update(0, most - 65_535) + frame(SETTINGS, ACK, 0))
+        got = 0
+        while got < begun:
+            got += len(connection.recv(100))
+        connection.sendall(frame(GOAWAY, 0, 0, (1).to_bytes(4, "big") + bytes(4)))
+        return connection
+
+    def kept() -> bool:
+        connections = psutil.Process().net_connections("tcp")
+        return any(each.raddr and each.raddr.port == port for each in connections)
+
+    async with AsyncClient(ConnectionOptions(f"127.0.0.1:{port}", transport="http2")) as client:
+        serving = asyncio.create_task(asyncio.to_thread(serve))
+        with pytest.raises((UnavailableError, DeadlineExceededError)):
+            await client.ping(bytes(8_000_000), timeout=0.5)
+        with await serving, listener:
+            for _ in range(500):
+                if not kept():
+                    break
+                await asyncio.sleep(0.02)
+            assert not kept()
 
 
 def test_a_connection_that_comes_about_after_its_client_was_closed_is_closed() -> None:

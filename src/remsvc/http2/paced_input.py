@@ -31,7 +31,7 @@ class PacedInput(asyncio.BufferedProtocol, ABC):
         """Where it waits for its next turn."""
 
     @property
-    def _shares_turns(self) -> Hashable:
+    def shares_turns(self) -> Hashable:
         """With which connections it has a turn together: see :meth:`InputTurns.ask`."""
         return None
 
@@ -75,4 +75,4 @@ class PacedInput(asyncio.BufferedProtocol, ABC):
         if self._transport is not None:
             self._rest = bytes(rest)
             self._transport.pause_reading()
-            self._turns.ask(self, self._shares_turns)
+            self._turns.ask(self, self.shares_turns)

@@ -3,14 +3,59 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from remsvc.server.call import Call
 from remsvc.server.limits_config import LimitsConfig
+from remsvc.server.peers import network_of_peer
 from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.server.sharing import may_have_more
 from remsvc.status import Status
 
 _RETRY_SECONDS = 1.0
+
+
+class _Places:
+    """Places for calls at the same time.
+
+    Args:
+        most: how many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()  # by whom
+        self.total = 0
+
+    def take(self, whose: str) -> None:
+        """Take one. Raises :class:`RefusedError` where there would be none for others."""
+        own = self._taken[whose]
+        if not may_have_more(whose, own, self._most - self.total):
+            raise exhausted(
+                f"the server has {self.total} calls in progress already, {own} of them of {whose}",
+                _RETRY_SECONDS,
+            )
+        self._taken[whose] = own + 1
+        self.total += 1
+
+    def give_back(self, whose: str) -> None:
+        """One that was taken is free again."""
+        self.total -= 1
+        self._taken[whose] -= 1
+        if not self._taken[whose]:
+            del self._taken[whose]
+
+
+class Admitted(NamedTuple):
+    """A call's place.
+
+    Attributes:
+        places: of which it is one.
+        whose: who has taken it.
+    """
+
+    places: _Places
+    whose: str
 
 
 class Admission:
@@ -21,52 +66,45 @@ class Admission:
 
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
-        self._most_of_strangers = max(limits.max_calls // 10, 1)  # all that they may ask is health
-        self._of_strangers = 0
-        self._identities: Counter[str] = Counter()
-        self._of_callers = 0
+        self._of_callers = _Places(limits.max_calls)
+        # All that strangers may ask is health: once, or to be told for as long as they like.
+        most = max(limits.max_calls // 10, 1)
+        self._of_strangers, self._lasting_of_strangers = _Places(most), _Places(most)
 
     @property
     def in_progress(self) -> int:
         """Calls that were let in and have not ended."""
-        return self._of_strangers + self._of_callers
+        return sum(each.total for each in (self._of_callers, self._of_strangers, self._lasting_of_strangers))
 
-    def enter(self, call: Call) -> str:
-        """Count a call as in progress, until :meth:`leave` is given what this returns.
-
-        Raises:
-            RefusedError: it is one too many, or too large.
-        """
+    def check(self, call: Call) -> None:
+        """Raises :class:`RefusedError` where a call is too large."""
         if call.metadata_bytes > self._limits.max_metadata_bytes:
             raise RefusedError(
                 Status.RESOURCE_EXHAUSTED,
                 f"metadata of {call.metadata_bytes} bytes, more than {self._limits.max_metadata_bytes}",
             )
+
+    def enter(self, call: Call, *, lasting: bool) -> Admitted:
+        """Count a call as in progress, until :meth:`leave` is given what this returns.
+
+        A caller's call is one of his identity's, a stranger's one of his network's.
+
+        Args:
+            call: it.
+            lasting: whether it may have any number of answers.
+
+        Raises:
+            RefusedError: it is one too many.
+        """
         caller = call.caller
         if caller is None:
-            if self._of_strangers >= self._most_of_strangers:
-                raise exhausted(
-                    f"the server has {self._of_strangers} calls in progress already", _RETRY_SECONDS
-                )
-            self._of_strangers += 1
-            return ""
-        identity = caller.identity
-        own = self._identities[identity]
-        if not may_have_more(identity, own, self._limits.max_calls - self._of_callers):
-            raise exhausted(
-                f"the server has {self._of_callers} calls in progress already, {own} of them of {identity}",
-                _RETRY_SECONDS,
-            )
-        self._identities[identity] = own + 1
-        self._of_callers += 1
-        return identity
+            places = self._lasting_of_strangers if lasting else self._of_strangers
+            admitted = Admitted(places, network_of_peer(call.peer))
+        else:
+            admitted = Admitted(self._of_callers, caller.identity)
+        admitted.places.take(admitted.whose)
+        return admitted
 
-    def leave(self, identity: str) -> None:
-        """A call that was let in has ended; of a stranger where ``identity`` is empty."""
-        if not identity:
-            self._of_strangers -= 1
-            return
-        self._of_callers -= 1
-        self._identities[identity] -= 1
-        if not self._identities[identity]:
-            del self._identities[identity]
+    def leave(self, admitted: Admitted) -> None:
+        """A call that was let in has ended."""
+        admitted.places.give_back(admitted.whose)

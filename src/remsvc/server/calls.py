@@ -36,19 +36,28 @@ class Calls:
         if not method.open_to_all:
             # Before anything of it is read: a stranger's request is of no interest.
             self._authentication.verify(call)
-        admitted = self._admission.enter(call)
+        self._admission.check(call)
+        data = call.take() if method.one is not None else None
+        if data is not None and method.open_to_all:
+            # Answered at once: whatever strangers are waiting for, a health check needs no place.
+            await self._answer_one(call, method, data)
+            return
+        admitted = self._admission.enter(call, lasting=method.one is None)
         try:
             if method.one is None:
                 await self._stream(call, method)
             else:
-                data = call.take()
                 if data is None:
                     data = await self._only(call)
                     if not method.open_to_all:
                         self._authentication.verify(call)  # its token may have been revoked meanwhile
-                await call.write(serialize(await method.one(method.parse(data), call)))
+                await self._answer_one(call, method, data)
         finally:
             self._admission.leave(admitted)
+
+    async def _answer_one(self, call: Call, method: Method, data: bytes) -> None:
+        assert method.one is not None
+        await call.write(serialize(await method.one(method.parse(data), call)))
 
     async def _stream(self, call: Call, method: Method) -> None:
         await call.begin()

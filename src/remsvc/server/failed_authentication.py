@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from remsvc.server.decision import Rate
 from remsvc.server.logs import fields
-from remsvc.server.peers import network_of, parse_peer
+from remsvc.server.peers import network_of_peer
 from remsvc.server.rate_limit import RateLimiter
 
 _logger = logging.getLogger("remsvc.server")
@@ -30,8 +30,7 @@ class FailedAuthentications:
 
     def note(self, peer: str) -> float:
         """Note one. Returns 0.0, or the seconds until this peer's next one is answered as such."""
-        found = parse_peer(peer)
-        network = network_of(found.address) if found else peer
+        network = network_of_peer(peer)
         wait = self._failures.take(network, self._rate)
         if wait and not self._said.take(network, _SAID_AGAIN):
             _logger.warning(

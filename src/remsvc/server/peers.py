@@ -40,6 +40,12 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
+def network_of_peer(peer: str) -> str:
+    """The same of a peer as gRPC names it; what is no IP address stands for itself."""
+    found = parse_peer(peer)
+    return network_of(found.address) if found else peer
+
+
 def peer_name(address: Any) -> str:
     """A socket's address as gRPC writes it: ``ipv4:192.0.2.1:50000``, ``ipv6:%5B2001:db8::1%5D:50000``."""
     host, port = str(address[0]), address[1]

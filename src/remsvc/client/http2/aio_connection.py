@@ -241,6 +241,8 @@ class Connection(PacedInput):
             if session.ended is not None:  # nothing that waits is of use to anybody
                 transport.abort()
                 self._settle()
+            elif session.going_away and all(call.ended for call in session.calls.values()):
+                self.close("the server is going away")
             return
         if data := session.to_send(time.monotonic()):
             transport.write(data)

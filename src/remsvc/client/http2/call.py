@@ -150,8 +150,13 @@ class Call:
         """Raise what it ended with, unless that is OK."""
         if self.fault is not None:
             raise self.fault
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None
+        if error is None:
+            return
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads here: the call and its requests would stay as garbage
 
     def wake(self) -> None:
         """Something has happened that its caller waits for. Nothing is to be done where he looks himself."""

@@ -104,7 +104,10 @@ def resolve(target: Target, deliver: Callable[[list[Address] | OSError], None]) 
         except OSError as error:
             deliver(error)
 
-    threading.Thread(target=ask, name="remsvc-resolve", daemon=True).start()
+    try:
+        threading.Thread(target=ask, name="remsvc-resolve", daemon=True).start()
+    except RuntimeError as error:  # the system has no thread left
+        deliver(OSError(str(error)))
 
 
 def _addresses(target: Target, flags: int) -> list[Address]:

@@ -22,7 +22,7 @@ from remsvc.http2 import engine
 from remsvc.http2.engine import EngineError
 from remsvc.http2.input_turns import InputTurns
 from remsvc.http2.paced_input import PacedInput
-from remsvc.server.authentication import NO_CERTIFICATE
+from remsvc.server.authentication import ANONYMOUS, NO_CERTIFICATE
 from remsvc.server.http2.session import Session
 from remsvc.server.http2.tls import speaks_http2
 from remsvc.server.http2.waiting_answers import WaitingAnswers
@@ -174,9 +174,10 @@ class Connection(PacedInput):
         return self._connections.turns if self._session.identity else self._connections.strangers_turns
 
     @property
-    def _shares_turns(self) -> Hashable:
-        """All strangers of one network have a turn together."""
-        return None if self.identity else self.network
+    def shares_turns(self) -> Hashable:
+        """All of one identity's have a turn together; of those who show none, all of one network's."""
+        identity = self._session.identity
+        return (identity,) if identity and identity != ANONYMOUS else self.network
 
     def _take(self, data: memoryview) -> int:
         session = self._session

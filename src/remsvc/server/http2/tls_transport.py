@@ -123,8 +123,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if not self._queued:
             self._queued = True
             self._receive_more(False)
-            # All strangers of one network have a turn together: a crowd of them is one.
-            turns.ask(self, self._connection.network if self._is_strangers else None)
+            turns.ask(self, self._connection.shares_turns)
 
     def take_rest(self) -> None:
         """See :class:`~remsvc.http2.input_turns.InputTurns`."""
