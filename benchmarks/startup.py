@@ -42,6 +42,8 @@ def measure(settings: Settings) -> list[Row]:
             target_is="at most",
         )
         rounds.add(_start(settings, secured), row)
+    row = Row(GROUP, "start-up to first answer, plaintext, gRPC's server", "ms", reference=_GRPC)
+    rounds.add(_start(settings, False, "transport = grpc"), row)
     for name, secured in (("plaintext", False), ("TLS and token", True)):
         run = Row(GROUP, f"remsvc run -- true, {name}", "ms", reference=_GRPC)
         cpu = Row(GROUP, f"remsvc run -- true, {name}: CPU", "ms")
@@ -73,9 +75,10 @@ def _run(program: str) -> Measurement:
     return measurement
 
 
-def _start(settings: Settings, secured: bool) -> Measurement:
+def _start(settings: Settings, secured: bool, server_keys: str = "") -> Measurement:
     def measurement() -> float:
-        server = Server(settings, "start", secured=secured)  # certificates are made here, before
+        # Certificates are made here, before.
+        server = Server(settings, "start", secured=secured, server_keys=server_keys)
         started = time.perf_counter()
         with server, Client(server.options) as client:
             client.ping()

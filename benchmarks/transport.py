@@ -2,14 +2,16 @@
 
 A ``Ping`` is authenticated, admitted, answered and nothing else. It is made by gRPC's asyncio client, one
 after another and by 32 callers over one connection; the processor time of all threads of the server's process
-is read before and after, so the client's own need of a core does not count. Then ``h2load``, which takes next
-to no time itself, makes as many calls as the server answers; where it is not installed, that row says so.
+is read before and after, so the client's own need of a core does not count. The same client has ``true`` run,
+which says what is left of the difference where a call does something. Then ``h2load``, which takes next to no
+time itself, makes as many calls as the server answers; where it is not installed, that row says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from benchmarks.rows import Measurement, Rounds, Row
 from benchmarks.server import Server
 from benchmarks.settings import Settings
 from remsvc.client import protocol
+from remsvc.command import Command
 
 GROUP = "transport"
 _TRANSPORTS = {"http2": "HTTP/2", "grpc": "gRPC's server"}
@@ -48,6 +51,8 @@ def measure(settings: Settings) -> list[Row]:
         }
         for callers, most in ((1, 1 / 3), (32, 1 / 6)):
             _add_cpu(rounds, settings, servers, callers, most)
+        for callers, least in ((1, 1.12), (32, 1.3)):
+            _add_commands(rounds, settings, servers, callers, least)
         _add_h2load(rounds, settings, servers)
         _add_idle(rounds, settings, servers)
         return rounds.run()
@@ -92,6 +97,35 @@ def _cpu(server: Server, number: int, callers: int) -> Measurement:
     return lambda: asyncio.run(calls())
 
 
+def _add_commands(
+    rounds: Rounds, settings: Settings, servers: dict[tuple[str, bool], Server], callers: int, least: float
+) -> None:
+    name = "true, one after another" if callers == 1 else f"true, {callers} unary callers"
+    number = settings.amount(1000, 320)
+    grpcs = Row(GROUP, f"{name}: gRPC's server", "/s")
+    rounds.add(_rate(servers["grpc", False], number, callers), grpcs)
+    row = Row(GROUP, name, "/s", reference=grpcs.name, target=least, of_ratio=True)
+    rounds.add(_rate(servers["http2", False], number, callers), row)
+
+
+def _rate(server: Server, number: int, callers: int) -> Measurement:
+    async def calls() -> float:
+        async with server.async_channel() as channel:
+            run: Callable[..., object] = channel.unary_unary(protocol.RUN)
+            request, metadata = protocol.encode_command(Command("true"), 1), server.metadata
+
+            async def caller(count: int) -> None:
+                for _ in range(count):
+                    await run(request, metadata=metadata)  # type: ignore[misc]
+
+            await asyncio.gather(*(caller(2) for _ in range(callers)))
+            started = time.perf_counter()
+            await asyncio.gather(*(caller(number // callers) for _ in range(callers)))
+            return number // callers * callers / (time.perf_counter() - started)
+
+    return lambda: asyncio.run(calls())
+
+
 def _add_h2load(rounds: Rounds, settings: Settings, servers: dict[tuple[str, bool], Server]) -> None:
     rows = {
         "grpc": Row(GROUP, "Ping by h2load: gRPC's server", "/s"),
@@ -130,7 +164,9 @@ def _add_h2load(rounds: Rounds, settings: Settings, servers: dict[tuple[str, boo
 
 
 def _add_idle(rounds: Rounds, settings: Settings, servers: dict[tuple[str, bool], Server]) -> None:
-    number = settings.amount(2000, 500)
+    number = settings.amount(10_000, 500)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket each, in this process as well
     for transport in reversed(_TRANSPORTS):
         end = "" if transport == "http2" else ": gRPC's server"
         memory = Row(GROUP, f"an idle connection, of {number:,}{end}", "kB")
