@@ -34,6 +34,7 @@ _RETRY_SECONDS = 1.0
 class _Record:
     admitted: int = 0
     looks: int = 0
+    over: bool = False  # when it was last looked at
 
 
 class ConnectionGuard:
@@ -82,15 +83,16 @@ class ConnectionGuard:
             self._cut.say()
 
     def look(self) -> bool:
-        """Look once. Returns whether a connection was cut for what came over it."""
+        """Look once. Returns whether too much has come over a connection."""
         connections = list(accepted(self._port))
         self._note_calls(connections)
         busy = {parse_peer(peer) for peer in self._in_progress}
         left = [connection for connection in connections if not self._too_much(connection, busy)]
+        over = any(self._records[connection.peer].over for connection in connections)
         most = self._limits.max_connections
         if len(left) >= max(_FULL * most, 1):
             self._make_room(left, busy, len(left) - int(_ROOM * most))
-        return len(left) < len(connections)
+        return over
 
     def _note_calls(self, connections: list[Connection]) -> None:
         self._records = {
@@ -107,7 +109,11 @@ class ConnectionGuard:
         return _STRANGERS_BYTES + record.admitted * self._call_bytes + record.looks * _BYTES_A_LOOK
 
     def _too_much(self, connection: Connection, busy: set[Endpoint | None]) -> bool:
-        if connection.received <= self._allowed(self._records[connection.peer]) or connection.peer in busy:
+        record = self._records[connection.peer]
+        was_over = record.over
+        record.over = connection.received > self._allowed(record) and connection.peer not in busy
+        if not (record.over and was_over):
+            # Its call may be here and not have begun, where the event loop was kept busy: that is next.
             return False
         self._end(connection, "sent more than its calls")
         return True
