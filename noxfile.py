@@ -29,7 +29,9 @@ PAIRS = {
 }
 
 # Each Airflow with what was on the index in its time, because it need not run with what came later:
-# 3.1.0 and 3.2 fail with today's pydantic. None: today's newest of everything.
+# 3.1.0 and 3.2 fail with today's pydantic. None: today's newest of everything. What ours needs and is younger
+# than they are is excepted.
+_YOUNGER = ["--exclude-newer-package", "ngh2=2026-11-01"]
 AIRFLOWS = {
     "3.1.0": ("apache-airflow==3.1.0", "2025-10-01"),
     "3.2.2": ("apache-airflow==3.2.2", "2026-06-15"),
@@ -81,7 +83,7 @@ def server(session: nox.Session, pair: str) -> None:
     session.install(f"{_wheel(session)}[server]", *PAIRS[pair])
     session.run("python", "tests/packaging/round_trip.py", "python")
     # gRPC's own limits are options that an older one might not know.
-    session.install("pytest", "pytest-asyncio", "pytest-timeout", "psutil")
+    session.install("pytest", "pytest-asyncio", "pytest-timeout", "psutil", "hpack")
     packet = "tests/attacks/test_abuses.py::test_a_method_whose_name_is_not_utf_8_ends_no_server"
     session.run("python", "-m", "pytest", "tests/attacks/test_limits.py", packet)
 
@@ -89,7 +91,7 @@ def server(session: nox.Session, pair: str) -> None:
 @nox.session(python=PYTHONS)
 def affected_grpc(session: nox.Session) -> None:
     """A gRPC that one packet ends, in an environment that has it against the extra's wish."""
-    session.install(f"{_wheel(session)}[server]")
+    session.install(f"{_wheel(session)}[server]", "hpack")
     session.install("--no-deps", "grpcio==1.85.3")
     session.run("python", "-m", "tests.packaging.affected_grpc")
 
@@ -99,8 +101,8 @@ def affected_grpc(session: nox.Session) -> None:
 def provider(session: nox.Session, airflow: str) -> None:
     """The provider inside an Airflow: imports without a warning, is listed, passes its tests."""
     requirement, date = AIRFLOWS[airflow]
-    options = ["--exclude-newer", date] if date else []
-    tests = ["pytest", "pytest-asyncio", "pytest-timeout", "psutil"]
+    options = ["--exclude-newer", date, *_YOUNGER] if date else []
+    tests = ["pytest", "pytest-asyncio", "pytest-timeout", "psutil", "hpack"]
     session.install(*options, f"{_wheel(session)}[server]", requirement, *tests)
     env = {"AIRFLOW_HOME": str(Path(session.create_tmp()).resolve())}
     session.run("python", "tests/packaging/import_provider.py", env=env)

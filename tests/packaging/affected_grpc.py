@@ -1,7 +1,8 @@
 """What the server does with a gRPC that one packet ends: ``python -m tests.packaging.affected_grpc``.
 
 Runs in an environment that holds the wheel with its ``server`` extra and, all the same, such a grpcio. It
-refuses to start. Where it does not know of the fault, it ends with an error, and durable jobs go on.
+refuses to start with gRPC's server as its transport. Where it does not know of the fault, it ends with an
+error, and durable jobs go on. With its own transport it serves, and the packet does nothing.
 Needs no pytest.
 """
 
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from remsvc.client import Client, ConnectionOptions, JobSpec, JobState
-from tests.attacks.raw_http2 import RawPeer
+from tests.attacks.raw_http2 import END_STREAM, HEADERS, RawPeer
 
 DEADLINE = 30.0
 INSTALLED = importlib.metadata.version("grpcio")
@@ -28,12 +29,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         check_refusal(Path(folder))
         check_end(Path(folder))
-    print(f"with grpcio {INSTALLED}: does not start; where it does, ends with an error after one packet")
+        check_own_transport(Path(folder))
+    print(
+        f"with grpcio {INSTALLED}: does not start with transport = grpc; where it does, ends with an error "
+        "after one packet; serves with transport = http2"
+    )
 
 
 def check_refusal(folder: Path) -> None:
     config = folder / "server.ini"
-    config.write_text("[server]\nport = 0\n")
+    config.write_text("[server]\nport = 0\ntransport = grpc\n")
     for verb, code in (
         (["serve", "--state-dir", str(folder / "refused"), "--config"], 255),
         (["check-config"], 2),
@@ -52,7 +57,10 @@ def check_refusal(folder: Path) -> None:
 
 def check_end(folder: Path) -> None:
     go = folder / "go"
-    with server(folder) as (process, host, port), Client(ConnectionOptions(f"{host}:{port}")) as client:
+    with (
+        server(folder, "grpc") as (process, host, port),
+        Client(ConnectionOptions(f"{host}:{port}")) as client,
+    ):
         job = client.create_job(
             JobSpec(f"until [ -e {go} ]; do sleep 0.1; done", time_limit=2 * DEADLINE), "one"
         )
@@ -66,7 +74,7 @@ def check_end(folder: Path) -> None:
     log = (folder / "log").read_text()
     assert "CRITICAL remsvc.server nobody can reach the server any more" in log, log
     assert "UnicodeDecodeError" in log, log
-    with server(folder) as (process, host, port):
+    with server(folder, "grpc") as (process, host, port):
         with Client(ConnectionOptions(f"{host}:{port}")) as client:
             assert client.get_job(job.id).state is JobState.RUNNING
             go.touch()
@@ -76,10 +84,21 @@ def check_end(folder: Path) -> None:
         assert process.wait(DEADLINE) == 0
 
 
+def check_own_transport(folder: Path) -> None:
+    with (
+        server(folder, "http2") as (process, host, port),
+        Client(ConnectionOptions(f"{host}:{port}")) as client,
+    ):
+        send_packet(host, port)
+        assert client.ping(b"x").data == b"x"
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
+
+
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+def server(folder: Path, transport: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     """A server that takes the installed gRPC for another version."""
-    flags = ["--port", "0", "--state-dir", str(folder / "state")]
+    flags = ["--port", "0", "--state-dir", str(folder / "state"), "--transport", transport]
     command = [sys.executable, "-m", "tests.packaging.affected_grpc", "serve", *flags]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -108,7 +127,9 @@ def send_packet(host: str, port: int) -> None:
     with RawPeer(host, port, timeout=DEADLINE) as peer:
         peer.greet()
         peer.call(1, b"/\xa3/x", body=b"")
-        peer.wait_closed()
+        for got in peer.frames():
+            if got.kind == HEADERS and got.flags & END_STREAM:
+                return  # it was answered; else the connection is closed
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -179,6 +179,8 @@ class Connection(PacedInput):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._transport.close()  # Python 3.10's TLS takes it for open where the server has closed it
         self._transport = None
         self._rest = b""
         self._connections.discard(self)
