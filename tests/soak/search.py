@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -90,9 +91,12 @@ def _memory() -> tuple[int, int]:
     """Bytes in use, exactly where the address sanitizer counts them, else those resident; Python's blocks."""
     gc.collect()
     blocks = sys.getallocatedblocks()
+    program = ctypes.CDLL(None)
     try:
-        count = ctypes.CDLL(None).__sanitizer_get_current_allocated_bytes
+        count = program.__sanitizer_get_current_allocated_bytes
     except AttributeError:
+        with suppress(AttributeError):  # glibc's: what was freed stays resident otherwise, while it likes
+            program.malloc_trim(0)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGESIZE"), blocks
     count.restype = ctypes.c_size_t
