@@ -65,6 +65,21 @@ def test_a_call_on_a_connection_that_is_closed_for_being_idle_is_told_so(serve: 
         assert b"this connection is being closed" in answer_to(peer, 3)
 
 
+def test_a_caller_may_send_many_small_commands_before_the_first_has_ended(serve: Serve) -> None:
+    """As many as his windows hold, each in a frame of its own."""
+    server = serve(AUTH)
+    with greeted(server) as peer:
+        for stream in (1, 3):
+            peer.call(stream, STREAM_PATH, _TOKEN)
+            long = RemSvc_pb2.RemCmdMsg(cmd="sleep 1000")
+            peer.send(frame(DATA, 0, stream, message(long.SerializeToString())))
+            short = frame(DATA, 0, stream, message(RemSvc_pb2.RemCmdMsg(cmd="true").SerializeToString()))
+            for _ in range(25):
+                peer.send(short * 200)
+        peer.call(5, PING_PATH, _TOKEN, body=message(b""))
+        assert b"grpc-status: 0\n" in answer_to(peer, 5)
+
+
 def ping_of(size: int) -> bytes:
     """The message of a ping with so much data."""
     return message(RemSvc_pb2.PingMsg(data=bytes(size)).SerializeToString())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from remsvc.http2.engine import EngineError
+from remsvc.http2.messages import PREFIX_BYTES
 
 _CREDIT, _MOST_CREDIT, _CREDIT_PER_SECOND = 1000.0, 10_000.0, 100.0
 
@@ -11,6 +12,14 @@ EARNED_BY_MESSAGE = 8
 """By one that was read."""
 EARNED_PER_BYTE = 1 / 1024
 """Of data, in either direction."""
+
+
+def earned_by_data(size: int) -> float:
+    """By one frame's data that has come for a call.
+
+    A frame with room for a message pays for itself, read or not: how much may be unread, the window bounds.
+    """
+    return size * EARNED_PER_BYTE + (1.0 if size >= PREFIX_BYTES else 0.0)
 
 
 class FrameCredit:

@@ -114,6 +114,18 @@ def test_a_call_goes_there_and_back() -> None:
     assert pair.session.idle
 
 
+def test_many_small_answers_may_wait_to_be_read() -> None:
+    """As many as a window holds, each in a frame of its own, all at once."""
+    pair = Pair()
+    call = pair.begin(make_call(b"x"))
+    pair.server.respond(call.stream, HEAD)
+    for _ in range(5000):
+        pair.server.send(call.stream, length_prefixed(b""))
+        pair.receive(pair.server.to_send())
+    assert len(pair.take_all(call)) == 5000
+    assert pair.session.ended is None
+
+
 def failure(pair: Pair, call: Call) -> CallError:
     assert call.ended
     with pytest.raises(CallError) as caught:

@@ -16,7 +16,13 @@ from remsvc.client.http2.call import Call
 from remsvc.client.transport import PING_TIMEOUT, CallError
 from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, StreamGoneError
-from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_BY_MESSAGE, EARNED_PER_BYTE, FrameCredit
+from remsvc.http2.frame_credit import (
+    EARNED_BY_CALL,
+    EARNED_BY_MESSAGE,
+    EARNED_PER_BYTE,
+    FrameCredit,
+    earned_by_data,
+)
 from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.messages import PREFIX_BYTES, prefix
 from remsvc.status import Status
@@ -279,7 +285,7 @@ class Session:
                 self._engine.acknowledge(stream, size)
             return
         goes_on = call.feed(data)
-        self._credit.earn(size * EARNED_PER_BYTE)
+        self._credit.earn(earned_by_data(size))
         call.unacknowledged += size
         if goes_on:
             self._let_more_come(call)

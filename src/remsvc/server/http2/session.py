@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from remsvc.http2 import engine
 from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
-from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit
+from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit, earned_by_data
 from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
 from remsvc.server.authentication import NO_CERTIFICATE, Caller, Evidence, ShownCertificate
@@ -210,7 +210,7 @@ class Session:
     def _on_data(self, stream: int, data: bytes, last: bool) -> None:
         if (call := self.calls.get(stream)) is not None:
             call.feed(data, last=last)
-            self._credit.earn(len(data) * EARNED_PER_BYTE)
+            self._credit.earn(earned_by_data(len(data)))
         elif stream in self._ended_calls:
             self._ended_calls.drop(stream, len(data), last=last)
         elif data:
