@@ -27,7 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 TOKEN = "a-good-client-s-own-token-0123456789"
-METADATA = (("authorization", f"Bearer {TOKEN}"),)
+CREDENTIALS = ("authorization", f"Bearer {TOKEN}")
+METADATA = (CREDENTIALS,)
 AUTH = f"[auth]\ngood = {TOKEN}\n"
 
 

@@ -13,8 +13,8 @@ from remsvc_proto import RemSvc_pb2
 from tests.attacks.abuses import COMMAND_PATH, PING_PATH, STREAM_PATH, WATCH_PATH
 from tests.attacks.conftest import (
     AUTH,
+    CREDENTIALS,
     METADATA,
-    TOKEN,
     a_good_client_is_served,
     answer_to,
     eventually,
@@ -45,7 +45,6 @@ from tests.conftest import DEADLINE, Serve, ServerProcess
 
 pytestmark = pytest.mark.own_http2
 
-_TOKEN = ("authorization", f"Bearer {TOKEN}")
 _OTHER = "an-attacker-s-own-token-0123456789"
 _ATTACKER = ("authorization", f"Bearer {_OTHER}")
 _BOTH = f"{AUTH}other = {_OTHER}\n"
@@ -59,9 +58,9 @@ def test_a_call_on_a_connection_that_is_closed_for_being_idle_is_told_so(serve: 
         no_window = struct.pack(">HI", 4, 0)
         peer.greet(no_window)
         peer.send(frame(SETTINGS, ACK, 0))
-        peer.call(1, PING_PATH, _TOKEN, body=message(b""))  # nothing of its answer may be sent
+        peer.call(1, PING_PATH, CREDENTIALS, body=message(b""))  # nothing of its answer may be sent
         assert any(got.kind == GOAWAY for got in peer.frames())
-        peer.call(3, PING_PATH, _TOKEN, body=message(b""))
+        peer.call(3, PING_PATH, CREDENTIALS, body=message(b""))
         assert b"this connection is being closed" in answer_to(peer, 3)
 
 
@@ -70,13 +69,13 @@ def test_a_caller_may_send_many_small_commands_before_the_first_has_ended(serve:
     server = serve(AUTH)
     with greeted(server) as peer:
         for stream in (1, 3):
-            peer.call(stream, STREAM_PATH, _TOKEN)
+            peer.call(stream, STREAM_PATH, CREDENTIALS)
             long = RemSvc_pb2.RemCmdMsg(cmd="sleep 1000")
             peer.send(frame(DATA, 0, stream, message(long.SerializeToString())))
             short = frame(DATA, 0, stream, message(RemSvc_pb2.RemCmdMsg(cmd="true").SerializeToString()))
             for _ in range(25):
                 peer.send(short * 200)
-        peer.call(5, PING_PATH, _TOKEN, body=message(b""))
+        peer.call(5, PING_PATH, CREDENTIALS, body=message(b""))
         assert b"grpc-status: 0\n" in answer_to(peer, 5)
 
 
@@ -144,7 +143,7 @@ def test_calls_that_the_server_is_made_to_reset_count_until_they_have_ended(serv
         for first in range(1, 400, 40):
             streams = range(first, first + 40, 2)
             for stream in streams:
-                peer.call(stream, COMMAND_PATH, _TOKEN)
+                peer.call(stream, COMMAND_PATH, CREDENTIALS)
                 peer.send(frame(DATA, 0, stream, command))
             eventually(lambda: len(sleeping(server)) >= most)
             peer.send(*(frame(HEADERS, END_HEADERS | END_STREAM, s, b"\x10\x01a\x01\0") for s in streams))
@@ -190,7 +189,7 @@ def test_who_takes_nothing_from_his_socket_is_let_go(serve: Serve) -> None:
         body = ping_of(60_000)
         with suppress(OSError):  # it takes no more, since its answers are not taken
             for stream in range(1, 4000, 2):
-                peer.call(stream, PING_PATH, _TOKEN)
+                peer.call(stream, PING_PATH, CREDENTIALS)
                 peer.send(*pieces(stream, body))
         eventually(lambda: not established(server))
         peer.socket.settimeout(DEADLINE)
@@ -206,7 +205,7 @@ def test_a_call_that_has_ended_loses_an_answer_that_is_not_taken(serve: Serve) -
     with raw(server) as peer:
         peer.greet(settings((4, 0))[9:])
         peer.send(frame(SETTINGS, ACK, 0))
-        peer.call(1, PING_PATH, _TOKEN, body=ping_of(1000))
+        peer.call(1, PING_PATH, CREDENTIALS, body=ping_of(1000))
         resets = (got.payload for got in peer.frames() if got.kind == RST_STREAM and got.stream == 1)
         assert next(resets) == b"\0\0\0\x08"
 
@@ -214,7 +213,7 @@ def test_a_call_that_has_ended_loses_an_answer_that_is_not_taken(serve: Serve) -
 def test_a_call_that_has_ended_is_let_go_of_whatever_is_half_sent(serve: Serve) -> None:
     server = serve(AUTH)
     with greeted(server) as peer:
-        peer.call(1, STREAM_PATH, _TOKEN)
+        peer.call(1, STREAM_PATH, CREDENTIALS)
         peer.call(3, PING_PATH)  # refused, and its request never ends
         peer.send(frame(DATA, 0, 1, bytes(1000))[:500])
         assert any(got.kind == RST_STREAM and got.stream == 3 for got in peer.frames())
@@ -229,7 +228,7 @@ def test_long_messages_hit_whoever_sends_most(serve: Serve) -> None:
         good.greet(settings((4, 2**24))[9:])
         good.send(frame(SETTINGS, ACK, 0), window_update(0, 2**24))
         body = ping_of(1_000_000)
-        good.call(1, PING_PATH, _TOKEN)
+        good.call(1, PING_PATH, CREDENTIALS)
         assert Upload(good, 1).send(body[:-1])
         with a_good_client_is_served(server, 64e6):
             for stream in range(1, 41, 2):
@@ -293,7 +292,7 @@ def test_half_a_megabyte_of_empty_headers(serve: Serve) -> None:
 @pytest.mark.parametrize("kind", ["a frame", "a block", "its continuations"])
 def test_headers_that_come_slowly_are_not_waited_for(serve: Serve, kind: str) -> None:
     server = serve(f"{AUTH}[limits]\nheader_timeout_ms = 700\n")
-    block = header_block(call_headers(PING_PATH, _TOKEN))
+    block = header_block(call_headers(PING_PATH, CREDENTIALS))
     whole = frame(HEADERS, END_HEADERS, 1, block)
     slowly = {
         "a frame": whole,
@@ -319,7 +318,7 @@ def test_headers_that_come_slowly_are_not_waited_for(serve: Serve, kind: str) ->
 def test_headers_that_are_refused_leave_the_compression_as_it_should_be(serve: Serve) -> None:
     """CVE-2023-32731: what a refused list has put into the table is there for the next one."""
     server = serve(f"{AUTH}[limits]\nmax_metadata_bytes = 4096\n")
-    name, value = (text.encode() for text in _TOKEN)
+    name, value = (text.encode() for text in CREDENTIALS)
     remembered = b"\x40" + bytes((len(name),)) + name + bytes((len(value),)) + value
     calling = header_block(call_headers(PING_PATH))
     with greeted(server) as peer:

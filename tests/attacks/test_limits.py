@@ -20,8 +20,8 @@ from remsvc_proto import RemSvc_pb2
 from tests.attacks import abuses
 from tests.attacks.conftest import (
     AUTH,
+    CREDENTIALS,
     METADATA,
-    TOKEN,
     answer_to,
     eventually,
     good_client,
@@ -49,7 +49,6 @@ from tests.conftest import DEADLINE, Serve, ServerProcess
 
 PING = RemSvc_pb2.PingMsg(seq=1)
 _EXHAUSTED, _OK = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OK
-_CREDENTIALS = ("authorization", f"Bearer {TOKEN}")
 
 
 def ping(server: ServerProcess, **options: object) -> RemSvc_pb2.PongMsg:
@@ -193,7 +192,7 @@ def test_metadata_up_to_the_limit_is_taken_and_no_more(small: ServerProcess) -> 
 
 def test_the_limit_holds_for_a_peer_that_does_not_acknowledge_it(small: ServerProcess) -> None:
     """gRPC's own does not: it applies what the peer has acknowledged."""
-    block = header_block([*call_headers(abuses.PING_PATH, _CREDENTIALS), ("x", "a" * 12_000)])
+    block = header_block([*call_headers(abuses.PING_PATH, CREDENTIALS), ("x", "a" * 12_000)])
     with raw(small) as peer:
         peer.greet()
         peer.send(frame(HEADERS, END_HEADERS, 1, block), frame(DATA, END_STREAM, 1, message()))
@@ -231,7 +230,7 @@ def test_messages_up_to_the_limit_are_taken_and_no_more(small: ServerProcess) ->
 @pytest.mark.parametrize("claimed", [10_001, 2**31, 2**32 - 1])
 def test_a_message_that_claims_to_be_large_is_not_waited_for(small: ServerProcess, claimed: int) -> None:
     with greeted(small) as peer:
-        peer.call(1, abuses.PING_PATH, _CREDENTIALS)
+        peer.call(1, abuses.PING_PATH, CREDENTIALS)
         peer.send(frame(DATA, 0, 1, message(b"x", claimed=claimed)))
         answer = answer_to(peer, 1)
         # grpcio 1.67 looks at the length only once the message is whole.
@@ -245,7 +244,7 @@ def test_more_streams_than_allowed_are_refused_on_one_connection(serve: Serve) -
     server = serve(f"{AUTH}[limits]\nmax_streams = 5\n")
     with greeted(server) as peer:
         for stream in range(1, 21, 2):
-            peer.call(stream, abuses.STREAM_PATH, _CREDENTIALS)
+            peer.call(stream, abuses.STREAM_PATH, CREDENTIALS)
         begun, refused = set(), set()
         for got in peer.frames():
             if got.kind == HEADERS:
@@ -264,7 +263,7 @@ def test_streams_beyond_the_limit_before_it_was_acknowledged_are_refused_one_by_
     with raw(server) as peer:
         peer.greet()
         for stream in range(1, 21, 2):
-            peer.call(stream, abuses.STREAM_PATH, _CREDENTIALS)
+            peer.call(stream, abuses.STREAM_PATH, CREDENTIALS)
         resets = (got.stream for got in peer.frames() if got.kind == RST_STREAM)
         assert set(itertools.islice(resets, 5)) == {11, 13, 15, 17, 19}
 
@@ -306,7 +305,7 @@ def test_a_request_that_does_not_arrive_is_not_waited_for(serve: Serve) -> None:
     server = serve(f"{AUTH}[limits]\nrequest_timeout_ms = 1500\nmax_calls = 5\n")
     with greeted(server) as peer:
         for stream in range(1, 11, 2):
-            peer.call(stream, abuses.PING_PATH, _CREDENTIALS)
+            peer.call(stream, abuses.PING_PATH, CREDENTIALS)
             peer.send(frame(DATA, 0, stream, message(b"x", claimed=1000)))
         assert b"did not arrive within 1.5 s" in answer_to(peer, 9)
         ping(server)
@@ -322,7 +321,7 @@ def test_who_is_not_let_in_is_told_before_the_request_is_read(serve: Serve) -> N
 def test_a_call_without_any_request_is_refused(serve: Serve) -> None:
     server = serve(AUTH)
     with greeted(server) as peer:
-        peer.call(1, abuses.PING_PATH, _CREDENTIALS)
+        peer.call(1, abuses.PING_PATH, CREDENTIALS)
         peer.send(frame(DATA, END_STREAM, 1))
         assert b"expected one request" in answer_to(peer, 1)
 
@@ -351,7 +350,7 @@ def test_answers_that_are_not_taken_hold_no_call(serve: Serve) -> None:
     with raw(server) as peer:
         peer.greet(b"\x00\x04\x00\x00\x00\x00")  # no window: nothing may be sent to us
         peer.send(frame(SETTINGS, ACK, 0))
-        peer.call(1, abuses.STREAM_PATH, _CREDENTIALS)
+        peer.call(1, abuses.STREAM_PATH, CREDENTIALS)
         peer.send(frame(DATA, 0, 1, message(command) * 3))
         with good_client(server) as stub:
             eventually(lambda: "command rc=0" in server.log)

@@ -18,6 +18,7 @@ from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from tests.attacks.abuses import COMMAND_PATH, PING_PATH, STREAM_PATH
 from tests.attacks.conftest import (
     AUTH,
+    CREDENTIALS,
     METADATA,
     TOKEN,
     answer_to,
@@ -47,7 +48,6 @@ pytestmark = pytest.mark.own_http2
 _OTHER = "an-attacker-s-own-token-0123456789"
 _ATTACKER = ("authorization", f"Bearer {_OTHER}")
 _BOTH = f"{AUTH}other = {_OTHER}\n"
-_GOOD = ("authorization", f"Bearer {TOKEN}")
 _PING = RemSvc_pb2.PingMsg(seq=1)
 
 
@@ -75,7 +75,7 @@ def test_a_crowd_of_connections_that_call_at_one_moment_holds_up_no_caller(
 
     with ExitStack() as stack:
         caller = stack.enter_context(greeted(server))
-        caller.call(1, PING_PATH, _GOOD, body=message(b""))
+        caller.call(1, PING_PATH, CREDENTIALS, body=message(b""))
         answer_to(caller, 1)
         peers = [stack.enter_context(greeted(server)) for _ in range(400)]
         for peer in peers:
@@ -84,7 +84,7 @@ def test_a_crowd_of_connections_that_call_at_one_moment_holds_up_no_caller(
         process.suspend()
         for peer in peers:
             peer.send(calls)
-        caller.call(3, PING_PATH, _GOOD, body=message(b""))
+        caller.call(3, PING_PATH, CREDENTIALS, body=message(b""))
         before = worked()
         process.resume()
         assert b"grpc-status: 0\n" in answer_to(caller, 3)
@@ -125,11 +125,11 @@ def test_a_window_of_tiny_messages_costs_no_more_than_its_bytes(serve: Serve) ->
     process = psutil.Process(server.process.pid)
     tiny = message(b"\x08\x01") * 8_000  # 56,000 bytes
     with greeted(server) as peer:
-        peer.call(1, PING_PATH, ("authorization", f"Bearer {TOKEN}"), body=message(b""))
+        peer.call(1, PING_PATH, CREDENTIALS, body=message(b""))
         answer_to(peer, 1)
         before = process.memory_info().rss
         for stream in range(3, 203, 2):
-            peer.call(stream, STREAM_PATH, ("authorization", f"Bearer {TOKEN}"))
+            peer.call(stream, STREAM_PATH, CREDENTIALS)
             sleep = message(RemSvc_pb2.RemCmdMsg(cmd="sleep 1000").SerializeToString())
             peer.send(frame(DATA, 0, stream, sleep))
             for start in range(0, len(tiny), 14_000):

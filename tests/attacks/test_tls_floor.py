@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
 from tests.attacks.abuses import PING_PATH, STREAM_PATH
-from tests.attacks.conftest import AUTH, METADATA, TOKEN, eventually, raw
+from tests.attacks.conftest import AUTH, CREDENTIALS, METADATA, eventually, raw
 from tests.attacks.raw_http2 import (
     ACK,
     DATA,
@@ -262,10 +262,9 @@ def test_what_was_decrypted_before_a_pause_needs_no_packet_to_be_taken_in(
     server: ServerProcess, authority: Authority
 ) -> None:
     """Of a record that has no room in the buffer, a part stays with TLS while other input has its turn."""
-    auth = ("authorization", f"Bearer {TOKEN}")
 
     def call(stream: int, path: str) -> bytes:
-        return frame(HEADERS, END_HEADERS, stream, header_block(call_headers(path, auth)))
+        return frame(HEADERS, END_HEADERS, stream, header_block(call_headers(path, CREDENTIALS)))
 
     ping = frame(DATA, END_STREAM, 5, message())
     small = frame(DATA, 0, 3, bytes(111))

@@ -21,12 +21,11 @@ class CountedWarnings:
 
     Args:
         what: what has happened, as the line begins.
-        loop: tells the time; None: the running one.
     """
 
-    def __init__(self, what: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, what: str) -> None:
         self._what = what
-        self._loop = loop or asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._say_after = 0.0
         self._saying: asyncio.TimerHandle | None = None
