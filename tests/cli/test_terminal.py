@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from remsvc.cli.terminal import escape_controls
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from tests.client.scripted_jobs import ScriptedJobs
 from tests.client.scripted_server import ScriptedServer
@@ -82,19 +79,6 @@ def test_an_error_cannot_steer_the_terminal(scripted: Callable[..., ScriptedServ
     _, text = on_terminal("status", "-s", target)
     assert r"\x1b]0;owned\x07 [red]no[/red] \x9b31m" in text
     assert "\x1b]0;" not in text
-
-
-@given(st.text())
-def test_escaped_text_is_one_line_without_controls(text: str) -> None:
-    escaped = escape_controls(text)
-    assert len(escaped.splitlines()) <= 1
-    assert not any(character < " " or "\x7f" <= character <= "\x9f" for character in escaped)
-    escaped.encode("utf-8")
-
-
-@given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"])))
-def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    assert escape_controls(text) == text
 
 
 def test_jobs_are_listed_in_a_table(jobs: ScriptedJobs) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from remsvc.cli.terminal import error_line, escape_controls, print_json, warning_line
+from remsvc.cli.terminal import error_line, print_json, warning_line
+from remsvc.printable import printable
 
 if TYPE_CHECKING:
     from remsvc.server.audit_chain import Head
@@ -74,7 +75,7 @@ def verify(
         for problem in problems:
             error_line(problem)
         if not problems:
-            click.echo(escape_controls(f"{files[-1]}: valid: lines {report.first} to {report.last}"))
+            click.echo(printable(f"{files[-1]}: valid: lines {report.first} to {report.last}"))
     click.get_current_context().exit(_BROKEN if problems else 0)
 
 

@@ -10,9 +10,10 @@ from remsvc.cli import parameters
 from remsvc.cli.click_verb import click_type
 from remsvc.cli.extras import needs_extra
 from remsvc.cli.shell_text import SHELLS
-from remsvc.cli.terminal import escape_controls, print_json, warning_line
+from remsvc.cli.terminal import print_json, warning_line
 from remsvc.command import Command
 from remsvc.errors import ConfigurationError, InvalidCommandError
+from remsvc.printable import printable
 
 _DEFAULT_CONFIG = Path("/etc/remsvc/server.ini")
 
@@ -132,5 +133,5 @@ def test(
             *(f"  limit  {name} = {value}" for name, value in limits.items()),
         ]
         for line in lines:
-            click.echo(escape_controls(line))
+            click.echo(printable(line))
     click.get_current_context().exit(0 if decision.allowed else 1)

@@ -15,11 +15,11 @@ from remsvc.cli.options import Argument, Choice, Option, WholeNumber, switch
 from remsvc.cli.run_command import run_command
 from remsvc.cli.run_job import detach_job, run_job
 from remsvc.cli.shell_text import SHELLS, command_text
-from remsvc.cli.terminal import escape_controls
 from remsvc.cli.verb import verb
 from remsvc.client.jobs import MAX_STANDARD_INPUT, MOST_OUTPUT, JobSpec, check_request_id
 from remsvc.command import Command, CommandType
 from remsvc.errors import InvalidCommandError, RemSvcError, UnimplementedError
+from remsvc.printable import printable
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
@@ -193,4 +193,4 @@ def _source() -> str:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):
         user = "?"
-    return escape_controls(f"remsvc run by {user}@{socket.gethostname()}")
+    return printable(f"remsvc run by {user}@{socket.gethostname()}")

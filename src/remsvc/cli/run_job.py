@@ -12,9 +12,10 @@ from remsvc.cli.exit_codes import exit_as_command, job_end_line, job_exit_code
 from remsvc.cli.interruption import Interruption
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.job_output import OutputCollector, OutputWriter, follow, own_streams
-from remsvc.cli.terminal import error_line, escape_controls, print_json, print_line, progress, warning_line
+from remsvc.cli.terminal import error_line, print_json, print_line, progress, warning_line
 from remsvc.client.jobs import MOST_OUTPUT, Job, JobState, OutputChunk
 from remsvc.errors import RemSvcError, ServerError, UnimplementedError
+from remsvc.printable import printable
 
 if TYPE_CHECKING:
     from remsvc.client import Client
@@ -37,7 +38,7 @@ def detach_job(client: Client, spec: JobSpec, request_id: str, *, as_json: bool)
     if as_json:
         print_json(job_as_json(job))
     else:
-        print_line(escape_controls(job.id))
+        print_line(printable(job.id))
 
 
 def run_job(client: Client, spec: JobSpec, request_id: str, *, server: str, as_json: bool) -> NoReturn:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from remsvc.cli import parameters
 from remsvc.cli.connection import open_client
 from remsvc.cli.options import Option, switch
-from remsvc.cli.terminal import escape_controls, print_json, print_line
+from remsvc.cli.terminal import print_json, print_line
 from remsvc.cli.verb import verb
+from remsvc.printable import printable
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
@@ -44,7 +45,7 @@ def status(options: ConnectionOptions, timeout: float, as_json: bool) -> None:
         print_json({**told, "transport": answer.transport} if answer.transport else told)
     else:
         transport = f" transport={answer.transport}" if answer.transport else ""
-        print_line(f"{escape_controls(answer.msg)}{transport}")
+        print_line(f"{printable(answer.msg)}{transport}")
     sys.exit(0 if answer.rc == 0 else 1)
 
 

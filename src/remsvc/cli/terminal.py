@@ -5,25 +5,10 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-
-def escape_controls(text: str) -> str:
-    r"""``text`` on one line that cannot steer a terminal: ``\n`` and ESC become ``\n`` and ``\x1b``.
-
-    Also escapes what changes the direction of text or is not displayed at all.
-    """
-    return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
-
-
-# Controls, formats such as right-to-left overrides, surrogates, line and paragraph separators.
-_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+from remsvc.printable import printable
 
 
 def error_line(message: str) -> None:
@@ -37,7 +22,7 @@ def warning_line(message: str) -> None:
 
 
 def _line(prefix: str, style: str, message: str) -> None:
-    message = escape_controls(message)
+    message = printable(message)
     if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
         print_line(prefix + message, error=True)
         return
@@ -75,5 +60,5 @@ def progress(message: str) -> Iterator[None]:
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True).status(escape(escape_controls(message))):
+    with Console(stderr=True).status(escape(printable(message))):
         yield

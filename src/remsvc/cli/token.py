@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from remsvc.cli.terminal import escape_controls, print_json
+from remsvc.cli.terminal import print_json
+from remsvc.printable import printable
 from remsvc.server import token_file
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def list_tokens(file: Path, as_json: bool) -> None:
     for credential in credentials:
         described = _description(credential)
         click.echo(
-            escape_controls(f"{credential.id}  {credential.identity}  ")
+            printable(f"{credential.id}  {credential.identity}  ")
             + f"{described['expires'] or 'never expires'}  {described['state']}"
         )
 
@@ -121,7 +122,7 @@ def revoke(file: Path, token_id: str) -> None:
     A running server ends what is open by it: watches and streams. Jobs go on.
     """
     credential = token_file.revoke_token(file, token_id)
-    click.echo(f"revoked {credential.id} of {credential.identity}", err=True)
+    click.echo(printable(f"revoked {credential.id} of {credential.identity}"), err=True)
 
 
 def _description(credential: Credential) -> dict[str, object]:

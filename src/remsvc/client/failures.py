@@ -8,6 +8,7 @@ from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.transport import CallError
 from remsvc.errors import ServerError, server_error
+from remsvc.printable import printable
 from remsvc.status import Status
 
 _TRUST = "the server's certificate was not accepted: "
@@ -42,8 +43,7 @@ UNREACHED = (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED)
 # What a server's gRPC says of a call that it has shown to no handler, newest and oldest.
 _GIVEN_UP = ("CANCELLED", "Cancelled", "")
 
-# Control characters, line ends of every kind, and what turns the direction of writing.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_DETAILS = 2000
 
 _CONNECTING = re.compile(
     r"^(failed to connect to all addresses|errors resolving|DNS resolution failed|empty address list)"
@@ -66,7 +66,7 @@ def from_status(
     code: str, details: str, options: ConnectionOptions, *, sent: bool = True, timeout: float | None = None
 ) -> ServerError:
     """As :func:`from_call`, from a status code's name and its message."""
-    details = escape_controls(details)
+    details = printable(details, limit=_LONGEST_DETAILS)
     if code == "UNAVAILABLE" and _CONNECTING.search(details):
         details = _explain(details, options.tls)
     elif code == "DEADLINE_EXCEEDED" and timeout is not None and re.search(r"^$|Deadline Exceeded", details):
@@ -89,11 +89,6 @@ def no_connection(error: CallError, options: ConnectionOptions, deadline: Deadli
         )
     details = f"the server does not answer: no reply to a ping within {CONNECT_TIMEOUT:g} s"
     return server_error("UNAVAILABLE", details, options.target, sent=False)
-
-
-def escape_controls(text: str) -> str:
-    """A server's words, for one line of a terminal or a log: what would act there stands as an escape."""
-    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def _explain(details: str, tls: bool) -> str:

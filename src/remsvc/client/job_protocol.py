@@ -22,6 +22,7 @@ from remsvc.client.jobs import (
 )
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError, ProtocolError
+from remsvc.printable import printable
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 _SERVICE = "/remsvc.jobs.v1.JobService/"
@@ -159,7 +160,7 @@ def _spec(message: Any) -> JobSpec:
 def _job(message: Any) -> Job:
     state = _STATE_NAMES.get(message.state)
     if state is None:
-        raise ProtocolError(f"the server's job {message.id} has the unknown state {message.state}")
+        raise ProtocolError(f"the server's job {printable(message.id)} has the unknown state {message.state}")
     return Job(
         id=message.id,
         request_id=message.request_id,

@@ -15,6 +15,7 @@ from remsvc.client.deadline import Deadline
 from remsvc.client.jobs import Job, OutputChunk, OutputSize, StateChange, WatchEvent
 from remsvc.client.options import ConnectionOptions
 from remsvc.errors import ProtocolError, ResourceExhaustedError, ServerError, server_error
+from remsvc.printable import printable
 
 OnDisconnect = Callable[[ServerError], None]
 
@@ -116,7 +117,7 @@ class Watch:
     def _enter_job(self, event: StateChange) -> StateChange | None:
         job = event.job
         if job.id != self._job_id:
-            raise ProtocolError(f"the server answered with job {job.id} instead of {self._job_id}")
+            raise ProtocolError(f"the server answered with job {printable(job.id)} instead of {self._job_id}")
         if job.ended and not (
             self._is_complete("stdout", job.stdout) and self._is_complete("stderr", job.stderr)
         ):

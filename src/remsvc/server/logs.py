@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
+from remsvc.printable import printable
+
 _FILES = 10
 _FILE_BYTES = 10_000_000
 _QUEUE_RECORDS = 10_000
@@ -27,6 +29,7 @@ _BATCH_RECORDS = 500
 _STOP_SECONDS = 2.0
 _SHOWN_CHARACTERS = 1_000
 _LONG = 100
+_LONGEST_LINE = 16 * 1024
 _PLAIN = re.compile(r"[\w.:/@%+,\[\]-]+", re.ASCII)
 
 
@@ -53,13 +56,6 @@ def _shown(value: str) -> str:
 _shown_before = lru_cache(1024)(_shown)
 
 
-def _printable(line: str) -> str:
-    """The line with whatever could steer a terminal escaped, whoever it comes from."""
-    if line.isprintable():
-        return line
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
 class _Formatter(logging.Formatter):
     converter = staticmethod(time.gmtime)
     default_msec_format = "%s.%03dZ"
@@ -70,7 +66,9 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One record; what follows its first line, as in a traceback, is indented and so no record."""
-        return "\n    ".join(map(_printable, super().format(record).split("\n")))
+        return "\n    ".join(
+            [printable(line, limit=_LONGEST_LINE) for line in super().format(record).split("\n")]
+        )
 
 
 _FORMATTER = _Formatter()

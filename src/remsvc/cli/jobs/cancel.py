@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.jobs.client import job_client
 from remsvc.cli.options import Argument, Option, switch
-from remsvc.cli.terminal import escape_controls, print_json, print_line
+from remsvc.cli.terminal import print_json, print_line
 from remsvc.cli.verb import verb
+from remsvc.printable import printable
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
@@ -36,6 +37,6 @@ def cancel(options: ConnectionOptions, kill: bool, reason: str, as_json: bool, j
     if as_json:
         print_json(job_as_json(job))
     elif job.ended:
-        print_line(f"job {escape_controls(job.id)} has ended: {job.state}")
+        print_line(f"job {printable(job.id)} has ended: {job.state}")
     else:
-        print_line(f"job {escape_controls(job.id)} is being {'killed' if kill else 'cancelled'}")
+        print_line(f"job {printable(job.id)} is being {'killed' if kill else 'cancelled'}")

@@ -12,9 +12,10 @@ from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.job_description import command_of, duration, short_time, time_text
 from remsvc.cli.jobs.client import job_client
 from remsvc.cli.options import Choice, Option, WholeNumber, switch
-from remsvc.cli.terminal import escape_controls, print_json, print_line, warning_line
+from remsvc.cli.terminal import print_json, print_line, warning_line
 from remsvc.cli.verb import verb
 from remsvc.client.jobs import Job, JobState
+from remsvc.printable import printable
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
@@ -108,7 +109,7 @@ def _columns(job: Job) -> list[str]:
         job.request_id,
         command_of(job),
     ]
-    return [escape_controls(column) for column in columns]
+    return [printable(column) for column in columns]
 
 
 def _print_table(jobs: list[Job]) -> None:
@@ -122,11 +123,11 @@ def _print_table(jobs: list[Job]) -> None:
     table.add_column("COMMAND")  # takes what is left
     for job in jobs:
         table.add_row(
-            Text(escape_controls(job.id)),
+            Text(printable(job.id)),
             Text(job.state.value, style=_STYLES[job.state]),
             "" if job.exit_code is None else str(job.exit_code),
             short_time(job.created_at),
             duration(job),
-            Text(escape_controls(command_of(job)), no_wrap=True, overflow="ellipsis"),
+            Text(printable(command_of(job)), no_wrap=True, overflow="ellipsis"),
         )
     Console().print(table)

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.jobs.client import job_client
 from remsvc.cli.options import Argument, switch
-from remsvc.cli.terminal import escape_controls, print_json, print_line
+from remsvc.cli.terminal import print_json, print_line
 from remsvc.cli.verb import verb
+from remsvc.printable import printable
 
 if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
+
+_LONGEST_VALUE = 64 * 1024
+"""Characters. A person who asks for all about a job wants its whole command, but no endless screen."""
 
 
 @verb(
@@ -40,4 +44,4 @@ def show(options: ConnectionOptions, as_json: bool, job_id: str) -> None:
     for name, value in fields.items():
         if value not in (None, "", {}):
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            print_line(separate.format(name, escape_controls(text)))
+            print_line(separate.format(name, printable(text, limit=_LONGEST_VALUE)))
