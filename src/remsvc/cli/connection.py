@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -47,6 +46,14 @@ CONNECTION = (
         kind=file,
         help="File with the bearer token; else the variable REMSVC_TOKEN holds it.",
     ),
+    Option(
+        "proxy",
+        ("--proxy",),
+        off="--no-proxy",
+        switch=True,
+        help="Use the HTTP proxy that the environment names (grpc_proxy, https_proxy, http_proxy), or not. "
+        "Else with TLS alone, and not for this machine.",
+    ),
 )
 
 
@@ -65,6 +72,7 @@ def connection(
     cert: Path | None,
     key: Path | None,
     token_file: Path | None,
+    proxy: bool | None,
 ) -> ConnectionOptions:
     """What checked values of :data:`CONNECTION` mean. Raises :class:`ConfigurationError`."""
     if tls is False:
@@ -76,9 +84,13 @@ def connection(
         client_cert=cert,
         client_key=key,
         token=_token(token_file),
+        proxy=proxy,
     )
-    if options.token is not None and not options.tls and not _is_loopback(server):
-        warning_line(f"the token travels in the clear to {server}: use --tls")
+    if options.token is not None and not options.tls:
+        if not parse_target(server).is_loopback:
+            warning_line(f"the token travels in the clear to {server}: use --tls")
+        elif proxy:
+            warning_line("the token travels in the clear through the proxy: use --tls")
     return options
 
 
@@ -103,11 +115,3 @@ def _token(file: Path | None) -> str | None:
     if not token:
         raise ConfigurationError([f"--token-file {file}: is empty"])
     return token
-
-
-def _is_loopback(server: str) -> bool:
-    host = parse_target(server).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

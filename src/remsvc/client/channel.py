@@ -62,6 +62,8 @@ def _target(options: ConnectionOptions) -> str:
 def _settings(options: ConnectionOptions) -> list[tuple[str, int]]:
     keepalive_ms, ping_timeout_ms = round(options.keepalive * 1000), round(PING_TIMEOUT * 1000)
     return [
+        # Without it, gRPC hands a token in the clear to whatever proxy the environment names.
+        ("grpc.enable_http_proxy", int(options.may_use_proxy)),
         # gRPC must never send a command again by itself: it could run twice.
         ("grpc.enable_retries", 0),
         ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),

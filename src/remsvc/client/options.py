@@ -30,6 +30,10 @@ class ConnectionOptions:
             300 s.
         transport: ``http2``, which is quick and takes the extra ``[http2]``; ``grpc``, gRPC's own
             library; ``auto``: ``http2`` where it is installed.
+        proxy: whether the HTTP proxy that the environment names is used (``grpc_proxy``, ``https_proxy``,
+            ``http_proxy``, except for the hosts of ``no_grpc_proxy`` or ``no_proxy``). True: it is; without
+            ``tls`` it can read the token and the commands. False: never. None: with ``tls`` alone, and not
+            for this machine itself, which no proxy reaches.
     """
 
     target: str
@@ -40,6 +44,18 @@ class ConnectionOptions:
     token: str | None = field(default=None, repr=False)
     keepalive: float = 310.0
     transport: str = AUTO
+    proxy: bool | None = None
+
+    @property
+    def may_use_proxy(self) -> bool:
+        """What :attr:`proxy` means for this target. Raises :class:`~remsvc.errors.ConfigurationError`."""
+        if self.proxy is not None:
+            return self.proxy
+        if not self.tls:
+            return False
+        from remsvc.client.target import parse_target  # it imports this module
+
+        return not parse_target(self.target).is_loopback
 
     def for_jobs(self) -> ConnectionOptions:
         """The same for a connection that serves jobs alone, and is found to be dead within half a minute.

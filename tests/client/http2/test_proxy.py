@@ -133,7 +133,7 @@ def test_a_server_is_reached_through_a_proxy(
 ) -> None:
     server = scripted()
     through = proxy(b"HTTP/1.1 200 Connection established\r\nVia: us\r\n\r\n")
-    with connect(ConnectionOptions(server.target)) as client:
+    with connect(ConnectionOptions(server.target, proxy=True)) as client:
         assert client.ping(b"x").data == b"x"
     (request,) = through.requests
     assert request.startswith(f"CONNECT {server.target} HTTP/1.".encode())
@@ -145,7 +145,8 @@ def test_a_proxy_that_refuses_is_told(
 ) -> None:
     server = scripted()
     proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
-    with connect(ConnectionOptions(server.target)) as client, pytest.raises(UnavailableError) as caught:
+    options = ConnectionOptions(server.target, proxy=True)
+    with connect(options) as client, pytest.raises(UnavailableError) as caught:
         client.run(Command("true"), timeout=10)
     assert not caught.value.sent
 
@@ -159,6 +160,37 @@ def test_no_proxy_is_asked_where_there_is_an_exception(
     server = scripted()
     through = proxy(b"HTTP/1.1 200 OK\r\n\r\n")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with connect(ConnectionOptions(server.target)) as client:
+    with connect(ConnectionOptions(server.target, proxy=True)) as client:
         client.ping()
     assert not through.requests
+
+
+@pytest.mark.parametrize("proxied", [None, False])
+def test_no_proxy_sees_a_token_in_the_clear(
+    proxied: bool | None,
+    proxy: Callable[[bytes], RealProxy],
+    scripted: Callable[..., ScriptedServer],
+    connect: Connect,
+) -> None:
+    server = scripted()
+    through = proxy(b"HTTP/1.1 200 OK\r\n\r\n")
+    with connect(ConnectionOptions(server.target, token="secret", proxy=proxied)) as client:
+        client.ping()
+    assert not through.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        (ConnectionOptions("build7:1"), False),
+        (ConnectionOptions("build7:1", proxy=True), True),
+        (ConnectionOptions("build7:1", tls=True), True),
+        (ConnectionOptions("build7:1", tls=True, proxy=False), False),
+        (ConnectionOptions("127.0.0.1:1", tls=True), False),
+        (ConnectionOptions("[::1]:1", tls=True), False),
+        (ConnectionOptions("localhost:1", tls=True), False),
+        (ConnectionOptions("127.0.0.1:1", tls=True, proxy=True), True),
+    ],
+)
+def test_a_proxy_is_used_with_tls_or_when_asked_for(options: ConnectionOptions, used: bool) -> None:
+    assert options.may_use_proxy is used

@@ -53,7 +53,8 @@ class Endpoint(NamedTuple):
             from remsvc.client.http2.tls import tls_context
 
             context = tls_context(options)
-        return cls(target, proxy_for(target, os.environ), context, options.keepalive)
+        proxy = proxy_for(target, os.environ) if options.may_use_proxy else None
+        return cls(target, proxy, context, options.keepalive)
 
     @property
     def scheme(self) -> str:

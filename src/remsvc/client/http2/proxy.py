@@ -1,4 +1,4 @@
-"""Reaching a server through an HTTP proxy, where the environment asks for one.
+"""Reaching a server through the HTTP proxy that the environment names, where the options permit that.
 
 The variables are gRPC's: the first that is set of ``grpc_proxy``, ``https_proxy``, ``http_proxy`` names
 the proxy, the first of ``no_grpc_proxy``, ``no_proxy`` the hosts that are reached without it.
