@@ -85,7 +85,8 @@ class ResourceExhaustedError(ServerError):
     """RESOURCE_EXHAUSTED: the server is at a limit, or a message was too large.
 
     Attributes:
-        retry_after: seconds after which the server suggests to try again; None where it does not say.
+        retry_after: seconds, at most 300, after which the server suggests to try again; None where it does
+            not say.
     """
 
     retry_after: float | None = None

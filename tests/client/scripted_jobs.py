@@ -68,6 +68,7 @@ class ScriptedJobs:
         silent: names of methods that do not answer, as long as they are in it.
         watch_faults: for one watch after another, after how many messages to end it, and how: a
             code, or None to end it without error.
+        silence: for how many seconds such a watch says nothing before it ends.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,7 @@ class ScriptedJobs:
         self.unanswered: dict[str, int] = {}
         self.silent: set[str] = set()
         self.watch_faults: list[tuple[int, grpc.StatusCode | None]] = []
+        self.silence = 0.0
         self.watches = 0
         """How many watches are open."""
         self._ids = itertools.count(1)
@@ -274,6 +276,7 @@ class ScriptedJobs:
                 except StopAsyncIteration:
                     return
                 sent += 1
+            await asyncio.sleep(self.silence)
             if code is not None:
                 await context.abort(code, "as the test wants it")
         finally:
@@ -319,9 +322,11 @@ class CuttingProxy:
     Attributes:
         cuts: byte counts, used up from the front; then connections are left alone.
         connections: how many were made.
+        idle_seconds: after so long a silence of the server a connection is cut; None: never.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, idle_seconds: float | None = None) -> None:
+        self.idle_seconds = idle_seconds
         self.cuts: list[int] = []
         self.connections = 0
         self._to = port
@@ -359,6 +364,7 @@ class CuttingProxy:
             self.connections += 1
             self._open |= {client, server}
             left = self.cuts.pop(0) if self.cuts else None
+            server.settimeout(self.idle_seconds)
             for source, sink, limit in ((client, server, None), (server, client, left)):
                 thread = threading.Thread(
                     target=self._forward, args=(source, sink, limit), name="ThreadPool of the proxy"

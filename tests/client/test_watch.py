@@ -153,6 +153,43 @@ def test_a_broken_watch_goes_on_where_it_was(jobs: ScriptedJobs, connect: Connec
     assert [loss.code for loss in losses] == [code or "UNKNOWN"] * 2
 
 
+def test_a_silent_job_is_watched_through_whatever_ends_silent_streams(
+    jobs: ScriptedJobs, connect: Connect
+) -> None:
+    job = jobs.add()
+    jobs.watch_faults, jobs.silence = [(1, grpc.StatusCode.INTERNAL)] * 9, 0.2
+    losses: list[ServerError] = []
+
+    def note(loss: ServerError) -> None:
+        losses.append(loss)
+        if len(losses) == 9:
+            jobs.write(job, b"at last")
+            jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
+
+    with connect(options(jobs)) as client:
+        seen = Seen.of(client.watch_job("job1", on_disconnect=note))
+    assert seen.stdout == b"at last"
+    assert seen.states == [JobState.RUNNING, JobState.SUCCEEDED]
+
+
+def test_a_silent_job_is_watched_through_a_proxy_that_cuts_idle_connections(
+    jobs: ScriptedJobs, connect: Connect
+) -> None:
+    job = jobs.add()
+    losses: list[ServerError] = []
+
+    def note(loss: ServerError) -> None:
+        losses.append(loss)
+        if len(losses) == 9:
+            jobs.write(job, b"at last")
+            jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
+
+    with closing(CuttingProxy(jobs.port, idle_seconds=0.2)) as proxy, connect(options(proxy)) as client:
+        seen = Seen.of(client.watch_job("job1", on_disconnect=note))
+    assert seen.stdout == b"at last"
+    assert seen.states == [JobState.RUNNING, JobState.SUCCEEDED]
+
+
 def test_a_server_with_too_many_calls_is_asked_again_when_it_says(
     jobs: ScriptedJobs, connect: Connect
 ) -> None:

@@ -11,6 +11,7 @@ from remsvc.client import job_protocol
 from remsvc.client.aio_connection import AsyncConnection
 from remsvc.client.deadline import Deadline
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
+from remsvc.client.listing import Listing
 from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.watch import OnDisconnect, Watch
 from remsvc.errors import ServerError
@@ -89,15 +90,12 @@ class AsyncJobCalls(AsyncConnection):
             InvalidCommandError, ServerError, ProtocolError: as for :meth:`get_job`.
         """
         headers = call_metadata(self._options, metadata)
-        token = ""
-        while True:
-            request = job_protocol.encode_list(states, labels, created_after, page_size, token)
+        listing = Listing(states, labels, created_after, page_size)
+        while not listing.complete:
+            request = listing.request()
             answer = await self._unary(job_protocol.LIST, request, Deadline(timeout), headers)
-            jobs, token = job_protocol.decode_list(answer.message)
-            for job in jobs:
+            for job in listing.receive(answer.message):
                 yield job
-            if not token:
-                return
 
     async def cancel_job(
         self,
@@ -186,6 +184,10 @@ class AsyncJobCalls(AsyncConnection):
                             yield event
                         if watch.ended:
                             return
+                for conclusion in watch.conclude():
+                    yield conclusion
+                if watch.ended:
+                    return
                 failure = watch.cut_short()
             except ServerError as error:
                 failure = error

@@ -15,6 +15,9 @@ from google.protobuf.message import DecodeError
 from remsvc.client.transport import Metadata
 from remsvc.errors import AlreadyExistsError, ResourceExhaustedError, ServerError
 
+_LONGEST_RETRY = 300.0
+"""Seconds. Whatever a server says, nobody waits longer before the next attempt."""
+
 _KEY = "grpc-status-details-bin"
 
 _TEXT = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
@@ -52,7 +55,8 @@ def _add(failure: ServerError, status: bytes) -> None:
             failure.job_id = next((entry.value for entry in info.metadata if entry.key == "job"), None)
         elif name == "google.rpc.RetryInfo" and isinstance(failure, ResourceExhaustedError):
             delay = _message_type("RetryInfo").FromString(detail.value).retry_delay
-            failure.retry_after = delay.seconds + delay.nanos / 1e9
+            seconds = delay.seconds + delay.nanos / 1e9
+            failure.retry_after = min(max(seconds, 0.0), _LONGEST_RETRY)
 
 
 @cache

@@ -36,6 +36,12 @@ _SHELLS: dict[str, Any] = {"native": jobs_pb2.SHELL_TYPE_NATIVE, "powershell": j
 _STATES: dict[JobState, Any] = {state: jobs_pb2.JobState.Value(state.value) for state in JobState}
 _STATE_NAMES = {number: state for state, number in _STATES.items()}
 
+_MOST = 2**63 - 1
+_LONGEST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
+# A day from either end of what a datetime and every system's clock can say, in any time zone.
+_EARLIEST = datetime(1970, 1, 2, tzinfo=timezone.utc)
+_LATEST = datetime(9999, 12, 30, tzinfo=timezone.utc)
+
 
 def encode_create(spec: JobSpec, request_id: str) -> bytes:
     """A ``CreateJobRequest`` with its hash. Raises :class:`InvalidCommandError`."""
@@ -99,9 +105,15 @@ def decode_job(answer: bytes) -> Job:
     return _job(_parse(jobs_pb2.Job, answer))
 
 
-def decode_list(answer: bytes) -> tuple[list[Job], str]:
-    """A ``ListJobsResponse``: its jobs and the token of the next page. Raises :class:`ProtocolError`."""
+def decode_list(answer: bytes, page_size: int) -> tuple[list[Job], str]:
+    """A ``ListJobsResponse``: its jobs and the token of the next page.
+
+    Raises:
+        ProtocolError: it cannot be read, or has more jobs than the ``page_size`` that was asked for.
+    """
     message = _parse(jobs_pb2.ListJobsResponse, answer)
+    if len(message.jobs) > page_size:
+        raise ProtocolError(f"the server sent {len(message.jobs)} jobs, where at most {page_size} were due")
     return [_job(job) for job in message.jobs], message.next_page_token
 
 
@@ -114,6 +126,8 @@ def decode_watch(message: bytes) -> WatchEvent | None:
     if kind is None:
         return None
     chunk = getattr(response, kind)
+    if not 0 <= chunk.offset <= _MOST - len(chunk.data):
+        raise ProtocolError(f"the server sent {kind} from the impossible offset {chunk.offset} on")
     return OutputChunk(kind, chunk.offset, chunk.data)
 
 
@@ -174,13 +188,19 @@ def _job(message: Any) -> Job:
         started_at=_time(message, "start_time"),
         ended_at=_time(message, "end_time"),
         expires_at=_time(message, "expire_time"),
-        stdout=_size(message.stdout),
-        stderr=_size(message.stderr),
+        stdout=_size(message.stdout, "stdout"),
+        stderr=_size(message.stderr, "stderr"),
     )
 
 
-def _size(message: Any) -> OutputSize:
-    return OutputSize(message.total_bytes, message.dropped_bytes, message.head_bytes)
+def _size(message: Any, stream: str) -> OutputSize:
+    size = OutputSize(message.total_bytes, message.dropped_bytes, message.head_bytes)
+    if not (0 <= size.head <= size.total and 0 <= size.dropped <= size.total):
+        raise ProtocolError(
+            f"the server's answer cannot be read: {stream}: impossible sizes: "
+            f"{size.total} bytes, of which {size.dropped} were dropped after the first {size.head}"
+        )
+    return size
 
 
 def _time(message: Any, field: str) -> datetime | None:
@@ -188,16 +208,25 @@ def _time(message: Any, field: str) -> datetime | None:
         return None
     timestamp: Timestamp = getattr(message, field)
     try:
-        return timestamp.ToDatetime(tzinfo=timezone.utc)
-    except (ValueError, OverflowError) as error:
-        raise ProtocolError(f"the server's answer cannot be read: {field}: {error}") from error
+        moment = timestamp.ToDatetime(tzinfo=timezone.utc)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None or not _EARLIEST <= moment <= _LATEST:
+        raise ProtocolError(
+            f"the server's answer cannot be read: {field}: {timestamp.seconds} s and {timestamp.nanos} ns "
+            "after 1970 is no time of a job"
+        )
+    return moment
 
 
 def _seconds(message: Any, field: str) -> float | None:
     if not message.HasField(field):
         return None
     duration: Duration = getattr(message, field)
-    return duration.seconds + duration.nanos / 1e9
+    seconds = duration.seconds + duration.nanos / 1e9
+    if not 0 <= seconds <= _LONGEST_SECONDS:
+        raise ProtocolError(f"the server's answer cannot be read: {field}: {seconds:g} s is no time")
+    return seconds
 
 
 def _duration(seconds: float | None) -> Duration | None:

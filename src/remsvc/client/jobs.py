@@ -141,6 +141,11 @@ class OutputSize:
     dropped: int = 0
     head: int = 0
 
+    @property
+    def kept_end(self) -> int:
+        """Where what was kept ends: ``total``, or ``head`` where all after it was dropped."""
+        return self.head if self.head + self.dropped >= self.total else self.total
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -191,14 +196,17 @@ class OutputChunk:
 
     Attributes:
         offset: where it begins, in bytes that the command has written.
-        data: the bytes, unchanged.
-        dropped: how many bytes before it the server did not keep, so that nobody will see them.
+        data: the bytes, unchanged; none in the last piece of an output whose end is missing.
+        dropped: how many bytes before it the server does not have, so that nobody will see them.
+        lost: whether the job's record says that they were kept; else they were dropped, such as because of
+            the output limit.
     """
 
     stream: Literal["stdout", "stderr"]
     offset: int
     data: bytes
     dropped: int = 0
+    lost: bool = False
 
 
 WatchEvent = StateChange | OutputChunk

@@ -10,6 +10,7 @@ from datetime import datetime
 from remsvc.client import job_protocol
 from remsvc.client.deadline import Deadline
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
+from remsvc.client.listing import Listing
 from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.sync_connection import Connection
 from remsvc.client.watch import OnDisconnect, Watch
@@ -58,14 +59,11 @@ class JobCalls(Connection):
     ) -> Generator[Job, None, None]:
         """See :meth:`AsyncClient.list_jobs <remsvc.client.aio_jobs.AsyncJobCalls.list_jobs>`."""
         headers = call_metadata(self._options, metadata)
-        token = ""
-        while True:
-            request = job_protocol.encode_list(states, labels, created_after, page_size, token)
+        listing = Listing(states, labels, created_after, page_size)
+        while not listing.complete:
+            request = listing.request()
             answer = self._unary(job_protocol.LIST, request, Deadline(timeout), headers)
-            jobs, token = job_protocol.decode_list(answer.message)
-            yield from jobs
-            if not token:
-                return
+            yield from listing.receive(answer.message)
 
     def cancel_job(
         self,
@@ -117,6 +115,9 @@ class JobCalls(Connection):
                             yield event
                         if watch.ended:
                             return
+                yield from watch.conclude()
+                if watch.ended:
+                    return
                 failure = watch.cut_short()
             except ServerError as error:
                 failure = error

@@ -23,6 +23,12 @@ _RESUMABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 # A broken transport can look like these, and so can a defect of the server, which no patience cures.
 _DOUBTFUL = ("INTERNAL", "UNKNOWN", "CANCELLED")
 _DOUBTFUL_IN_A_ROW = 8
+# A call that has lasted for so many seconds after its first message has worked. A defect shows at once.
+_LASTED = 0.1
+# So often a server may say that the job has ended, and not send all its output, before that is believed.
+_SHORT_IN_A_ROW = 3
+# Messages that say nothing new: as many at once, and in each second.
+_NOTHING_AT_ONCE, _NOTHING_A_SECOND = 1_000, 10
 
 
 class Watch:
@@ -59,11 +65,18 @@ class Watch:
         self._backoff = Backoff()
         self._broken_since: float | None = None
         self._doubtful = 0
+        self._answered_since: float | None = None
+        self._short_end: StateChange | None = None
+        self._short_ends = 0
+        self._nothing = 0.0
+        self._nothing_at = 0.0
         self.ended = False
         """Whether the final state has arrived, and all output before it."""
 
     def begin(self) -> bytes:
         """The request of the next call. Raises :class:`InvalidCommandError`."""
+        self._answered_since = None
+        self._short_end = None
         return job_protocol.encode_watch(self._job_id, self._offsets["stdout"], self._offsets["stderr"])
 
     def receive(self, message: bytes) -> WatchEvent | None:
@@ -73,14 +86,18 @@ class Watch:
             ProtocolError: it cannot be read.
         """
         self._broken_since = None
+        if self._answered_since is None:
+            self._answered_since = time.monotonic()
         event = job_protocol.decode_watch(message)
         if isinstance(event, StateChange):
             event = self._enter_job(event)
         elif event is not None:
             event = self._enter_chunk(event)
-        if event is not None:
-            self._backoff.reset()
-            self._doubtful = 0
+        if event is None:
+            self._count_nothing()
+        else:
+            self._begin_anew()
+            self._short_ends = 0
         return event
 
     def pause_after(self, failure: ServerError) -> float:
@@ -93,6 +110,10 @@ class Watch:
         if self._deadline.expired:
             details = f"the job has not ended within {self._deadline.timeout:g} s"
             raise server_error("DEADLINE_EXCEEDED", details, self._target) from failure
+        if self._answered_since is not None and time.monotonic() - self._answered_since >= _LASTED:
+            # It was good while it lasted, though it had nothing to tell: such as through a proxy that ends
+            # whatever is silent for some time.
+            self._begin_anew()
         # A server that has too many calls says when to come back. Else it is a message that is too long.
         retry_after = failure.retry_after if isinstance(failure, ResourceExhaustedError) else None
         if failure.code in _DOUBTFUL:
@@ -109,10 +130,43 @@ class Watch:
             self._on_disconnect(failure)
         return self._deadline.within(self._backoff.next() + (retry_after or 0.0))
 
+    def conclude(self) -> list[WatchEvent]:
+        """What is told where a call ended without error, and it is known by now that no more will come.
+
+        The server has said again and again that the job has ended, and has not sent all the output that its
+        record speaks of: what is missing is a gap, and the watch is complete.
+        """
+        if self._short_end is None or self._patience is None:
+            return []
+        self._short_ends += 1
+        if self._short_ends < _SHORT_IN_A_ROW:
+            return []
+        job = self._short_end.job
+        gaps: list[WatchEvent] = []
+        for stream, size in (("stdout", job.stdout), ("stderr", job.stderr)):
+            if not self._is_complete(stream, size):
+                missing = size.kept_end - self._offsets[stream]
+                gaps.append(OutputChunk(stream, size.kept_end, b"", missing, lost=True))  # type: ignore[arg-type]
+        self.ended = True
+        return [*gaps, self._short_end]
+
     def cut_short(self) -> ServerError:
         """The failure of a call that ended without error, but before the job's end or all its output."""
         details = "the server ended the watch before the job's end had come with all its output"
         return server_error("UNKNOWN", details, self._target)
+
+    def _begin_anew(self) -> None:
+        """What has failed before does not count any more."""
+        self._backoff.reset()
+        self._doubtful = 0
+
+    def _count_nothing(self) -> None:
+        now = time.monotonic()
+        earned = (now - self._nothing_at) * _NOTHING_A_SECOND
+        self._nothing = max(self._nothing - earned, 0.0) + 1
+        self._nothing_at = now
+        if self._nothing > _NOTHING_AT_ONCE:
+            raise ProtocolError("the server sends messages without an end that say nothing new")
 
     def _enter_job(self, event: StateChange) -> StateChange | None:
         job = event.job
@@ -121,14 +175,14 @@ class Watch:
         if job.ended and not (
             self._is_complete("stdout", job.stdout) and self._is_complete("stderr", job.stderr)
         ):
-            return None  # asked for again: see cut_short
+            self._short_end = event
+            return None  # asked for again: see conclude
         self.ended = job.ended
         before, self._job = self._job, replace(job, stdout=OutputSize(), stderr=OutputSize())
         return event if self._job != before else None
 
     def _is_complete(self, stream: str, size: OutputSize) -> bool:
-        end = size.head if size.head + size.dropped >= size.total else size.total
-        return not 0 <= self._offsets[stream] < end
+        return not 0 <= self._offsets[stream] < size.kept_end
 
     def _enter_chunk(self, chunk: OutputChunk) -> OutputChunk | None:
         expected = self._offsets[chunk.stream]
