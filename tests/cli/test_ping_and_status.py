@@ -136,11 +136,46 @@ def test_the_token_file_wins_over_the_environment(remsvc: Remsvc, serve: Serve, 
     token.write_text("two\nlines\n")
     run = remsvc(*arguments)
     assert run.returncode == 2
-    assert run.stderr == "remsvc: token: expected printable ASCII characters without blanks around them\n"
+    assert run.stderr == f"remsvc: --token-file {token}: expected one token, on one line, not 2 lines\n"
     token.write_text(" \n")
     assert "is empty" in remsvc(*arguments).stderr
     token.write_bytes(b"\xff")
     assert "expected text" in remsvc(*arguments).stderr
+    token.write_text("s3cr\u00e9t", encoding="utf-8")
+    refused = remsvc(*arguments)
+    assert (refused.returncode, "s3cr" in refused.stderr) == (2, False)
+    assert f"--token-file {token}: character 5 of the token is not printable ASCII" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"\xef\xbb\xbfs3cret\r\n",
+        "s3cret\r\n".encode("utf-16"),
+        b"Bearer s3cret\n",
+        b"\n bearer Bearer s3cret \n",
+    ],
+)
+def test_what_came_along_with_a_token_by_accident_is_left_out(
+    remsvc: Remsvc, serve_module: Serve, tmp_path: Path, written: bytes
+) -> None:
+    server = serve_module("[auth]\ntester = s3cret\n")
+    token = tmp_path / "token"
+    token.write_bytes(written)
+    run = remsvc("status", "-s", server.target, "--token-file", token)
+    assert (run.returncode, run.stderr) == (0, "")
+    if not written.startswith(b"\xff"):
+        run = remsvc("status", "-s", server.target, env={"REMSVC_TOKEN": written.decode()})
+        assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_token_that_is_none_names_the_variable_and_not_its_value(remsvc: Remsvc) -> None:
+    for value in ("s3cr\u00e9t", "s3cret\nx", "Bearer ", " "):
+        run = remsvc("status", "-s", "127.0.0.1:1", env={"REMSVC_TOKEN": value})
+        assert run.returncode == 2
+        assert run.stderr.startswith("remsvc: the variable REMSVC_TOKEN: ")
+        assert len(run.stderr.splitlines()) == 1
+        assert "s3cr" not in run.stderr
 
 
 def test_a_token_in_the_clear_is_warned_about(remsvc: Remsvc) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from remsvc.cli import parameters
 from remsvc.cli.options import Option, file
 from remsvc.cli.terminal import warning_line
+from remsvc.client.bearer_token import bearer_token, read_bearer_token
 from remsvc.client.options import DEFAULT_PORT, ConnectionOptions
 from remsvc.client.target import parse_target
-from remsvc.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,14 +104,7 @@ def open_client(options: ConnectionOptions) -> Client:
 
 
 def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get("REMSVC_TOKEN") or None
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
-        raise ConfigurationError([f"--token-file {file}: expected text"]) from None
-    except OSError as error:
-        raise ConfigurationError([f"--token-file {file}: cannot be read: {error.strerror}"]) from error
-    if not token:
-        raise ConfigurationError([f"--token-file {file}: is empty"])
-    return token
+    if file is not None:
+        return read_bearer_token(file, f"--token-file {file}")
+    text = os.environ.get("REMSVC_TOKEN")
+    return bearer_token(text, "the variable REMSVC_TOKEN") if text else None

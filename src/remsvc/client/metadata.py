@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from remsvc.client.bearer_token import bearer_token
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.transport import Metadata
 from remsvc.errors import ConfigurationError
@@ -42,17 +43,10 @@ def call_metadata(options: ConnectionOptions, extra: MetadataItems = ()) -> Meta
     for key, value in entries:
         _check_entry(key, value)
     if options.token is not None:
-        _check_token(options.token)
+        token = bearer_token(options.token, "token")
         entries = [entry for entry in entries if entry[0] != "authorization"]
-        entries.append(("authorization", f"Bearer {options.token}"))
+        entries.append(("authorization", f"Bearer {token}"))
     return tuple(entries)
-
-
-def _check_token(token: str) -> None:
-    if not token:
-        raise ConfigurationError(["token: is empty"])
-    if token != token.strip() or not _is_printable(token):
-        raise ConfigurationError(["token: expected printable ASCII characters without blanks around them"])
 
 
 def _check_entry(key: str, value: str | bytes) -> None:

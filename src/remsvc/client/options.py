@@ -23,7 +23,8 @@ class ConnectionOptions:
         tls: encrypt, and verify the server's certificate.
         ca_cert: PEM file of the authorities to trust; None for the system's. Only used with ``tls``.
         client_cert, client_key: PEM files for mutual TLS; both or neither. Only used with ``tls``.
-        token: bearer token, sent as ``authorization: Bearer TOKEN``. Never shown by ``repr()``.
+        token: bearer token, sent as ``authorization: Bearer TOKEN``. Never shown by ``repr()``. Blanks and
+            line ends around it, a byte order mark and the word ``Bearer`` before it are left out.
         keepalive: seconds between keepalive pings while a call is open (load balancers drop
             connections that are idle for minutes, many after 350 s). gRPC servers that are not told
             otherwise, such as the C++ server, break calls whose client pings more often than every

@@ -1,0 +1,72 @@
+"""A bearer token as it was written down somewhere, read as it was meant.
+
+Tokens are copied by hand and by programs: a line end, a byte order mark or the word ``Bearer`` comes along.
+What is surely such an accident is left out; anything else is an error that names the place, not the value.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+from remsvc.errors import ConfigurationError
+
+_PLAIN = re.compile(r"[!-~]+")
+_SCHEMES = re.compile(r"(bearer(\s+|$))+", re.IGNORECASE)
+_AROUND = "\ufeff \t\r\n\v\f"
+_LONGEST_FILE = 64 * 1024
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def bearer_token(text: object, source: str) -> str:
+    """The token in ``text``, without blanks, line ends, byte order marks and ``Bearer`` around it.
+
+    Args:
+        text: what was given; not a string where a program passes something else.
+        source: where, as an error names it: a variable, a file, an option.
+
+    Raises:
+        ConfigurationError: it is no token.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError([f"{source}: expected text, not {type(text).__name__}"])
+    if _PLAIN.fullmatch(text) and text.lower() != "bearer":
+        return text
+    token = text.strip(_AROUND)
+    if not token:
+        raise ConfigurationError([f"{source}: is empty"])
+    token = _SCHEMES.sub("", token, count=1) if _SCHEMES.match(token) else token
+    if not token:
+        raise ConfigurationError([f"{source}: the token after 'Bearer' is missing"])
+    if (lines := len(token.splitlines())) > 1:
+        raise ConfigurationError([f"{source}: expected one token, on one line, not {lines} lines"])
+    for number, character in enumerate(token, 1):
+        if not " " <= character <= "~":
+            raise ConfigurationError(
+                [f"{source}: character {number} of the token is not printable ASCII (value not shown)"]
+            )
+    return token
+
+
+def read_bearer_token(file: Path, source: str) -> str:
+    """The token in a file, as :func:`bearer_token`.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no token; names ``source``, which should name the file.
+    """
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(_LONGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError([f"{source}: cannot be read: {reason}"]) from error
+    if len(data) > _LONGEST_FILE:
+        raise ConfigurationError([f"{source}: expected a token, and it has more than {_LONGEST_FILE} bytes"])
+    # Windows writes text files as UTF-16 where nobody asks for another encoding.
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        raise ConfigurationError([f"{source}: expected text"]) from None
+    return bearer_token(text, source)
