@@ -15,7 +15,8 @@ from remsvc.server.programs import Program
 
 USERS = ["self", "etl", "root"]
 PROGRAMS = ["/nowhere/a", "/nowhere/b", "/nowhere/../nowhere/a", "a", "./a"]
-VARIABLES = ["TZ", "ETL_X", "PATH", "LD_PRELOAD"]
+VARIABLES = ["TZ", "ETL_X", "PATH", "LD_PRELOAD", "APT_CONFIG"]
+DIRECTORIES = ["", "/srv/etl", "/srv/etl/", "/srv/etl/in", "/srv", "/srv/etl/../x", "//srv/etl", "/"]
 LISTED = {"/nowhere/a": "/nowhere/a", "/nowhere/../nowhere/a": "/nowhere/a", "/nowhere/b": "/nowhere/b"}
 
 words = st.lists(st.sampled_from("pq"), max_size=2, unique=True)
@@ -31,7 +32,9 @@ said = st.fixed_dictionaries(
         "users": optional([*USERS, "*"]),
         "shells": optional(["none", "sh", "pwsh"]),
         "programs": optional(["/nowhere/a", "/nowhere/b"]),
-        "environment": optional(["TZ", "ETL_*", "PATH", "*"]),
+        "environment": optional(["TZ", "ETL_*", "PATH", "APT_CONFIG", "*"]),
+        "directories": optional(["/srv/etl", "/srv/etl/", "/srv/other"]),
+        "input": st.none() | st.booleans(),
         "deny": words,
         "allow": words,
     }
@@ -49,6 +52,8 @@ requests = st.one_of(
         argv=st.tuples(st.sampled_from(PROGRAMS), st.text("pqr", max_size=2)),
         user=st.sampled_from(["", "etl", "root"]),
         environment=st.dictionaries(st.sampled_from(VARIABLES), st.just("x"), max_size=2),
+        directory=st.sampled_from(DIRECTORIES),
+        has_input=st.booleans(),
     ),
 )
 
@@ -61,6 +66,8 @@ def section(name: str, says: dict[str, Any]) -> PolicySection:
         shells=None if says["shells"] is None else frozenset(says["shells"]),
         programs=None if programs is None else tuple(map(Program.parse, programs)),
         environment=None if says["environment"] is None else tuple(says["environment"]),
+        directories=None if says["directories"] is None else tuple(says["directories"]),
+        input=says["input"],
         deny=tuple(Rule(f"deny.{word}", word, name) for word in says["deny"]),
         allow=tuple(Rule(f"allow.{word}", word, name) for word in says["allow"]),
     )
@@ -107,22 +114,47 @@ def model(deny: list[str], allow: list[str], sections: list[Any], request: Comma
             and LISTED.get(request.argv[0]) not in says["programs"]
         ):
             return False
-    return all(settable(name, allow, sections) for name in request.environment)
+    return supplied(allow, sections, request)
 
 
-def settable(name: str, allow: list[str], sections: list[Any]) -> bool:
+def supplied(allow: list[str], sections: list[Any], request: CommandRequest) -> bool:
+    # The words of the global list are not anchored: they guard, but they do not bound.
+    bounded = any(says["allow"] or says["programs"] is not None for says in sections)
+    for name in request.environment:
+        if not settable(name, bounded, bool(allow), sections):
+            return False
+    said = {
+        key: [says[key] for says in sections if says[key] is not None] for key in ("directories", "input")
+    }
+    if request.directory and not all(enterable(request.directory, listed) for listed in said["directories"]):
+        return False
+    if request.has_input and not all(said["input"]):
+        return False
+    if bounded:
+        asked = {"directories": request.directory, "input": request.has_input}
+        return all(said[key] for key, value in asked.items() if value)
+    return True
+
+
+def settable(name: str, bounded: bool, guarded: bool, sections: list[Any]) -> bool:
     listed = any(says["programs"] is not None for says in sections)
-    bounded = listed or bool(allow) or any(says["allow"] for says in sections)
-    reserved = name == "LD_PRELOAD" or (name == "PATH" and bounded)
+    barred = name in ("LD_PRELOAD", "PATH")
+    reserved = name == "LD_PRELOAD" or (name in ("PATH", "APT_CONFIG") and (bounded or guarded))
     lists = [says["environment"] for says in sections if says["environment"] is not None]
-    if listed and (reserved or not lists):
+    if listed and barred:
         return False
     if not lists:
-        return not reserved
+        return not bounded and not reserved
     return all(
         name in names or (not reserved and ("*" in names or ("ETL_*" in names and name.startswith("ETL_"))))
         for names in lists
     )
+
+
+def enterable(directory: str, listed: list[str]) -> bool:
+    if directory in ("/srv/etl", "/srv/etl/"):
+        return "/srv/etl" in listed or "/srv/etl/" in listed
+    return directory == "/srv/etl/in" and "/srv/etl/" in listed
 
 
 @given(words, words, st.none() | said, st.none() | said, requests)
@@ -139,7 +171,7 @@ def test_against_a_simple_model(
 def test_a_section_never_permits_what_was_refused_without_it(
     deny: list[str], allow: list[str], own: Any, group: Any, request: CommandRequest
 ) -> None:
-    # But for variables: one that nobody speaks of is bounded by default, and may be given by a section.
+    # But for what is supplied: nobody speaks of it, it is bounded by default; a section may permit it.
     request = CommandRequest(request.shell, request.text, request.argv, request.user)
     if policy(deny, allow, own, group).decide("me", request).allowed:
         assert policy(deny, allow, own, None).decide("me", request).allowed

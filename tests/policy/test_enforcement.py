@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -96,9 +97,11 @@ def test_without_a_shell_there_is_no_way_to_one(call: Call, tmp_path: Path) -> N
     assert etl.jobs.run(spec(None, ECHO, "a b", "; id")).stdout == b"a b ; id\n"
     assert etl.jobs.run(spec(None, f"/usr/../{ECHO}", "x")).stdout == b"x\n"
     assert etl.jobs.run(spec(None, f"{folder}/./ok", "well")).stdout == b"it ran well\n"
-    # Whatever the working directory holds, and whatever comes on standard input.
-    job = spec(None, ECHO, "x", working_directory=str(tmp_path), standard_input=b"id\n")
-    assert etl.jobs.run(job).stdout == b"x\n"
+    # Whatever the working directory holds, and whatever comes on standard input: neither was asked for.
+    with refused(DENIED, "working directory"):
+        etl.jobs.create(spec(None, ECHO, "x", working_directory=str(tmp_path)))
+    with refused(DENIED, "standard input may not be given"):
+        etl.jobs.create(spec(None, ECHO, "x", standard_input=b"id\n"))
 
 
 def test_the_path_that_was_decided_on_is_the_one_that_is_started(call: Call, tmp_path: Path) -> None:
@@ -152,6 +155,124 @@ def test_beside_programs_only_variables_that_are_listed_can_be_set(call: Call) -
     with refused(DENIED, 'environment variable "ETL_X"'):
         callers["web"].jobs.create(spec(None, program, environment={"ETL_X": "x"}))
     assert b"ETL_X=1" in callers["etl"].jobs.run(spec(None, program, environment={"ETL_X": "1"})).stdout
+
+
+BOUNDING = {
+    "allow": "[identity etl]\nallow.1 = ^make all$\n",
+    "allow of a group": "[group g]\nmembers = *\nallow.1 = ^make all$\n",
+    "[allowlist]": "[allowlist]\n1 = ^make all$\n",
+}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("bounding", BOUNDING)
+def test_what_is_permitted_takes_no_orders_from_what_its_caller_supplies(
+    call: Call, tmp_path: Path, bounding: str
+) -> None:
+    """make does what GNUMAKEFLAGS says, and what the working directory holds: neither was permitted."""
+    (tmp_path / "Makefile").write_text(f"all:\n\t@touch {tmp_path}/hijacked\n")
+    (tmp_path / "Makefile").chmod(0o644)
+    etl = call(BOUNDING[bounding])["etl"]
+    for asked in (
+        spec("make all", environment={"GNUMAKEFLAGS": f"--eval=$(shell touch {tmp_path}/hijacked)"}),
+        spec("make all", environment={"A_VARIABLE_OF_SOME_PLUGIN": "x"}),
+        spec("make all", working_directory=str(tmp_path)),
+        spec("make all", standard_input=b"y\n"),
+    ):
+        with refused(DENIED) as refusal:
+            etl.jobs.create(asked)
+        name = next(iter(asked.environment), "")
+        expected = (name, "environment") if name else ("directories", "may not be chosen")
+        if asked.standard_input:
+            expected = ("standard input", "input")
+        assert all(word in refusal.message for word in expected)
+    assert etl.jobs.run(spec("make all")).states[-1] == "FAILED", "there is no Makefile in its home directory"
+    assert not (tmp_path / "hijacked").exists()
+
+
+def test_what_a_section_lists_may_be_supplied(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    callers = call(
+        f"[allowlist]\n1 = ^.*$\n[group g]\nmembers = etl\nenvironment = ETL_*, APT_CONFIG\n"
+        f"directories = /nowhere, {tmp_path}/\ninput = true\n"
+    )
+    etl = callers["etl"]
+    asked = spec(
+        'echo "$ETL_X $APT_CONFIG $PWD"; cat',
+        environment={"ETL_X": "1", "APT_CONFIG": "2"},
+        working_directory=f"{tmp_path}/in",
+        standard_input=b"given\n",
+    )
+    assert etl.jobs.run(asked).stdout.decode() == f"1 2 {tmp_path}/in\ngiven\n"
+    for directory in (f"{tmp_path}/in/../../..", f"{tmp_path}x", "/nowhere/else", f"{tmp_path}//in", "/"):
+        with refused(DENIED, "working directory"):
+            etl.jobs.create(spec("pwd", working_directory=directory))
+    with refused(DENIED, 'environment variable "TZ" may not be set'):
+        etl.jobs.create(spec("true", environment={"TZ": "UTC"}))
+    with refused(DENIED, "standard input may not be given: [allowlist] bounds what runs"):
+        callers["web"].jobs.create(spec("cat", standard_input=b"x"))
+
+
+def test_an_allow_list_that_is_not_anchored_bounds_nothing(call: Call, tmp_path: Path) -> None:
+    """As those of servers of version 1 often are: a guard against mistakes."""
+    etl = call("[allowlist]\n1 = ^cat$\n2 = ^echo\n")["etl"]
+    asked = spec(
+        "echo $PWD $X; cat", environment={"X": "1"}, working_directory=str(tmp_path), standard_input=b"in"
+    )
+    assert etl.jobs.run(asked).stdout.decode() == f"{tmp_path} 1\nin"
+    for name in ("PATH", "APT_CONFIG", "LD_AUDIT"):
+        with refused(DENIED, f'environment variable "{name}" may not be set: it decides'):
+            etl.jobs.create(spec("echo", environment={name: "x"}))
+
+
+def test_whom_nothing_bounds_supplies_what_he_likes(call: Call, tmp_path: Path) -> None:
+    callers = call("[identity etl]\nusers = self\ndeny.1 = rm\n[identity web]\ninput = false\n")
+    asked = spec(
+        'echo "$RIPGREP_CONFIG_PATH $PWD"; cat',
+        environment={"RIPGREP_CONFIG_PATH": "1"},
+        working_directory=str(tmp_path),
+        standard_input=b"given\n",
+    )
+    assert callers["etl"].jobs.run(asked).stdout.decode() == f"1 {tmp_path}\ngiven\n"
+    with refused(DENIED, "standard input may not be given: [identity web] input does not permit it"):
+        callers["web"].jobs.create(asked)
+
+
+def test_a_refusal_does_not_tell_what_there_is_on_the_host(call: Call, tmp_path: Path) -> None:
+    """Whether there is a program, on PATH or elsewhere, a user or a directory, is no caller's business."""
+    folder = tmp_path.resolve() / "bin"
+    folder.mkdir()
+    (folder / "away").symlink_to("/bin/sh")
+    callers = call(
+        f"[identity etl]\nusers = nobody\nprograms = {folder}/\n"
+        "[identity web]\nallow.1 = ^permitted$\ndirectories = /srv\n"
+    )
+
+    def told(name: str, asked: Any) -> str:
+        with refused(DENIED) as refusal:
+            callers[name].jobs.create(asked)
+        return refusal.message
+
+    pairs = [
+        ("etl", spec(None, f"{folder}/away", user="nobody"), spec(None, f"{folder}/gone", user="nobody")),
+        ("etl", spec(None, "/bin/sh", user="nobody"), spec(None, "/bin/gone", user="nobody")),
+        ("etl", spec(None, "/bin/sh", user="root"), spec(None, "/bin/sh", user="gone")),
+        ("web", spec("ls"), spec("gone")),
+        ("web", spec(None, "ls"), spec(None, "gone")),
+        ("web", spec("permitted", working_directory="/root"), spec("permitted", working_directory="/gone")),
+    ]
+    for name, there, gone in pairs:
+        words = [there.user, *there.argv.args, there.shell_command, there.working_directory]
+        others = [gone.user, *gone.argv.args, gone.shell_command, gone.working_directory]
+        message = told(name, there)
+        for word, other in zip(words, others, strict=True):
+            message = message.replace(word, other) if word else message
+        assert message == told(name, gone)
+    with refused(DENIED) as one:
+        callers["web"].commands.run("ls", cmdtyp=1)
+    with refused(DENIED) as other:
+        callers["web"].commands.run("gone", cmdtyp=1)
+    assert one.message == other.message
 
 
 def test_users(call: Call) -> None:
@@ -309,6 +430,27 @@ def test_a_job_that_waited_starts_only_if_it_still_may(
     assert etl.jobs.create(spec(f"touch {tmp_path}/ran"), "doomed").id == doomed.id
     with refused(DENIED):
         etl.jobs.create(spec(f"touch {tmp_path}/ran"), "other")
+
+
+def test_a_job_with_input_that_waited_starts_only_if_it_still_may(
+    serve: Serve, callers: Callers, tmp_path: Path
+) -> None:
+    text = f"{TOKENS}[jobs]\nmax_running = 1\n"
+    server = serve(text)
+    etl = callers(server)["etl"]
+    running = etl.jobs.create(spec(go_file(tmp_path / "go")))
+    doomed = etl.jobs.create(spec("sh", standard_input=f"touch {tmp_path}/ran\n".encode()))
+    placed = etl.jobs.create(spec("pwd", working_directory=str(tmp_path)))
+    plain = etl.jobs.create(spec("echo fine"))
+    reload(server, f"{text}[identity etl]\nallow.1 = .\n")
+    (tmp_path / "go").touch()
+    for job, why in ((doomed, "standard input may not be given"), (placed, "working directory")):
+        watched = etl.jobs.watch(job.id)
+        assert watched.states[-1] == "FAILED"
+        assert watched.job.reason.startswith(f"not permitted any more: {why}")
+    assert etl.jobs.watch(plain.id).stdout == b"fine\n"
+    assert etl.jobs.watch(running.id).states[-1] == "SUCCEEDED"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_nor_after_a_restart(serve: Serve, callers: Callers, tmp_path: Path) -> None:

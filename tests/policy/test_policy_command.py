@@ -72,6 +72,30 @@ def test_what_is_refused_and_by_which_rule(config: Path, arguments: tuple[str, .
     assert answer["message"] in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (("--env", "TZ=UTC"), "[identity etl] environment"),
+        (("--cwd", "/srv/other"), "[identity etl] directories"),
+        (("--cwd", "/srv/etl/../other"), "[identity etl] directories"),
+        (("--input",), "[identity etl] input"),
+        (("--cwd", "/srv/etl/in"), ""),
+    ],
+)
+def test_what_is_supplied(config: Path, arguments: tuple[str, ...], rule: str) -> None:
+    config.write_text("[auth]\netl = t\n[identity etl]\nallow.1 = ^make$\ndirectories = /srv/etl/\n")
+    result = policy_test("--config", config, "--identity", "etl", *arguments, "--", "make")
+    assert result.returncode == (1 if rule else 0), result.stderr
+    if rule:
+        assert result.stdout.splitlines()[0] == f"refused by {rule}"
+
+
+def test_a_directory_that_is_none(config: Path) -> None:
+    result = policy_test("--config", config, "--cwd", "srv", "--", "id")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--cwd 'srv': expected an absolute path" in result.stderr
+
+
 def test_arguments_are_shown_as_patterns_see_them(config: Path) -> None:
     result = policy_test(
         "--config", config, "--identity", "etl", "--shell", "none", "--", "/bin/echo", "a b", "\x1b[1m"

@@ -39,6 +39,8 @@ USERS = etl, self
 shells = none, pwsh
 programs = /usr/bin/rsync, /opt/etl/bin/
 environment = TZ, LC_*
+directories = /srv/etl, /var/spool/etl/
+Input = Yes
 deny.2 = b
 deny.1 = a
 Allow.X = c
@@ -61,6 +63,8 @@ def test_a_whole_section(tmp_path: Path) -> None:
         ("/opt/etl/bin", True),
     ]
     assert own.environment == ("TZ", "LC_*")
+    assert own.directories == ("/srv/etl", "/var/spool/etl/")
+    assert own.input is True
     assert [str(rule) for rule in own.deny] == [
         "[identity airflow-prod] deny.1",
         "[identity airflow-prod] deny.2",
@@ -93,6 +97,12 @@ def test_the_lowest_limit_holds(tmp_path: Path) -> None:
         ("programs = /", "absolute path"),
         ("environment = LC-*", "name of a variable"),
         ("environment = *X", "name of a variable"),
+        ("directories = etl", "absolute path"),
+        ("directories = /srv/../etl", "absolute path"),
+        ("directories = //srv", "absolute path"),
+        ("directories = /srv//", "absolute path"),
+        ("directories =", "expected a value"),
+        ("input = some", "true or false"),
         ("deny.1 = (", "RE2"),
         ("allow.1 = (?!a)", "linear time"),
         ("allowed = x", "unknown key"),
@@ -166,6 +176,22 @@ ALICE = "[auth]\nalice = secret-token\n"
             ("LD_PRELOAD is never permitted",),
         ),
         ("[identity alice]\nallow.1 = ^ls$\nenvironment = PATH\n", ("PATH decides",)),
+        (
+            "[identity alice]\nallow.1 = ^ls$\nenvironment = RIPGREP_CONFIG_PATH\n",
+            ("RIPGREP_CONFIG_PATH dec",),
+        ),
+        ("[identity alice]\nallow.1 = ^ls$\nenvironment = *\n", ("environment: * permits variables",)),
+        ("[allowlist]\n1 = ^ls$\n[identity alice]\nenvironment = CC\n", ("environment: CC decides",)),
+        (
+            "[identity alice]\nprograms = /bin/ls\n[group g]\nmembers = *\nenvironment = LD_AUDIT\n",
+            ("[group g] environment", "LD_AUDIT decides"),
+        ),
+        ("[identity alice]\nallow.1 = ^ls$\ndirectories = /\n", ("directories: /: permits every",)),
+        ("[identity alice]\nallow.1 = ^ls$\ndirectories = /nowhere\n", ("/nowhere: does not exist",)),
+        (
+            "[identity alice]\nprograms = /bin/sh\nallow.1 = ^/bin/sh /x$\ninput = true\n",
+            ("[identity alice] input: /bin/sh runs what comes",),
+        ),
         ("[identity alice]\nusers = *\n", ("[identity alice] users", "root")),
         ("[identity bob]\nshells = none\n", ("[identity bob]", "no caller")),
         ("[group g]\nmembers = alice, bob\nshells = none\n", ("[group g] members", "bob", "no caller")),
@@ -178,6 +204,14 @@ ALICE = "[auth]\nalice = secret-token\n"
 )
 def test_rules_that_do_not_do_what_they_seem_to(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
     assert warned(tmp_path, ALICE + text, *words)
+
+
+def test_others_could_put_something_where_a_permitted_program_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    folder.chmod(0o777)
+    text = f"{ALICE}[identity alice]\nallow.1 = ^make$\ndirectories = {folder}/\n"
+    assert warned(tmp_path, text, str(folder), "what others have put there")
 
 
 def test_others_could_replace_a_program(tmp_path: Path) -> None:
@@ -195,6 +229,8 @@ def test_others_could_replace_a_program(tmp_path: Path) -> None:
     [
         "[allowlist]\n1 = ^systemctl (status|restart) [a-z-]+$\n2 = ^ls$|^id$\n3 = \\Aid\\z\n",
         "[identity alice]\nusers = etl\nprograms = /bin/ls\nenvironment = TZ, LC_*, ETL_*\nrate = 1/s\n",
+        "[identity alice]\nprograms = /bin/ls\ndirectories = /etc, /usr/\ninput = true\n",
+        "[identity alice]\nenvironment = CC\ndirectories = /nowhere\ninput = true\n",
         "[identity alice]\nshells = none\nallow.1 = ^/usr/bin/ls .*$\n",
         "[identity alice]\nprograms = /bin/sh\nallow.1 = ^/bin/sh /opt/run$\n",
         "[identity *]\ndeny.all = .\n[group all]\nmembers = *\nrate = 1/s\n",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remsvc.server.variables import is_reserved, permits
+from remsvc.server.variables import is_barred, is_reserved, permits, runs_code
 
 ANYWHERE = [
     *("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GCONV_PATH", "GLIBC_TUNABLES"),
@@ -29,6 +29,24 @@ def test_what_programs_obey_is_reserved_where_programs_are_bounded(name: str) ->
     assert not is_reserved(name, bounded=False)
     assert not permits(["*"], name, bounded=True)
     assert permits(["*"], name, bounded=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["APT_CONFIG", "RIPGREP_CONFIG_PATH", "ANSIBLE_CONFIG", "GNUMAKEFLAGS", "https_proxy", "CC"]
+)
+def test_what_single_tools_obey_has_to_be_named_in_full(name: str) -> None:
+    assert runs_code(name)
+    assert is_reserved(name, bounded=True)
+    assert not is_reserved(name, bounded=False)
+    assert not permits(["*", name[:3] + "*"], name, bounded=True)
+    assert permits([name], name, bounded=True)
+    assert not is_barred(name)
+
+
+@pytest.mark.parametrize("name", [*ANYWHERE, *WHERE_BOUNDED])
+def test_what_every_program_obeys_is_barred_beside_programs(name: str) -> None:
+    assert is_barred(name)
+    assert runs_code(name)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ def policy() -> None:
     multiple=True,
     help="A variable that the caller would set. Repeatable.",
 )
+@click.option("--cwd", default="", metavar="DIR", help="Where the caller would have it start.")
+@click.option("--input", "has_input", is_flag=True, help="The caller would give it standard input.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -60,6 +62,8 @@ def test(
     user: str,
     shell: str,
     env: tuple[tuple[str, str], ...],
+    cwd: str,
+    has_input: bool,
     config: Path,
     as_json: bool,
     words: tuple[str, ...],
@@ -93,12 +97,16 @@ def test(
         Command(value or "-").validate()
     if not words[0] and shell == "none":
         raise InvalidCommandError("the program's name must not be empty")
+    if cwd and not cwd.startswith("/"):
+        raise InvalidCommandError(f"--cwd {cwd!r}: expected an absolute path")
     request = CommandRequest(
         shell,
         "" if shell == "none" else text,
         words if shell == "none" else (),
         user,
         dict(env),
+        cwd,
+        has_input,
     )
     rules = settings.policy()
     decision = rules.decide(identity, request)

@@ -154,6 +154,10 @@ class Jobs:
         job = await self._journal.find(identity=identity, request_id=request_id)
         return await self.get(job.id) if job else None
 
+    def has_input(self, job_id: str) -> bool:
+        """Whether a job that has not ended was given standard input."""
+        return self._files.has_stdin(job_id)
+
     def start_waiting(self) -> None:
         """Look whether jobs that wait may run, because what an identity may run has changed."""
         self._runner.start_queued()

@@ -120,7 +120,7 @@ async def _serve_audited(
         from remsvc.execution.jobs import Jobs
 
         jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit, policy, config.command_limits)
-        policy.jobs_running = jobs.running_of
+        policy.jobs_running, policy.has_input = jobs.running_of, jobs.has_input
     engine = jobs.engine if jobs is not None else create_engine(config.command_limits)
     await (jobs or engine).open()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,10 @@ from remsvc.command import Command, CommandType
 from remsvc.execution.job import JobSpec
 
 _Number = TypeVar("_Number", int, float)
+
+DEFAULT_RULE = "default"
+"""How a decision is explained that no rule of the configuration speaks of."""
+_SHOWN_CHARACTERS = 100
 
 NO_SHELL, SHELL, POWERSHELL = "none", "sh", "pwsh"
 SHELLS = (NO_SHELL, SHELL, POWERSHELL)
@@ -28,6 +33,8 @@ class CommandRequest:
         argv: program and arguments; empty with a shell.
         user: the user to run as; empty for the server's own.
         environment: the variables that the caller sets.
+        directory: where it is to start; empty where the caller leaves that to the server.
+        has_input: whether the caller gives it standard input.
     """
 
     shell: str
@@ -35,6 +42,8 @@ class CommandRequest:
     argv: tuple[str, ...] = ()
     user: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str = ""
+    has_input: bool = False
 
     @classmethod
     def of_command(cls, command: Command) -> CommandRequest:
@@ -43,7 +52,7 @@ class CommandRequest:
         return cls(shell, command.cmd, user=_effective(command.cmdusr))
 
     @classmethod
-    def of_job(cls, spec: JobSpec) -> CommandRequest:
+    def of_job(cls, spec: JobSpec, *, has_input: bool) -> CommandRequest:
         """A durable job."""
         shell = NO_SHELL
         if spec.shell_command is not None:
@@ -54,6 +63,8 @@ class CommandRequest:
             spec.argv if shell == NO_SHELL else (),
             _effective(spec.user),
             spec.env,
+            spec.cwd,
+            has_input,
         )
 
     @property
@@ -155,6 +166,33 @@ class Decision:
     message: str = ""
     program: str = ""
     limits: IdentityLimits = field(default_factory=IdentityLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One check of a decision.
+
+    Attributes:
+        allowed: False where it refuses the command.
+        rule: what was checked, as the configuration writes it.
+        message: what was found; where it refuses, for the caller.
+        program: see :class:`Decision`.
+    """
+
+    allowed: bool
+    rule: str
+    message: str = ""
+    program: str = ""
+
+    @classmethod
+    def of(cls, allowed: bool, rule: str, message: str) -> Step:
+        """A check that permits it, or refuses it with this message and the rule's name."""
+        return cls(allowed, rule, "permits it" if allowed else f"{message} (rule {rule})")
+
+
+def shown(text: str) -> str:
+    """What a caller sent, safe to show and not long."""
+    return json.dumps(text[:_SHOWN_CHARACTERS])
 
 
 @overload

@@ -130,7 +130,8 @@ class JobService:
         )
         digest = content_digest(spec, request.spec.standard_input)
         try:
-            decision = await self._check(spec, request.hash, call.identity)
+            has_input = bool(request.spec.standard_input)
+            decision = await self._check(spec, request.hash, call.identity, has_input=has_input)
             await self._audit.permit(
                 call, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request_id
             )
@@ -216,12 +217,19 @@ class JobService:
             return jobs_pb2.WatchJobResponse(job=self._message(event))
         return chunk_bytes(event)
 
-    async def _check(self, spec: JobSpec, hash: str, identity: str) -> Decision:  # noqa: A002
+    async def _check(
+        self,
+        spec: JobSpec,
+        hash: str,  # noqa: A002
+        identity: str,
+        *,
+        has_input: bool,
+    ) -> Decision:
         self._policy.count_request(identity)
         check_arguments(spec.argv, spec.env)
         if spec.shell_command is not None:
             check_length(spec.shell_command, int(spec.powershell))
-        decision = await self._policy.decide(identity, CommandRequest.of_job(spec))
+        decision = await self._policy.decide(identity, CommandRequest.of_job(spec, has_input=has_input))
         if not decision.allowed:
             raise RefusedError(Status.PERMISSION_DENIED, decision.message, rule=decision.rule)
         content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)

@@ -6,37 +6,25 @@ section only ever narrows: none permits what another one, or the global lists, r
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import reduce
 
-from remsvc.server.decision import NO_SHELL, CommandRequest, Decision, IdentityLimits
+from remsvc.server.decision import (
+    DEFAULT_RULE,
+    NO_SHELL,
+    CommandRequest,
+    Decision,
+    IdentityLimits,
+    Step,
+    shown,
+)
+from remsvc.server.pattern_shape import is_anchored
 from remsvc.server.patterns import AllowPatterns, DenyPatterns, Rule
 from remsvc.server.policy_section import ANY, OWN_USER, PolicySection, PolicySections
 from remsvc.server.programs import permitting, plain_path
-from remsvc.server.variables import is_reserved, permits
+from remsvc.server.supplied import supplied_steps
 
-DEFAULT_RULE = "default"
-_SHOWN_CHARACTERS = 100
 _MANY = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One check of a decision.
-
-    Attributes:
-        allowed: False where it refuses the command.
-        rule: what was checked, as the configuration writes it.
-        message: what was found; where it refuses, for the caller.
-        program: see :class:`~remsvc.server.decision.Decision`.
-    """
-
-    allowed: bool
-    rule: str
-    message: str = ""
-    program: str = ""
 
 
 class _Section:
@@ -63,7 +51,9 @@ class Policy:
         sections: PolicySections = PolicySections(),  # noqa: B008  frozen
     ) -> None:
         self._deny = DenyPatterns(deny)
+        allow = tuple(allow)
         self._allow = AllowPatterns(allow)
+        self._allowlist_bounds = bool(allow) and all(is_anchored(rule.pattern) for rule in allow)
         self._sections = sections
         every = (*sections.identities.values(), *sections.groups.values())
         self._limits: dict[str, IdentityLimits] = {}
@@ -104,9 +94,10 @@ class Policy:
             yield _allow(self._allow, request, "[allowlist]", "")
         for section in sections:
             yield from _section_steps(section, request)
-        if request.environment:
-            bounded = bool(self._allow) or any(section.allow for section in sections)
-            yield from _environment([section.section for section in sections], request, bounded)
+        applying = [section.section for section in sections]
+        yield from supplied_steps(
+            applying, request, has_allowlist=bool(self._allow), allowlist_bounds=self._allowlist_bounds
+        )
 
 
 def _section_steps(compiled: _Section, request: CommandRequest) -> Iterator[Step]:
@@ -115,22 +106,22 @@ def _section_steps(compiled: _Section, request: CommandRequest) -> Iterator[Step
         user = request.user or OWN_USER
         # A user that is called as we write the server's own is not meant by that.
         allowed = ANY in section.users or (user in section.users and request.user != OWN_USER)
-        who = f"user {_shown(user)}" if request.user else "the server's own user"
-        yield _step(allowed, f"{name} users", f"running as {who} is not permitted")
+        who = f"user {shown(user)}" if request.user else "the server's own user"
+        yield Step.of(allowed, f"{name} users", f"running as {who} is not permitted")
     shells = section.shells
     if shells is None and section.programs is not None:
         shells = frozenset((NO_SHELL,))  # a shell starts any program
     if shells is not None:
         rule = f"{name} shells" if section.shells is not None else f"{name} programs"
         what = "without a shell" if request.shell == NO_SHELL else f"with the shell {request.shell}"
-        yield _step(request.shell in shells, rule, f"commands {what} are not permitted")
+        yield Step.of(request.shell in shells, rule, f"commands {what} are not permitted")
     if section.programs is not None and request.shell == NO_SHELL:
         path = plain_path(request.argv[0])
         program = permitting(section.programs, path) if path else None
         if program is None or path is None:
             hint = "" if path else ": expected an absolute path"
-            message = f"program {_shown(request.argv[0])} is not permitted{hint}"
-            yield _step(False, f"{name} programs", message)
+            message = f"program {shown(request.argv[0])} is not permitted{hint}"
+            yield Step.of(False, f"{name} programs", message)
         else:
             yield Step(True, f"{name} programs", f"{program.text} permits {path}", program=path)
     if compiled.allow:
@@ -141,32 +132,3 @@ def _allow(patterns: AllowPatterns, request: CommandRequest, rule: str, suffix: 
     if permitting := patterns.matching(request):
         return Step(True, str(permitting), "its pattern matches")
     return Step(False, rule, f"command not permitted by allowlist{suffix}")
-
-
-def _environment(
-    sections: Sequence[PolicySection], request: CommandRequest, patterned: bool
-) -> Iterator[Step]:
-    listed = any(section.programs is not None for section in sections)
-    bounded = listed or patterned
-    speaking = [section for section in sections if section.environment is not None]
-    for name in sorted(request.environment):
-        message = f"environment variable {_shown(name)} may not be set"
-        if listed and is_reserved(name, bounded=True):
-            yield _step(False, "programs", f"{message}: it decides what a program runs")
-        elif speaking:
-            for section in speaking:
-                allowed = permits(section.environment or (), name, bounded=bounded)
-                yield _step(allowed, f"{section.name} environment", message)
-        elif listed:
-            yield _step(False, "programs", f"{message}: there is a list of programs, but none of variables")
-        elif is_reserved(name, bounded=bounded):
-            yield _step(False, f"{DEFAULT_RULE} environment", f"{message}: it decides what a program runs")
-
-
-def _step(allowed: bool, rule: str, message: str) -> Step:
-    return Step(allowed, rule, "permits it" if allowed else f"{message} (rule {rule})")
-
-
-def _shown(text: str) -> str:
-    """What a caller sent, safe to show and not long."""
-    return json.dumps(text[:_SHOWN_CHARACTERS])

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remsvc.server.decision import SHELLS, IdentityLimits, Rate
+from remsvc.server.directories import parse_directory
 from remsvc.server.ini import Entry
 from remsvc.server.patterns import PatternError, Rule, compile_pattern
 from remsvc.server.policy_section import PolicySection, PolicySections
 from remsvc.server.programs import Program
-from remsvc.server.settings import Settings
+from remsvc.server.settings import TRUTH, Settings
 from remsvc.server.variables import NAME
 
 _MAX_INT32 = 2**31 - 1
 _MAX_BYTES = 2**50
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _RATE = re.compile(r"([1-9][0-9]{0,6})/([smh])")
-_LISTS = ("users", "shells", "programs", "environment")
+_LISTS = ("users", "shells", "programs", "environment", "directories")
 _NUMBERS = {
     "time_limit_ms": (1, _MAX_INT32),
     "output_limit_bytes": (1, _MAX_BYTES),
@@ -27,6 +28,7 @@ _NUMBERS = {
     "max_queued": (0, 1_000_000),
 }
 _PATTERNS = ("deny", "allow")
+_PARSED: dict[str, Callable[[str], object]] = {"programs": Program.parse, "directories": parse_directory}
 
 
 def read_sections(settings: Settings) -> PolicySections:
@@ -57,6 +59,7 @@ class _SectionReader:
     numbers: dict[str, int] = field(default_factory=dict)
     patterns: dict[str, list[Rule]] = field(default_factory=lambda: {key: [] for key in _PATTERNS})
     rate: Rate | None = None
+    input: bool | None = None
     seen: dict[str, str] = field(default_factory=dict)
 
     def read(self, entries: list[Entry]) -> PolicySection:
@@ -74,11 +77,13 @@ class _SectionReader:
             "shells": self._list("shells", frozenset),
             "programs": self._list("programs", lambda texts: tuple(map(Program.parse, texts))),
             "environment": self._list("environment", tuple),
+            "directories": self._list("directories", tuple),
         }
         deny, allow = (tuple(self.patterns[key]) for key in _PATTERNS)
         return PolicySection(
             self.name,
             **lists,
+            input=self.input,
             deny=deny,
             allow=allow,
             limits=limits,
@@ -104,11 +109,15 @@ class _SectionReader:
                 self.rate = Rate(int(match[1]), _SECONDS[match[2]])
             else:
                 self._report(entry, "expected a whole number above 0 and /s, /m or /h, such as 10/s")
+        elif key == "input":
+            self.input = TRUTH.get(entry.value.lower())
+            if self.input is None:
+                self._report(entry, "expected true or false")
         elif kind in _PATTERNS and (dot or key in _PATTERNS):
             self._read_pattern(entry, kind)
         else:
             members = ("members",) if self.kind == "group" else ()
-            known = (*members, *_LISTS, "deny.NAME", "allow.NAME", *_NUMBERS, "rate")
+            known = (*members, *_LISTS, "input", "deny.NAME", "allow.NAME", *_NUMBERS, "rate")
             self._report(entry, f"unknown key, expected one of {', '.join(known)}")
 
     def _read_list(self, entry: Entry, key: str) -> None:
@@ -154,9 +163,9 @@ def _expected(key: str, item: str) -> str:
         return "expected the name of a variable, * at its end for any that begins so"
     if key == "users" and (any(character.isspace() for character in item) or ("*" in item and item != "*")):
         return "expected the name of a user, self for the server's own, or * for any"
-    if key == "programs":
+    if parse := _PARSED.get(key):
         try:
-            Program.parse(item)
+            parse(item)
         except ValueError as error:
             return str(error)
     return ""

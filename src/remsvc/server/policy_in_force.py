@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from remsvc.execution.job import Job
-from remsvc.server.decision import NO_SHELL, CommandRequest, Decision
-from remsvc.server.policy import DEFAULT_RULE, Policy
+from remsvc.server.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
+from remsvc.server.policy import Policy
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import exhausted
 from remsvc.time_limit import TimeLimit
@@ -26,11 +26,13 @@ class PolicyInForce:
     Attributes:
         policy: the one in force now; a reload replaces it.
         jobs_running: how many durable jobs of an identity run now.
+        has_input: whether a durable job that waits, by its id, was given standard input.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.jobs_running: Callable[[str], int] = lambda _: 0
+        self.has_input: Callable[[str], bool] = lambda _: False
         self._rates = RateLimiter()
         self._commands: Counter[str] = Counter()
 
@@ -91,5 +93,6 @@ class PolicyInForce:
 
     async def refusal(self, job: Job) -> str:
         """Why a job must not start, though it was permitted when it was created."""
-        decision = await self.decide(job.identity, CommandRequest.of_job(job.spec))
+        request = CommandRequest.of_job(job.spec, has_input=self.has_input(job.id))
+        decision = await self.decide(job.identity, request)
         return "" if decision.allowed else f"not permitted any more: {decision.message}"

@@ -25,6 +25,8 @@ class PolicySection:
         shells: of :data:`~remsvc.server.decision.SHELLS`.
         programs: for commands without a shell.
         environment: names of variables, see :mod:`~remsvc.server.variables`.
+        directories: where a caller may have a command start, see :mod:`~remsvc.server.directories`.
+        input: whether a caller may give standard input.
         deny, allow: patterns.
         limits: how much.
         line: where it begins in its file.
@@ -35,10 +37,17 @@ class PolicySection:
     shells: frozenset[str] | None = None
     programs: tuple[Program, ...] | None = None
     environment: tuple[str, ...] | None = None
+    directories: tuple[str, ...] | None = None
+    input: bool | None = None
     deny: tuple[Rule, ...] = ()
     allow: tuple[Rule, ...] = ()
     limits: IdentityLimits = field(default_factory=IdentityLimits)
     line: int = 0
+
+    @property
+    def bounds_programs(self) -> bool:
+        """Whether it permits certain commands alone."""
+        return self.programs is not None or bool(self.allow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,32 +12,33 @@ from remsvc.server.patterns import Rule
 from remsvc.server.policy_section import ANY, PolicySection, PolicySections
 from remsvc.server.programs import Program
 from remsvc.server.trusted_file import UntrustedFileError, check_trusted
-from remsvc.server.variables import is_reserved
+from remsvc.server.variables import is_barred, runs_code
 
 _STARTERS = frozenset(
     (
-        *("ash", "awk", "bash", "busybox", "chroot", "csh", "dash", "doas", "docker", "ed", "emacs", "env"),
-        *("ex", "expect", "find", "fish", "flock", "gawk", "gdb", "git", "ionice", "ksh", "less", "lua"),
-        *("make", "man", "mawk", "more", "nano", "nice", "node", "nohup", "npm", "parallel", "perl", "php"),
-        *(
-            "podman",
-            "pwsh",
-            "rsync",
-            "ruby",
-            "runuser",
-            "script",
-            "sed",
-            "setsid",
-            "sh",
-            "socat",
-            "ssh",
-            "stdbuf",
-        ),
-        *("strace", "su", "sudo", "systemd-run", "tar", "tclsh", "tcsh", "time", "timeout", "unshare", "vi"),
-        *("vim", "watch", "xargs", "zsh"),
+        *("ansible", "ansible-playbook", "apt", "apt-get", "ash", "at", "awk", "bash", "batch", "busybox"),
+        *("cargo", "chroot", "crontab", "csh", "dash", "doas", "docker", "dpkg", "ed", "emacs", "env"),
+        *("ex", "expect", "find", "fish", "flock", "gawk", "gcc", "gdb", "git", "go", "helm", "ionice"),
+        *("java", "journalctl", "ksh", "kubectl", "less", "lua", "make", "man", "mawk", "more", "mount"),
+        *("mysql", "nano", "nice", "node", "nohup", "npm", "nsenter", "parallel", "perl", "php", "pip"),
+        *("pip3", "podman", "psql", "pwsh", "python", "rclone", "rg", "rpm", "rsync", "ruby", "runuser"),
+        *("salt-call", "scp", "script", "sed", "service", "setpriv", "setsid", "sftp", "sh", "socat"),
+        *("sqlite3", "ssh", "start-stop-daemon", "stdbuf", "strace", "su", "sudo", "systemctl"),
+        *("systemd-run", "tar", "tclsh", "tcsh", "terraform", "time", "timeout", "tmux", "unshare", "vi"),
+        *("view", "vim", "watch", "xargs", "yum", "zip", "zsh"),
     )
 )
 """Programs that start others at their arguments' bidding, as far as they are well known."""
+
+_READERS = frozenset(
+    (
+        *("ash", "at", "awk", "bash", "batch", "bc", "busybox", "crontab", "csh", "dash", "dc", "ed", "ex"),
+        *("fish", "ftp", "gawk", "gdb", "ksh", "lua", "m4", "make", "mawk", "mysql", "node", "parallel"),
+        *("perl", "php", "psql", "pwsh", "python", "ruby", "sftp", "sh", "sqlite3", "ssh", "tclsh", "tcsh"),
+        *("vi", "vim", "xargs", "zsh"),
+    )
+)
+"""Programs that take orders on their standard input, as far as they are well known."""
 
 
 def policy_warnings(
@@ -52,8 +53,11 @@ def policy_warnings(
     yield from _of_patterns("[allowlist]", allow, _shell_is_permitted(everyone))
     groups = [(name, section) for name, section in sorted(sections.groups.items())]
     every = [*sections.identities.values(), *(section for _, section in groups)]
+    bounded = _bounded(sections)
     for section in every:
         yield from _of_section(section, has_global=bool(allow))
+        if allow or section.name in bounded:
+            yield from _of_supplied(section)
     if known is not None:
         yield from _of_names(sections, frozenset(known))
     for identity in sections.identities:
@@ -91,13 +95,35 @@ def _of_section(section: PolicySection, has_global: bool) -> Iterator[str]:
                 yield f"{section.name} programs: {program.text}: {problem}"
     if section.users is not None and ANY in section.users:
         yield f"{section.name} users: * permits every user, root as well"
+
+
+def _bounded(sections: PolicySections) -> set[str]:
+    """The sections that apply to a caller of whom some section permits certain commands alone."""
+    names: set[str] = set()
+    for identity in (*sections.identities, *(name for group in sections.members.values() for name in group)):
+        applying = sections.applying(identity)
+        if any(section.bounds_programs for section in applying):
+            names.update(section.name for section in applying)
+    return names
+
+
+def _of_supplied(section: PolicySection) -> Iterator[str]:
+    """What lets a caller lead the programs elsewhere that a policy bounds."""
     for name in section.environment or ():
-        if section.programs is not None and is_reserved(name, bounded=True):
-            yield f"{section.name} environment: {name} is never permitted beside programs"
-        elif section.allow and is_reserved(name, bounded=True):
-            yield f"{section.name} environment: {name} decides what a permitted command runs"
-        elif section.programs is not None and name == ANY:
-            yield f"{section.name} environment: * permits variables by which a program may run other ones"
+        where = f"{section.name} environment: {name}"
+        if section.programs is not None and is_barred(name):
+            yield f"{where} is never permitted beside programs"
+        elif name == ANY:
+            yield f"{where} permits variables by which a program may run other ones"
+        elif runs_code(name):
+            yield f"{where} decides what some programs run; whoever may set it may run anything by them"
+    for directory in section.directories or ():
+        if problem := _problem_of_directory(directory):
+            yield f"{section.name} directories: {directory}: {problem}"
+    if section.input:
+        for program in section.programs or ():
+            if _names(program) & _READERS:
+                yield f"{section.name} input: {program.text} runs what comes on its standard input"
 
 
 def _of_names(sections: PolicySections, known: frozenset[str]) -> Iterator[str]:
@@ -128,10 +154,32 @@ def _shell_is_permitted(sections: Iterable[PolicySection]) -> bool:
     return True
 
 
-def _starts_others(program: Program) -> str:
+def _names(program: Program) -> set[str]:
+    """What a program is called, and what it is a link to; ``python`` for each of its versions."""
     names = {PurePosixPath(path).name for path in (program.path, os.path.realpath(program.path))}
-    if names & _STARTERS or any(name.startswith("python") for name in names):
+    return {"python" if name.startswith("python") else name for name in names}
+
+
+def _starts_others(program: Program) -> str:
+    if _names(program) & _STARTERS:
         return "starts other programs as its arguments say; bound them with allow patterns"
+    return ""
+
+
+def _problem_of_directory(directory: str) -> str:
+    """Why a command that starts there may be led elsewhere; empty where nothing speaks for that."""
+    if directory == "/":
+        return "permits every directory, also those that others can write to"
+    path = Path(directory)
+    try:
+        if not path.is_dir():
+            return "is no directory" if path.exists() else "does not exist"
+        if os.name == "posix":
+            check_trusted(path)
+    except UntrustedFileError as error:
+        return f"programs may read there what others have put there: {error}"
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
     return ""
 
 

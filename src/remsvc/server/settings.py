@@ -85,8 +85,9 @@ _FLAGS = {
     "log_level": ("log", "level"),
     "log_file": ("log", "file"),
 }
-_TRUTH = {"true": True, "yes": True, "on": True, "1": True}
-_TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+TRUTH = {"true": True, "yes": True, "on": True, "1": True}
+TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+"""How a yes and a no are written, in lower case."""
 # Written for a reader of INI files that unescapes: here such a pattern hardly ever matches.
 _DOUBLED = re.compile(r"\\\\[sSdDwWbB.]")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -185,9 +186,9 @@ class Settings:
         value = self._values.get((section, key))
         if value is None:
             return default
-        if value.text.lower() not in _TRUTH:
+        if value.text.lower() not in TRUTH:
             self.report(value, "", f"expected true or false{otherwise}")
-        return _TRUTH.get(value.text.lower(), default)
+        return TRUTH.get(value.text.lower(), default)
 
     def choice(self, section: str, key: str, default: str, choices: Collection[str]) -> str:
         """One of ``choices``, in any case."""
