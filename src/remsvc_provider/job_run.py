@@ -15,7 +15,7 @@ from remsvc.client.options import ConnectionOptions
 from remsvc.errors import AlreadyExistsError, NotFoundError, RemSvcError, UnimplementedError
 from remsvc_provider import earlier_tries
 from remsvc_provider.command_output import CommandOutput
-from remsvc_provider.job_keys import job_spec, program_hash, program_text, same_program
+from remsvc_provider.job_keys import TIME_LIMIT, job_spec, program_hash, program_text, same_job
 from remsvc_provider.job_watch import GRACE, JobWatch
 from remsvc_provider.live_log import LiveLog, Log
 from remsvc_provider.origin import TRY_NUMBER, Origin
@@ -254,11 +254,9 @@ class JobRun:
         return job
 
     async def _create(self, tid: int) -> Job:
-        spec = job_spec(
-            self._plan.commands[tid - 1],
-            labels=self._origin.command_labels(tid),
-            time_limit=self._budget.left(),
-        )
+        left = self._budget.left()
+        labels = {**self._origin.command_labels(tid), TIME_LIMIT: repr(left)}
+        spec = job_spec(self._plan.commands[tid - 1], labels=labels, time_limit=left)
         request_id = self._origin.command_id(tid)
         try:
             return await self._patience.insist(
@@ -269,9 +267,13 @@ class JobRun:
             job = await self._patience.insist(
                 lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
             )
-            if not same_program(job.spec, spec):
+            command = self._plan.commands[tid - 1]
+            same = await self._patience.insist(
+                lambda client: same_job(client, job, command, self._plan.metadata)
+            )
+            if same is None:
                 raise
-            return job
+            return same
 
     # ---- from a job to its result
 

@@ -197,12 +197,19 @@ async def test_stream_timeout_ends_what_runs_beside(conn_id, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("options", "ends"), [({}, True), ({"on_kill": "leave"}, False), ({"durable": True}, False)]
+    ("options", "retries", "ends"),
+    [
+        ({}, 1, True),
+        ({"on_kill": "leave"}, 1, False),
+        ({"durable": True}, 1, False),
+        ({"durable": True}, 0, True),
+        ({"durable": True, "on_kill": "leave"}, 0, False),
+    ],
 )
-async def test_execution_timeout_fails_the_try(conn_id, tmp_path: Path, options, ends):
-    """As a failure that may be retried; a durable retry takes over what runs. It counts from the deferral,
-    whichever triggerer sees it pass."""
-    ti = task_instance()
+async def test_execution_timeout_fails_the_try(conn_id, tmp_path: Path, options, retries, ends):
+    """As a failure that may be retried; a durable retry, if there is one, takes over what runs. It counts
+    from the deferral, whichever triggerer sees it pass."""
+    ti = task_instance(max_tries=retries)
     pid, go, done = (tmp_path / name for name in ("pid", "go", "done"))
     command = f"echo $$ > {pid}.new; mv {pid}.new {pid}; until [ -e {go} ]; do sleep 0.02; done; touch {done}"
     first = Triggerer(trigger(conn_id, command, ti=ti, **options))
@@ -336,13 +343,37 @@ async def test_a_job_of_other_content_under_our_request_id_is_not_taken(scripted
     refusal = (grpc.StatusCode.ALREADY_EXISTS, "the request id was used", ())
     scripted_jobs.refusals = {
         "GetJob": [(grpc.StatusCode.NOT_FOUND, "there is no such job", ())],
-        "CreateJob": [refusal],
+        "CreateJob": [refusal] * 2,
     }
     request_id = running.serialize()[1]["origin"]["request_id"]
     scripted_jobs.add(request_id=f"{request_id}/1", spec=jobs_pb2.JobSpec(shell_command="something else"))
     event = await fire(running)
     assert event["state"] == "FAILED"
     assert "ALREADY_EXISTS" in event["error_msg"]
+
+
+async def test_the_job_of_a_quicker_twin_is_taken_whatever_a_policy_made_of_it(scripted_jobs, connect):
+    """It shows another program and time limit than its creator asked for: the server is asked, in just
+    those words of its creator, whether it is the same."""
+    one = trigger(connect(f"remsvc://{scripted_jobs.target}"), {"argv": ["tool", "a"]})
+    scripted_jobs.refusals = {
+        "GetJob": [(grpc.StatusCode.NOT_FOUND, "there is no such job", ())],
+        "CreateJob": [(grpc.StatusCode.ALREADY_EXISTS, "the request id was used", ())],
+    }
+    origin = one.serialize()[1]["origin"]
+    labels = {**origin["labels"], "airflow_time_limit": "59.75"}
+    spec = jobs_pb2.JobSpec(argv=jobs_pb2.Argv(args=["/opt/bin/tool", "a"]), labels=labels)
+    spec.time_limit.FromSeconds(30)
+    job = scripted_jobs.add(request_id=f"{origin['request_id']}/1", spec=spec)
+    running = asyncio.create_task(fire(one))
+    await until(lambda: scripted_jobs.watches)
+    scripted_jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
+    assert (await running)["state"] == "SUCCESS"
+    first, again = scripted_jobs.asked("CreateJob")
+    assert (again.request_id, again.spec.argv) == (first.request_id, first.spec.argv)
+    assert again.spec.time_limit.ToMilliseconds() == 59_750
+    assert dict(again.spec.labels) == labels
+    assert len(scripted_jobs.jobs) == 1
 
 
 async def test_calls_that_a_server_gives_up_as_it_ends_are_made_again(scripted_jobs, connect, capsys):

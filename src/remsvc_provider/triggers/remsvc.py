@@ -200,11 +200,16 @@ class RemSvcTrigger(BaseTrigger):
 
     async def _too_late(self, run: CommandRun) -> Outcome:
         problem = f"execution_timeout of {self._options['execution_timeout']:g} s exceeded"
-        if self._options["on_kill"] == "cancel" and not self._options["durable"]:
+        if self._options["on_kill"] == "cancel" and not self._a_retry_takes_over:
             await run.cancel(problem)
             problem += ", what ran was cancelled"
         self.log.error(problem)
         return Outcome(JobState.FAILED, {}, problem)
+
+    @property
+    def _a_retry_takes_over(self) -> bool:
+        """Whether what runs is left to the task's next try."""
+        return bool(self._options["durable"] and not (self._options["origin"] or {}).get("last_try"))
 
     async def _prepare(self) -> CommandRun:
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
