@@ -12,6 +12,7 @@ from remsvc.execution.job_files import JobFiles
 from remsvc.execution.login import Login, login
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.shell import shell_argv
+from remsvc.time_limit import TimeLimit
 
 _LOOKUP_SECONDS = 10.0
 
@@ -28,8 +29,9 @@ async def job_process(job: Job, own_login: Login) -> ProcessSpec:
     spec, surroundings = job.spec, own_login
     try:
         if spec.user:
-            surroundings = await asyncio.wait_for(asyncio.to_thread(login, spec.user), _LOOKUP_SECONDS)
-    except asyncio.TimeoutError:
+            with TimeLimit(_LOOKUP_SECONDS):
+                surroundings = await asyncio.to_thread(login, spec.user)
+    except TimeoutError:
         raise StartError(f"user {spec.user} could not be looked up in time") from None
     env = {**surroundings.env, **spec.env, MARK: job.id}
     argv = spec.argv

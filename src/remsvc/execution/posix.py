@@ -21,6 +21,7 @@ from remsvc.execution.frames import VERSION, FrameReader, Header, encode_frame
 from remsvc.execution.posix_process import PosixProcess
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.execution.supervisor_link import connect
+from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger(__name__)
 
@@ -215,8 +216,9 @@ class PosixEngine(asyncio.Protocol):
         self._hello = loop.create_future()
         transport, _ = await loop.create_unix_connection(lambda: self, sock=connection)
         try:
-            await asyncio.wait_for(self._hello, _HELLO_SECONDS)
-        except asyncio.TimeoutError:
+            with TimeLimit(_HELLO_SECONDS):
+                await self._hello
+        except TimeoutError:
             transport.abort()
             raise ExecutionError("the supervisor does not answer") from None
         except SupervisorTooNewError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from remsvc.errors import RemSvcError
 from remsvc.server.audit_file import AuditFile, AuditFileInUseError, Record, now
 from remsvc.server.audit_syslog import Syslog
-from remsvc.server.time_limit import TimeLimit
+from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.audit")
 

@@ -10,8 +10,8 @@ from remsvc.server.call import Call
 from remsvc.server.methods import Method, serialize
 from remsvc.server.open_calls import Authentication
 from remsvc.server.refusal import RefusedError
-from remsvc.server.time_limit import TimeLimit
 from remsvc.status import Status
+from remsvc.time_limit import TimeLimit
 
 
 class Calls:

@@ -16,7 +16,7 @@ from remsvc.execution.login import login
 from remsvc.execution.passing_jobs import PassingJob, PassingJobs
 from remsvc.execution.shell import shell_argv
 from remsvc.server.decision import IdentityLimits
-from remsvc.server.time_limit import TimeLimit
+from remsvc.time_limit import TimeLimit
 
 _LOOKUP_SECONDS = 10.0
 _TIMED_OUT = "process timed out"

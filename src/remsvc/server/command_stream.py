@@ -14,8 +14,8 @@ from remsvc.server.call import Call
 from remsvc.server.command_turn import Turn, Turns
 from remsvc.server.methods import Read, serialize
 from remsvc.server.refusal import RefusedError
-from remsvc.server.time_limit import TimeLimit
 from remsvc.status import Status
+from remsvc.time_limit import TimeLimit
 
 
 class CommandStream:

@@ -13,7 +13,7 @@ from remsvc.server.decision import NO_SHELL, CommandRequest, Decision
 from remsvc.server.policy import DEFAULT_RULE, Policy
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import exhausted
-from remsvc.server.time_limit import TimeLimit
+from remsvc.time_limit import TimeLimit
 
 _DECISION_SECONDS = 10.0
 _LONG = 64 * 1024  # characters: what takes longer to match than to hand to a thread

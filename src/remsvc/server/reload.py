@@ -13,6 +13,7 @@ from remsvc.errors import ConfigurationError
 from remsvc.server.config import ServerConfig, read_config
 from remsvc.server.file_signature import Signature, signature_of
 from remsvc.server.job_config import JobConfig
+from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.reload")
 
@@ -68,8 +69,8 @@ class Reloader:
         """
         unsettled: Mapping[Path, Signature] | None = None
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), _POLL_SECONDS)
+            with contextlib.suppress(TimeoutError), TimeLimit(_POLL_SECONDS):
+                await self._asked.wait()
             if self._asked.is_set():
                 self._asked.clear()
                 await self._reload("asked to")

@@ -23,6 +23,7 @@ from remsvc.client.http2.tls import handshake_reason
 from remsvc.client.options import HTTP2, ConnectionOptions
 from remsvc.client.transport import Answer, CallError, Metadata, Readiness
 from remsvc.status import Status
+from remsvc.time_limit import TimeLimit
 
 # With TLS, the server has so long to say that it closes as well.
 _CLOSE_SECONDS = 0.2
@@ -144,10 +145,11 @@ class AsyncHttp2Transport:
         try:
             if pause:
                 await asyncio.sleep(pause)
-            connection = await asyncio.wait_for(self._establish(), ATTEMPT_SECONDS)
+            with TimeLimit(ATTEMPT_SECONDS):
+                connection = await self._establish()
         except ConnectError as error:
             self._attempts.failed(str(error))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._attempts.failed(TIMED_OUT)
         else:
             self._connection = connection

@@ -13,8 +13,8 @@ from remsvc.server.calls import Calls
 from remsvc.server.grpc_transport.connection_guard import ConnectionGuard
 from remsvc.server.methods import Method, Methods
 from remsvc.server.refusal import RefusedError
-from remsvc.server.time_limit import TimeLimit
 from remsvc.status import Status
+from remsvc.time_limit import TimeLimit
 
 _HEADER_OVERHEAD = 32  # what HTTP/2 counts for each beside its name and value
 

@@ -17,6 +17,7 @@ from remsvc.server.grpc_transport.tls import server_credentials
 from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.methods import Methods
 from remsvc.server.tls import TlsConfig
+from remsvc.time_limit import TimeLimit
 
 # Calls that wait to be taken by Python. Beyond, gRPC answers CANCELLED, which tells a client nothing; the
 # more there may be, the longer everybody waits while a peer begins calls and cancels them.
@@ -81,8 +82,8 @@ class GrpcServer:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
             await self._server.stop(0)
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(stopping, _END_SECONDS)
+        with suppress(TimeoutError), TimeLimit(_END_SECONDS):
+            await stopping
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)

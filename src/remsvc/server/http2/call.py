@@ -12,8 +12,8 @@ from remsvc.http2.messages import PREFIX_BYTES, CompressedError, MessageError, M
 from remsvc.server.authentication import Caller, Evidence
 from remsvc.server.call import Call
 from remsvc.server.refusal import RefusedError
-from remsvc.server.time_limit import TimeLimit
 from remsvc.status import Status
+from remsvc.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from remsvc.server.http2.session import Session

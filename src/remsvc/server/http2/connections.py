@@ -23,6 +23,7 @@ from remsvc.server.methods import Method, Methods
 from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.server.sharing import may_have_more
 from remsvc.status import Status
+from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.server")
 
@@ -187,8 +188,9 @@ class Connections:
         for connection in list(self._open):
             self._of_one(connection, connection.go_away)
         try:
-            await asyncio.wait_for(self._wait_served(), grace)
-        except asyncio.TimeoutError:
+            with TimeLimit(grace):
+                await self._wait_served()
+        except TimeoutError:
             for task in list(self._tasks):
                 task.cancel()
 
@@ -211,8 +213,9 @@ class Connections:
         for connection in list(self._open):
             self._of_one(connection, connection.close)
         try:
-            await asyncio.wait_for(self._wait_closed(), seconds)
-        except asyncio.TimeoutError:
+            with TimeLimit(seconds):
+                await self._wait_closed()
+        except TimeoutError:
             for connection in list(self._open):
                 connection.cut("")
             await asyncio.sleep(0)

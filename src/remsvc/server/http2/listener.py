@@ -17,8 +17,8 @@ from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
 from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
 from remsvc.server.peers import endpoint, network_of, peer_name
-from remsvc.server.time_limit import TimeLimit
 from remsvc.server.tls import TlsConfig
+from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.server")
 
