@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from remsvc.client.jobs import Job, JobState, StateChange
 from remsvc.errors import NotFoundError, ServerError
+from remsvc.time_limit import TimeLimit
 from remsvc_provider.job_keys import same_job
 from remsvc_provider.live_log import LiveLog
 from remsvc_provider.origin import COMMAND, RUN_STARTED, TRY_NUMBER, Origin
@@ -98,8 +99,9 @@ async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: 
         await client.cancel_job(
             job.id, reason=f"Airflow started try {origin.try_number}", metadata=plan.metadata
         )
-        await asyncio.wait_for(_ended(job, plan, client), END_PATIENCE)
-    except asyncio.TimeoutError:
+        with TimeLimit(END_PATIENCE):
+            await _ended(job, plan, client)
+    except TimeoutError:
         live.add(f"Job {job.id} has not ended within {END_PATIENCE:g} s", "warning")
     except NotFoundError:
         pass

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger
 
 from remsvc.errors import RemSvcError
+from remsvc.time_limit import TimeLimit
 from remsvc_provider import sealing
 from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
 from remsvc_provider.origin import Origin
@@ -187,8 +188,9 @@ class RemSvcTrigger(BaseTrigger):
         except (AirflowException, RemSvcError) as error:
             return Outcome(JobState.FAILED, {}, str(error))
         try:
-            return await asyncio.wait_for(self._run.outcome(), self._execution_time_left())
-        except asyncio.TimeoutError:
+            with TimeLimit(self._execution_time_left()):
+                return await self._run.outcome()
+        except TimeoutError:
             return await self._too_late(self._run)
 
     def _execution_time_left(self) -> float | None:
