@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remsvc.client.jobs import Job, JobState, StateChange
-from remsvc.errors import AlreadyExistsError, NotFoundError, ServerError
-from remsvc_provider.job_keys import job_spec, same_program
+from remsvc.errors import NotFoundError, ServerError
+from remsvc.time_limit import TimeLimit
+from remsvc_provider.job_keys import same_job
 from remsvc_provider.live_log import LiveLog
-from remsvc_provider.origin import COMMAND, TRY_NUMBER, Origin
+from remsvc_provider.origin import COMMAND, RUN_STARTED, TRY_NUMBER, Origin
 from remsvc_provider.plan import Plan
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 END_PATIENCE = 30.0
 """Seconds to wait for the end of a job that was cancelled, before its successor is created."""
 
-_RUNS_OR_RAN = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
+_UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+_RUNS_OR_RAN = (*_UNFINISHED, JobState.SUCCEEDED)
 
 
 async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> dict[int, Job]:
@@ -35,12 +36,12 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
     Raises:
         ServerError: the server does not list them.
     """
-    if origin.try_number <= 1 or "airflow_run_started" not in origin.labels:
+    if origin.try_number <= 1 or RUN_STARTED not in origin.labels:
         return {}
+    if origin.run_cleared:
+        await _end_all(await _before_the_clear(plan, origin, client), plan, origin, client, live)
     jobs = client.list_jobs(
-        states=() if plan.durable else (JobState.QUEUED, JobState.RUNNING),
-        labels=origin.labels,
-        metadata=plan.metadata,
+        states=() if plan.durable else _UNFINISHED, labels=origin.labels, metadata=plan.metadata
     )
     async with aclosing(jobs):
         earlier = [job async for job in jobs if _number(job, TRY_NUMBER) < origin.try_number]
@@ -49,11 +50,27 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
         live.add(
             f"Command {tid} is taken over from try {_number(job, TRY_NUMBER)}: job {job.id}, {job.state}"
         )
-    if plan.on_kill == "cancel":
-        kept = {job.id for job in adopted.values()}
-        left = [job for job in earlier if not job.ended and job.id not in kept]
-        await asyncio.gather(*(_end(job, plan, origin, client, live) for job in left))
+    kept = {job.id for job in adopted.values()}
+    left = [job for job in earlier if not job.ended and job.id not in kept]
+    await _end_all(left, plan, origin, client, live)
     return adopted
+
+
+async def _before_the_clear(plan: Plan, origin: Origin, client: AsyncClient) -> list[Job]:
+    """What still runs of the DAG run as it was before Airflow started it over. There is nothing in it to
+    take over: that a task is cleared means that its commands are to run again."""
+    jobs = client.list_jobs(states=_UNFINISHED, labels=origin.task_labels, metadata=plan.metadata)
+    async with aclosing(jobs):
+        return [
+            job
+            async for job in jobs
+            if _number(job, TRY_NUMBER) < origin.try_number and origin.began_before(job.spec.labels)
+        ]
+
+
+async def _end_all(jobs: list[Job], plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> None:
+    if plan.on_kill == "cancel":
+        await asyncio.gather(*(_end(job, plan, origin, client, live) for job in jobs))
 
 
 async def _adopt(plan: Plan, origin: Origin, client: AsyncClient, earlier: list[Job]) -> dict[int, Job]:
@@ -66,27 +83,14 @@ async def _adopt(plan: Plan, origin: Origin, client: AsyncClient, earlier: list[
     adopted = {}
     for tid, command in enumerate(plan.commands, 1):
         found = newest.get(tid)
-        same = await _same_command(found, command, plan, client) if found is not None else None
+        same = None
+        if found is not None and found.state in _RUNS_OR_RAN:
+            same = await same_job(client, found, command, plan.metadata)
         if same is not None:
             adopted[tid] = same
         elif plan.parallel == 1:
             break
     return adopted
-
-
-async def _same_command(
-    found: Job, command: Mapping[str, Any], plan: Plan, client: AsyncClient
-) -> Job | None:
-    """The job, where it runs or has run just this command."""
-    spec = job_spec(command, labels=found.spec.labels, time_limit=found.spec.time_limit)
-    if found.state not in _RUNS_OR_RAN or not same_program(found.spec, spec):
-        return None
-    try:
-        # Its input, which may be a secret, is known to the server alone: asked to create the same job
-        # once more, it gives this one, or says that something is different.
-        return await client.create_job(spec, found.request_id, metadata=plan.metadata)
-    except AlreadyExistsError:
-        return None
 
 
 async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> None:
@@ -95,8 +99,9 @@ async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: 
         await client.cancel_job(
             job.id, reason=f"Airflow started try {origin.try_number}", metadata=plan.metadata
         )
-        await asyncio.wait_for(_ended(job, plan, client), END_PATIENCE)
-    except asyncio.TimeoutError:
+        with TimeLimit(END_PATIENCE):
+            await _ended(job, plan, client)
+    except TimeoutError:
         live.add(f"Job {job.id} has not ended within {END_PATIENCE:g} s", "warning")
     except NotFoundError:
         pass

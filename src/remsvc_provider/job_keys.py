@@ -13,10 +13,14 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from remsvc.command import CommandType, crc32hex
-from remsvc.errors import InvalidCommandError
+from remsvc.errors import AlreadyExistsError, InvalidCommandError
 
 if TYPE_CHECKING:
-    from remsvc.client.jobs import JobSpec
+    from remsvc.client import AsyncClient
+    from remsvc.client.jobs import Job, JobSpec
+
+TIME_LIMIT = "airflow_time_limit"
+"""Label of a job: the seconds that were asked for, of which a policy may leave less."""
 
 JOB_KEYS = ("argv", "env", "cwd", "input")
 
@@ -142,13 +146,25 @@ def job_spec(command: Mapping[str, Any], *, labels: Mapping[str, str], time_limi
     )
 
 
-def same_program(one: JobSpec, other: JobSpec) -> bool:
-    """Whether two jobs run the same, whatever their limits and labels are. Their input is not looked at:
-    no server tells it."""
-    names = ("shell_command", "argv", "shell_type", "user", "working_directory", "source")
-    return all(getattr(one, name) == getattr(other, name) for name in names) and dict(
-        one.environment
-    ) == dict(other.environment)
+async def same_job(
+    client: AsyncClient, job: Job, command: Mapping[str, Any], metadata: Sequence[tuple[str, str]]
+) -> Job | None:
+    """The job, where it was created for just this command; else None.
+
+    Its content cannot be compared here: the server's policy may have changed what it shows of it, and
+    nobody is told its input. So the server is asked to create it once more, as it was asked the first
+    time. It gives the same job, or says that something is different.
+
+    Raises:
+        ServerError: the server does not answer.
+    """
+    asked = job.spec.labels.get(TIME_LIMIT)
+    try:
+        time_limit = job.spec.time_limit if asked is None else float(asked)
+        spec = job_spec(command, labels=job.spec.labels, time_limit=time_limit)
+        return await client.create_job(spec, job.request_id, metadata=metadata)
+    except (AlreadyExistsError, InvalidCommandError, ValueError):
+        return None  # the second and the third: its labels are none of ours
 
 
 def _input_bytes(value: Any) -> bytes:

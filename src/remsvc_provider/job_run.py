@@ -12,10 +12,18 @@ from contextlib import aclosing
 from remsvc.client import AsyncClient
 from remsvc.client.jobs import Job, JobState
 from remsvc.client.options import ConnectionOptions
-from remsvc.errors import AlreadyExistsError, NotFoundError, RemSvcError, UnimplementedError
+from remsvc.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    RemSvcError,
+    ResourceExhaustedError,
+    ServerError,
+    UnimplementedError,
+)
+from remsvc.time_limit import TimeLimit
 from remsvc_provider import earlier_tries
 from remsvc_provider.command_output import CommandOutput
-from remsvc_provider.job_keys import job_spec, program_hash, program_text, same_program
+from remsvc_provider.job_keys import TIME_LIMIT, job_spec, program_hash, program_text, same_job
 from remsvc_provider.job_watch import GRACE, JobWatch
 from remsvc_provider.live_log import LiveLog, Log
 from remsvc_provider.origin import TRY_NUMBER, Origin
@@ -70,6 +78,8 @@ class JobRun:
         self._adopted: dict[int, Job] = {}
         self._creations: dict[int, asyncio.Task[Job]] = {}
         self._unfinished: dict[int, str] = {}
+        self._taken = False
+        self._stopped: set[str] = set()  # what became of what had not ended, for a person
         self._budget = TimeBudget(plan.stream_timeout, origin.request_id)
 
     async def outcome(self) -> Outcome:
@@ -80,12 +90,14 @@ class JobRun:
         """
         count = len(self._plan.commands)
         try:
-            await asyncio.wait_for(self._run(), self._plan.stream_timeout + GRACE)
-        except (asyncio.TimeoutError, TimeIsUpError):
-            limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
-            await self.cancel(limit)
-            problem = f"{limit}, what ran was cancelled: {len(self._results)} of {count} command(s) had ended"
-            outcome = self._end(RunState.CANCELLED, problem)
+            # Getting through to the server does not count as running. Else a crowd, all of whom wait for
+            # a free call, would lose the time of their commands, and these could not be tried again.
+            with TimeLimit(self._plan.stream_timeout):
+                await self._begin()
+            with TimeLimit(self._plan.stream_timeout + GRACE):
+                await self._run()
+        except (TimeoutError, TimeIsUpError):
+            outcome = await self._too_late()
         except NoJobsError:
             raise
         except RemSvcError as error:
@@ -103,11 +115,37 @@ class JobRun:
         await self._live.flush()
         return outcome
 
+    async def _too_late(self) -> Outcome:
+        limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
+        if self._creations or self._taken or self._plan.resumed:
+            await self.cancel(limit)
+        if not self._taken and (why := self._why_not_taken()):
+            # A retry is harmless, unlike after commands that have begun.
+            return self._end(RunState.FAILED, f"{limit}, and nothing ran: {why}")
+        done = ", ".join(sorted(self._stopped)) or "whether anything still runs is not known"
+        ended = f"{len(self._results)} of {len(self._plan.commands)} command(s) had ended"
+        return self._end(RunState.CANCELLED, f"{limit}, {done}: {ended}")
+
+    def _why_not_taken(self) -> str:
+        """Why the server took no command; empty where it may have taken one."""
+        if self._plan.resumed:
+            return ""
+        why = "no call came through"
+        for creation in self._creations.values():
+            error = creation.exception() if creation.done() and not creation.cancelled() else None
+            if not isinstance(error, ServerError):
+                return ""
+            if error.sent and not isinstance(error, ResourceExhaustedError):
+                return ""
+            why = str(error)
+        return why
+
     async def cancel(self, reason: str) -> None:
         """End the jobs that are not known to have ended. :meth:`outcome` has been cancelled, or is over."""
         try:
-            await asyncio.wait_for(self._cancel_all(reason), CANCEL_TIMEOUT)
-        except asyncio.TimeoutError:
+            with TimeLimit(CANCEL_TIMEOUT):
+                await self._cancel_all(reason)
+        except TimeoutError:
             self._live.add("The server does not answer; what still runs is ended by its time limit", "error")
         await self._live.flush()
 
@@ -124,6 +162,7 @@ class JobRun:
             self._unfinished |= await self._access.call(self._created_before)
         except RemSvcError as error:
             self._live.add(f"The server's jobs could not be listed: {error}", "warning")
+        self._taken = self._taken or bool(self._unfinished)
         await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))
 
     async def _created_before(self, client: AsyncClient) -> dict[int, str]:
@@ -162,7 +201,8 @@ class JobRun:
         problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
         return Outcome(state, self._results, "; ".join(problems))
 
-    async def _run(self) -> None:
+    async def _begin(self) -> None:
+        """Find the server, and what it has of this task."""
         await self._patience.insist(lambda client: client.connect(metadata=self._plan.metadata))
         try:
             self._found[1] = await self._find(1)
@@ -176,6 +216,9 @@ class JobRun:
         self._adopted = await self._patience.insist(
             lambda client: earlier_tries.settle(self._plan, self._origin, client, self._live)
         )
+
+    async def _run(self) -> None:
+        count = len(self._plan.commands)
         tids = iter(range(1, count + 1))
         if self._plan.parallel == 1:
             await self._work(tids)
@@ -208,6 +251,7 @@ class JobRun:
 
     async def _command(self, tid: int) -> None:
         job = await self._obtain(tid)
+        self._taken = True
         self._unfinished[tid] = job.id
         output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes)
         try:
@@ -250,15 +294,14 @@ class JobRun:
         self._unfinished[tid] = job.id
         del self._creations[tid]
         self._budget.note(job)
-        self._live.add(f"{title}\nstarted as job {job.id}")
+        verb = "waits for its turn as" if job.state is JobState.QUEUED else "started as"
+        self._live.add(f"{title}\n{verb} job {job.id}")
         return job
 
     async def _create(self, tid: int) -> Job:
-        spec = job_spec(
-            self._plan.commands[tid - 1],
-            labels=self._origin.command_labels(tid),
-            time_limit=self._budget.left(),
-        )
+        left = self._budget.left()
+        labels = {**self._origin.command_labels(tid), TIME_LIMIT: repr(left)}
+        spec = job_spec(self._plan.commands[tid - 1], labels=labels, time_limit=left)
         request_id = self._origin.command_id(tid)
         try:
             return await self._patience.insist(
@@ -269,9 +312,13 @@ class JobRun:
             job = await self._patience.insist(
                 lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
             )
-            if not same_program(job.spec, spec):
+            command = self._plan.commands[tid - 1]
+            same = await self._patience.insist(
+                lambda client: same_job(client, job, command, self._plan.metadata)
+            )
+            if same is None:
                 raise
-            return job
+            return same
 
     # ---- from a job to its result
 
@@ -280,6 +327,7 @@ class JobRun:
         where = f"command {tid} (commands[{tid - 1}])"
         if job.state is JobState.TIMED_OUT:
             self._live.add(f"Command {tid} was ended by its time limit", "error")
+            self._stopped.add("what ran was cancelled")
             raise TimeIsUpError("stream_timeout")
         if job.state in (JobState.CANCELLED, JobState.LOST):
             verb = (
@@ -318,7 +366,7 @@ class JobRun:
 
     async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
         try:
-            await self._access.call(
+            job = await self._access.call(
                 lambda client: client.cancel_job(
                     job_id, reason=reason, timeout=CANCEL_TIMEOUT, metadata=self._plan.metadata
                 )
@@ -326,9 +374,19 @@ class JobRun:
         except NotFoundError:
             return
         except RemSvcError as error:
+            self._stopped.add("what runs could not be cancelled")
             self._live.add(
                 f"Command {tid}: job {job_id} could not be cancelled, its time limit ends it: {error}",
                 "error",
             )
+            return
+        if job.started_at is None and job.state is JobState.CANCELLED:
+            self._stopped.add("what waited for its turn was withdrawn")
+            self._live.add(
+                f"Command {tid}: job {job_id} had not begun, and is withdrawn: {reason}", "warning"
+            )
+        elif job.ended and job.state is not JobState.CANCELLED:
+            self._live.add(f"Command {tid}: job {job_id} has just ended as {job.state}", "warning")
         else:
+            self._stopped.add("what ran was cancelled")
             self._live.add(f"Command {tid}: job {job_id} is cancelled: {reason}", "warning")

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from remsvc.client.jobs import Job, StateChange
+from remsvc.client.jobs import Job, JobState, StateChange
 from remsvc.errors import NotFoundError, ServerError
 from remsvc_provider.command_output import CommandOutput
 from remsvc_provider.live_log import LiveLog
@@ -75,6 +75,8 @@ class JobWatch:
                 async for event in events:
                     self._note_back()
                     if isinstance(event, StateChange):
+                        if job.state is JobState.QUEUED and event.job.state is JobState.RUNNING:
+                            self._live.add(f"Job {job.id} has started")
                         job = event.job
                     else:
                         output.feed(event)

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 READABLE = 80
@@ -14,6 +15,7 @@ READABLE = 80
 
 _UNPRINTABLE = re.compile(r"[^!-~]")
 
+RUN_STARTED = "airflow_run_started"
 TRY_NUMBER = "airflow_try_number"
 COMMAND = "airflow_command"
 
@@ -25,15 +27,36 @@ class Origin:
     Attributes:
         request_id: the same for this try wherever it is computed, and for no other: neither for a
             retry, nor for a run of the same name after this one was deleted.
-        labels: what the jobs of all tries of the task instance have in common.
+        labels: what the jobs of the task instance have in common, for as long as Airflow does not start
+            its DAG run over: see :attr:`task_labels`.
         try_number: of this try.
         first_try: number of the first try since the task instance was created or cleared.
+        run_cleared: whether tasks of the DAG run have been cleared. Airflow then starts a run that had
+            ended over, with a new start date, while the run's earlier jobs have the old one.
+        last_try: whether no retry follows.
     """
 
     request_id: str
     labels: Mapping[str, str]
     try_number: int = 1
     first_try: int = 1
+    run_cleared: bool = False
+    last_try: bool = False
+
+    @property
+    def task_labels(self) -> dict[str, str]:
+        """What names the task instance, and is never renewed."""
+        return {key: value for key, value in self.labels.items() if key != RUN_STARTED}
+
+    def began_before(self, labels: Mapping[str, str]) -> bool:
+        """Whether a job with these labels is of this DAG run, before it was started over."""
+        ours, its = self.labels.get(RUN_STARTED), labels.get(RUN_STARTED)
+        if not (self.run_cleared and ours and its):
+            return False
+        try:
+            return datetime.fromisoformat(its) < datetime.fromisoformat(ours)
+        except (ValueError, TypeError):
+            return False  # not a label of ours
 
     def command_id(self, tid: int) -> str:
         """The request id of a command: at most 128 printable ASCII characters."""
@@ -50,6 +73,8 @@ class Origin:
             "labels": dict(self.labels),
             "try_number": self.try_number,
             "first_try": self.first_try,
+            "run_cleared": self.run_cleared,
+            "last_try": self.last_try,
         }
 
     @classmethod
@@ -78,15 +103,19 @@ class Origin:
             "airflow_task_id": ti.task_id,
             "airflow_map_index": str(ti.map_index),
         }
-        started = getattr((context or {}).get("dag_run"), "start_date", None)
+        run = (context or {}).get("dag_run")
+        started = getattr(run, "start_date", None)
         if started is not None:
             # Tells apart runs of the same name: of one that was deleted, or of another Airflow.
-            labels["airflow_run_started"] = started.isoformat()
+            labels[RUN_STARTED] = started.isoformat()
+        max_tries = getattr(ti, "max_tries", None)
         return cls(
             request_id=_request_id(ti),
             labels={key: value[:255] for key, value in labels.items()},
             try_number=ti.try_number,
             first_try=_first_try(ti),
+            run_cleared=bool(getattr(run, "clear_number", 0)),
+            last_try=isinstance(max_tries, int) and ti.try_number > max_tries,
         )
 
 

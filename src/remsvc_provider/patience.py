@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from remsvc.errors import NO_ANSWER, CallCancelledError, ResourceExhaustedError, ServerError, UnavailableError
+from remsvc.time_limit import TimeLimit
 from remsvc_provider.turns import turn
 
 if TYPE_CHECKING:
@@ -53,15 +54,18 @@ class Patience:
         """The call's answer.
 
         Raises:
-            ServerError: the last failure.
+            ServerError: the last failure. Its ``sent`` tells of all attempts.
         """
         failures = 0
+        sent = False
         while True:
             try:
                 async with turn(self._access.target):
                     answer = await self._access.call(call)
             except (*NO_ANSWER, ResourceExhaustedError) as error:
                 failures += 1
+                if not isinstance(error, ResourceExhaustedError):  # which is an answer
+                    sent = error.sent = sent or error.sent
                 if not self._goes_on(error, failures):
                     raise
                 await self._pause(error, failures)
@@ -84,6 +88,6 @@ class Patience:
             self._report(
                 f"{error}; nothing was sent, attempt {failures + 1} of {ATTEMPTS} follows in {delay:g} s"
             )
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), delay)
+        with suppress(TimeoutError), TimeLimit(delay):
+            await self._stopped.wait()
             raise error

@@ -13,6 +13,7 @@ from remsvc.client import AsyncClient
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.results import CommandResult
 from remsvc.errors import DeadlineExceededError, MissingResultsError, RemSvcError, ServerError
+from remsvc.time_limit import TimeLimit
 from remsvc_provider.channels import pooled_transport
 from remsvc_provider.command_output import shortened
 from remsvc_provider.commands import to_command
@@ -21,6 +22,9 @@ from remsvc_provider.outcome import JobState, Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, delay_after
 from remsvc_provider.plan import Plan
 from remsvc_provider.task_log import command_report, failure_text, security_text, without_nul
+
+GRACE = 1.0
+"""Seconds beyond stream_timeout, for a call that does not keep to its own limit."""
 
 
 async def run_commands(plan: Plan, options: ConnectionOptions, log: Log) -> Outcome:
@@ -64,8 +68,17 @@ class _Run:
             f"({security_text(self._options)}), within {self._stream_timeout:g} s"
         )
         try:
-            await asyncio.wait_for(self._attempts(), self._stream_timeout)
-        except (asyncio.TimeoutError, DeadlineExceededError):
+            # The call's own limit is a moment before this one: it knows whether anything was sent.
+            with TimeLimit(self._stream_timeout + GRACE):
+                await self._attempts()
+        except (TimeoutError, DeadlineExceededError) as error:
+            if isinstance(error, DeadlineExceededError) and not error.sent and not self._results:
+                # A retry is harmless, unlike after commands that have begun.
+                return self._end(
+                    JobState.FAILED,
+                    f"stream_timeout of {self._stream_timeout:g} s exceeded before the server took the call: "
+                    f"nothing was sent",
+                )
             return self._end(
                 JobState.CANCELLED,
                 f"stream_timeout of {self._stream_timeout:g} s exceeded, the call was cancelled: "

@@ -14,8 +14,8 @@ class TimeIsUpError(RemSvcError):
 
 
 class TimeBudget:
-    """Counts from the creation of the first job, on the server's clock, which may differ from ours: so it
-    goes on after a restart.
+    """Counts from the first job on: from when one was first asked for here, and from its creation, on the
+    server's clock, which may differ from ours. So it goes on after a restart.
 
     Args:
         seconds: the whole.
@@ -25,14 +25,15 @@ class TimeBudget:
     def __init__(self, seconds: float, request_id: str) -> None:
         self._seconds = seconds
         self._request_id = request_id
-        self._started = time.monotonic()
+        self._made = time.monotonic()
+        self._started: float | None = None
         self._first_created: datetime | None = None
         self._server_time: datetime | None = None
 
     @property
     def passed(self) -> float:
         """Seconds since this object was made."""
-        return time.monotonic() - self._started
+        return time.monotonic() - self._made
 
     def note(self, job: Job) -> None:
         """Learn from a job how late it is on the server."""
@@ -47,7 +48,10 @@ class TimeBudget:
         Raises:
             TimeIsUpError: there are none.
         """
-        passed = self.passed
+        now = time.monotonic()
+        if self._started is None:
+            self._started = now
+        passed = now - self._started
         if self._first_created is not None and self._server_time is not None:
             passed = max(passed, (self._server_time - self._first_created).total_seconds())
         left = self._seconds - passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from test_job_log import LogReader, log  # noqa: F401  a fixture
 from triggering import RUN_STARTED, Triggerer, context, fire, next_try, results, task_instance, trigger, until
 
 from remsvc.client import AsyncClient, ConnectionOptions
+from remsvc.client.jobs import JobSpec
 from remsvc_provider.origin import Origin
 
 
@@ -154,6 +156,84 @@ async def test_a_run_of_the_same_name_has_nothing_to_take_over(conn_id, trace):
     origin = Origin.of(second, context(second, RUN_STARTED.replace(year=2031)))
     await fire(trigger(conn_id, f"echo x >> {trace}", ti=second, durable=True, origin=origin.arguments()))
     assert trace.read_text() == "x\nx\n"
+
+
+def after_the_run_was_cleared(ti, by=timedelta(hours=1)):
+    """The try after somebody cleared the task when its DAG run had ended: Airflow starts the run over."""
+    cleared = next_try(ti, cleared=True)
+    return cleared, {"origin": Origin.of(cleared, context(cleared, RUN_STARTED + by, 1)).arguments()}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_clear_of_an_ended_run_ends_what_still_runs_first(conn_id, trace, durable):
+    ti = retried_task()
+    command = f"echo $$ >> {trace}; sleep 300"
+    await cut_off(trigger(conn_id, command, ti=ti, durable=durable), trace)
+    cleared, options = after_the_run_was_cleared(ti)
+    afresh = Triggerer(trigger(conn_id, command, ti=cleared, durable=durable, **options))
+    await until(lambda: len(trace.read_text().split()) == 2)
+    first = trace.read_text().split()[0]
+    assert not Path(f"/proc/{first}").exists()
+    await afresh.stop()
+
+
+async def test_what_has_succeeded_before_an_ended_run_was_cleared_runs_again(conn_id, trace):
+    ti = retried_task()
+    await fire(trigger(conn_id, f"echo x >> {trace}", ti=ti, durable=True))
+    cleared, options = after_the_run_was_cleared(ti)
+    await fire(trigger(conn_id, f"echo x >> {trace}", ti=cleared, durable=True, **options))
+    assert trace.read_text() == "x\nx\n"
+    retry, options = next_try(cleared), options | {"origin": {**options["origin"], "try_number": 3}}
+    await fire(trigger(conn_id, f"echo x >> {trace}", ti=retry, durable=True, **options))
+    assert trace.read_text() == "x\nx\n", "a retry takes over what the cleared try has got done"
+
+
+async def test_another_airflows_run_of_the_same_name_is_left_alone(conn_id, trace):
+    """Whose identity is the same, and whose run started later than ours, whatever is cleared here."""
+    names = {"dag_id": "dag", "run_id": "scheduled__2030-02-02", "task_id": "remote"}
+    theirs = retried_task(**names)
+    origin = Origin.of(theirs, context(theirs, RUN_STARTED.replace(year=2032))).arguments()
+    await cut_off(trigger(conn_id, f"echo $$ >> {trace}; sleep 300", ti=theirs, origin=origin), trace)
+    ours, options = after_the_run_was_cleared(retried_task(**names))
+    await fire(trigger(conn_id, "true", ti=ours, **options))
+    assert Path(f"/proc/{trace.read_text().strip()}").exists()
+
+
+async def test_a_job_of_the_version_before_is_taken_over(conn_id, job_server, trace):
+    """Its labels do not tell the time limit that was asked for."""
+    ti = retried_task()
+    origin = Origin.of(ti, context(ti))
+    async with AsyncClient(ConnectionOptions(job_server.target)) as client:
+        job = await client.create_job(
+            JobSpec(
+                shell_command=f"echo x >> {trace}", labels=origin.command_labels(1), time_limit=59.987654321
+            ),
+            origin.command_id(1),
+        )
+        async for _ in client.watch_job(job.id):
+            pass
+    await fire(trigger(conn_id, f"echo x >> {trace}", ti=next_try(ti), durable=True))
+    assert trace.read_text() == "x\n"
+
+
+async def test_what_a_policy_has_changed_is_taken_over(serve, connect, trace, tmp_path, log: LogReader):  # noqa: F811
+    """It gives the job less time than was asked for, and another path of the program."""
+    sleep = tmp_path / "bin" / "wait"
+    sleep.parent.mkdir()
+    sleep.write_text(f"#!/bin/sh\necho x >> {trace}\nuntil [ -e {tmp_path}/go ]; do sleep 0.02; done\n")
+    sleep.chmod(0o755)
+    server = serve(f"[identity *]\nprograms = {sleep}\nshells = none\ntime_limit_ms = 30000\n")
+    conn_id, ti, command = (
+        connect(f"remsvc://{server.target}"),
+        retried_task(),
+        {"argv": [f"{sleep.parent}/./wait"]},
+    )
+    await cut_off(trigger(conn_id, command, ti=ti, durable=True), trace)
+    again = asyncio.create_task(fire(trigger(conn_id, command, ti=next_try(ti), durable=True)))
+    await until(lambda: "Command 1 is taken over from try 1: job " in log.text)
+    (tmp_path / "go").touch()
+    assert (await again)["state"] == "SUCCESS"
+    assert trace.read_text() == "x\n"
 
 
 async def test_without_it_a_retry_runs_again(conn_id, trace):

@@ -14,8 +14,10 @@ import pytest
 from triggering import DEADLINE, Triggerer, fire, restored, results, task_instance, trigger, until
 
 from conftest import answer
+from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.command import crc32hex
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+from remsvc_provider.origin import Origin
 
 
 async def test_results_are_those_of_version_1(conn_id):
@@ -187,6 +189,69 @@ async def test_stream_timeout_ends_the_command(conn_id, tmp_path: Path):
     await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
+async def test_a_command_that_waits_for_its_turn_is_not_said_to_run(serve, connect, tmp_path, capsys):
+    server = serve("[jobs]\nmax_running = 1\n")
+    conn_id = connect(f"remsvc://{server.target}")
+    first = asyncio.create_task(
+        fire(trigger(conn_id, f"touch {tmp_path}/1; until [ -e {tmp_path}/go ]; do sleep 0.02; done"))
+    )
+    await until((tmp_path / "1").exists)
+    event = await fire(trigger(conn_id, "echo late", stream_timeout=1.0))
+    assert event["state"] == "CANCELLED"
+    limit = "stream_timeout of 1 s exceeded, what waited for its turn was withdrawn: 0 of 1"
+    assert event["error_msg"].startswith(limit)
+    log = capsys.readouterr().out
+    assert "Command 1: echo late\nwaits for its turn as job " in log
+    assert " had not begun, and is withdrawn: " in log
+    second = asyncio.create_task(fire(trigger(conn_id, "echo late")))
+    await until(lambda: "waits for its turn as job " in capsys.readouterr().out)
+    (tmp_path / "go").touch()
+    assert [(await each)["state"] for each in (first, second)] == ["SUCCESS", "SUCCESS"]
+    assert " has started" in capsys.readouterr().out
+
+
+async def test_waiting_for_a_server_that_takes_nothing_may_be_tried_again(serve, connect, tmp_path):
+    """Nothing ran: the task fails as one that may be retried, unlike where its time ran out."""
+    server = serve("[jobs]\nmax_running = 1\nmax_queued = 1\n")
+    conn_id = connect(f"remsvc://{server.target}")
+    held = Triggerer(trigger(conn_id, f"touch {tmp_path}/1; sleep 300", "true", parallel=2))
+    await until((tmp_path / "1").exists)
+    async with AsyncClient(ConnectionOptions(server.target)) as client:
+        while len([job async for job in client.list_jobs()]) < 2:
+            await asyncio.sleep(0.02)
+    event = await fire(trigger(conn_id, f"touch {tmp_path}/2", stream_timeout=2.0))
+    assert event["state"] == "FAILED"
+    assert event["error_msg"].startswith("stream_timeout of 2 s exceeded, and nothing ran: ")
+    assert "RESOURCE_EXHAUSTED" in event["error_msg"]
+    await held.stop()
+
+
+async def test_waiting_for_a_free_call_may_be_tried_again(serve, connect, tmp_path):
+    """Of a connection's calls, which all that runs in one triggerer shares."""
+    server = serve("[limits]\nmax_streams = 1\n")
+    conn_id = connect(f"remsvc://{server.target}")
+    held = Triggerer(trigger(conn_id, f"touch {tmp_path}/1; sleep 300"))
+    await until((tmp_path / "1").exists)
+    event = await fire(trigger(conn_id, f"touch {tmp_path}/2", stream_timeout=2.0))
+    assert event["state"] == "FAILED"
+    assert event["error_msg"] == "stream_timeout of 2 s exceeded, and nothing ran: no call came through"
+    await held.stop()
+
+
+async def test_waiting_for_a_free_call_takes_no_time_from_the_command(serve, connect, tmp_path):
+    server = serve("[limits]\nmax_streams = 1\n")
+    conn_id = connect(f"remsvc://{server.target}")
+    held = Triggerer(trigger(conn_id, f"touch {tmp_path}/1; sleep 2"))
+    await until((tmp_path / "1").exists)
+    one = trigger(conn_id, "sleep 0.1", stream_timeout=30.0)
+    assert (await fire(one))["state"] == "SUCCESS"
+    async with AsyncClient(ConnectionOptions(server.target)) as client:
+        request_id = Origin.from_arguments(one.serialize()[1]["origin"]).command_id(1)
+        job = await client.get_job(request_id=request_id)
+    assert job.spec.time_limit == pytest.approx(30.0, abs=0.5)
+    await held.task
+
+
 async def test_stream_timeout_ends_what_runs_beside(conn_id, tmp_path: Path):
     commands = [f"echo $$ > {tmp_path}/{n}; sleep 60" for n in range(3)]
     event = await fire(trigger(conn_id, *commands, parallel=3, stream_timeout=5.0))
@@ -197,12 +262,19 @@ async def test_stream_timeout_ends_what_runs_beside(conn_id, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("options", "ends"), [({}, True), ({"on_kill": "leave"}, False), ({"durable": True}, False)]
+    ("options", "retries", "ends"),
+    [
+        ({}, 1, True),
+        ({"on_kill": "leave"}, 1, False),
+        ({"durable": True}, 1, False),
+        ({"durable": True}, 0, True),
+        ({"durable": True, "on_kill": "leave"}, 0, False),
+    ],
 )
-async def test_execution_timeout_fails_the_try(conn_id, tmp_path: Path, options, ends):
-    """As a failure that may be retried; a durable retry takes over what runs. It counts from the deferral,
-    whichever triggerer sees it pass."""
-    ti = task_instance()
+async def test_execution_timeout_fails_the_try(conn_id, tmp_path: Path, options, retries, ends):
+    """As a failure that may be retried; a durable retry, if there is one, takes over what runs. It counts
+    from the deferral, whichever triggerer sees it pass."""
+    ti = task_instance(max_tries=retries)
     pid, go, done = (tmp_path / name for name in ("pid", "go", "done"))
     command = f"echo $$ > {pid}.new; mv {pid}.new {pid}; until [ -e {go} ]; do sleep 0.02; done; touch {done}"
     first = Triggerer(trigger(conn_id, command, ti=ti, **options))
@@ -336,13 +408,37 @@ async def test_a_job_of_other_content_under_our_request_id_is_not_taken(scripted
     refusal = (grpc.StatusCode.ALREADY_EXISTS, "the request id was used", ())
     scripted_jobs.refusals = {
         "GetJob": [(grpc.StatusCode.NOT_FOUND, "there is no such job", ())],
-        "CreateJob": [refusal],
+        "CreateJob": [refusal] * 2,
     }
     request_id = running.serialize()[1]["origin"]["request_id"]
     scripted_jobs.add(request_id=f"{request_id}/1", spec=jobs_pb2.JobSpec(shell_command="something else"))
     event = await fire(running)
     assert event["state"] == "FAILED"
     assert "ALREADY_EXISTS" in event["error_msg"]
+
+
+async def test_the_job_of_a_quicker_twin_is_taken_whatever_a_policy_made_of_it(scripted_jobs, connect):
+    """It shows another program and time limit than its creator asked for: the server is asked, in just
+    those words of its creator, whether it is the same."""
+    one = trigger(connect(f"remsvc://{scripted_jobs.target}"), {"argv": ["tool", "a"]})
+    scripted_jobs.refusals = {
+        "GetJob": [(grpc.StatusCode.NOT_FOUND, "there is no such job", ())],
+        "CreateJob": [(grpc.StatusCode.ALREADY_EXISTS, "the request id was used", ())],
+    }
+    origin = one.serialize()[1]["origin"]
+    labels = {**origin["labels"], "airflow_time_limit": "59.75"}
+    spec = jobs_pb2.JobSpec(argv=jobs_pb2.Argv(args=["/opt/bin/tool", "a"]), labels=labels)
+    spec.time_limit.FromSeconds(30)
+    job = scripted_jobs.add(request_id=f"{origin['request_id']}/1", spec=spec)
+    running = asyncio.create_task(fire(one))
+    await until(lambda: scripted_jobs.watches)
+    scripted_jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
+    assert (await running)["state"] == "SUCCESS"
+    first, again = scripted_jobs.asked("CreateJob")
+    assert (again.request_id, again.spec.argv) == (first.request_id, first.spec.argv)
+    assert again.spec.time_limit.ToMilliseconds() == 59_750
+    assert dict(again.spec.labels) == labels
+    assert len(scripted_jobs.jobs) == 1
 
 
 async def test_calls_that_a_server_gives_up_as_it_ends_are_made_again(scripted_jobs, connect, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from triggering import context, next_try, task_instance
+from triggering import RUN_STARTED, context, next_try, task_instance
 
 from remsvc.client.jobs import JobSpec, check_request_id
 from remsvc_provider.origin import Origin
@@ -76,6 +76,47 @@ def test_arguments():
     ti = task_instance()
     origin = Origin.of(ti, context(ti))
     assert Origin.from_arguments(json.loads(json.dumps(origin.arguments()))) == origin
+
+
+@pytest.mark.parametrize(
+    ("cleared", "theirs", "before"),
+    [
+        (1, "2030-01-02T02:04:05+00:00", True),
+        (1, "2030-01-02T04:34:05+02:00", True),
+        (1, "2030-01-02T03:04:05.678901+00:00", False),
+        (1, "2030-01-02T03:04:06+00:00", False),
+        (0, "2030-01-02T02:04:05+00:00", False),
+        (None, "2030-01-02T02:04:05+00:00", False),
+        (1, "yesterday", False),
+        (1, "2030-01-01", False),
+        (1, None, False),
+    ],
+)
+def test_jobs_from_before_the_run_was_started_over(cleared, theirs, before):
+    ti = task_instance(try_number=2)
+    origin = Origin.of(ti, context(ti, cleared=cleared))
+    labels = {**origin.task_labels, **({"airflow_run_started": theirs} if theirs else {})}
+    assert origin.began_before(labels) is before
+
+
+def test_what_a_clear_of_the_run_renews_is_not_in_the_tasks_labels():
+    ti = task_instance()
+    earlier, later = context(ti), context(ti, RUN_STARTED.replace(year=2031), 1)
+    assert Origin.of(ti, earlier).task_labels == Origin.of(ti, later).task_labels
+    assert "airflow_run_id" in Origin.of(ti, later).task_labels
+
+
+@pytest.mark.parametrize(("max_tries", "tries", "last"), [(0, 1, True), (1, 1, False), (1, 2, True)])
+def test_the_last_try(max_tries, tries, last):
+    assert Origin.of(task_instance(max_tries=max_tries, try_number=tries)).last_try is last
+
+
+def test_arguments_of_the_version_before():
+    ti = task_instance()
+    stored = Origin.of(ti, context(ti)).arguments()
+    del stored["run_cleared"], stored["last_try"]
+    origin = Origin.from_arguments(stored)
+    assert (origin.run_cleared, origin.last_try) == (False, False)
 
 
 def test_the_first_try_since_a_clear():

@@ -125,6 +125,25 @@ async def test_bad_connections_fail_the_task_with_the_reason(connect):
     assert "extra use_ssl is 'maybe'" in event["error_msg"]
 
 
+async def test_waiting_for_a_free_call_may_be_tried_again(serve, connect, tmp_path: Path):
+    """Of a connection's calls, which all that runs in one event loop shares."""
+    server = serve("[limits]\nmax_streams = 1\n")
+    conn_id = connect(f"remsvc://{server.target}")
+    held = asyncio.create_task(
+        fire(trigger(conn_id, f"touch {tmp_path}/1; until [ -e {tmp_path}/go ]; do sleep 0.02; done"))
+    )
+    while not (tmp_path / "1").exists():
+        await asyncio.sleep(0.02)
+    event = await fire(trigger(conn_id, f"touch {tmp_path}/2", stream_timeout=1.0))
+    assert event["state"] == "FAILED"
+    assert event["error_msg"] == (
+        "stream_timeout of 1 s exceeded before the server took the call: nothing was sent"
+    )
+    (tmp_path / "go").touch()
+    assert (await held)["state"] == "SUCCESS"
+    assert not (tmp_path / "2").exists()
+
+
 async def test_stream_timeout_cancels(serve, connect, tmp_path: Path):
     server = serve()
     mark = tmp_path / "finished"

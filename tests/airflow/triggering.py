@@ -49,9 +49,9 @@ def next_try(ti: SimpleNamespace, *, cleared: bool = False) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(ti), **changes})
 
 
-def context(ti: SimpleNamespace, started: datetime = RUN_STARTED) -> dict[str, Any]:
+def context(ti: SimpleNamespace, started: datetime = RUN_STARTED, cleared: int = 0) -> dict[str, Any]:
     """As much of a task's context as the operator looks at."""
-    return {"ti": ti, "dag_run": SimpleNamespace(start_date=started)}
+    return {"ti": ti, "dag_run": SimpleNamespace(start_date=started, clear_number=cleared)}
 
 
 def trigger(

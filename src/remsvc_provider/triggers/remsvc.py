@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger
 
 from remsvc.errors import RemSvcError
+from remsvc.time_limit import TimeLimit
 from remsvc_provider import sealing
 from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
 from remsvc_provider.origin import Origin
@@ -187,8 +188,9 @@ class RemSvcTrigger(BaseTrigger):
         except (AirflowException, RemSvcError) as error:
             return Outcome(JobState.FAILED, {}, str(error))
         try:
-            return await asyncio.wait_for(self._run.outcome(), self._execution_time_left())
-        except asyncio.TimeoutError:
+            with TimeLimit(self._execution_time_left()):
+                return await self._run.outcome()
+        except TimeoutError:
             return await self._too_late(self._run)
 
     def _execution_time_left(self) -> float | None:
@@ -200,11 +202,16 @@ class RemSvcTrigger(BaseTrigger):
 
     async def _too_late(self, run: CommandRun) -> Outcome:
         problem = f"execution_timeout of {self._options['execution_timeout']:g} s exceeded"
-        if self._options["on_kill"] == "cancel" and not self._options["durable"]:
+        if self._options["on_kill"] == "cancel" and not self._a_retry_takes_over:
             await run.cancel(problem)
             problem += ", what ran was cancelled"
         self.log.error(problem)
         return Outcome(JobState.FAILED, {}, problem)
+
+    @property
+    def _a_retry_takes_over(self) -> bool:
+        """Whether what runs is left to the task's next try."""
+        return bool(self._options["durable"] and not (self._options["origin"] or {}).get("last_try"))
 
     async def _prepare(self) -> CommandRun:
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
