@@ -1,117 +1,173 @@
-"""A control group (version 2) for each durable job, where the host lets us have them.
+"""Where control groups (version 2) can be had for commands.
 
-A process cannot leave its group, however it forks, and one write ends all of a group at once. Groups
-are used where this process may make them: below its own group if that was delegated to it (systemd:
-``Delegate=yes``), or below one that the administrator names.
-
-Sources: cgroups(7); Documentation/admin-guide/cgroup-v2.rst ("cgroup.kill", "cgroup.events").
+Sources: cgroups(7); Documentation/admin-guide/cgroup-v2.rst; systemd's CGROUP_DELEGATION.md (who may write
+where); fsopen(2) and fsmount(2), for a hierarchy that is mounted nowhere.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
+import functools
 import os
+import platform
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _OWN = Path("/proc/self/cgroup")
+_SYSTEMD = Path("/run/systemd/system")
 # What systemd sets on a group that it leaves to a unit.
-_PREFIX = "remsvc-job-"
 _DELEGATED = ("trusted.delegate", "user.delegate")
 
-
-class JobGroups:
-    """Groups below ``parent``, which this process may write to."""
-
-    def __init__(self, parent: Path) -> None:
-        self._parent = parent
-        self._home = own_group() or Path("/")
-        self._occupied: set[Path] = set()
-        for group in parent.glob(f"{_PREFIX}*"):
-            self.remove(group)  # of a supervisor before this one
-
-    @contextlib.contextmanager
-    def entered(self, job_id: str) -> Iterator[Path | None]:
-        """Move this process into a new group, so that what it starts is in it from the first
-        instruction on, and back. None where that cannot be done."""
-        group = group_of(self._parent, job_id)
-        try:
-            group.mkdir()
-            (group / "cgroup.procs").write_text("0")
-        except OSError:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-            yield None
-            return
-        try:
-            yield group
-        finally:
-            (self._home / "cgroup.procs").write_text("0")
-
-    def remove(self, group: Path) -> None:
-        """Remove the group of a job that has ended, or when what it left behind has ended as well."""
-        self._occupied.add(group)
-        for candidate in list(self._occupied):
-            if _remove(candidate):
-                self._occupied.discard(candidate)
+# The same numbers on all architectures that count from one table: asm-generic/unistd.h, linux/mount.h.
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_FSCONFIG_CMD_CREATE = 6
+_CLOEXEC = 1
+_ATTRS = 2 | 4 | 8  # nosuid, nodev, noexec
 
 
-def group_of(parent: Path, job_id: str) -> Path:
-    """The group of a job."""
-    return parent / f"{_PREFIX}{job_id}"
+@dataclass(frozen=True, slots=True)
+class GroupParent:
+    """A group below which this program may make others.
+
+    Attributes:
+        how: why it may, for a person.
+        path: where the group is; None for this process's own group in a hierarchy that is mounted nowhere.
+    """
+
+    how: str
+    path: Path | None
+
+    def open(self) -> Path:
+        """Where it is for this process, for as long as this process lives.
+
+        Raises:
+            OSError: the hierarchy cannot be had.
+        """
+        if self.path is not None:
+            return self.path
+        own = _own_path()
+        return Path(_detached(), (own or "/").lstrip("/"))
+
+    def to_argument(self) -> str:
+        """What :meth:`from_argument` understands, in another process."""
+        return str(self.path) if self.path is not None else _NOWHERE
+
+    @classmethod
+    def from_argument(cls, argument: str) -> GroupParent:
+        """What :meth:`to_argument` made."""
+        return cls("", None if argument == _NOWHERE else Path(argument))
 
 
-def find_parent(named: str) -> Path | None:
-    """Where groups may be made: ``named``, or the own group where it was delegated; else None."""
+_NOWHERE = "unmounted"
+
+
+def find_parent(named: str) -> GroupParent | None:
+    """Where groups may be made: ``named``, or what can be had without being told; None where nothing can."""
     if sys.platform != "linux":
         return None
     group = Path(named) if named else own_group()
-    if group is None or not os.access(group / "cgroup.procs", os.W_OK):
+    if named:
+        usable = group is not None and _writable(group)
+        return GroupParent("named by [jobs] cgroup", group) if usable else None
+    if group is None:
+        return _unmounted() if os.geteuid() == 0 and _own_path() is not None else None
+    if not _writable(group):
         return None
-    if not named and not any(_attribute(group, name) == b"1" for name in _DELEGATED):
-        return None
-    return group
+    if any(_attribute(group, name) == b"1" for name in _DELEGATED):
+        return GroupParent("delegated by systemd", group)
+    if os.geteuid() != 0:
+        # The system's groups belong to root: one that belongs to this user was given to it.
+        return GroupParent("delegated", group) if group.stat().st_uid == os.geteuid() else None
+    if _SYSTEMD.exists():
+        return None  # all groups are systemd's that it has not delegated
+    return GroupParent("nobody else manages them here", group)
+
+
+def why_not() -> str:
+    """Why none are used that nobody named, and what helps; for a person."""
+    if sys.platform != "linux":
+        return "this system has none"
+    if find_parent("") is not None:
+        return "they are switched off"
+    group = own_group()
+    if group is None and os.geteuid() != 0:
+        return "version 2 is not mounted"
+    if group is None:
+        return "this kernel does not give them to this process"
+    if not _writable(group):
+        return f"{group} cannot be written to"
+    return f"{group} was not delegated to this server (systemd: Delegate=yes)"
 
 
 def own_group() -> Path | None:
-    """The version-2 group that this process is in."""
+    """The version-2 group that this process is in, where that is mounted."""
     try:
         mounts = [line.split() for line in _MOUNTS.read_text().splitlines()]
-        paths = [line.partition("::")[2] for line in _OWN.read_text().splitlines() if line.startswith("0::")]
     except OSError:
         return None
+    own = _own_path()
     for fields in mounts:
-        if paths and fields[fields.index("-") + 1] == "cgroup2":
-            return Path(fields[4]) / paths[0].lstrip("/")
+        if own is not None and fields[fields.index("-") + 1] == "cgroup2":
+            return Path(fields[4], own.lstrip("/"))
     return None
 
 
-def kill_group(group: Path) -> None:
-    """SIGKILL everything in the group, at once."""
-    with contextlib.suppress(OSError):
-        (group / "cgroup.kill").write_text("1")  # since Linux 5.14
-
-
-def group_members(group: Path) -> set[int]:
-    """Pids of the group's processes that have not ended."""
-    with contextlib.suppress(OSError):
-        return set(map(int, (group / "cgroup.procs").read_text().split()))
-    return set()
-
-
-def _remove(group: Path) -> bool:
+def group_path(pid: int | str) -> str:
+    """The version-2 group of a process, as the kernel writes it; empty where it is gone, or there is none."""
     try:
-        group.rmdir()
-    except FileNotFoundError:
-        return True
+        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines()
     except OSError:
-        return False
-    return True
+        return ""
+    return next((line[3:] for line in lines if line.startswith("0::")), "")
+
+
+def _own_path() -> str | None:
+    return group_path("self") or None
+
+
+def _writable(group: Path) -> bool:
+    return os.access(group / "cgroup.procs", os.W_OK)
 
 
 def _attribute(group: Path, name: str) -> bytes:
-    with contextlib.suppress(OSError):
+    try:
         return os.getxattr(group, name)
-    return b""
+    except OSError:
+        return b""
+
+
+def _unmounted() -> GroupParent | None:
+    parent = GroupParent("a hierarchy of its own, mounted nowhere", None)
+    try:
+        usable = _writable(parent.open())
+    except OSError:
+        return None
+    return parent if usable else None
+
+
+@functools.cache
+def _detached() -> str:
+    """Mount the hierarchy nowhere: only this process reaches it, and it is gone with this process.
+
+    Raises:
+        OSError: the kernel does not know how (before Linux 5.2), or this process may not.
+    """
+    if platform.machine().startswith(("mips", "alpha")):
+        raise OSError(None, "system calls have other numbers here")
+    context = _call(_FSOPEN, b"cgroup2", _CLOEXEC)
+    try:
+        _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return f"/proc/self/fd/{_call(_FSMOUNT, context, _CLOEXEC, _ATTRS)}"
+    finally:
+        os.close(context)
+
+
+def _call(number: int, *arguments: int | bytes | None) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return int(result)

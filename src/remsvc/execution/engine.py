@@ -92,6 +92,9 @@ class Outcome:
 DRAIN_GRACE = 0.1
 """Seconds that an ended command's output is still read while another process holds it open."""
 
+OUTPUT_WAIT = 5.0
+"""Seconds that it is read at most while others still pass it on, as in ``exec > >(tee log)``."""
+
 
 class WithdrawnError(ExecutionError):
     """A process was withdrawn before it started."""

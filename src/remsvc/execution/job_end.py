@@ -27,6 +27,8 @@ def ended_job(job: Job, record: dict[str, Any]) -> Job:
         state = JobState.SUCCEEDED
     elif signal:
         reason = f"ended by signal {signal}"
+    if left := record.get("left"):
+        reason = f"{reason}; {left}" if reason else left
     totals = record.get("totals", (0, 0))
     gaps = record.get("gaps", ((0, 0), (0, 0)))
     sizes = [OutputSize(total, *gap) for total, gap in zip(totals, gaps, strict=True)]

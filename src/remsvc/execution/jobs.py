@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from remsvc.errors import ExecutionError
+from remsvc.execution.cgroup import GroupParent
 from remsvc.execution.frames import Header
 from remsvc.execution.job import Job, JobSpec
 from remsvc.execution.job_admission import JobAdmission
@@ -47,7 +48,7 @@ class Jobs:
         state_dir: where journal, output and the supervisor's socket are; exists, and is locked by
             the caller.
         limits: see :class:`JobLimits`.
-        groups: the control group below which each job gets one; None for none.
+        groups: where control groups for commands can be had; None for nowhere.
         observer: is told what becomes of them, and of version-1 commands.
         gate: bounds the jobs of single identities.
         process_limits: what each process is held to.
@@ -61,7 +62,7 @@ class Jobs:
         self,
         state_dir: Path,
         limits: JobLimits,
-        groups: Path | None = None,
+        groups: GroupParent | None = None,
         observer: JobObserver | None = None,
         gate: JobGate | None = None,
         process_limits: ProcessLimits = NO_LIMITS,

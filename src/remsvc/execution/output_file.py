@@ -41,6 +41,8 @@ class OutputFile:
         open: whether some process may still write to it.
         total: bytes written by the command.
         gap: what was dropped of them.
+        lost: how many of the dropped bytes could not be stored, or kept beside what could not.
+        why_lost: why that was, the first time.
     """
 
     head = b""
@@ -52,6 +54,8 @@ class OutputFile:
         self.open = True
         self.total = 0
         self.gap = Gap()
+        self.lost = 0
+        self.why_lost = ""
         self._path = path
         self._file = -1
         self._limit = limit
@@ -104,9 +108,12 @@ class OutputFile:
                 written = os.pwrite(self._file, data, start)
                 start += written
                 data = data[written:]
-        except OSError:
+        except OSError as error:
             # No room, most likely: the command goes on, and what could not be stored is part of the gap.
+            before = self.gap.end - self.gap.start
             self._drop(Gap(self._head(start), end))
+            self.lost += self.gap.end - self.gap.start - before
+            self.why_lost = self.why_lost or error.strerror or str(error)
             return
         kept = end - self.gap.end if self.gap.end else end
         tail = self._limit - self._limit // 2

@@ -10,17 +10,19 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import remsvc
 from remsvc.errors import ExecutionError, StartError
-from remsvc.execution.engine import Outcome, Output, Process, ProcessSpec, WithdrawnError
+from remsvc.execution.cgroup import GroupParent, why_not
+from remsvc.execution.engine import OUTPUT_WAIT, Outcome, Output, Process, ProcessSpec, WithdrawnError
 from remsvc.execution.frames import VERSION, FrameReader, Header, encode_frame
 from remsvc.execution.posix_process import PosixProcess
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.execution.supervisor_link import connect
+from remsvc.execution.supervisor_link import connect, is_alive
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
 _HELLO_SECONDS = 20.0  # a new one takes less than a second, but not on a machine that is too busy
 _CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
+_REACH_SECONDS = 10.0  # a supervisor whose socket was removed makes it anew within a second
+_REACH_AGAIN_SECONDS = 0.1
 
 
 class _NoHelloError(ExecutionError):
@@ -73,16 +77,22 @@ class PosixEngine(asyncio.Protocol):
         state_dir: where a supervisor that outlives this process listens; one that is there
             already is used. None: the supervisor ends with this process.
         jobs: who is told of durable jobs.
-        groups: the control group below which each job gets one; None for none.
+        groups: where control groups for commands can be had; None for nowhere.
         limits: what each process is held to.
+        output_wait: seconds that it is waited for output that other processes still pass on.
+
+    Attributes:
+        trees: by what the supervisor tells the processes of commands apart, ``cgroup`` or ``parentage``;
+            empty while there is no supervisor.
     """
 
     def __init__(
         self,
         state_dir: Path | None = None,
         jobs: JobListener | None = None,
-        groups: Path | None = None,
+        groups: GroupParent | None = None,
         limits: ProcessLimits = NO_LIMITS,
+        output_wait: float = OUTPUT_WAIT,
     ) -> None:
         self._limits = limits
         self._limits_message = limits.to_message()
@@ -101,6 +111,8 @@ class PosixEngine(asyncio.Protocol):
         self._launched: socket.socket | None = None
         self._restart: asyncio.Task[None] | None = None
         self._closing = False
+        self._output_wait = output_wait
+        self.trees = ""
         self.lanes = False
         self.jobs_running = False
         """Whether the supervisor has durable jobs, and so goes on after :meth:`close`."""
@@ -111,12 +123,9 @@ class PosixEngine(asyncio.Protocol):
         Raises:
             SupervisorTooNewError: a later version of the server left it.
         """
-        if self._launched is None:
-            self.launch()
         connection, self._launched = self._launched, None
-        assert connection is not None
         try:
-            await self._meet(connection)
+            await self._meet(connection or await self._reach() or self._start_supervisor())
         except _NoHelloError as error:
             if self._supervisor is not None:
                 raise
@@ -125,13 +134,46 @@ class PosixEngine(asyncio.Protocol):
             await self._meet(self._start_supervisor())
 
     def launch(self) -> None:
-        """Connect to the supervisor, or start one. :meth:`open` waits for it: it needs a while.
+        """Start a supervisor, where there is none. :meth:`open` waits for it: it needs a while.
 
         Raises:
             ExecutionError: it cannot be started.
         """
-        connection = connect(self._state_dir) if self._state_dir is not None else None
-        self._launched = connection or self._start_supervisor()
+        try:
+            self._launched = self._connect()
+            alive = self._launched is not None or (self._state_dir is not None and is_alive(self._state_dir))
+        except OSError:
+            return  # it is there, and may be reached in a moment: open tries again, and tells what is wrong
+        if not alive:
+            self._launched = self._start_supervisor()
+
+    def _connect(self) -> socket.socket | None:
+        return connect(self._state_dir) if self._state_dir is not None else None
+
+    async def _reach(self) -> socket.socket | None:
+        """Connect to the supervisor that is there; None where there is none.
+
+        Raises:
+            ExecutionError: there is one, and it cannot be reached.
+        """
+        if self._state_dir is None:
+            return None
+        deadline = time.monotonic() + _REACH_SECONDS
+        while True:
+            busy = False
+            try:
+                if (connection := self._connect()) is not None or not is_alive(self._state_dir):
+                    return connection
+            except BlockingIOError:
+                busy = True
+            except OSError as error:
+                raise ExecutionError(f"{self._state_dir}: no supervisor can be reached: {error}") from error
+            if time.monotonic() > deadline and busy:
+                raise ExecutionError(f"{self._state_dir}: the supervisor takes no connection")
+            if time.monotonic() > deadline:
+                _logger.error("%s: the supervisor cannot be reached, its jobs are lost", self._state_dir)
+                return None
+            await asyncio.sleep(_REACH_AGAIN_SECONDS)
 
     def start(self, spec: ProcessSpec, after: Process | None = None) -> PosixProcess:
         process = PosixProcess(next(self._numbers), self.send)
@@ -181,6 +223,7 @@ class PosixEngine(asyncio.Protocol):
             "time_limit": spec.time_limit,
             "output_limit": spec.output_limit,
             "limits": self._limits_message,
+            "output_wait": self._output_wait,
         }
 
     def send(self, message: Header, within: float = 0.0) -> None:
@@ -214,7 +257,11 @@ class PosixEngine(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._frames = FrameReader()
         self._hello = loop.create_future()
-        transport, _ = await loop.create_unix_connection(lambda: self, sock=connection)
+        try:
+            transport, _ = await loop.create_unix_connection(lambda: self, sock=connection)
+        except BaseException:
+            connection.close()
+            raise
         try:
             with TimeLimit(_HELLO_SECONDS):
                 await self._hello
@@ -238,21 +285,23 @@ class PosixEngine(asyncio.Protocol):
             if kind == "hello":
                 self._greet(event)
             elif kind == "ended" and isinstance(name, int):
+                self._note_left(event)
                 self._settle(event, blobs)
             elif isinstance(kind, str) and isinstance(name, str) and self._jobs is not None:
+                self._note_left(event)
                 self._jobs.on_event(event)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._flush()
-        if self._hello is not None and not self._hello.done():
-            self._hello.set_exception(_NoHelloError("the supervisor ended before it said hello"))
-            return
         processes, self._processes = self._processes, {}
         for process in processes.values():
             process.settle(
                 ExecutionError("the supervisor ended; whether the command ran to its end is not known")
             )
+        if self._hello is not None and not self._hello.done():
+            self._hello.set_exception(_NoHelloError("the supervisor ended before it said hello"))
+            return
         if self._closing or self._hello is None or self._hello.cancelled():
             return
         _logger.error("the supervisor ended unasked; starting another one")
@@ -274,10 +323,30 @@ class PosixEngine(asyncio.Protocol):
         if not self._hello.done():
             self._hello.set_result(None)
         self.lanes = bool(hello.get("lanes"))
+        self._note_trees("cgroup" if hello.get("groups") else "parentage")
         if self._limits != NO_LIMITS and not hello.get("limits"):
             _logger.error("[limits] for commands take effect when the jobs that run now have ended")
         if self._jobs is not None:
             self._jobs.on_supervisor(hello["instance"], hello["jobs"])
+
+    def _note_left(self, event: Header) -> None:
+        if left := event.get("record", {}).get("left"):
+            _logger.warning("command %s %s", event["id"], left)
+
+    def _note_trees(self, trees: str) -> None:
+        if trees == self.trees:
+            return
+        self.trees = trees
+        if trees == "cgroup":
+            how = f" ({self._groups.how})" if self._groups is not None else ""
+            _logger.info("process trees of commands: each has a control group%s", how)
+            return
+        why = "the supervisor says why" if self._groups is not None else why_not()
+        _logger.warning(
+            "process trees of commands are told apart by parentage, which a command that means to can "
+            "escape; control groups cannot be had: %s; docs/deployment.md says how to get there",
+            why,
+        )
 
     def _settle(self, event: Header, blobs: list[bytes]) -> None:
         process = self._processes.pop(event["id"], None)
@@ -295,13 +364,16 @@ class PosixEngine(asyncio.Protocol):
         process.settle(Outcome(record.get("exit_code"), record.get("signal"), timed_out, stdout, stderr))
 
     def _start_supervisor(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise ExecutionError(f"the supervisor could not be started: {error}") from error
         with theirs:
             try:
                 self._supervisor = subprocess.Popen(
                     [
                         *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP, _ROOT, str(theirs.fileno())),
-                        *(str(self._state_dir or ""), str(self._groups or "")),
+                        *(str(self._state_dir or ""), self._groups.to_argument() if self._groups else ""),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -323,6 +395,6 @@ class PosixEngine(asyncio.Protocol):
                 self._supervisor = None
             try:
                 return await self.open()
-            except ExecutionError as error:
-                _logger.error("%s", error)
+            except (ExecutionError, OSError) as error:
+                _logger.error("%s; trying again", error)
             await asyncio.sleep(_RESTART_SECONDS)

@@ -1,11 +1,17 @@
-"""Ending everything that a command started. Linux; called by the supervisor only.
+"""Which processes belong to a command. Linux; asked by the supervisor only.
 
-The supervisor is a child subreaper: whatever a command starts stays below it in the process
-tree, however often it forks and whatever sessions it makes. A process whose parent has ended
-becomes the supervisor's own child; it is told apart by a mark that it inherited and cannot lose by
-accident (:class:`Marked`), by its session, by its process group, by the mark in its environment, or by
-holding the command's output pipe open. Where the host lets us have control groups
-(:mod:`remsvc.execution.cgroup`) nothing has to be told apart.
+The supervisor is a child subreaper: whatever a command starts stays below it in the process tree, however
+often it forks and whatever sessions it makes. Where the host lets us have control groups, each command has
+one (:mod:`remsvc.execution.command_groups`), which tells its processes apart. Root, and whoever the groups
+belong to, can leave theirs: of their commands it is asked, too, who comes from whom, as it is of all
+commands where there are no groups. Then
+
+- what descends from the command's first process belongs to it, and so does what is in its session;
+- a process whose parent has ended has become the supervisor's child. One that the command's own user runs,
+  and that started after the command, may be the command's: its environment, or an output pipe of the
+  command's that it holds open, says so. All of this is guarded from other users;
+- one of which nothing tells whose it is belongs to the command if no other command of that user has run
+  since the command began. Else it is *doubtful*: it is left alone, and named.
 """
 
 from __future__ import annotations
@@ -13,20 +19,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
-import signal
 import stat
-import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from remsvc.execution.cgroup import group_members, kill_group
+from remsvc.execution.cgroup import group_path
+from remsvc.execution.command_groups import Group
 from remsvc.execution.engine import MARK
+from remsvc.execution.processes import (
+    Process,
+    children,
+    environment,
+    read_process,
+    real_user,
+    send_signal,
+)
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_MAX_DESCRIPTORS = 256
 _MAX_ROUNDS = 100
-_LIMIT_BASE = 1 << 61  # microseconds: 73,000 years
 
 
 def become_subreaper() -> None:
@@ -37,204 +48,163 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
-class Marked:
-    """What this process starts in the block carries ``mark``, and so does all that comes from it.
-
-    The mark is a number far beyond any use, as the limit of time that a realtime process may take
-    without a pause. Like every resource limit it is inherited over fork and exec, with another user
-    and an empty environment, and everybody may read it in ``/proc/PID/limits``.
-    """
-
-    _own = resource.getrlimit(resource.RLIMIT_RTTIME)
-    _free = _own[1] == resource.RLIM_INFINITY  # else somebody has a use for it
-
-    def __init__(self, mark: str) -> None:
-        self._mark = mark
-
-    def __enter__(self) -> None:
-        if self._free:
-            resource.setrlimit(resource.RLIMIT_RTTIME, (_limit(self._mark), self._own[1]))
-
-    def __exit__(self, *_: object) -> None:
-        if self._free:
-            resource.setrlimit(resource.RLIMIT_RTTIME, self._own)
-
-
-def _limit(mark: str) -> int:
-    data = mark.encode()
-    return _LIMIT_BASE + (zlib.crc32(data) << 28 ^ zlib.crc32(data[::-1]))
-
-
-def _limit_mark(pid: int) -> int:
-    """The number by which the process is marked; 0 where it is not."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/limits").read_bytes().splitlines():
-            if line.startswith(b"Max realtime timeout"):
-                soft = line.split()[3]
-                limit = int(soft) if soft.isdigit() else 0
-                return limit if _LIMIT_BASE <= limit < 2 * _LIMIT_BASE else 0
-    return 0
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command:
     """What tells a command's processes apart.
 
     Attributes:
         leader: pid of its first process, a session leader.
         mark: the value of ``REMSVC_COMMAND_ID`` in its environment.
+        user: who its first process was started as.
+        began: when that was, in ticks since the host started.
         pipes: inode numbers of its output pipes.
         reaped: the first process is gone, and its number may be somebody else's.
-        group: the control group that all of them are in, and nothing else; None where there is none.
+        group: the control group that its processes are in, and nothing else; None where there is none.
     """
 
     leader: int
     mark: str
+    user: int
+    began: int
     pipes: frozenset[int]
     reaped: bool = False
-    group: Path | None = None
+    group: Group | None = None
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether its processes can be outside of its group."""
+        return self.group is None or self.user in (0, os.geteuid())
 
 
-def kill_tree(command: Command, other_leaders: Collection[int]) -> None:
-    """SIGKILL the command's processes, all of them.
+def no_group(path: str) -> bool:
+    """Whether a group is a command's, where no command has one."""
+    del path
+    return False
 
-    They are first stopped, round by round until no new one turns up, so that none can fork away
-    while its relatives are being found. ``other_leaders`` are the other commands' first processes.
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The other commands of the supervisor.
+
+    Attributes:
+        leaders: their first processes.
+        marks: of those of the same user.
+        alone: no other command of the same user has run since this one began.
+        grouped: whether the group that the kernel calls so is a command's.
     """
+
+    leaders: Collection[int] = ()
+    marks: Collection[str] = ()
+    alone: bool = True
+    grouped: Callable[[str], bool] = no_group
+
+
+def walk(command: Command, others: Others, doubtful: set[Process]) -> Iterator[Process | None]:
+    """The command's processes that have not ended; None is a place to pause at.
+
+    Those that may be the command's are put into ``doubtful``.
+    """
+    seen: set[int] = {os.getpid()}
+    pending: list[int] = []
     if command.group is not None:
-        kill_group(command.group)
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        _signal_all(command, other_leaders, number)
-
-
-def terminate_tree(command: Command, other_leaders: Collection[int]) -> None:
-    """SIGTERM to the command's processes, and SIGCONT, so that stopped ones see it."""
-    for number in (signal.SIGTERM, signal.SIGCONT):
-        _signal_all(command, other_leaders, number)
-
-
-def _signal_all(command: Command, other_leaders: Collection[int], number: signal.Signals) -> None:
-    signalled: set[tuple[int, int]] = set()
-    quiet = 0
-    for _ in range(_MAX_ROUNDS):
-        found = {(pid, _start_time(pid)) for pid in members(command, other_leaders)}
-        new = {(pid, started) for pid, started in found - signalled if started}
-        # The kernel's list of children may miss one while others end (proc(5)): look twice.
-        quiet = 0 if new else quiet + 1
-        if quiet == 2:
+        for process in command.group.members():
+            if process is None:
+                yield None
+            elif process.pid not in seen:
+                seen.add(process.pid)
+                pending.append(process.pid)
+                yield process
+        if not command.may_leave:
             return
-        for pid, started in new:
-            _send(pid, started, number)
-        signalled |= new
-
-
-def members(command: Command, other_leaders: Collection[int]) -> set[int]:
-    """Pids of the command's processes that have not ended."""
-    if command.group is not None:
-        return group_members(command.group)
-    members = set() if command.reaped or not _start_time(command.leader) else {command.leader}
-    for pid in _children(os.getpid()):
-        if pid != command.leader and pid not in other_leaders and _belongs(pid, command):
-            members.add(pid)
-    pending = list(members)
+    if not command.reaped and command.leader not in seen and (leader := read_process(command.leader)):
+        seen.add(leader.pid)
+        pending.append(leader.pid)
+        yield leader
+    for pid in children(os.getpid()):
+        if pid in seen or pid == command.leader or pid in others.leaders:
+            continue
+        yield None
+        orphan = read_process(pid)
+        if orphan is None or orphan.parent != os.getpid():
+            continue
+        belongs = _belongs(orphan, command, others)
+        if belongs or (belongs is None and others.alone):
+            seen.add(pid)
+            pending.append(pid)
+            yield orphan
+        elif belongs is None:
+            doubtful.add(orphan)
     while pending:
-        for pid in _children(pending.pop()):
-            if pid not in members:
-                members.add(pid)
+        parent = pending.pop()
+        yield None
+        for pid in children(parent):
+            child = read_process(pid) if pid not in seen else None
+            if child is not None and child.parent == parent:
+                seen.add(pid)
                 pending.append(pid)
-    return members
+                yield child
+            yield None
 
 
-def _belongs(orphan: int, command: Command) -> bool:
-    fields = _stat_fields(orphan)
-    if not fields or _has_ended(fields):
+def _belongs(orphan: Process, command: Command, others: Others) -> bool | None:
+    """Whether a process without a parent of its own is the command's; None where nothing tells."""
+    # Nobody can join a session: one is in the session of whoever started it, or in a new one.
+    if orphan.session in others.leaders:
         return False
-    if mark := _limit_mark(orphan):
-        return mark == _limit(command.mark)
-    if command.leader in (int(fields[2]), int(fields[3])):  # process group, session
+    if orphan.session == command.leader:
         return True
-    folder = Path("/proc", str(orphan))
+    if others.grouped(group_path(orphan.pid)):
+        return False  # it is in a group, and not in this command's
+    if orphan.started < command.began or real_user(orphan.pid) != command.user:
+        return False
+    marks = {
+        variable.partition(b"=")[2].decode(errors="replace")
+        for variable in environment(orphan.pid)
+        if variable.startswith(f"{MARK}=".encode())
+    }
+    if command.mark in marks or _holds(orphan.pid, command.pipes):
+        return True
+    return False if not marks.isdisjoint(others.marks) else None
+
+
+def _holds(pid: int, pipes: Collection[int]) -> bool:
     with contextlib.suppress(OSError):
-        marks = [
-            variable.partition(b"=")[2]
-            for variable in (folder / "environ").read_bytes().split(b"\0")
-            if variable.startswith(f"{MARK}=".encode())
-        ]
-        if marks:
-            return command.mark.encode() in marks
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder / "fd"):
+        for number, entry in enumerate(os.scandir(f"/proc/{pid}/fd")):
+            if number > _MAX_DESCRIPTORS:
+                break
             with contextlib.suppress(OSError):
                 status = entry.stat()
-                if stat.S_ISFIFO(status.st_mode) and status.st_ino in command.pipes:
+                if stat.S_ISFIFO(status.st_mode) and status.st_ino in pipes:
                     return True
     return False
 
 
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/task/{task}/children").read_text()
-                children += map(int, text.split())
-    return children
+def kill_marked(marks: Collection[str], users: Collection[int]) -> None:
+    """SIGKILL the processes of these users that have one of these marks, and those in their sessions.
 
-
-def _stat_fields(pid: int) -> list[str]:
-    """The fields of ``/proc/PID/stat`` from the state on (proc(5)); empty where it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return []
-    return text[text.rindex(")") + 2 :].split()
-
-
-def _start_time(pid: int) -> int:
-    fields = _stat_fields(pid)
-    return int(fields[19]) if fields and not _has_ended(fields) else 0
-
-
-def _has_ended(fields: list[str]) -> bool:
-    # A process looks like a zombie, too, when only its first thread has ended.
-    return fields[0] == "Z" and int(fields[17]) <= 1
-
-
-def _send(pid: int, started: int, number: signal.Signals) -> None:
-    """Signal the process ``pid`` that started at ``started``, and no other that got its number."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        handle = os.pidfd_open(pid)
-        try:
-            if _start_time(pid) == started:
-                signal.pidfd_send_signal(handle, number)
-        finally:
-            os.close(handle)
-
-
-def kill_marked(marks: Collection[str]) -> None:
-    """SIGKILL every process of this host that has one of these marks.
-
-    For what a supervisor that ended left behind.
+    For what a supervisor that ended left behind, where no group holds it: nothing else is known of it.
     """
-    for _ in range(_MAX_ROUNDS):
-        found = [(pid, _start_time(pid)) for pid in _marked(marks)]
-        if not any(started for _, started in found):
-            return
-        for pid, started in found:
-            if started:
-                _send(pid, started, signal.SIGKILL)
-
-
-def _marked(marks: Collection[str]) -> list[int]:
-    pids = []
-    limits = {_limit(mark) for mark in marks}
     variables = {f"{MARK}={mark}".encode() for mark in marks}
+    for _ in range(_MAX_ROUNDS):
+        found = list(_marked(variables, users))
+        if not found:
+            return
+        for process in found:
+            if not send_signal(process, 9):
+                return
+
+
+def _marked(variables: set[bytes], users: Collection[int]) -> Iterator[Process]:
+    sessions = set()
+    others = []
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        if limit := _limit_mark(pid):
-            if limit in limits:
-                pids.append(pid)
+        process = read_process(pid) if real_user(pid) in users else None
+        if process is None or pid == os.getpid():
             continue
-        with contextlib.suppress(OSError):
-            if not variables.isdisjoint(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
-                pids.append(pid)
-    return pids
+        if not variables.isdisjoint(environment(pid)):
+            if process.pid == process.session:
+                sessions.add(pid)
+            yield process
+        else:
+            others.append(process)
+    yield from (process for process in others if process.session in sessions)

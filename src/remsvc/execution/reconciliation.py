@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
+import pwd
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from remsvc.execution import process_tree
 from remsvc.execution.active_job import ActiveJob
-from remsvc.execution.cgroup import group_of, kill_group
+from remsvc.execution.cgroup import GroupParent
+from remsvc.execution.command_groups import kill_marked_groups, owner_of
 from remsvc.execution.frames import Header
+from remsvc.execution.job import Job
 from remsvc.execution.job_files import JobFiles
 from remsvc.execution.job_runner import JobRunner
 from remsvc.execution.owned_tasks import OwnedTasks
@@ -33,11 +37,16 @@ class Reconciliation:
 
     Args:
         state_dir: where supervisors note their ends.
-        groups: the control group below which each job has one; None for none.
+        groups: where jobs have control groups; None for nowhere.
     """
 
     def __init__(
-        self, state_dir: Path, groups: Path | None, files: JobFiles, runner: JobRunner, tasks: OwnedTasks
+        self,
+        state_dir: Path,
+        groups: GroupParent | None,
+        files: JobFiles,
+        runner: JobRunner,
+        tasks: OwnedTasks,
     ) -> None:
         self._state_dir = state_dir
         self._groups = groups
@@ -64,15 +73,24 @@ class Reconciliation:
         lost = [active for active in await asyncio.gather(*searches) if active is not None]
         if not lost:
             return
-        await asyncio.to_thread(self._kill_leftovers, [active.job.id for active in lost])
+        await asyncio.to_thread(self._kill_leftovers, [active.job for active in lost])
         reason = "the supervisor ended, or the host was restarted: whether it ran is not known"
         for active in lost:
             _logger.error("job %s is lost: %s", active.job.id, reason)
-        ends = [
-            dataclasses.replace(active.job, state=JobState.LOST, reason=reason, ended=time.time())
-            for active in lost
-        ]
+        ends = await asyncio.gather(*(self._lost(active.job, reason) for active in lost))
         await asyncio.gather(*map(self._runner.end, lost, ends))
+
+    async def _lost(self, job: Job, reason: str) -> Job:
+        """The job as lost, with what it had written."""
+        try:
+            stdout, stderr = await self._files.sizes(job.id)
+        except OSError as error:
+            stdout, stderr = job.stdout, job.stderr
+            reason = f"{reason}; its output cannot be read: {error}"
+        now = time.time()
+        return dataclasses.replace(
+            job, state=JobState.LOST, reason=reason, ended=now, stdout=stdout, stderr=stderr
+        )
 
     async def _find_again(self, active: ActiveJob, instance: str, entry: Header | None) -> ActiveJob | None:
         """Go on with a job that a supervisor or a server before this one started; return it if it is lost."""
@@ -98,8 +116,21 @@ class Reconciliation:
             return active
         return None
 
-    def _kill_leftovers(self, ids: Collection[str]) -> None:
-        if self._groups is not None:
-            for job_id in ids:
-                kill_group(group_of(self._groups, job_id))
-        process_tree.kill_marked(ids)
+    def _kill_leftovers(self, jobs: Collection[Job]) -> None:
+        ids = {job.id for job in jobs}
+        try:
+            if self._groups is not None:
+                kill_marked_groups(self._groups.open(), owner_of(self._state_dir), ids)
+            process_tree.kill_marked(ids, {_user_of(job) for job in jobs})
+        except OSError as error:
+            _logger.error("what is left of lost jobs could not be killed: %s", error)
+
+
+def _user_of(job: Job) -> int:
+    """The user whom a job ran as; -1 where that one is gone."""
+    if not job.spec.user:
+        return os.geteuid()
+    try:
+        return pwd.getpwnam(job.spec.user).pw_uid
+    except KeyError:
+        return -1

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution import process_tree
-from remsvc.execution.cgroup import JobGroups
+from remsvc.execution.command_groups import CommandGroups, Group
 from remsvc.execution.engine import MARK, Credentials
 from remsvc.execution.frames import Header
 from remsvc.execution.output_file import OutputFile
 from remsvc.execution.output_pipe import OutputPipe
+from remsvc.execution.output_wait import OutputWait
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
+from remsvc.execution.process_tree import Command
+from remsvc.execution.processes import start_time
 from remsvc.execution.spawn import find_program, spawn
+from remsvc.execution.tree_end import TreeEnd
 
 Pump = OutputPipe | OutputFile
 
@@ -37,9 +40,13 @@ class Supervised:
         watched: whether the server wants to hear of its output.
         told: the bytes of output that the server was told of.
         telling: whether it will be told of more in a moment.
-        looking: whether it is looked at, again and again, until all of it has ended.
-        given_up: whether nobody waits any more for all of it to end.
+        user: who it was started as.
         group: the control group that it is in, if it has one.
+        end: what ends it, once it is being ended.
+        worked_on: whether the loop's next turns are for its end.
+        output_wait: seconds that it is waited for output that others pass on, once it has ended.
+        waiting: the wait for output that others pass on.
+        began: when it was started, of the monotonic clock.
     """
 
     id: int | str
@@ -51,20 +58,27 @@ class Supervised:
     status: int | None = None
     cause: str | None = None
     watched: bool = False
-    looking: bool = False
-    given_up: bool = False
-    group: Path | None = None
+    user: int = field(default_factory=os.geteuid)
+    group: Group | None = None
+    end: TreeEnd | None = None
+    worked_on: bool = False
+    output_wait: float = 0.0
+    waiting: OutputWait | None = None
     told: tuple[int, int] = (0, 0)
     telling: bool = False
     started: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
+    _tree: Command | None = None
 
     @property
-    def tree(self) -> process_tree.Command:
-        """What tells its processes apart."""
-        inodes = frozenset(output.inode for output in self.outputs if output.fd >= 0)
-        return process_tree.Command(
-            self.pid, self.mark, inodes, reaped=self.status is not None, group=self.group
-        )
+    def tree(self) -> Command:
+        """What tells its processes apart. To be asked first before its first process is reaped."""
+        if self._tree is None:
+            inodes = frozenset(output.inode for output in self.outputs if output.fd >= 0)
+            began = start_time(self.pid) if self.status is None else 0
+            self._tree = Command(self.pid, self.mark, self.user, began, inodes, group=self.group)
+        self._tree.reaped = self.status is not None
+        return self._tree
 
     @property
     def totals(self) -> tuple[int, int]:
@@ -78,10 +92,10 @@ class Supervised:
 
     def record(self) -> dict[str, Any]:
         """How it ended, as it goes to the server and onto disk."""
-        assert self.status is not None
+        status = self.status  # None where its first process is stuck, and nobody waits for it any more
         record: dict[str, Any] = {
-            "exit_code": self.status if self.status >= 0 else None,
-            "signal": -self.status if self.status < 0 else None,
+            "exit_code": status if status is not None and status >= 0 else None,
+            "signal": -status if status is not None and status < 0 else None,
             "cause": self.cause,
             "totals": self.totals,
             "started": self.started,
@@ -93,7 +107,21 @@ class Supervised:
                 for output in self.outputs
                 if isinstance(output, OutputFile)
             ]
+            if lost := self._lost():
+                record["lost"] = lost
+        if notes := [
+            note for note in (self.end and self.end.left, self.waiting and self.waiting.note) if note
+        ]:
+            record["left"] = "; ".join(notes)
         return record
+
+    def _lost(self) -> dict[str, int | str]:
+        """How many bytes of its output could not be stored, and why; empty for none."""
+        files = [output for output in self.outputs if isinstance(output, OutputFile)]
+        if not any(file.lost for file in files):
+            return {}
+        why = next(file.why_lost for file in files if file.lost)
+        return {"stdout": files[0].lost, "stderr": files[1].lost, "why": why}
 
 
 class Prepared:
@@ -141,8 +169,8 @@ class Prepared:
             raise
         return writer
 
-    def start(self, groups: JobGroups | None) -> Supervised:
-        """Start it; a durable job in a group of its own.
+    def start(self, groups: CommandGroups | None) -> Supervised:
+        """Start it, in a group of its own where there are any.
 
         Raises:
             OSError, ValueError, subprocess.SubprocessError: it could not be started; nothing is left open.
@@ -151,10 +179,9 @@ class Prepared:
         mark: str = header["env"].get(MARK, "")
         credentials = header["credentials"]
         limits = header.get("limits")
-        grouped = groups is not None and self._folder is not None
-        entered = groups.entered(str(header["id"])) if groups and grouped else contextlib.nullcontext()
+        entered = groups.entered(header["id"]) if groups else contextlib.nullcontext()
         try:
-            with entered as group, process_tree.Marked(mark):
+            with entered as group:
                 pid = spawn(
                     self._argv,
                     env=header["env"],
@@ -173,6 +200,7 @@ class Prepared:
         return Supervised(
             *(header["id"], pid, mark, (self._pumps[0], self._pumps[1]), self._folder),
             kill_grace=self._kill_grace,
+            user=credentials[0] if credentials else os.geteuid(),
             group=group,
             started=started,
         )

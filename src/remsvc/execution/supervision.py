@@ -7,25 +7,31 @@ import os
 import selectors
 import subprocess
 import time
-from collections import OrderedDict
+import traceback
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from remsvc.execution import process_tree
-from remsvc.execution.cgroup import JobGroups
-from remsvc.execution.engine import DRAIN_GRACE
+from remsvc.execution.command_groups import CommandGroups
+from remsvc.execution.engine import DRAIN_GRACE, OUTPUT_WAIT
 from remsvc.execution.frames import Header
 from remsvc.execution.lanes import Lanes
+from remsvc.execution.output_wait import OutputWait
+from remsvc.execution.process_tree import Others, no_group
 from remsvc.execution.supervised import Prepared, Pump, Supervised
 from remsvc.execution.timers import Timers
+from remsvc.execution.tree_end import TreeEnd
 
 SHUTDOWN_SECONDS = 5.0
-"""How long to wait for a killed command, which may be stuck in the kernel."""
+"""How long to wait for a killed command, which may be stuck in the kernel, or fork too fast."""
 
 _MAX_LEFT_OPEN = 1024
 _TELL_SECONDS = 0.005
-_LOOK_SECONDS = 0.02
+_LATER_SECONDS = 0.02
+_SLICE_SECONDS = 0.003  # of each turn of the loop, for all ends together
+_MAX_REAPED = 200  # in one turn
+_AGAIN_SECONDS = 0.5
 # A command that has ended by then is read once, at its end: its pipes hold more than most write.
 _READ_SECONDS = 0.001
 
@@ -50,6 +56,10 @@ class Reports(Protocol):
         """Tell the server what it was to be told soon."""
         ...
 
+    def complain(self, text: str) -> None:
+        """Say what is wrong where a person may read it."""
+        ...
+
     def keep(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
         """Keep how a durable job ended; ``folder`` has its files."""
         ...
@@ -60,13 +70,15 @@ class Supervision:
 
     Args:
         selector: of the supervisor's loop.
-        groups: control groups for the jobs, where they can be had.
+        groups: control groups for the commands, where they can be had.
 
     Attributes:
         timers: what is to be done for the commands, and when; see :meth:`run_timers`.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, groups: JobGroups | None, reports: Reports) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector, groups: CommandGroups | None, reports: Reports
+    ) -> None:
         self._selector = selector
         self._groups = groups
         self._reports = reports
@@ -75,6 +87,8 @@ class Supervision:
         self._lanes = Lanes()
         self._read: set[int] = set()  # the pipes that the selector looks at
         self._left_open: OrderedDict[int, Pump] = OrderedDict()
+        self._ends: deque[Supervised] = deque()  # those whose ends the next turns are for
+        self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
         self.timers = Timers(self._commands)
         self._scratch = bytearray(65536)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -150,6 +164,7 @@ class Supervision:
             return
         self._commands[command.id] = command
         self._by_pid[command.pid] = command
+        command.output_wait = prepared.header.get("output_wait", OUTPUT_WAIT)
         self.timers.after(_READ_SECONDS, command.id, "read")
         if prepared.header["time_limit"] is not None:
             self.timers.after(prepared.header["time_limit"], command.id, "time limit")
@@ -173,8 +188,8 @@ class Supervision:
     def _read_from_now_on(self, command: Supervised) -> None:
         for output in command.outputs:
             if output.open and output.fd not in self._read:
-                self._read.add(output.fd)
                 self._selector.register(output.fd, selectors.EVENT_READ, self._reader(command, output))
+                self._read.add(output.fd)
 
     def _reader(self, command: Supervised, output: Pump) -> Callable[[int], None]:
         def read(_: int) -> None:
@@ -198,52 +213,71 @@ class Supervision:
             command.telling = True
             self.timers.after(_TELL_SECONDS, command.id, "tell")
 
-    def reap(self) -> None:
-        """Take the statuses of all processes that have ended."""
-        while True:
+    def reap(self) -> bool:
+        """Take the statuses of processes that have ended. Whether there may be more."""
+        for _ in range(_MAX_REAPED):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return False
             command = self._by_pid.pop(pid, None)
-            if command is None:
-                continue  # an orphan that a command left behind
-            command.status = os.waitstatus_to_exitcode(status)
-            # What it wrote before it ended is in the pipes now.
-            for output in command.outputs:
-                output.drain()
-            if command.drained and command.cause is None:
-                self._start_next(command.id)  # nothing more can come of this one
-            for output in command.outputs:
-                if not output.open:
-                    self._close(output)
-            self.timers.after(DRAIN_GRACE, command.id, "drain")
-            self._finish_if_possible(command)
+            if command is not None:  # else an orphan that a command left behind
+                command.status = os.waitstatus_to_exitcode(status)
+                self._survive(command, self._on_reaped)
+        return True
+
+    def _on_reaped(self, command: Supervised) -> None:
+        # What it wrote before it ended is in the pipes now.
+        for output in command.outputs:
+            output.drain()
+        if command.drained and command.cause is None:
+            self._start_next(command.id)  # nothing more can come of this one
+        for output in command.outputs:
+            if not output.open:
+                self._close(output)
+        self.timers.after(DRAIN_GRACE, command.id, "drain")
+        self._finish_if_possible(command)
+
+    def _survive(self, command: Supervised, action: Callable[..., None], *arguments: Any) -> None:
+        """An error with one command must cost no other's outcome, nor its own: it is tried again."""
+        try:
+            action(command, *arguments)
+        except Exception:  # noqa: BLE001
+            self._reports.complain(f"command {command.id}: {traceback.format_exc()}")
+            self.timers.after(_AGAIN_SECONDS, command.id, "drain" if command.cause is None else "look")
 
     def _finish_if_possible(self, command: Supervised, *, waited: bool = False) -> None:
-        if command.status is None or command.id not in self._commands:
+        if command.id not in self._commands:
             return
-        if command.cause is not None and not command.given_up and self._members(command):
-            return  # told to end, but not all of it has; the timers go on
-        if command.drained or waited:
-            self._finish(command)
+        if command.cause is not None:
+            if command.end is None or not command.end.over:
+                return  # told to end, but not all of it has; its end goes on
+            if command.status is None and not command.end.given_up:
+                return  # it is about to be reaped
+            for output in command.outputs:
+                output.drain()
+        elif command.status is None or not (command.drained or waited):
+            return
+        self._finish(command)
 
     def _finish(self, command: Supervised) -> None:
-        del self._commands[command.id]
         record = command.record()
+        del self._commands[command.id]
         self._start_next(command.id)  # before anything that takes time
         heads = [bytes(output.head) for output in command.outputs] if command.folder is None else []
         if command.folder is not None:
             self._reports.keep(command.id, command.folder, record)
         self._reports.tell({"event": "ended", "id": command.id, "record": record}, *heads)
+        if command.cause is None:
+            self._last_ends[command.user] = time.monotonic()
         for output in command.outputs:
             output.stop_keeping()
             if output.open:
                 self._leave_open(output)
         if self._groups is not None and command.group is not None:
-            self._groups.remove(command.group)
+            self._groups.give_back(command.group)
 
     def _leave_open(self, output: Pump) -> None:
         """Read on and drop: closing would kill a background process that still writes."""
@@ -258,8 +292,8 @@ class Supervision:
         if output.fd in self._read:
             self._selector.modify(output.fd, selectors.EVENT_READ, drop)
         else:
-            self._read.add(output.fd)
             self._selector.register(output.fd, selectors.EVENT_READ, drop)
+            self._read.add(output.fd)
         if len(self._left_open) > _MAX_LEFT_OPEN:
             self._close(next(iter(self._left_open.values())))
 
@@ -284,29 +318,66 @@ class Supervision:
             command.cause = cause
         elif not kill:
             return
+        if command.end is None:
+            command.end = TreeEnd(command.tree, lambda: self._others(command))
         if kill or command.kill_grace <= 0:
             self._kill(command)
         else:
-            process_tree.terminate_tree(command.tree, self._other_leaders(command))
+            command.end.terminate()
             self.timers.after(command.kill_grace, command.id, "kill")
-            self._look(command)
+            self._work_on(command)
 
     def _kill(self, command: Supervised) -> None:
-        process_tree.kill_tree(command.tree, self._other_leaders(command))
-        if command.folder is None:
-            self.timers.after(SHUTDOWN_SECONDS, command.id, "give up")
-        self._look(command)
+        assert command.end is not None
+        if not command.end.over:
+            command.end.kill(within=SHUTDOWN_SECONDS)
+            self._work_on(command)
 
-    def _look(self, command: Supervised) -> None:
-        if not command.looking:
-            command.looking = True
-            self.timers.after(_LOOK_SECONDS, command.id, "look")
+    def _others(self, command: Supervised) -> Others:
+        others = [other for other in self._commands.values() if other is not command]
+        same = [other for other in others if other.user == command.user]
+        return Others(
+            leaders={*self._by_pid, *(other.pid for other in others)} - {command.pid},
+            marks={other.mark for other in same},
+            # Else what is left of those may have been meant to stay.
+            alone=not same and self._last_ends.get(command.user, 0.0) < command.began,
+            grouped=self._groups.contain if self._groups is not None else no_group,
+        )
 
-    def _members(self, command: Supervised) -> set[int]:
-        return process_tree.members(command.tree, self._other_leaders(command))
+    @property
+    def has_work(self) -> bool:
+        """Whether :meth:`work` has something to do now."""
+        return bool(self._ends)
 
-    def _other_leaders(self, command: Supervised) -> set[int]:
-        return self._by_pid.keys() - {command.pid}
+    def work(self) -> None:
+        """Go on with the ends of commands, for a few milliseconds."""
+        until = time.monotonic() + _SLICE_SECONDS
+        for _ in range(len(self._ends)):
+            command = self._ends.popleft()
+            command.worked_on = False
+            if command.id in self._commands:
+                self._survive(command, self._go_on, until)
+            if time.monotonic() >= until:
+                return
+
+    def _go_on(self, command: Supervised, until: float) -> None:
+        assert command.end is not None
+        try:
+            pause = command.end.work(until)
+        except OSError:
+            command.end.kill(within=SHUTDOWN_SECONDS)
+            raise
+        if command.end.over:
+            self._finish_if_possible(command)
+        elif pause:
+            self.timers.after(pause, command.id, "look")
+        else:
+            self._work_on(command)
+
+    def _work_on(self, command: Supervised) -> None:
+        if not command.worked_on:
+            command.worked_on = True
+            self._ends.append(command)
 
     # Timers
 
@@ -314,7 +385,7 @@ class Supervision:
         """Do what has fallen due."""
         for name, purpose in self.timers.due():
             if command := self._commands.get(name):
-                self._on_timer(command, purpose)
+                self._survive(command, self._on_timer, purpose)
 
     def _on_timer(self, command: Supervised, purpose: str) -> None:
         if purpose == "time limit":
@@ -325,21 +396,28 @@ class Supervision:
         elif purpose == "kill":
             self._kill(command)
         elif purpose == "tell" and self._reports.behind:
-            self.timers.after(_LOOK_SECONDS, command.id, "tell")  # the server stalls: this can wait
+            self.timers.after(_LATER_SECONDS, command.id, "tell")  # the server stalls: this can wait
         elif purpose == "tell":
             command.telling = False
             command.told = command.totals
             self._reports.tell({"event": "output", "id": command.id, "totals": command.totals})
         elif purpose == "drain":
-            self._finish_if_possible(command, waited=True)
-        elif purpose == "give up":
-            command.given_up = True
-            self._finish_if_possible(command, waited=True)
-        else:
-            command.looking = False
-            self._finish_if_possible(command, waited=True)
-            if command.id in self._commands:
-                self._look(command)
+            self._finish_if_possible(command, waited=not self._waits_for_output(command))
+        elif command.end is not None and command.end.over:
+            self._finish_if_possible(command)
+        elif command.end is not None:
+            self._work_on(command)
+
+    def _waits_for_output(self, command: Supervised) -> bool:
+        """Whether output of a command that has ended is still on its way; then it is looked again."""
+        if command.drained or command.cause is not None:
+            return False
+        if command.waiting is None:
+            command.waiting = OutputWait(command.output_wait)
+        if not command.waiting.goes_on(command.tree, self._others(command), command.totals):
+            return False
+        self.timers.after(DRAIN_GRACE, command.id, "drain")
+        return True
 
 
 def _describe(error: Exception) -> str:

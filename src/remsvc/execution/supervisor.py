@@ -24,13 +24,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution import process_tree
-from remsvc.execution.cgroup import JobGroups
+from remsvc.execution.cgroup import GroupParent
+from remsvc.execution.command_groups import LOOK_SECONDS, CommandGroups, owner_of
 from remsvc.execution.frames import VERSION, Header
 from remsvc.execution.kept_records import KeptRecords
+from remsvc.execution.process_tree import become_subreaper
 from remsvc.execution.spawn import drop_ambient_capabilities, open_more_files, restore_signals
 from remsvc.execution.supervision import SHUTDOWN_SECONDS, Supervision
-from remsvc.execution.supervisor_link import Link, listen, note_end
+from remsvc.execution.supervisor_link import Link, Listener, note_end
 
 _MUCH = 1 << 16
 
@@ -41,13 +42,15 @@ class Supervisor:
     Args:
         control: the connection to the server that started it.
         state_dir: where to listen for the next server; None to end with the connection.
-        groups: control groups for the jobs, where they can be had.
+        groups: control groups for the commands, where they can be had.
     """
 
-    def __init__(self, control: socket.socket, state_dir: Path | None, groups: JobGroups | None) -> None:
+    def __init__(self, control: socket.socket, state_dir: Path | None, groups: CommandGroups | None) -> None:
         self.instance = os.urandom(8).hex()  # without what the secrets module loads
         self._selector = selectors.DefaultSelector()
-        self._listener = listen(state_dir) if state_dir is not None else None
+        self._listener = Listener(state_dir, _complain) if state_dir is not None else None
+        self._groups = groups
+        self._unreaped = False
         self._link: Link | None = None
         self._first = control
         self._commands = Supervision(self._selector, groups, self)
@@ -64,16 +67,22 @@ class Supervisor:
             signal.signal(number, lambda *_: None)
         self._selector.register(wakeup, selectors.EVENT_READ)
         if self._listener is not None:
-            self._selector.register(self._listener, selectors.EVENT_READ, lambda _: self._accept())
+            self._listener.open(self._selector, self._accept)
         self._connect(self._first)
         while not self._idle():
-            ready = self._selector.select(self._next_timer())
-            if any(key.fd == wakeup for key, _ in ready):
+            busy = self._unreaped or self._commands.has_work
+            ready = self._selector.select(0 if busy else self._next_timer())
+            if self._unreaped or any(key.fd == wakeup for key, _ in ready):
                 self._survive(self._reap, wakeup)  # before all else: a command may wait for an end
             for key, events in ready:
                 if key.fd != wakeup:
                     self._survive(key.data, events)
             self._survive(self._commands.run_timers)
+            self._survive(self._commands.work)
+            if self._groups is not None:
+                self._survive(self._groups.look)
+        if self._groups is not None:
+            self._groups.close()
         if self._state_dir is not None:
             with contextlib.suppress(OSError):
                 note_end(self._state_dir, self.instance)
@@ -82,6 +91,8 @@ class Supervisor:
         """Whether there is neither a server nor anything left to do for the next one."""
         if self._link is None:
             self._ended.try_again()
+            if self._listener is not None:
+                self._listener.open(self._selector, self._accept)  # where its socket was removed
         if self._link is not None or self._commands.has_jobs or self._ended.unwritten:
             self._deadline = None
             return False
@@ -99,12 +110,7 @@ class Supervisor:
 
     # The server's side
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return  # gone again, or no descriptor is free
+    def _accept(self, connection: socket.socket) -> None:
         # A server holds the state directory's lock: the one before is gone, whatever its socket says.
         self._disconnect()
         self._connect(connection)
@@ -118,7 +124,7 @@ class Supervisor:
         known += [{"id": name, "record": record} for name, record in self._ended.all.items()]
         # What a supervisor of another version lacks is told by its absence, such as limits of processes.
         hello = {"event": "hello", "version": VERSION, "instance": self.instance}
-        self.tell({**hello, "limits": True, "lanes": True, "jobs": known})
+        self.tell({**hello, "limits": True, "lanes": True, "groups": self._groups is not None, "jobs": known})
 
     def _disconnect(self) -> None:
         link, self._link = self._link, None
@@ -129,6 +135,12 @@ class Supervisor:
         self._ended.write_all()
 
     def _receive(self, message: Header) -> None:
+        try:
+            self._carry_out(message)
+        except Exception:  # noqa: BLE001
+            _complain(f"a message could not be carried out: {traceback.format_exc()}")
+
+    def _carry_out(self, message: Header) -> None:
         operation = message.get("op")
         if operation == "start":
             if message["id"] not in self._commands and message["id"] not in self._ended:
@@ -146,10 +158,12 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             while len(os.read(wakeup, 4096)) == 4096:
                 pass
-        self._commands.reap()
+        self._unreaped = self._commands.reap()
 
     def _next_timer(self) -> float | None:
         wait = self._commands.timers.wait()
+        if self._groups is not None and self._groups.some_left:
+            wait = LOOK_SECONDS if wait is None else min(wait, LOOK_SECONDS)
         return 1.0 if wait is None and self._link is None else wait
 
     # What commands report
@@ -174,6 +188,10 @@ class Supervisor:
         if self._link is not None:
             self._link.flush()
 
+    def complain(self, text: str) -> None:
+        """See :class:`remsvc.execution.supervision.Reports`."""
+        _complain(text)
+
     def keep(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
         """Keep how a job ended: on disk, where no server is there to write it down."""
         self._ended.keep(name, folder, record)
@@ -189,15 +207,25 @@ def _complain(text: str) -> None:
         print(f"remsvc supervisor: {shown}", file=sys.stderr)  # noqa: T201
 
 
+def _open_groups(argument: str, owner: str) -> CommandGroups | None:
+    if not argument:
+        return None
+    try:
+        return CommandGroups(GroupParent.from_argument(argument).open(), owner)
+    except OSError as error:
+        _complain(f"no control groups can be made for commands: {error}")
+        return None
+
+
 def main(fd: int, state_dir: str, groups: str) -> None:
     """Run a supervisor on the connected socket ``fd``; ``state_dir`` and ``groups`` may be empty."""
     os.chdir("/")
     os.umask(0o022)
     os.set_inheritable(fd, False)  # no command may have the server's ear
-    process_tree.become_subreaper()
+    become_subreaper()
     drop_ambient_capabilities()
     restore_signals()
     open_more_files()
     with socket.socket(fileno=fd) as control:
-        job_groups = JobGroups(Path(groups)) if groups else None
-        Supervisor(control, Path(state_dir) if state_dir else None, job_groups).run()
+        folder = Path(state_dir) if state_dir else None
+        Supervisor(control, folder, _open_groups(groups, owner_of(folder))).run()

@@ -1,17 +1,25 @@
-"""The supervisor's end of a connection to a server, and where it listens for one."""
+"""The supervisor's end of a connection to a server, where it listens for one, and how that reaches it."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import selectors
 import socket
+import struct
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from remsvc.execution.frames import FrameReader, Header, encode_frame
+from remsvc.execution.processes import read_process
 
 SOCKET_NAME = "supervisor.sock"
 _END_PREFIX = "supervisor.ended."
+_BACKLOG = 16
+_PEER = "3i"  # struct ucred, socket(7)
+_MAX_GENERATIONS = 10_000
 _READ = 1 << 16  # memory that the system maps and unmaps for each call costs more than a second call
 
 
@@ -83,8 +91,12 @@ class Link:
         if not data:
             self._on_end()
             return
-        for header, _ in self._frames.feed(data):
-            self._on_message(header)
+        try:
+            for header, _ in self._frames.feed(data):
+                self._on_message(header)
+        except ValueError:
+            self._on_end()  # nobody knows where the next message begins
+            raise
 
     def _flush(self) -> None:
         try:
@@ -99,40 +111,177 @@ class Link:
             self._selector.modify(self._connection, events, self._serve)
 
 
-def listen(state_dir: Path) -> socket.socket:
+class Listener:
+    """Where a server reaches the supervisor that one before it has left: a socket in the state directory.
+
+    As long as the supervisor lives it holds the directory's lock. A server that does not find the socket
+    learns from it that there is somebody to wait for, until the socket is there again.
+
+    Args:
+        complain: called with what is wrong.
+    """
+
+    def __init__(self, state_dir: Path, complain: Callable[[str], None]) -> None:
+        self._state_dir = state_dir
+        self._complain = complain
+        self._socket: socket.socket | None = None
+        self._lock = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._locked = False
+        self._inode = 0
+        self._trouble = ""
+
+    def open(self, selector: selectors.BaseSelector, on_server: Callable[[socket.socket], None]) -> None:
+        """Listen, if that is not so already, or if the socket's file is gone.
+
+        The one of another supervisor is left alone: it came when this one could not be reached.
+        """
+        if not self._locked:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._locked = True
+        if self._socket is not None and (not self._locked or self._reachable()):
+            return
+        try:
+            listener = _listen(self._state_dir)
+            self._inode = (self._state_dir / SOCKET_NAME).stat().st_ino
+        except OSError as error:
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                self._complain(f"no server can connect: {self._state_dir / SOCKET_NAME}: {error}")
+            return
+        if self._socket is not None:
+            selector.unregister(self._socket)
+            self._socket.close()
+        self._socket, self._trouble = listener, ""
+        selector.register(listener, selectors.EVENT_READ, lambda _: self._accept(on_server))
+
+    def _reachable(self) -> bool:
+        """Whether the socket's file is there, or another supervisor's that is listened at."""
+        with contextlib.suppress(OSError):
+            if (self._state_dir / SOCKET_NAME).stat().st_ino == self._inode:
+                return True
+            other = connect(self._state_dir)
+            if other is not None:
+                other.close()
+            return other is not None
+        return False
+
+    def _accept(self, on_server: Callable[[socket.socket], None]) -> None:
+        assert self._socket is not None
+        try:
+            connection, _ = self._socket.accept()
+        except OSError:
+            return  # gone again, or no descriptor is free
+        try:
+            refusal = _why_refused(connection)
+        except OSError as error:
+            refusal = str(error)
+        if refusal:
+            connection.close()
+            self._complain(f"a connection was refused: {refusal}")
+            return
+        on_server(connection)
+
+
+def _why_refused(connection: socket.socket) -> str:
+    """Why it does not come from a server; empty where it may.
+
+    What is provable is whose it is, and that nothing it comes from was started by this supervisor. Nothing
+    can be proven of a process that has ended: it may have left the connection to whomever it liked.
+    """
+    pid, user = peer_of(connection)
+    if user != os.geteuid():
+        return f"process {pid} runs as uid {user}"
+    generation = read_process(pid)
+    if generation is None:
+        return f"process {pid} has ended"
+    for _ in range(_MAX_GENERATIONS):
+        if generation.pid == os.getpid():
+            return f"process {pid} comes from a command"
+        if generation.parent <= 1:
+            return ""
+        parent = read_process(generation.parent)
+        if parent is None or parent.started > generation.started:
+            return f"where process {pid} comes from cannot be told"
+        generation = parent
+    return f"where process {pid} comes from cannot be told"
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """The pid and the effective uid of whoever connected, or listened. Raises ``OSError``."""
+    size = struct.calcsize(_PEER)
+    pid, user, _ = struct.unpack(_PEER, connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, user
+
+
+def _listen(state_dir: Path) -> socket.socket:
     """Listen in ``state_dir``, for its owner alone. Raises ``OSError``."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = -1
     try:
+        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         (state_dir / SOCKET_NAME).unlink(missing_ok=True)
         mask = os.umask(0o177)
         try:
             listener.bind(_address(folder))
         finally:
             os.umask(mask)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
     except BaseException:
         listener.close()
         raise
     finally:
-        os.close(folder)
-    listener.listen(1)
-    listener.setblocking(False)
+        if folder >= 0:
+            os.close(folder)
     return listener
 
 
 def connect(state_dir: Path) -> socket.socket | None:
-    """Connect to the supervisor that listens in ``state_dir``; None where there is none."""
+    """Connect to the supervisor that listens in ``state_dir``; None where there is none.
+
+    Never blocks.
+
+    Raises:
+        BlockingIOError: it has others to take first.
+        OSError: it cannot be reached, or it is somebody else's.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = -1
     try:
+        connection.setblocking(False)
         folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            connection.connect(_address(folder))
-        finally:
-            os.close(folder)
-    except (FileNotFoundError, ConnectionError):
+        connection.connect(_address(folder))
+        pid, user = peer_of(connection)
+        if user != os.geteuid():
+            raise PermissionError(errno.EPERM, f"process {pid} of uid {user} listens there")
+    except BaseException as error:
         connection.close()
-        return None
+        if isinstance(error, FileNotFoundError | ConnectionError):
+            return None
+        raise
+    finally:
+        if folder >= 0:
+            os.close(folder)
     return connection
+
+
+def is_alive(state_dir: Path) -> bool:
+    """Whether a supervisor of this state directory lives, reachable or not; as far as it holds the lock.
+
+    Raises:
+        OSError: it is not there.
+    """
+    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(folder)
+    return False
 
 
 def note_end(state_dir: Path, instance: str) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from remsvc.execution.cgroup import find_parent
+from remsvc.execution.cgroup import GroupParent, find_parent
 from remsvc.execution.job_limits import JobLimits
 from remsvc.server.settings import Settings
 
@@ -24,7 +23,7 @@ class JobConfig:
         output_limit: bytes kept of each output of a job that names no limit.
         max_output_limit: the highest limit that a job may name.
         admins: identities that see and cancel everyone's jobs.
-        groups: the control group below which each job gets one; None for none.
+        groups: where control groups for commands can be had; None for nowhere.
     """
 
     limits: JobLimits = field(default_factory=JobLimits)
@@ -33,7 +32,7 @@ class JobConfig:
     output_limit: int = 64 * 1024**2
     max_output_limit: int = 1024**3
     admins: frozenset[str] = frozenset()
-    groups: Path | None = None
+    groups: GroupParent | None = None
 
 
 def read_jobs(settings: Settings) -> JobConfig | None:

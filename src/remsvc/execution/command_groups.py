@@ -1,0 +1,313 @@
+"""A control group for each command, so that nothing it starts can be taken for another's, or get away.
+
+A process cannot leave its group, however it forks; root can, and so can whoever the group belongs to, which
+:mod:`remsvc.execution.process_tree` looks after.
+
+The supervisor enters a command's group, starts the command, and leaves again: so the command is inside from
+its first instruction on. The groups are *threaded* ones, below one domain that the supervisor is in, because
+a thread may change between these without the lock that all forks and exits of the host take: between domains
+that costs up to 30 ms where nothing has moved for a while (Linux 6.0 and later), here 10 microseconds
+(docs/decisions/0015-ends-of-process-trees.md). They are used again once they are empty.
+
+A threaded group has no ``cgroup.kill``: it is frozen, and what is in it killed, which a fork cannot outrun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from remsvc.execution.cgroup import group_path, own_group
+from remsvc.execution.processes import Process, process_of, read_file, read_process, send_signal
+
+_PREFIX = "remsvc-"
+_OLD_PREFIX = "remsvc-job-"  # of the versions before: a domain for each job, beside the supervisor's group
+_MARK = "user.remsvc.command"
+_PASSING = "passing"
+_SPARE = 32
+_LOOKS = 256
+LOOK_SECONDS = 1.0
+"""How often what commands have left behind is looked at."""
+_KILL_SECONDS = 5.0
+
+
+def owner_of(state_dir: Path | None) -> str:
+    """What the groups of a state directory's supervisors have in their names.
+
+    Raises:
+        OSError: it is not there.
+    """
+    if state_dir is None:
+        return f"{os.getpid()}"
+    status = state_dir.stat()
+    return f"{status.st_dev:x}.{status.st_ino:x}"
+
+
+class Group:
+    """A group that one command's processes are in, and nothing else.
+
+    Attributes:
+        shared: this process is in it, too, and must not be frozen with it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ``OSError``."""
+        self.folder = folder
+        self.shared = False
+        self._tail = f"/{folder.parent.name}/{folder.name}/"
+        self._threads = os.open(folder / "cgroup.threads", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._events = os.open(folder / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(self._threads)
+            raise
+
+    def enter(self) -> None:
+        """Move this thread into the group. Raises ``OSError``."""
+        os.pwrite(self._threads, b"0", 0)
+
+    @property
+    def empty(self) -> bool:
+        """Whether all that was in it has ended."""
+        return b"populated 0" in os.pread(self._events, 256, 0)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing in it runs."""
+        return b"frozen 1" in os.pread(self._events, 256, 0)
+
+    def freeze(self, on: bool = True) -> None:
+        """Let nothing in it run, soon, or all of it again. Raises ``OSError``."""
+        if not self.shared:
+            (self.folder / "cgroup.freeze").write_text("1" if on else "0")
+
+    def holds(self, path: str) -> bool:
+        """Whether a process in the group that the kernel calls ``path`` is in this one."""
+        return self._tail in f"{path}/"
+
+    def members(self) -> Iterator[Process | None]:
+        """Its processes that have not ended; None is a place to pause at."""
+        seen = {-1, os.getpid()}
+        for thread in _threads(self.folder):
+            yield None
+            pid = process_of(thread)
+            if pid in seen:
+                continue
+            seen.add(pid)
+            process = read_process(pid)
+            # The number may have become another's since it was listed: what was just read may be that one.
+            if process is not None and self.holds(group_path(pid)):
+                yield process
+
+    def mark(self, mark: str) -> None:
+        """Note whose it is, for those who find it when this supervisor is gone."""
+        with contextlib.suppress(OSError):  # before Linux 5.7 only root may
+            os.setxattr(self.folder, _MARK, mark.encode())
+
+    def close(self) -> None:
+        """Let go of it; it stays."""
+        os.close(self._threads)
+        os.close(self._events)
+
+
+class CommandGroups:
+    """The groups of one supervisor's commands, in a domain below ``parent``.
+
+    Args:
+        parent: a group that this process may make others below.
+        owner: tells this supervisor and those before and after it from others on the host.
+
+    Raises:
+        OSError: they cannot be had.
+    """
+
+    def __init__(self, parent: Path, owner: str) -> None:
+        _sweep(parent, owner)
+        self._home = own_group() or parent
+        self._folder = parent / f"{_PREFIX}{owner}-{os.urandom(4).hex()}"
+        self._folder.mkdir()
+        self._count = 0
+        self._spare: list[Group] = []
+        self._left: deque[Group] = deque()
+        self._next_look = 0.0
+        self._stuck = False
+        try:
+            (self._folder / "cgroup.procs").write_text("0")
+            self._own = os.open(self._folder / "cgroup.threads", os.O_RDWR | os.O_CLOEXEC)
+            group = self._make()
+            group.enter()
+            self._leave()
+            self._spare.append(group)
+        except OSError:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def entered(self, name: int | str) -> Iterator[Group | None]:
+        """Put what this process starts in the block into a group. None where that cannot be done."""
+        group = None
+        if not self._stuck:
+            with contextlib.suppress(OSError):
+                group = self._enter(name)
+        started = False
+        try:
+            yield group
+            started = True
+        finally:
+            if group is not None:
+                try:
+                    self._leave()
+                except OSError:
+                    # Nothing is known to bring this about. What was started runs; no other is started here.
+                    group.shared = self._stuck = True
+                if not started:
+                    self.give_back(group)
+
+    def _enter(self, name: int | str) -> Group:
+        group = self._spare.pop() if self._spare else self._make()
+        try:
+            group.mark(name if isinstance(name, str) else _PASSING)
+            group.enter()
+        except OSError:
+            group.close()
+            _remove(group.folder)
+            raise
+        return group
+
+    def contain(self, path: str) -> bool:
+        """Whether a process in the group that the kernel calls ``path`` is in a command's group."""
+        return f"/{self._folder.name}/" in path
+
+    def give_back(self, group: Group) -> None:
+        """A command has ended: use its group again, once what it left behind has ended as well."""
+        if not self._take_back(group):
+            group.mark("")
+            self._left.append(group)
+
+    @property
+    def some_left(self) -> bool:
+        """Whether something is left in groups that were given back, which is to be looked at."""
+        return bool(self._left)
+
+    def look(self) -> None:
+        """Take back the groups whose last process has ended, if the last look is some time ago."""
+        if not self._left or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        for _ in range(min(len(self._left), _LOOKS)):
+            group = self._left.popleft()
+            if not self._take_back(group):
+                self._left.append(group)
+
+    def _take_back(self, group: Group) -> bool:
+        """Use a group again, or remove it; False while something is in it."""
+        with contextlib.suppress(OSError):  # else it was removed by somebody else
+            if not group.empty:
+                return False
+            if group.frozen:  # by the command itself, or to be killed
+                group.freeze(False)
+            if len(self._spare) < _SPARE and group.folder.stat().st_nlink == 2:
+                self._spare.append(group)
+                return True
+        group.close()
+        _remove(group.folder)
+        return True
+
+    def _make(self) -> Group:
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        try:
+            (folder / "cgroup.type").write_text("threaded")
+            return Group(folder)
+        except OSError:
+            _remove(folder)
+            raise
+
+    def _leave(self) -> None:
+        """Move this process back. Raises ``OSError``."""
+        os.pwrite(self._own, b"0", 0)
+
+    def close(self) -> None:
+        """Remove what is not in use any more, at this process's end."""
+        for group in (*self._spare, *self._left):
+            group.close()
+            _remove(group.folder)
+        with contextlib.suppress(OSError):
+            (self._home / "cgroup.procs").write_text("0")
+        _remove(self._folder)
+
+
+def kill_marked_groups(parent: Path, owner: str, ids: Collection[str]) -> None:
+    """SIGKILL what is left of these jobs, which supervisors that have ended ran below ``parent``."""
+    for folder in _domains(parent, owner):
+        _kill_in(folder, ids)
+        if not read_file(f"{folder}/cgroup.threads"):  # its supervisor has ended
+            _remove(folder)
+    for name in ids:
+        with contextlib.suppress(OSError):
+            (parent / f"{_OLD_PREFIX}{name}" / "cgroup.kill").write_text("1")
+
+
+def _sweep(parent: Path, owner: str) -> None:
+    """Remove what supervisors before this one left, and end what was to end with them."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        if folder.name.startswith(_OLD_PREFIX):
+            _remove(folder)
+        elif not read_file(f"{folder}/cgroup.threads"):  # its supervisor has ended
+            if folder in _domains(parent, owner):
+                _kill_in(folder, {_PASSING})
+            for group in folder.glob("*/"):
+                _remove(group)
+            _remove(folder)
+
+
+def _domains(parent: Path, owner: str) -> list[Path]:
+    return list(parent.glob(f"{_PREFIX}{owner}-*"))
+
+
+def _kill_in(domain: Path, marks: Collection[str]) -> None:
+    for folder in domain.glob("*/"):
+        try:
+            if os.getxattr(folder, _MARK).decode() not in marks:
+                continue
+            group = Group(folder)
+        except OSError:
+            continue
+        with contextlib.suppress(OSError):
+            _kill(group)
+        group.close()
+
+
+def _kill(group: Group) -> None:
+    deadline = time.monotonic() + _KILL_SECONDS
+    group.freeze()
+    while not group.empty and time.monotonic() < deadline:
+        for process in group.members():
+            if process is not None:
+                send_signal(process, 9)
+        time.sleep(0.005)
+    group.freeze(False)
+
+
+def _threads(folder: Path) -> Iterator[int]:
+    """The numbers of the threads in a group, and in those that were made below it."""
+    pending = [folder]
+    while pending:
+        group = pending.pop()
+        yield from map(int, read_file(f"{group}/cgroup.threads").split())
+        pending += group.glob("*/")
+
+
+def _remove(folder: Path) -> bool:
+    for below in folder.glob("*/"):
+        _remove(below)
+    try:
+        folder.rmdir()
+    except OSError:
+        return not folder.exists()
+    return True

@@ -1,0 +1,135 @@
+"""Single processes, as ``/proc`` has them: proc(5). Linux; for the supervisor, and what it left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_ENOUGH = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process: a number alone may be another's a moment later.
+
+    Attributes:
+        pid: its number.
+        started: when it started, in ticks since the host did.
+        parent, session: the numbers of its parent and of its session's leader.
+    """
+
+    pid: int
+    started: int
+    parent: int
+    session: int
+
+
+def read_process(pid: int) -> Process | None:
+    """The process that has this number, or whose thread has; None where it has ended."""
+    fields = _stat(pid)
+    if not fields or (fields[0] == b"Z" and int(fields[17]) <= 1):
+        # It looks like a zombie, too, when only its first thread has ended.
+        return None
+    return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]))
+
+
+def start_time(pid: int) -> int:
+    """When the process with this number started, in ticks, ended or not; 0 where there is none."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def children(pid: int) -> Iterator[int]:
+    """The numbers of its children. The kernel may leave one out while others end."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return
+    for task in tasks:
+        yield from map(int, read_file(f"/proc/{pid}/task/{task}/children").split())
+
+
+def real_user(pid: int) -> int:
+    """The user who runs it, whatever rights it has; -1 where it has ended."""
+    return _status(pid, b"Uid:")
+
+
+def process_of(thread: int) -> int:
+    """The number of the process that a thread belongs to; -1 where it has ended."""
+    return _status(thread, b"Tgid:")
+
+
+def _status(pid: int, name: bytes) -> int:
+    for line in read_file(f"/proc/{pid}/status").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    return -1
+
+
+def environment(pid: int) -> list[bytes]:
+    """Its variables as it was started, ``NAME=value`` each; none where they cannot be read."""
+    return read_file(f"/proc/{pid}/environ").split(b"\0")
+
+
+def describe(pid: int) -> str:
+    """It for a person: its number, and the name that it gives itself, in plain characters."""
+    name = read_file(f"/proc/{pid}/comm").rstrip(b"\n").decode(errors="replace")
+    shown = "".join(mark if mark.isascii() and mark.isprintable() else "?" for mark in name)
+    return f"{pid} ({shown})" if shown else str(pid)
+
+
+def send_signal(process: Process, number: int) -> bool:
+    """Signal a process, and no other that has got its number. Whether it may be signalled.
+
+    Raises:
+        OSError: no descriptor is free.
+    """
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        now = read_process(process.pid)
+        if now is not None and now.started == process.started:
+            signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def read_file(path: str) -> bytes:
+    """What is in a file of ``/proc``; nothing where it, or its process, is gone or guarded."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        data = os.read(file, _ENOUGH)
+        while more := os.read(file, _ENOUGH):
+            data += more
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
+    return data
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of ``/proc/PID/stat`` from the state on; none where it is gone."""
+    try:
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        text = os.read(file, 4096)
+    except OSError:
+        return []
+    finally:
+        os.close(file)
+    return text[text.rindex(b")") + 2 :].split()
