@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from remsvc.errors import InvalidCommandError
+from remsvc.validation import CMD, CMDUSR, SRC
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -43,7 +44,8 @@ class Command:
         Raises:
             InvalidCommandError: saying what is wrong, in one line.
         """
-        for name in ("cmd", "cmdusr", "src"):
+        for limit in (CMD, CMDUSR, SRC):
+            name = limit.field
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
@@ -51,6 +53,7 @@ class Command:
                 raise InvalidCommandError(f"{name} must not contain a NUL character")
             if _SURROGATE.search(value):
                 raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
+            limit.check(value)
         if not self.cmd.strip():
             raise InvalidCommandError("cmd must not be blank")
         if isinstance(self.cmdtyp, bool) or not isinstance(self.cmdtyp, int):

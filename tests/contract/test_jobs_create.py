@@ -119,7 +119,7 @@ BAD_SPECS = {
     "nothing to run": (jobs_pb2.JobSpec(), "spec: expected shell_command or argv"),
     "blank": (spec(" \t\n"), "shell_command: must not be blank"),
     "NUL": (spec("echo \0"), "shell_command: must not contain a NUL"),
-    "too long": (spec("echo " + "x" * 131_072), "cmd is too long"),
+    "too long": (spec("echo " + "x" * 131_072), "shell_command: expected at most 131071 bytes, not 131077"),
     "empty argv": (jobs_pb2.JobSpec(argv=jobs_pb2.Argv()), "argv: expected a program"),
     "empty program": (spec(None, "", "a"), "argv: expected a program"),
     "NUL in argv": (spec(None, "/bin/echo", "\0"), "argv: must not contain a NUL"),

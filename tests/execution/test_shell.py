@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from remsvc.errors import InvalidCommandError, StartError
-from remsvc.execution.shell import check_length, command_line, shell_argv
+from remsvc.execution.shell import command_line, shell_argv
+from remsvc.validation import CMD
 
 
 def test_a_shell_command_is_given_to_bin_sh() -> None:
@@ -30,14 +31,14 @@ def test_without_powershell_nothing_is_started(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["x" * 131_071, "é" * 65_535])
 def test_the_longest_command_can_really_be_started(text: str) -> None:
-    check_length(text, 0)
+    CMD.check(text)
     pid = os.posix_spawn("/bin/sh", ["/bin/sh", "-c", ": " + text[2:]], {})
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_longer_command_is_refused_with_both_lengths() -> None:
-    with pytest.raises(InvalidCommandError, match=r"131072 bytes.*at most 131071"):
-        check_length("é" * 65_536, 0)
+    with pytest.raises(InvalidCommandError, match=r"^cmd: expected at most 131071 bytes, not 131072$"):
+        CMD.check("é" * 65_536)
 
 
 @pytest.mark.parametrize(

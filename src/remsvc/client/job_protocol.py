@@ -23,6 +23,7 @@ from remsvc.client.jobs import (
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError, ProtocolError
 from remsvc.printable import printable
+from remsvc.validation import ID, PAGE_TOKEN, REASON, STATES, check_labels
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 _SERVICE = "/remsvc.jobs.v1.JobService/"
@@ -73,10 +74,14 @@ def encode_list(
     """A ``ListJobsRequest``. Raises :class:`InvalidCommandError`."""
     if not 0 < page_size <= 1000:
         raise InvalidCommandError(f"page_size must be 1 to 1000, not {page_size}")
+    names = [_STATES[JobState(state)] for state in states]
+    STATES.check(names)
+    PAGE_TOKEN.check(page_token)
+    check_labels(labels or {})
     request = jobs_pb2.ListJobsRequest(
         page_size=page_size,
         page_token=page_token,
-        states=[_STATES[JobState(state)] for state in states],
+        states=names,
         labels=labels or {},
     )
     if created_after is not None:
@@ -88,6 +93,7 @@ def encode_list(
 
 def encode_cancel(job_id: str, reason: str, kill: bool) -> bytes:
     """A ``CancelJobRequest``. Raises :class:`InvalidCommandError`."""
+    REASON.check(reason)
     return _serialize(jobs_pb2.CancelJobRequest(id=_checked_id(job_id), reason=reason, kill=kill))
 
 
@@ -239,6 +245,7 @@ def _duration(seconds: float | None) -> Duration | None:
 def _checked_id(job_id: str | None) -> str:
     if not job_id:
         raise InvalidCommandError("the job's id must not be empty")
+    ID.check(job_id)
     return job_id
 
 

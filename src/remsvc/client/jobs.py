@@ -10,8 +10,20 @@ from typing import Literal
 
 from remsvc.errors import InvalidCommandError
 from remsvc.job_state import JobState as JobState
+from remsvc.validation import (
+    LABEL_KEY,
+    LABEL_VALUE,
+    LABELS,
+    SHELL_COMMAND,
+    SOURCE,
+    STANDARD_INPUT,
+    USER,
+    WORKING_DIRECTORY,
+    Limit,
+    check_arguments,
+)
 
-MAX_STANDARD_INPUT = 1024 * 1024
+MAX_STANDARD_INPUT = STANDARD_INPUT.most
 """Bytes of standard input that a job may carry."""
 
 _MAX_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
@@ -65,13 +77,14 @@ class JobSpec:
             InvalidCommandError: naming what is wrong, in one line.
         """
         self._check_program()
-        for name in ("user", "working_directory", "source"):
-            _check_text(name, getattr(self, name))
+        for text in (USER, WORKING_DIRECTORY, SOURCE):
+            _check_text(text.field, getattr(self, text.field), text)
         if self.working_directory and not _is_absolute(self.working_directory):
             raise InvalidCommandError(
                 f"working_directory must be an absolute path, not {self.working_directory!r}"
             )
         self._check_environment()
+        check_arguments(self.argv or (), self.environment)
         self._check_labels()
         if not isinstance(self.standard_input, bytes):
             raise InvalidCommandError(
@@ -94,7 +107,7 @@ class JobSpec:
         if self.shell_type not in ("native", "powershell"):
             raise InvalidCommandError(f"shell_type must be native or powershell, not {self.shell_type!r}")
         if self.argv is None:
-            _check_text("shell_command", self.shell_command)
+            _check_text("shell_command", self.shell_command, SHELL_COMMAND)
             if not str(self.shell_command).strip():
                 raise InvalidCommandError("shell_command must not be blank")
             return
@@ -116,15 +129,19 @@ class JobSpec:
 
     def _check_labels(self) -> None:
         labels = _items("labels", self.labels)
-        if len(labels) > 32:
-            raise InvalidCommandError(f"labels must be at most 32, not {len(labels)}")
+        if len(labels) > LABELS.most:
+            raise InvalidCommandError(f"labels must be at most {LABELS.most}, not {len(labels)}")
         for key, value in labels:
             _check_text("the key of a label", key)
             _check_text(f"label {key}", value)
-            if not 1 <= len(key) <= 63:
-                raise InvalidCommandError(f"the key of a label must have 1 to 63 characters, not {len(key)}")
-            if len(value) > 255:
-                raise InvalidCommandError(f"label {key} must have at most 255 characters, not {len(value)}")
+            if not 1 <= len(key) <= LABEL_KEY.most:
+                raise InvalidCommandError(
+                    f"the key of a label must have 1 to {LABEL_KEY.most} characters, not {len(key)}"
+                )
+            if len(value) > LABEL_VALUE.most:
+                raise InvalidCommandError(
+                    f"label {key} must have at most {LABEL_VALUE.most} characters, not {len(value)}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +241,15 @@ def check_request_id(request_id: str) -> None:
         )
 
 
-def _check_text(name: str, value: object) -> None:
+def _check_text(name: str, value: object, limit: Limit | None = None) -> None:
     if not isinstance(value, str):
         raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
     if "\0" in value:
         raise InvalidCommandError(f"{name} must not contain a NUL character")
     if _SURROGATE.search(value):
         raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
+    if limit is not None:
+        limit.check(value)
 
 
 def _check_seconds(name: str, value: object, *, zero_allowed: bool = False) -> None:

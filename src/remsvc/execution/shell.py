@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from remsvc.command import CommandType
@@ -13,12 +13,6 @@ from remsvc.errors import InvalidCommandError, StartError
 
 # Exit codes are PowerShell's own: N after "exit N", else 0 or 1 by the success of the last statement.
 _POWERSHELL_OPTIONS = ("-NoLogo", "-NoProfile", "-NonInteractive", "-Command")
-
-_POSIX_LIMIT = 131_071
-"""Bytes in one argument of a program on Linux (MAX_ARG_STRLEN, without the NUL that ends it)."""
-
-_POSIX_TOTAL = 6 * 1024**2
-"""Bytes of all arguments and variables together that Linux starts a program with at the very most."""
 
 _CMD_EXE_LIMIT = 8_191
 """UTF-16 units in a command line that cmd.exe reads; it refuses a longer one."""
@@ -57,7 +51,7 @@ def shell_argv(cmd: str, cmdtyp: int, path: str) -> tuple[str, ...]:
 
 
 def check_length(cmd: str, cmdtyp: int) -> None:
-    """Refuse a text that this system cannot hand to its shell.
+    """Refuse a text that Windows cannot hand to its shell; what POSIX can is in the table of all limits.
 
     Raises:
         InvalidCommandError: it is too long; says how long it is and what was possible.
@@ -71,28 +65,6 @@ def check_length(cmd: str, cmdtyp: int) -> None:
             raise InvalidCommandError(
                 f"cmd is too long: its command line has {length} characters, {shell} takes at most {limit}"
             )
-    elif (length := len(cmd.encode())) > _POSIX_LIMIT:
-        raise InvalidCommandError(
-            f"cmd is too long: it has {length} bytes, this system starts commands of at most {_POSIX_LIMIT}"
-        )
-
-
-def check_arguments(argv: Sequence[str], env: Mapping[str, str]) -> None:
-    """Refuse arguments and variables that no POSIX system of ours can start a program with.
-
-    Raises:
-        InvalidCommandError: they are too long.
-    """
-    lengths = [len(argument.encode()) for argument in argv]
-    lengths += [len(f"{name}={value}".encode()) for name, value in env.items()]
-    if max(lengths, default=0) > _POSIX_LIMIT:
-        raise InvalidCommandError(
-            f"an argument or variable is too long: expected at most {_POSIX_LIMIT} bytes"
-        )
-    if sum(lengths) > _POSIX_TOTAL:
-        raise InvalidCommandError(
-            f"arguments and variables are too long: expected at most {_POSIX_TOTAL} bytes, not {sum(lengths)}"
-        )
 
 
 def command_line(argv: Sequence[str]) -> str:

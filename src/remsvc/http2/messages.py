@@ -20,7 +20,15 @@ class MessageError(Exception):
 
 
 class TooLargeError(MessageError):
-    """A message is longer than permitted. Known from its first five bytes."""
+    """A message is longer than permitted. Known from its first five bytes.
+
+    Attributes:
+        size: bytes of the message.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        super().__init__(f"Received message larger than max ({size} vs. {limit})")
 
 
 class CompressedError(MessageError):
@@ -109,5 +117,5 @@ class MessageReader:
             raise CompressedError("a message is compressed")
         size = int.from_bytes(self._data[at + 1 : at + PREFIX_BYTES], "big")
         if size > self._limit:
-            raise TooLargeError(f"Received message larger than max ({size} vs. {self._limit})")
+            raise TooLargeError(size, self._limit)
         self._size = size

@@ -6,12 +6,16 @@ import contextlib
 import logging
 import time
 
+from remsvc.errors import InvalidCommandError
 from remsvc.server.call import Call
 from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_stream import CommandStream
 from remsvc.server.command_turn import Turns
 from remsvc.server.logs import fields
 from remsvc.server.methods import Method, Read
+from remsvc.server.refusal import RefusedError
+from remsvc.status import Status
+from remsvc.validation import DATA
 from remsvc_proto import RemSvc_pb2
 
 _logger = logging.getLogger("remsvc.command")
@@ -47,6 +51,10 @@ class CommandService:
     async def _ping(self, request: RemSvc_pb2.PingMsg, call: Call) -> RemSvc_pb2.PongMsg:
         if _logger.isEnabledFor(logging.INFO):
             _logger.info("ping %s", fields(identity=call.identity, peer=call.peer))
+        try:
+            DATA.check(request.data)
+        except InvalidCommandError as error:
+            raise RefusedError(Status.INVALID_ARGUMENT, str(error)) from error
         return RemSvc_pb2.PongMsg(seq=request.seq, time=request.time, data=request.data)
 
     async def _get_status(self, request: RemSvc_pb2.Empty, call: Call) -> RemSvc_pb2.StatusMsg:

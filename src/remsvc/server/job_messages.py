@@ -12,13 +12,24 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.engine import MARK
 from remsvc.execution.job import Job, JobSpec, OutputSize
+from remsvc.execution.journal import Filter
 from remsvc.job_state import JobState
 from remsvc.server.job_config import JobConfig
+from remsvc.validation import (
+    PAGE_TOKEN,
+    REQUEST_ID,
+    SHELL_COMMAND,
+    SOURCE,
+    STANDARD_INPUT,
+    STATES,
+    USER,
+    WORKING_DIRECTORY,
+    check_arguments,
+    check_labels,
+)
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
-MAX_STDIN = 1024 * 1024
-_MAX_LABELS = 32
-_REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
+_REQUEST_ID = re.compile(rf"[\x20-\x7e]{{1,{REQUEST_ID.most}}}")
 _SHELLS = (
     jobs_pb2.SHELL_TYPE_UNSPECIFIED,
     jobs_pb2.SHELL_TYPE_NATIVE,
@@ -29,7 +40,7 @@ _SHELLS = (
 def read_request_id(text: str) -> str:
     """A request id. Raises :class:`InvalidCommandError`."""
     if not _REQUEST_ID.fullmatch(text):
-        raise InvalidCommandError("request_id: expected 1 to 128 printable ASCII characters")
+        raise InvalidCommandError(f"request_id: expected 1 to {REQUEST_ID.most} printable ASCII characters")
     return text
 
 
@@ -39,21 +50,15 @@ def read_spec(message: jobs_pb2.JobSpec) -> JobSpec:
     Raises:
         InvalidCommandError: naming the field, and what was expected.
     """
+    check_arguments(message.argv.args, message.environment)
     _check_text(message)
     for name, value in message.environment.items():
         if not name or "=" in name or "\0" in name + value:
             raise InvalidCommandError(f"environment: {name!r} is not the name of a variable")
         if name == MARK:
             raise InvalidCommandError(f"environment: {MARK} is set by the server")
-    if len(message.standard_input) > MAX_STDIN:
-        raise InvalidCommandError(f"standard_input: expected at most {MAX_STDIN} bytes")
-    if len(message.labels) > _MAX_LABELS:
-        raise InvalidCommandError(f"labels: expected at most {_MAX_LABELS}")
-    for label, value in message.labels.items():
-        if not 1 <= len(label) <= 63 or len(value) > 255 or "\0" in label + value:
-            raise InvalidCommandError(
-                f"labels: {label!r}: expected 1 to 63 characters, and a value of at most 255, without NUL"
-            )
+    STANDARD_INPUT.check(message.standard_input)
+    check_labels(message.labels)
     if message.output_limit < 0:
         raise InvalidCommandError("output_limit: must not be negative")
     return JobSpec(
@@ -90,16 +95,13 @@ def _check_text(message: jobs_pb2.JobSpec) -> None:
         raise InvalidCommandError("shell_command: must not be blank")
     if program == "argv" and not (message.argv.args and message.argv.args[0]):
         raise InvalidCommandError("argv: expected a program")
-    texts = {
-        "shell_command": [message.shell_command],
-        "argv": message.argv.args,
-        "user": [message.user],
-        "working_directory": [message.working_directory],
-        "source": [message.source],
-    }
-    for name, values in texts.items():
-        if any("\0" in value for value in values):
-            raise InvalidCommandError(f"{name}: must not contain a NUL character")
+    for limit in (SHELL_COMMAND, USER, WORKING_DIRECTORY, SOURCE):
+        text = getattr(message, limit.field)
+        limit.check(text)
+        if "\0" in text:
+            raise InvalidCommandError(f"{limit.field}: must not contain a NUL character")
+    if any("\0" in argument for argument in message.argv.args):
+        raise InvalidCommandError("argv: must not contain a NUL character")
     if message.shell_type not in _SHELLS:
         raise InvalidCommandError(f"shell_type: {message.shell_type} is not known")
     if message.working_directory and not message.working_directory.startswith("/"):
@@ -116,6 +118,30 @@ def _seconds(message: jobs_pb2.JobSpec, name: str, *, zero: bool) -> float | Non
     if not (seconds > 0 or (zero and seconds == 0)) or seconds > 2**31:
         raise InvalidCommandError(f"{name}: expected a duration above 0, not {seconds:g} s")
     return seconds
+
+
+def read_filter(request: jobs_pb2.ListJobsRequest, identity: str | None) -> Filter:
+    """Which jobs are asked for; ``identity``: whose, None for everyone's.
+
+    Raises:
+        InvalidCommandError: naming the field, and what was expected.
+    """
+    if request.page_size < 0:
+        raise InvalidCommandError("page_size: must not be negative")
+    PAGE_TOKEN.check(request.page_token)
+    if request.page_token and not (request.page_token.isascii() and request.page_token.isdecimal()):
+        raise InvalidCommandError("page_token: not one of this server's")
+    STATES.check(request.states)
+    check_labels(request.labels)
+    return Filter(
+        identity=identity,
+        states=[state_from(state) for state in request.states],
+        labels=dict(request.labels),
+        created_after=read_time("created_after", request.created_after)
+        if request.HasField("created_after")
+        else None,
+        before_seq=int(request.page_token[:18]) if request.page_token else None,
+    )
 
 
 def read_time(name: str, timestamp: Timestamp) -> float:

@@ -23,8 +23,8 @@ from remsvc.execution.job_errors import (
 )
 from remsvc.execution.job_files import Piece
 from remsvc.execution.jobs import Jobs
-from remsvc.execution.journal import Filter, JournalError
-from remsvc.execution.shell import check_arguments, check_length
+from remsvc.execution.journal import JournalError
+from remsvc.execution.shell import check_length
 from remsvc.server.audit import Audit
 from remsvc.server.audit_writer import AuditError
 from remsvc.server.call import Call
@@ -33,11 +33,10 @@ from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.job_config import JobConfig
 from remsvc.server.job_messages import (
     job_message,
+    read_filter,
     read_request_id,
     read_spec,
-    read_time,
     spec_message,
-    state_from,
     with_defaults,
 )
 from remsvc.server.logs import fields
@@ -45,6 +44,7 @@ from remsvc.server.methods import Method
 from remsvc.server.policy_in_force import PolicyInForce
 from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.status import Status
+from remsvc.validation import ID, REASON, REQUEST_ID, SOUGHT_REQUEST_ID
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 _logger = logging.getLogger("remsvc.job")
@@ -55,7 +55,6 @@ _DOMAIN = "remsvc.jobs.v1"
 _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
 _RETRY_SECONDS = 1
-_MAX_REQUEST_ID = 128
 _SPECS = 64
 
 T = TypeVar("T")
@@ -113,7 +112,7 @@ class JobService:
                     code=refused.code.name,
                     reason=str(refused),
                     rule=refused.rule,
-                    request_id=request.request_id[:_MAX_REQUEST_ID],
+                    request_id=request.request_id[: REQUEST_ID.most],
                 )
             raise
 
@@ -155,6 +154,7 @@ class JobService:
         if request.WhichOneof("key") is None:
             raise InvalidCommandError("expected id or request_id")
         if request.WhichOneof("key") == "request_id":
+            SOUGHT_REQUEST_ID.check(request.request_id)
             found = await self._jobs.find(call.identity, request.request_id)
             if found is None:
                 raise _not_found(request.request_id)
@@ -163,19 +163,7 @@ class JobService:
 
     async def _list(self, request: jobs_pb2.ListJobsRequest, call: Call) -> jobs_pb2.ListJobsResponse:
         size = min(request.page_size or _PAGE, _MAX_PAGE)
-        if size < 0:
-            raise InvalidCommandError("page_size: must not be negative")
-        if request.page_token and not (request.page_token.isascii() and request.page_token.isdecimal()):
-            raise InvalidCommandError("page_token: not one of this server's")
-        wanted = Filter(
-            identity=None if call.identity in self._config.admins else call.identity,
-            states=[state_from(state) for state in request.states],
-            labels=dict(request.labels),
-            created_after=read_time("created_after", request.created_after)
-            if request.HasField("created_after")
-            else None,
-            before_seq=int(request.page_token[:18]) if request.page_token else None,
-        )
+        wanted = read_filter(request, None if call.identity in self._config.admins else call.identity)
         jobs = await self._jobs.select(wanted, size + 1)
         answer = jobs_pb2.ListJobsResponse()
         room = _PAGE_BYTES
@@ -190,6 +178,7 @@ class JobService:
         return answer
 
     async def _cancel(self, request: jobs_pb2.CancelJobRequest, call: Call) -> jobs_pb2.Job:
+        REASON.check(request.reason)
         job = await self._own(request.id, call, "CancelJob", self._jobs.get)
         reason = request.reason or f"cancelled by {call.identity}"
         self._audit.permit_access(call, _METHOD + "CancelJob", job, reason)
@@ -226,7 +215,6 @@ class JobService:
         has_input: bool,
     ) -> Decision:
         self._policy.count_request(identity)
-        check_arguments(spec.argv, spec.env)
         if spec.shell_command is not None:
             check_length(spec.shell_command, int(spec.powershell))
         decision = await self._policy.decide(identity, CommandRequest.of_job(spec, has_input=has_input))
@@ -244,12 +232,11 @@ class JobService:
         method: str,
         find: Callable[[str], Awaitable[Job | None]],
     ) -> Job:
+        ID.check(job_id)
         job = await find(job_id)
         if job is None or (job.identity != call.identity and call.identity not in self._config.admins):
             reason = "there is no such job" if job is None else f"the job is of {job.identity}"
-            self._audit.refuse(
-                call, _METHOD + method, None, code="NOT_FOUND", reason=reason, job=job_id[:128]
-            )
+            self._audit.refuse(call, _METHOD + method, None, code="NOT_FOUND", reason=reason, job=job_id)
             raise _not_found(job_id)
         return job
 

@@ -9,7 +9,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from remsvc.status import Status
 
+# Trailers have to fit into 8 KiB, all of them together: with more, gRPC's clients may see no status at all.
+# The reason is in them twice, where there are details: as text in which each octet that is not plain takes
+# three, and in a message whose octets take four thirds.
 _LONGEST_REASON = 1000
+_LONGEST_ENCODED = 2048
+_LONGEST_OCTET, _LONGEST_CHARACTER = 3, 12
 
 
 class RefusedError(Exception):
@@ -26,7 +31,7 @@ class RefusedError(Exception):
         self.code = code
         self.details = details
         self.rule = rule
-        super().__init__(reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…")
+        super().__init__(_fitting(reason))
 
     @property
     def metadata(self) -> tuple[tuple[str, bytes], ...]:
@@ -37,6 +42,19 @@ class RefusedError(Exception):
         for detail in self.details:
             status.details.add().Pack(detail)
         return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def _fitting(reason: str) -> str:
+    """As much of a reason as fits into the trailers."""
+    if len(reason) * _LONGEST_CHARACTER <= _LONGEST_ENCODED:
+        return reason
+    room = _LONGEST_ENCODED
+    for at, character in enumerate(reason):
+        plain = " " <= character <= "~" and character != "%"
+        room -= 1 if plain else _LONGEST_OCTET * len(character.encode("utf-8", "replace"))
+        if room < 0 or at >= _LONGEST_REASON:
+            return f"{reason[:at]}…"
+    return reason
 
 
 def exhausted(reason: str, retry_after: float, rule: str = "") -> RefusedError:

@@ -18,6 +18,7 @@ from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.methods import Methods
 from remsvc.server.tls import TlsConfig
 from remsvc.time_limit import TimeLimit
+from remsvc.validation import MESSAGE_BYTES
 
 # Calls that wait to be taken by Python. Beyond, gRPC answers CANCELLED, which tells a client nothing; the
 # more there may be, the longer everybody waits while a peer begins calls and cancels them.
@@ -28,6 +29,9 @@ _LOOK_SECONDS = 1.0
 _CHANNEL_OPTIONS = (
     # Two servers on one port would share its calls at random.
     ("grpc.so_reuseport", 0),
+    # Bit 0: what is not compressed. A message of a few bytes must not become one of many millions, and that
+    # before it is known who sends it.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_send_message_length", -1),
     # A client that vanished without a word is noticed within about a minute, and its command ended.
     ("grpc.keepalive_time_ms", 40_000),
@@ -119,7 +123,8 @@ def _options(limits: LimitsConfig) -> tuple[tuple[str, int], ...]:
         # Up to the first of the two always, from there to the second by chance: one is enough.
         ("grpc.max_metadata_size", limits.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.max_metadata_bytes),
-        ("grpc.max_receive_message_length", limits.max_message_bytes),
+        # Of all methods alike, strangers' too: what the one with the largest requests needs.
+        ("grpc.max_receive_message_length", min(limits.max_message_bytes, max(MESSAGE_BYTES.values()))),
         ("grpc.server_handshake_timeout_ms", handshake_ms),
         # Limits on streams and metadata hold once the peer has acknowledged them.
         ("grpc.http2.settings_timeout", handshake_ms),

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 from remsvc.http2 import engine
 from remsvc.http2.frame_credit import EARNED_BY_MESSAGE
 from remsvc.http2.headers import CONTENT_TYPE, status_headers
-from remsvc.http2.messages import PREFIX_BYTES, CompressedError, MessageError, MessageReader, prefix
+from remsvc.http2.messages import (
+    PREFIX_BYTES,
+    CompressedError,
+    MessageError,
+    MessageReader,
+    TooLargeError,
+    prefix,
+)
 from remsvc.server.authentication import Caller, Evidence
 from remsvc.server.call import Call
+from remsvc.server.methods import Method
 from remsvc.server.refusal import RefusedError
 from remsvc.status import Status
 from remsvc.time_limit import TimeLimit
@@ -43,27 +51,27 @@ class Http2Call(Call):
         self,
         session: Session,
         stream: int,
-        method: str,
+        method: Method | None,
         evidence: Evidence,
         metadata_bytes: int,
         *,
         half_closed: bool,
-        streams: bool,
-        longest_message: int,
     ) -> None:
         self._session = session
         self.stream = stream
-        self.method = method
+        self.method = method.name if method is not None else ""
+        self._method = method
         self.peer = session.peer
         self.evidence = evidence
         self.metadata_bytes = metadata_bytes
         self._caller: Caller | None = None
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.half_closed = half_closed
-        self.streams = streams
+        self.streams = method is not None and method.stream is not None
         self.unacknowledged = 0
         self.task: asyncio.Task[None] | None = None
-        self._reader = MessageReader(longest_message)
+        most = session.limits.max_message_bytes
+        self._reader = MessageReader(most if method is None else min(method.longest_request, most))
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._fault: RefusedError | None = None
@@ -242,4 +250,7 @@ class Http2Call(Call):
         if isinstance(error, CompressedError):
             self.trailers = UNCOMPRESSED
             return RefusedError(Status.UNIMPLEMENTED, f"{error}: expected it as it is")
+        most = self._session.limits.max_message_bytes
+        if isinstance(error, TooLargeError) and error.size <= most and self._method is not None:
+            return self._method.too_long(error.size)
         return RefusedError(Status.RESOURCE_EXHAUSTED, str(error))

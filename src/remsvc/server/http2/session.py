@@ -177,12 +177,10 @@ class Session:
         call = Http2Call(
             self,
             stream,
-            method.name if method is not None else "",
+            method,
             Evidence.shown(head.authorization, self._certificate),
             head.metadata_bytes,
             half_closed=half_closed,
-            streams=method is not None and method.stream is not None,
-            longest_message=self.limits.max_message_bytes,
         )
         self.calls[stream] = call
         self._credit.earn(EARNED_BY_CALL)
