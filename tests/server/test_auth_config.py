@@ -63,6 +63,39 @@ def test_a_hash_in_auth_stands_for_its_token(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("secret\n", "secret\r\n", "\ufeffsecret", " secret\t", "Bearer secret", "bearer  secret\n"),
+        *("\ufeffBearer Bearer secret\r\n", f"Bearer sha256:{digest_of('secret').hex()}\n"),
+    ],
+)
+def test_what_came_along_with_a_token_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("COPIED", value)
+    config = load(tmp_path, "[auth]\na = $COPIED\n")
+    sent = ["secret", "Bearer secret", " secret", "BEARER bearer secret ", "secret2", "Bearersecret", ""]
+    assert [identity(config, token) for token in sent] == ["a"] * 4 + [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Bearer", "expected a token"),
+        ("\ufeff\n", "expected a token"),
+        ("two\nlines", "expected printable ASCII characters (value not shown)"),
+        ("sécret", "expected printable ASCII characters (value not shown)"),
+    ],
+)
+def test_what_is_no_token_is_told_by_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, expected: str
+) -> None:
+    monkeypatch.setenv("COPIED", value)
+    line = problem(tmp_path, "[auth]\na = $COPIED\n")
+    assert line == f"server.ini:2: [auth] a (by the variable COPIED): {expected}"
+
+
 @pytest.mark.parametrize("value", ["sha256:", "sha256:sicret", "sha256:" + "a" * 63, "sha256:" + "g" * 64])
 def test_a_hash_that_is_cut_is_no_token(tmp_path: Path, value: str) -> None:
     line = problem(tmp_path, f"[auth]\na = {value}\n")

@@ -12,6 +12,7 @@ from remsvc.server.client_certificates import (
     CertificateIdentities,
     parse_alternative_name,
 )
+from remsvc.server.misplaced_secrets import in_path
 from remsvc.server.settings import Settings
 from remsvc.server.tls import TlsConfig
 from remsvc.server.token_file import identity_problem, read_token_file
@@ -89,7 +90,7 @@ def _read_token_file(settings: Settings) -> list[Credential] | None:
     try:
         file = read_token_file(path)
     except UntrustedFileError as error:
-        settings.report(value, "", str(error))
+        settings.report(value, "", "expected the path of a file" if in_path(value.text) else str(error))
         return []
     for line, problem in file.problems:
         settings.report(value, "", f"{path}:{line}: {problem}" if line else f"{path}: {problem}")

@@ -14,7 +14,7 @@ from remsvc.server.client_certificates import (
     ClientCertificate,
     read_certificate,
 )
-from remsvc.server.tokens import TokenTable, digest_of
+from remsvc.server.tokens import TokenTable, digest_of, token_as_meant
 
 ANONYMOUS = "anonymous"
 _SCHEME = "Bearer "
@@ -122,7 +122,7 @@ class Evidence:
         elif len(authorization) > 1:
             fault = _INVALID
         else:
-            token = digest_of(authorization[0].removeprefix(_SCHEME))
+            token = digest_of(token_as_meant(authorization[0].removeprefix(_SCHEME)))
         return cls(token, fault, certificate.certificate, certificate.fault)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from remsvc.server.misplaced_secrets import in_line
+
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*(;.*)?')
 # A URI has colons, and may have equals signs; an identity has neither.
 _COLONS_IN_KEYS = ("certificates",)
@@ -77,7 +79,8 @@ def parse_ini(text: str) -> tuple[list[Entry], list[Mistake]]:
             name = _INLINE_COMMENT.sub("", line)
             section = name[1:-1].strip() if name[-1] == "]" else ""
             if not section:
-                mistakes.append(Mistake(number, f"{line!r}: expected [section]"))
+                shown = "a line that begins with [" if in_line(line) else repr(line)
+                mistakes.append(Mistake(number, f"{shown}: expected [section]"))
             continue
         match = (_KEY_WITH_COLONS if (section or "").lower() in _COLONS_IN_KEYS else _KEY).match(line)
         key = match[1].strip() if match else ""
@@ -102,4 +105,7 @@ def _value(text: str) -> tuple[str, bool]:
 
 
 def _shown(section: str | None, line: str) -> str:
-    return "a line of [auth]" if (section or "").lower() == "auth" else repr(line)
+    if not section:
+        return "a line before the first section"
+    # Whose name may be misspelt, as [auht] is.
+    return f"a line of [{section}]" if "auth" in section.lower() or in_line(line) else repr(line)

@@ -118,7 +118,7 @@ class _SectionReader:
         else:
             members = ("members",) if self.kind == "group" else ()
             known = (*members, *_LISTS, "input", "deny.NAME", "allow.NAME", *_NUMBERS, "rate")
-            self._report(entry, f"unknown key, expected one of {', '.join(known)}")
+            self.settings.unknown_key(entry, known)
 
     def _read_list(self, entry: Entry, key: str) -> None:
         items = [item.strip() for item in entry.value.split(",")]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from remsvc.server.file_signature import Signature, signature_of
 from remsvc.server.ini import NAMED_SECTIONS, Entry, parse_ini, section_key, section_names
+from remsvc.server.misplaced_secrets import NOT_SHOWN, in_known_key, in_path, in_unknown_key
 from remsvc.server.patterns import PatternError, Rule, compile_pattern
 from remsvc.server.token_file import is_hash, parse_hash
-from remsvc.server.tokens import Credential, digest_of
+from remsvc.server.tokens import Credential, digest_of, token_as_meant
 
 _KEYS: dict[str, tuple[str, ...]] = {
     "server": (
@@ -71,6 +72,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 # Keys that may be given more than once, as KEY.NAME.
 _REPEATABLE = {("audit", "redact")}
+# Those whose values are paths, names or patterns; those of the others are numbers, or one of some words.
+_TEXTS = {("server", key) for key in ("host", "state_dir", "token_file")}
+_TEXTS |= {("tls", key) for key in ("cert", "key", "ca")} | {("jobs", key) for key in ("admins", "cgroup")}
+_TEXTS |= {("log", "file")} | {("audit", key) for key in ("file", "key_file", "syslog", "redact")}
 _FREE_SECTIONS = ("auth", "denylist", "allowlist", "certificates")
 _FLAGS = {
     "host": ("server", "host"),
@@ -216,25 +221,34 @@ class Settings:
         """For :meth:`report`."""
         return self._value(entry)
 
+    def unknown_key(self, entry: Entry, known: Iterable[str]) -> None:
+        """Note that an entry means nothing, without what may be a token; ``known``: the keys that do."""
+        shown = entry.value
+        if in_unknown_key(entry.key, entry.value):
+            shown = NOT_SHOWN
+        where = f"{self._path}:{entry.line}: [{entry.section}] {entry.key} = {shown}"
+        self._note(entry.line, f"{where}: unknown key, expected one of {', '.join(known)}")
+
     def credentials(self) -> list[Credential]:
         """The entries of ``[auth]``: a token, or its hash. No message ever shows one."""
         found: dict[bytes, Credential] = {}
         credentials: list[Credential] = []
-        empty = [entry for entry in self._free["auth"] if not _expand(entry.value)]
+        tokens = [token_as_meant(_expand(entry.value)) for entry in self._free["auth"]]
         # Without any token every caller would be permitted: not what naming identities means.
-        fatal = len(empty) == len(self._free["auth"])
-        for entry in self._free["auth"]:
+        fatal = not any(tokens)
+        for entry, token in zip(self._free["auth"], tokens, strict=True):
             where = f"{self._path}:{entry.line}: [auth] {entry.key}"
-            token = _expand(entry.value)
             digest = parse_hash(token)
+            if variables := [match[1] or match[2] for match in _VARIABLE.finditer(entry.value)]:
+                where += f" (by the variable {', '.join(variables)})"
             if not token and fatal:
                 self._note(entry.line, f"{where}: expected a token")
             elif not token:
                 self.warnings.append(f"{where}: not used, because its token is empty")
             elif not token.isascii() or not token.isprintable():
-                self._note(entry.line, f"{where}: expected printable ASCII characters (value not shown)")
+                self._note(entry.line, f"{where}: expected printable ASCII characters {NOT_SHOWN}")
             elif is_hash(token) and digest is None:
-                self._note(entry.line, f"{where}: expected sha256: and 64 hex digits (value not shown)")
+                self._note(entry.line, f"{where}: expected sha256: and 64 hex digits {NOT_SHOWN}")
             else:
                 credential = Credential(entry.key, digest or digest_of(token))
                 if credential.digest in found:
@@ -335,8 +349,7 @@ class Settings:
                     self._note(entry.line, text)
                 unknown.add(section)
             elif key not in _KEYS[section] and (section, key.partition(".")[0]) not in _REPEATABLE:
-                known = ", ".join(_KEYS[section])
-                self._note(entry.line, f"{self._where(entry)}: unknown key, expected one of {known}")
+                self.unknown_key(entry, _KEYS[section])
             else:
                 self._values[section, key] = self._value(entry)
 
@@ -344,7 +357,13 @@ class Settings:
         return Value(entry.value, self._where(entry), entry.line)
 
     def _where(self, entry: Entry) -> str:
-        return f"{self._path}:{entry.line}: [{entry.section}] {entry.key} = {entry.value}"
+        section, key = entry.section.lower(), entry.key.lower().partition(".")[0]
+        shown = entry.value
+        if section in _KEYS and (section, key) not in _TEXTS:
+            shown = NOT_SHOWN if in_known_key(shown) else shown
+        elif (section, key) == ("server", "token_file") and in_path(shown):
+            shown = NOT_SHOWN
+        return f"{self._path}:{entry.line}: [{entry.section}] {entry.key} = {shown}"
 
 
 def _expand(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NoReturn
 
 import grpc
@@ -17,6 +18,12 @@ from remsvc.status import Status
 from remsvc.time_limit import TimeLimit
 
 _HEADER_OVERHEAD = 32  # what HTTP/2 counts for each beside its name and value
+# A caller that may be sending commands on hears so much later why they are refused: grpc.aio takes a status
+# that comes while it sends for an error of its own, INTERNAL. Nothing is read meanwhile: of a stranger, gRPC
+# takes in a window, not a message.
+_HOLD_SECONDS = 0.1
+# Calls that are held back so at the same time. Beyond, everybody is told at once: each takes memory.
+_MOST_HELD = 200
 
 
 class GrpcCall(Call):
@@ -27,10 +34,20 @@ class GrpcCall(Call):
         guard: of the connections; it is told of verified calls.
         patience: seconds that its caller may let an answer wait.
         single: whether it has one answer alone, which gRPC sends itself.
+        streams: whether its caller may send any number of messages.
     """
 
+    held = 0
+
     def __init__(
-        self, method: str, context: Any, guard: ConnectionGuard, patience: float, *, single: bool
+        self,
+        method: str,
+        context: Any,
+        guard: ConnectionGuard,
+        patience: float,
+        *,
+        single: bool = False,
+        streams: bool = False,
     ) -> None:
         metadata = context.invocation_metadata() or ()
         properties = context.auth_context()
@@ -43,6 +60,8 @@ class GrpcCall(Call):
         self._caller: Caller | None = None
         self._patience = patience
         self._single = single
+        self._streams = streams
+        self._half_closed = False
         self.answer: bytes | None = None
         self.method = method
         self.peer = context.peer()
@@ -81,7 +100,10 @@ class GrpcCall(Call):
 
     async def read(self) -> bytes | None:
         message = await self._context.read()
-        return None if message is grpc.aio.EOF else message
+        if message is grpc.aio.EOF:
+            self._half_closed = True
+            return None
+        return message  # type: ignore[no-any-return]
 
     async def write(self, message: bytes) -> None:
         if self._single:
@@ -97,6 +119,12 @@ class GrpcCall(Call):
 
     async def refuse(self, refused: RefusedError) -> NoReturn:
         """End the call with a status."""
+        if self._streams and not self._half_closed and GrpcCall.held < _MOST_HELD:
+            GrpcCall.held += 1
+            try:
+                await asyncio.sleep(_HOLD_SECONDS)
+            finally:
+                GrpcCall.held -= 1
         code = grpc.StatusCode[refused.code.name]
         await self._context.abort(code, str(refused), (*self.trailers, *refused.metadata))
         raise refused
@@ -132,9 +160,9 @@ class Handlers(grpc.GenericRpcHandler):
             return call.answer
 
         async def streaming(_: object, context: Any) -> None:
-            await self._answer(
-                GrpcCall(method.name, context, self._guard, self._patience, single=False), method
-            )
+            streams = method.stream is not None
+            call = GrpcCall(method.name, context, self._guard, self._patience, streams=streams)
+            await self._answer(call, method)
 
         if method.one is not None:
             return grpc.stream_unary_rpc_method_handler(single)

@@ -89,7 +89,8 @@ class Connection(PacedInput):
     @property
     def owes(self) -> bool:
         """Whether a verified caller waits for an answer, or has not taken all of one."""
-        return self.busy or (bool(self.identity) and self.answers.written > 0)
+        session = self._session
+        return self.busy or session.holds_back or (bool(self.identity) and self.answers.written > 0)
 
     def check(self, now: float) -> None:
         """Look whether its peer keeps it waiting; from time to time."""

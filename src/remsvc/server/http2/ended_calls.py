@@ -12,8 +12,9 @@ from remsvc.http2.engine import Engine, EngineError, Header, StreamGoneError
 # A call that has ended waits for its caller to end its side as well.
 _LINGER_SECONDS = 5.0
 # A caller that is still sending commands hears why they are refused when it has sent them, or sends none for
-# so long: grpc.aio takes an answer that comes between two of them for an error of its own, INTERNAL.
-_HOLD_SECONDS = 0.3
+# so long, at the latest after the second: grpc.aio takes a status that comes while it sends for an error of
+# its own, INTERNAL. The first is longer than a busy client pauses between two commands of a list.
+_HOLD_SECONDS, _LONGEST_HOLD_SECONDS = 0.3, 2.0
 
 
 @dataclass(slots=True)
@@ -23,12 +24,16 @@ class _EndedCall:
     Attributes:
         since: when it ended.
         unacknowledged: bytes that its caller sent, and may send again only when its side has ended.
-        answer: headers that are to be sent.
+        heard: when its caller has sent something last.
+        last: headers that are to be sent, with which its answer ends.
+        begun: whether others were sent before.
     """
 
     since: float
     unacknowledged: int
-    answer: Sequence[Header] = ()
+    heard: float
+    last: Sequence[Header] = ()
+    begun: bool = False
 
 
 class EndedCalls:
@@ -56,47 +61,71 @@ class EndedCalls:
         """Whether the call of a stream is one of them."""
         return stream in self._calls
 
+    @property
+    def hold_back(self) -> bool:
+        """Whether a caller has not been told yet how its call has ended."""
+        return any(call.last for call in self._calls.values())
+
     def add(self, stream: int, unacknowledged: int) -> None:
         """A call has ended; so many bytes that its caller sent were not acknowledged."""
-        self._calls[stream] = _EndedCall(self._loop.time(), unacknowledged)
+        now = self._loop.time()
+        self._calls[stream] = _EndedCall(now, unacknowledged, now)
 
     def drop(self, stream: int, size: int, *, last: bool) -> None:
         """Data came, of no use, but within the window that its caller had; ``last``: and no more will."""
-        self._calls[stream].unacknowledged += size
-        if last:
+        call = self._calls[stream]
+        call.unacknowledged += size
+        call.heard = self._loop.time()
+        # One that has filled its window sends nothing more before it is told.
+        if last or call.unacknowledged >= engine.WINDOW:
             self._send(stream)
 
-    def answer(self, stream: int, headers: Sequence[Header], *, sending: bool) -> None:
-        """Send an answer that is headers alone; ``sending``: to a caller that may be sending on."""
+    def answer(self, stream: int, last: Sequence[Header], *, begun: bool, sending: bool) -> None:
+        """Send what ends an answer.
+
+        Args:
+            last: the headers that do.
+            begun: whether others were sent before; else these are all of it.
+            sending: whether its caller may be sending on; then it is told when it has stopped.
+        """
         if (call := self._calls.get(stream)) is None:
             return
-        call.answer = headers
-        if sending:
-            self._send_later(stream)
+        call.last, call.begun = last, begun
+        if sending and call.unacknowledged < engine.WINDOW:
+            self._loop.call_later(_HOLD_SECONDS, self._send_if_quiet, stream, call)
         else:
+            self._send(stream)
+
+    def send_all(self) -> None:
+        """Tell all callers what they have not been told yet: the connection is about to end."""
+        for stream in list(self._calls):
             self._send(stream)
 
     def _send(self, stream: int) -> None:
-        """Send an answer that was not sent yet."""
+        """End an answer that was not ended yet."""
         call = self._calls.get(stream)
-        if call is None or not call.answer or self.engine is None:
+        if call is None or not call.last or self.engine is None:
             return
-        headers, call.answer = call.answer, ()
+        headers, call.last = call.last, ()
         self._flush_soon()
         try:
-            self.engine.respond(stream, headers, end=True)
+            if call.begun:
+                self.engine.finish(stream, headers)
+            else:
+                self.engine.respond(stream, headers, end=True)
         except StreamGoneError:
             return
 
-    def _send_later(self, stream: int, before: int = -1) -> None:
-        """The same, where nothing has come on its stream since there were so many bytes of it."""
-        call = self._calls.get(stream)
-        if call is None or not call.answer:
+    def _send_if_quiet(self, stream: int, call: _EndedCall) -> None:
+        """The same, where its caller sends nothing for a while; else it is looked again."""
+        if self._calls.get(stream) is not call or not call.last:
             return
-        if call.unacknowledged == before or self._loop.time() - call.since > _LINGER_SECONDS:
+        now = self._loop.time()
+        left = min(call.heard + _HOLD_SECONDS, call.since + _LONGEST_HOLD_SECONDS) - now
+        if left <= 0:
             self._send(stream)
         else:
-            self._loop.call_later(_HOLD_SECONDS, self._send_later, stream, call.unacknowledged)
+            self._loop.call_later(left, self._send_if_quiet, stream, call)
 
     def forget(self, stream: int) -> int:
         """Its stream is closed; how many bytes of it were not acknowledged."""

@@ -120,6 +120,11 @@ class Session:
         """Whether a verified caller's call is in progress on it."""
         return any(call.caller is not None for call in self.calls.values())
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether a verified caller has not been told yet how a call of his has ended."""
+        return bool(self.identity) and self._ended_calls.hold_back
+
     # What comes in
 
     def take(self, data: memoryview) -> int:
@@ -276,16 +281,14 @@ class Session:
     def respond(self, call: Http2Call, headers: Sequence[Header]) -> None:
         """Send an answer that is headers alone, and forget the call."""
         self._forget(call)
-        self._ended_calls.answer(call.stream, headers, sending=call.streams and not call.half_closed)
+        sending = call.streams and not call.half_closed
+        self._ended_calls.answer(call.stream, headers, begun=False, sending=sending)
 
     def finish(self, call: Http2Call, trailers: Sequence[Header]) -> None:
         """Send what ends an answer, and forget the call."""
         self._forget(call)
-        if self._engine is not None:
-            try:
-                self._engine.finish(call.stream, trailers)
-            except StreamGoneError:
-                return
+        sending = call.streams and not call.half_closed
+        self._ended_calls.answer(call.stream, trailers, begun=True, sending=sending)
 
     def _forget(self, call: Http2Call) -> None:
         if self.calls.pop(call.stream, None) is not None:
@@ -345,9 +348,11 @@ class Session:
         """What says that it ends now, and why; of what waits to be sent, as much as the peer lets us send."""
         if self._engine is None:
             return b""
+        self._ended_calls.send_all()
         try:
+            held = self._engine.to_send()
             self._engine.terminate(error)
-            return self._engine.to_send()
+            return held + self._engine.to_send()
         except EngineError:
             return b""
 

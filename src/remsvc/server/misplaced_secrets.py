@@ -1,0 +1,37 @@
+"""What of a configuration may be a token that stands in the wrong place: no message shows it.
+
+Whoever writes a token under a wrong key, or beside one, finds it in the log otherwise, and in its copies.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TELLING_KEY = re.compile(r"token|secret|passw|auth|bearer|credential|private|api.?key", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z0-9_+=~.\-]+")
+_LONG_WORD, _VERY_LONG_WORD = 9, 16
+NOT_SHOWN = "(value not shown)"
+
+
+def in_unknown_key(key: str, value: str) -> bool:
+    """Whether the value of a key that means nothing here may be a token."""
+    return bool(_TELLING_KEY.search(key)) or _has_word(value, _LONG_WORD)
+
+
+def in_known_key(value: str) -> bool:
+    """Whether a value that should be a number or one of some words may be a token."""
+    return _has_word(value, _VERY_LONG_WORD)
+
+
+def in_line(line: str) -> bool:
+    """Whether a line that is no entry may hold a token."""
+    return _has_word(line, _LONG_WORD)
+
+
+def in_path(value: str) -> bool:
+    """Whether what should be a file's path may be a token: it is one long word."""
+    return not re.search(r"[/\\.]", value) and _has_word(value, _VERY_LONG_WORD)
+
+
+def _has_word(text: str, length: int) -> bool:
+    return "bearer " in text.lower() or any(len(word) >= length for word in _WORD.findall(text))
