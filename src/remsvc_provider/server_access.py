@@ -17,6 +17,9 @@ from remsvc.errors import UnauthenticatedError
 from remsvc_provider.channels import pooled_transport
 
 T = TypeVar("T")
+
+_PLACE = {"target": "host and port", "tls": "use_ssl", "ca_cert": "ca_cert_path"}
+"""What says where credentials are sent, and how protected: options, and the connection's fields."""
 Reread = Callable[[], Awaitable[ConnectionOptions]]
 
 
@@ -49,7 +52,8 @@ class ServerAccess:
         """What ``call`` gives; made again where credentials are refused and the connection has others.
 
         Raises:
-            UnauthenticatedError: those that the connection has now are refused.
+            UnauthenticatedError: those that the connection has now are refused, or are for another
+                server than this one.
             ServerError: whatever else fails.
         """
         while True:
@@ -84,7 +88,14 @@ class ServerAccess:
             except Exception as problem:  # noqa: BLE001 - whatever Airflow raises; the refusal is what is told
                 self._report(f"{error}; the connection cannot be read again: {problem}")
                 return False
-            # The credentials alone: the jobs are on this server, wherever the connection leads now.
+            # The jobs are on the server that the connection led to. What it has now is another server's
+            # secret, or is meant for a way there that is better protected.
+            if other := ", ".join(_differences(self._options, now)):
+                details = (
+                    f"{error.details}; the connection has changed since the task began ({other}): what it "
+                    f"has now is not sent to this server"
+                )
+                raise UnauthenticatedError(error.code, details, error.target) from error
             options = replace(
                 self._options, token=now.token, client_cert=now.client_cert, client_key=now.client_key
             )
@@ -95,3 +106,12 @@ class ServerAccess:
             # What runs side by side with the old ones is not broken off: the server decides.
             self._clients.append(self._open())
             return True
+
+
+def _differences(before: ConnectionOptions, now: ConnectionOptions) -> list[str]:
+    """What has changed of where credentials are sent, for a person."""
+    return [
+        f"{field}: was {getattr(before, option)}, is {getattr(now, option)}"
+        for option, field in _PLACE.items()
+        if getattr(before, option) != getattr(now, option)
+    ]

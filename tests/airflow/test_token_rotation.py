@@ -167,15 +167,39 @@ async def test_it_fails_where_the_connection_is_gone(rotation, tmp_path, monkeyp
     assert "the connection cannot be read again" in log.text
 
 
-async def test_the_jobs_are_not_looked_for_on_another_server(rotation, serve, connect, tmp_path):
-    """The connection leads elsewhere now, with a token that is good on the old server."""
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("remsvc://127.0.0.1:1?bearer_token={}", "host and port: was {target}, is 127.0.0.1:1"),
+        ("remsvc://{target}?bearer_token={}&use_ssl=1", "use_ssl: was False, is True"),
+        (
+            "remsvc://{target}?bearer_token={}&use_ssl=1&ca_cert_path=/etc/other-ca.pem",
+            "use_ssl: was False, is True, ca_cert_path: was None, is /etc/other-ca.pem",
+        ),
+    ],
+)
+async def test_a_token_that_is_for_another_server_is_not_sent_to_this_one(
+    rotation,
+    connect,
+    tmp_path,
+    change,
+    said,
+):
+    """The connection leads elsewhere now, or there in another way. The token would be good on the old
+    server: only so can it be seen that it was not tried."""
     held = Held(tmp_path)
     running = asyncio.create_task(fire(trigger(CONN_ID, held.cmd)))
     await until(held.runs)
-    connect(f"remsvc://{serve().target}?bearer_token={rotation.add()}")
+    token = rotation.add()
+    connect(change.format(token, target=rotation.server.target))
     await rotation.revoke()
+    event = await running
     held.end()
-    assert results(await running)[0]["out"] == "before\nafter\n"
+    assert event["state"] == "FAILED"
+    assert "UNAUTHENTICATED: the credentials of this call have been revoked" in event["error_msg"]
+    assert said.format(target=rotation.server.target) in event["error_msg"]
+    assert "is not sent to this server" in event["error_msg"]
+    assert token not in event["error_msg"]
 
 
 async def test_a_kill_after_the_rotation_ends_the_command(rotation, supervisor, tmp_path, log: LogReader):  # noqa: F811
