@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 from remsvc.cli.quick import run_quickly
+from remsvc.cli.standard_streams import prepare
 
 
 def main() -> None:
     """Run the command line; without its libraries, say how to install them."""
+    prepare()
     run_quickly(sys.argv[1:])
     try:
         from remsvc.cli.main import main as command_line

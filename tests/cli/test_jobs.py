@@ -256,8 +256,39 @@ def test_logs_say_where_bytes_were_dropped(remsvc: Remsvc, jobs: ScriptedJobs) -
     run = remsvc("jobs", "logs", "-s", jobs.target, "job1", text=False)
     assert run.stdout == RANDOM[:1000] + RANDOM[501_000:]
     assert run.stderr == (
-        b"remsvc: warning: 500000 bytes of stdout are missing here: the job's output is over its limit\n"
+        b"remsvc: warning: 500000 bytes of stdout are missing here: the server did not keep them\n"
     )
+
+
+@pytest.mark.parametrize("verb", ["run", "logs"])
+def test_it_is_told_how_much_output_was_lost_and_why(remsvc: Remsvc, jobs: ScriptedJobs, verb: str) -> None:
+    reason = "6 bytes of stdout could not be written: No space left on device"
+    job = jobs.add(b"0123456789", request_id="r")
+    job.message.stdout.MergeFrom(jobs_pb2.Output(head_bytes=4, dropped_bytes=6))
+    jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0, reason=reason)
+    words = ["--request-id", "r", "--", "x"] if verb == "run" else ["job1"]
+    run = remsvc(*([verb] if verb == "run" else ["jobs", verb]), "-s", jobs.target, *words)
+    assert (run.returncode, run.stdout) == (0, "0123")
+    assert run.stderr.splitlines() == [
+        "remsvc: warning: the last 6 bytes of stdout are missing: the server did not keep them",
+        f"remsvc: warning: job job1: {reason}",
+    ]
+
+
+def test_output_that_the_server_has_lost_is_told_and_the_logs_end(remsvc: Remsvc, jobs: ScriptedJobs) -> None:
+    job = jobs.finish(b"0123456789")
+    job.message.stdout.MergeFrom(jobs_pb2.Output(total_bytes=15, head_bytes=15))
+    run = remsvc("jobs", "logs", "-s", jobs.target, "job1")
+    assert (run.returncode, run.stdout) == (0, "0123456789")
+    told = run.stderr.splitlines()
+    assert told[0].endswith(f"the job's end had come with all its output; asking {jobs.target} again")
+    assert told[1:] == ["remsvc: warning: 5 bytes of stdout are missing here: the server has lost them"]
+
+
+def test_logs_of_a_running_job_end_where_the_rest_was_dropped(remsvc: Remsvc, jobs: ScriptedJobs) -> None:
+    job = jobs.add(b"0123456789")
+    job.message.stdout.MergeFrom(jobs_pb2.Output(total_bytes=10, head_bytes=4, dropped_bytes=6))
+    assert remsvc("jobs", "logs", "-s", jobs.target, "job1").stdout == "0123"
 
 
 def test_many_gaps_are_told_in_few_lines(remsvc: Remsvc, jobs: ScriptedJobs) -> None:
@@ -267,7 +298,7 @@ def test_many_gaps_are_told_in_few_lines(remsvc: Remsvc, jobs: ScriptedJobs) -> 
     assert run.stdout == b"".join(RANDOM[at : at + 100] for at in range(0, len(RANDOM), 150))
     said = run.stderr.decode().splitlines()
     assert said[:3] == 3 * [
-        "remsvc: warning: 50 bytes of stdout are missing here: the job's output is over its limit"
+        "remsvc: warning: 50 bytes of stdout are missing here: the server did not keep them"
     ]
     assert said[3] == "remsvc: warning: more of stdout is missing from here on"
     gaps = len(range(150, len(RANDOM), 150))

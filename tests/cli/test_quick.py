@@ -304,4 +304,4 @@ def test_output_that_nobody_reads_any_more_ends_it(server: ServerProcess) -> Non
         )
     finally:
         os.close(writer)
-    assert (run.returncode, run.stderr) == (1, b"")
+    assert (run.returncode, run.stderr) == (141, b"")

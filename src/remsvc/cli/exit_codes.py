@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 FAILURE = 255
 USAGE = 2
 INTERRUPTED = 130
-UNREAD = 1
-"""Nobody reads the output any more."""
+UNREAD = 141
+"""Nobody reads the output any more: what a shell says of a program that SIGPIPE has ended."""
 
 NOT_STARTED = 1
 TIMED_OUT = 124
@@ -35,10 +35,12 @@ def job_exit_code(job: Job) -> int:
 
 def job_end_line(job: Job) -> str | None:
     """What to say about a job's end besides its exit code; None where that says it all."""
+    nothing_ran = job.started_at is None and job.exit_code is None
+    before = ", before it had started: nothing ran" if nothing_ran else ""
     if job.state is JobState.TIMED_OUT:
-        end = f"job {job.id} timed out"
+        end = f"job {job.id} timed out{before}"
     elif job.state is JobState.CANCELLED:
-        end = f"job {job.id} was cancelled"
+        end = f"job {job.id} was cancelled{before}"
     elif job.state is JobState.LOST:
         end = f"job {job.id} is lost"
     elif job.exit_code is None:

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, BinaryIO
 
+from remsvc.cli.standard_streams import written
 from remsvc.cli.terminal import warning_line
-from remsvc.client.jobs import Job, OutputChunk, StateChange
+from remsvc.client.jobs import Job, OutputChunk, OutputSize, StateChange
 
 if TYPE_CHECKING:
     from remsvc.client import Client
@@ -28,28 +29,39 @@ class OutputWriter:
         self._streams = streams
         self._gaps = dict.fromkeys(streams, 0)
         self._missing = dict.fromkeys(streams, 0)
+        self._next = dict.fromkeys(streams, 0)
 
     def __call__(self, chunk: OutputChunk) -> None:
         if chunk.dropped:
             self._note_gap(chunk)
+        self._next[chunk.stream] = chunk.offset + len(chunk.data)
         stream = self._streams[chunk.stream]
-        stream.write(chunk.data)
-        stream.flush()
+        with written(chunk.stream):
+            stream.write(chunk.data)
+            stream.flush()
 
-    def finish(self) -> None:
-        """Say how much is missing in all, where that was not said gap by gap."""
+    def finish(self, job: Job | None = None) -> None:
+        """Say how much is missing in all, where that was not said gap by gap, and why.
+
+        Args:
+            job: as it has ended; None where it goes on, so that nothing is known of that.
+        """
         for name, gaps in self._gaps.items():
             if gaps > _GAPS_TOLD:
                 warning_line(f"{self._missing[name]} bytes of {name} are missing, in {gaps} places")
+            if job is not None and (rest := _size(job, name).total - self._next[name]) > 0:
+                self._missing[name] += rest
+                warning_line(f"the last {rest} bytes of {name} are missing: the server did not keep them")
+        if job is not None and any(self._missing.values()) and (why := _why_missing(job)):
+            warning_line(f"job {job.id}: {why}")
 
     def _note_gap(self, chunk: OutputChunk) -> None:
         name = chunk.stream
         self._missing[name] += chunk.dropped
         self._gaps[name] += 1
         if self._gaps[name] <= _GAPS_TOLD:
-            warning_line(
-                f"{chunk.dropped} bytes of {name} are missing here: the job's output is over its limit"
-            )
+            why = "has lost them" if chunk.lost else "did not keep them"
+            warning_line(f"{chunk.dropped} bytes of {name} are missing here: the server {why}")
         elif self._gaps[name] == _GAPS_TOLD + 1:
             warning_line(f"more of {name} is missing from here on")
 
@@ -59,19 +71,42 @@ class OutputCollector:
 
     def __init__(self) -> None:
         self._streams = {"stdout": bytearray(), "stderr": bytearray()}
+        self._next = {"stdout": 0, "stderr": 0}
+        self._missing = {"stdout": 0, "stderr": 0}
 
     def __call__(self, chunk: OutputChunk) -> None:
         self._streams[chunk.stream] += chunk.data
+        self._next[chunk.stream] = chunk.offset + len(chunk.data)
+        self._missing[chunk.stream] += chunk.dropped
 
-    def as_json(self) -> dict[str, object]:
-        """``out`` and ``err`` as text, and whether bytes that are not UTF-8 were replaced in them."""
+    def as_json(self, job: Job) -> dict[str, object]:
+        """``out`` and ``err`` as text.
+
+        Beside them, whether bytes that are not UTF-8 were replaced in them, and how many bytes are missing.
+        """
         lossy = False
         texts = {}
         for name, stream in (("out", "stdout"), ("err", "stderr")):
             data = bytes(self._streams[stream])
             texts[name] = data.decode("utf-8", errors="replace")
             lossy = lossy or texts[name].encode("utf-8") != data
-        return {**texts, "lossy": lossy}
+        missing = {
+            f"{name}_missing_bytes": self._missing[name] + max(_size(job, name).total - self._next[name], 0)
+            for name in self._streams
+        }
+        return {**texts, "lossy": lossy, **missing}
+
+
+def _why_missing(job: Job) -> str:
+    if job.reason:
+        return job.reason
+    limit = job.spec.output_limit
+    over = 0 < limit < max(job.stdout.total, job.stderr.total)
+    return f"its output is over its limit of {limit} bytes" if over else ""
+
+
+def _size(job: Job, stream: str) -> OutputSize:
+    return job.stdout if stream == "stdout" else job.stderr
 
 
 class ConnectionNotice:
@@ -83,7 +118,10 @@ class ConnectionNotice:
 
     def lost(self, error: ServerError) -> None:
         if not self._lost:
-            warning_line(f"connection to {self._server} lost, reconnecting")
+            if error.code == "UNKNOWN":
+                warning_line(f"{error.details}; asking {self._server} again")
+            else:
+                warning_line(f"connection to {self._server} lost, reconnecting")
         self._lost = True
 
     def back(self) -> None:
@@ -106,10 +144,12 @@ def follow(
     job_id: str,
     server: str,
     write: Callable[[OutputChunk], None],
+    enter: Callable[[Job], None],
 ) -> Job:
     """Write a job's output from its beginning, as it appears; the job, once it has ended.
 
-    Raises what :meth:`Client.watch_job <remsvc.client.sync_jobs.JobCalls.watch_job>` raises, and
+    Tells ``enter`` of each state. Raises what
+    :meth:`Client.watch_job <remsvc.client.sync_jobs.JobCalls.watch_job>` raises, and
     what ``write`` does.
     """
     notice = ConnectionNotice(server)
@@ -118,6 +158,7 @@ def follow(
         notice.back()
         if isinstance(event, StateChange):
             job = event.job
+            enter(job)
         else:
             write(event)
     assert job is not None  # a watch ends after the final state alone

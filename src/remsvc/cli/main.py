@@ -60,4 +60,5 @@ def command_line() -> None:
 
 def main() -> None:
     """The console script."""
-    command_line.main(prog_name="remsvc")
+    with errors_told():
+        command_line.main(prog_name="remsvc")

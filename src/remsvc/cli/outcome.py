@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from remsvc.cli.exit_codes import FAILURE, INTERRUPTED, UNREAD, USAGE
+from remsvc.cli.standard_streams import forget_output
 from remsvc.cli.terminal import error_line
 from remsvc.errors import ConfigurationError, InvalidCommandError, RemSvcError
 
@@ -28,28 +29,22 @@ def errors_told(*others: type[Exception]) -> Iterator[None]:
         sys.exit(USAGE)
     except RemSvcError as error:
         error_line(str(error))
+        forget_output()
         sys.exit(FAILURE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        _forget_output()
+        forget_output()
         sys.exit(UNREAD)
     except OSError as error:
-        error_line(str(error))
+        error_line(str(error) if error.filename else error.strerror or str(error))
+        forget_output()
         sys.exit(FAILURE)
-    except Exception:  # noqa: BLE001 - a defect must not look like the exit code of a command
-        import traceback  # slow to load
+    except Exception as error:  # noqa: BLE001 - a defect must not look like the exit code of a command
+        if os.environ.get("REMSVC_TRACEBACK"):
+            import traceback  # slow to load
 
-        traceback.print_exc(file=sys.stderr)
+            traceback.print_exc(file=sys.stderr)
+        error_line(f"internal error: {type(error).__name__}: {error} (REMSVC_TRACEBACK=1 shows where)")
+        forget_output()
         sys.exit(FAILURE)
-
-
-def _forget_output() -> None:
-    """Nobody reads it: what is left of it must not fail once more when the program ends."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
@@ -12,6 +13,22 @@ from remsvc.errors import ConfigurationError
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def typed(value: Any) -> Any:
+    """A text of the command line as it was typed, in a locale that knows ASCII alone too; else the value."""
+    if isinstance(value, tuple):
+        return tuple(map(typed, value))
+    if not isinstance(value, str) or value.isascii():
+        return value
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        try:
+            return value.encode("utf-8", "surrogateescape").decode("utf-8")
+        except UnicodeError:
+            return value  # not UTF-8, which is told where it is used
+    return value
 
 
 def server(value: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from remsvc.cli.outcome import errors_told
+from remsvc.cli.standard_streams import forget_output, written
 from remsvc.cli.verbs import QUICK, load
 
 if TYPE_CHECKING:
@@ -51,17 +52,15 @@ def _run(place: str, words: Sequence[str]) -> int | None:
 
 def _exit(code: int) -> NoReturn:
     """Exit at once: all is closed, and taking the interpreter apart takes longer than what was done."""
-    try:
-        _flush()
-    except OSError:
-        sys.exit(code)  # as any program whose output cannot be written
+    forget_output()
     os._exit(code)
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it is where the program was started without one
-            stream.flush()
+    with written("stdout"):
+        sys.stdout.flush()
+    with written("stderr"):
+        sys.stderr.flush()
 
 
 def parse(verb: Verb, words: Sequence[str]) -> dict[str, Any] | None:

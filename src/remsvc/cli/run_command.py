@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from remsvc.cli.connection import open_client
 from remsvc.cli.exit_codes import exit_as_command
 from remsvc.cli.job_output import binary
+from remsvc.cli.standard_streams import written
 from remsvc.cli.terminal import print_json, progress, warning_line
 from remsvc.command import Command
 
@@ -42,15 +43,16 @@ def run_command(
             }
         )
     else:
-        _write(sys.stdout, result.out)
-        _write(sys.stderr, result.err)
+        _write("stdout", result.out)
+        _write("stderr", result.err)
     if result.lossy:
         warning_line("the server sent bytes that are not UTF-8; they are shown as U+FFFD")
     exit_as_command(result.rc)
 
 
-def _write(stream: object, text: str) -> None:
+def _write(name: str, text: str) -> None:
     """Exactly these characters as UTF-8, whatever the locale."""
-    buffer = binary(stream)
-    buffer.write(text.encode("utf-8"))
-    buffer.flush()
+    buffer = binary(getattr(sys, name))
+    with written(name):
+        buffer.write(text.encode("utf-8"))
+        buffer.flush()

@@ -12,6 +12,7 @@ from remsvc.cli.exit_codes import exit_as_command, job_end_line, job_exit_code
 from remsvc.cli.interruption import Interruption
 from remsvc.cli.job_description import as_json as job_as_json
 from remsvc.cli.job_output import OutputCollector, OutputWriter, follow, own_streams
+from remsvc.cli.standard_streams import OutputError, missing
 from remsvc.cli.terminal import error_line, print_json, print_line, progress, warning_line
 from remsvc.client.jobs import MOST_OUTPUT, Job, JobState, OutputChunk
 from remsvc.errors import RemSvcError, ServerError, UnimplementedError
@@ -35,10 +36,13 @@ def detach_job(client: Client, spec: JobSpec, request_id: str, *, as_json: bool)
     with _doubt_told(request_id):
         job = client.create_job(spec, request_id)
     _tell_output_limit(spec, job)
-    if as_json:
-        print_json(job_as_json(job))
-    else:
-        print_line(printable(job.id))
+    with _named(f"job {job.id} was created and goes on: see remsvc jobs show {job.id}"):
+        if as_json:
+            print_json(job_as_json(job))
+        else:
+            print_line(printable(job.id))
+        if "stdout" in missing:
+            warning_line(f"there is no standard output, and the job's id is {job.id}")
 
 
 def run_job(client: Client, spec: JobSpec, request_id: str, *, server: str, as_json: bool) -> NoReturn:
@@ -55,17 +59,13 @@ def run_job(client: Client, spec: JobSpec, request_id: str, *, server: str, as_j
         interruption.ends(job.id)
         _tell_output_limit(spec, job)
         collector, writer = OutputCollector(), OutputWriter(own_streams())
-        job = _watch(client, job.id, server, collector if as_json else writer)
-    writer.finish()
+        job = _watch(client, job, server, collector if as_json else writer)
     if as_json:
-        print_json(
-            {
-                **job_as_json(job),
-                **collector.as_json(),
-                "server": server,
-                "seconds": round(time.monotonic() - started, 3),
-            }
-        )
+        seconds = round(time.monotonic() - started, 3)
+        with _named(f"job {job.id} has ended, and has the state {job.state}: see remsvc jobs show {job.id}"):
+            print_json({**job_as_json(job), **collector.as_json(job), "server": server, "seconds": seconds})
+    else:
+        writer.finish(job)
     if line := job_end_line(job):
         error_line(line)
     if interruption.signal is not None and job.state is JobState.CANCELLED:
@@ -99,17 +99,28 @@ def _tell_output_limit(asked: JobSpec, job: Job) -> None:
         warning_line(f"the server keeps at most {job.spec.output_limit} bytes of each output")
 
 
-def _watch(client: Client, job_id: str, server: str, write: Callable[[OutputChunk], None]) -> Job:
+@contextmanager
+def _named(line: str) -> Iterator[None]:
+    """Where something about a job cannot be written, say at least which one it is."""
+    try:
+        yield
+    except (OutputError, BrokenPipeError):
+        warning_line(line)
+        raise
+
+
+def _watch(client: Client, job: Job, server: str, write: Callable[[OutputChunk], None]) -> Job:
     """The job, once it has ended; with a spinner until it prints something."""
+    job_id = job.id
     with ExitStack() as spinner:
-        spinner.enter_context(progress(f"running on {server}"))
+        show = spinner.enter_context(progress(_what_it_does(job, server)))
 
         def write_alone(chunk: OutputChunk) -> None:
             spinner.close()
             write(chunk)
 
         try:
-            return follow(client, job_id, server, write_alone)
+            return follow(client, job_id, server, write_alone, lambda job: show(_what_it_does(job, server)))
         except BrokenPipeError:
             # Nobody reads its output any more: what SIGPIPE would have done.
             client.cancel_job(job_id, reason="nobody reads its output any more")
@@ -117,3 +128,7 @@ def _watch(client: Client, job_id: str, server: str, write: Callable[[OutputChun
         except (RemSvcError, OSError, KeyboardInterrupt):
             warning_line(f"job {job_id} may still be running: see remsvc jobs show {job_id}")
             raise
+
+
+def _what_it_does(job: Job, server: str) -> str:
+    return f"job {job.id} is queued on {server}" if job.state is JobState.QUEUED else f"running on {server}"

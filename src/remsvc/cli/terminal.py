@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
+from remsvc.cli.standard_streams import forget, written
 from remsvc.printable import printable
 
 
@@ -23,20 +25,25 @@ def warning_line(message: str) -> None:
 
 def _line(prefix: str, style: str, message: str) -> None:
     message = printable(message)
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        print_line(prefix + message, error=True)
-        return
-    from rich.console import Console
-    from rich.text import Text
+    try:
+        if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+            _write(sys.stderr, prefix + message)
+            return
+        from rich.console import Console
+        from rich.text import Text
 
-    Console(stderr=True).print(Text.assemble((prefix, style), message), soft_wrap=True)
+        Console(stderr=True).print(Text.assemble((prefix, style), message), soft_wrap=True)
+    except OSError:
+        forget(sys.stderr)  # there is nowhere left to say it
 
 
-def print_line(text: str, *, error: bool = False) -> None:
-    """One line of standard output, or error, at once."""
-    stream = sys.stderr if error else sys.stdout
-    if stream is None:
-        return  # the program was started without one
+def print_line(text: str) -> None:
+    """One line of standard output, at once. Raises :class:`OutputError`, ``BrokenPipeError``."""
+    with written("stdout"):
+        _write(sys.stdout, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
     if codecs.lookup(stream.encoding).name == "ascii":  # a locale that says nothing of an encoding
         stream.buffer.write(f"{text}\n".encode())
     else:
@@ -52,13 +59,17 @@ def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> 
 
 
 @contextmanager
-def progress(message: str) -> Iterator[None]:
-    """While something takes time: a spinner on standard error, if that is a terminal."""
+def progress(message: str) -> Iterator[Callable[[str], None]]:
+    """While something takes time: a spinner on standard error, if that is a terminal.
+
+    Gives what changes the message.
+    """
     if not sys.stderr.isatty():
-        yield
+        yield lambda message: None
         return
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True).status(escape(printable(message))):
-        yield
+    spinner = "dots" if sys.stderr.encoding.lower().startswith("utf") else "line"
+    with Console(stderr=True).status(escape(printable(message)), spinner=spinner) as status:
+        yield lambda message: status.update(escape(printable(message)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+from remsvc.cli import parameters
 from remsvc.cli.connection import CONNECTION, check_connection, connection
 from remsvc.cli.options import Argument, Option
 
@@ -35,7 +36,7 @@ class Verb(NamedTuple):
 
     def run(self, values: Mapping[str, Any]) -> None:
         """Do it with checked values."""
-        others = dict(values)
+        others = {name: parameters.typed(value) for name, value in values.items()}
         options = connection(**{option.name: others.pop(option.name) for option in CONNECTION})
         self.function(options, **others)
 

@@ -78,6 +78,8 @@ def encode_list(
     STATES.check(names)
     PAGE_TOKEN.check(page_token)
     check_labels(labels or {})
+    for key, value in (labels or {}).items():
+        _check_unicode("a label", key + value)
     request = jobs_pb2.ListJobsRequest(
         page_size=page_size,
         page_token=page_token,
@@ -94,6 +96,7 @@ def encode_list(
 def encode_cancel(job_id: str, reason: str, kill: bool) -> bytes:
     """A ``CancelJobRequest``. Raises :class:`InvalidCommandError`."""
     REASON.check(reason)
+    _check_unicode("reason", reason)
     return _serialize(jobs_pb2.CancelJobRequest(id=_checked_id(job_id), reason=reason, kill=kill))
 
 
@@ -246,7 +249,15 @@ def _checked_id(job_id: str | None) -> str:
     if not job_id:
         raise InvalidCommandError("the job's id must not be empty")
     ID.check(job_id)
+    _check_unicode("the job's id", job_id)
     return job_id
+
+
+def _check_unicode(name: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate") from None
 
 
 def _serialize(message: Any) -> bytes:

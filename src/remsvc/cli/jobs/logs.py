@@ -39,8 +39,9 @@ _STREAMS = {"out": "stdout", "err": "stderr"}
 def logs(options: ConnectionOptions, follow: bool, stream: str | None, as_json: bool, job_id: str) -> None:
     """Print what a job has printed so far, as bytes, unchanged.
 
-    Where the server dropped bytes, because the output was over its limit, a line on standard error
-    says how many. Exits 0 whatever became of the job; Ctrl-C leaves it running.
+    Where the server does not have all of it, because the output was over its limit or a disk was full, a
+    line on standard error says how much is missing. Exits 0 whatever became of the job; Ctrl-C leaves it
+    running.
 
     \b
     Examples:
@@ -61,21 +62,25 @@ def logs(options: ConnectionOptions, follow: bool, stream: str | None, as_json: 
             stderr_offset=0 if "stderr" in wanted else -1,
             on_disconnect=notice.lost,
         )
+        ended: Job | None = None
         for event in events:
             notice.back()
             if isinstance(event, OutputChunk):
                 write(event)
+            elif event.job.ended:
+                ended = event.job
             if rest is not None and rest.is_seen_with(event):
                 break
         events.close()
-    writer.finish()
+    if not as_json:
+        writer.finish(ended)
 
 
 class _Rest:
     """What there was of a job's output at one moment, and has not been seen yet."""
 
     def __init__(self, job: Job, streams: list[str]) -> None:
-        sizes = {"stdout": job.stdout.total, "stderr": job.stderr.total}
+        sizes = {"stdout": job.stdout.kept_end, "stderr": job.stderr.kept_end}
         self._ends = {stream: sizes[stream] for stream in streams if sizes[stream]}
         self._endless = job.ended  # then the watch ends by itself
 
@@ -83,7 +88,7 @@ class _Rest:
         if isinstance(event, OutputChunk):
             end = event.offset + len(event.data)
             if end >= self._ends.get(event.stream, end + 1):
-                del self._ends[event.stream]
+                self._ends.pop(event.stream, None)
         return not self._ends and not self._endless
 
 
