@@ -5,11 +5,19 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc
 import grpc.aio
 
+from remsvc.client.http_answers import http_answer
 from remsvc.client.transport import NO_MESSAGE, SEVERAL_MESSAGES, CallError, Metadata
 from remsvc.status import Status
+
+# How gRPC tells that what came was no answer of gRPC's: with its HTTP status, or, where it met the page that
+# came along first, without.
+_HTTP_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
+_HTTP_BODY = "Stream removed (Data frame with END_STREAM flag received)"
 
 
 def call_error(error: grpc.RpcError, *, sent: bool = True) -> CallError:
@@ -17,7 +25,16 @@ def call_error(error: grpc.RpcError, *, sent: bool = True) -> CallError:
     # Both of gRPC's error classes, the blocking and the asyncio one, are also a grpc.Call.
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     trailers = metadata_of(error.trailing_metadata())
-    return CallError(Status[error.code().name], error.details() or "", trailers, sent=sent)
+    return CallError(*understood(error.code().name, error.details() or ""), trailers, sent=sent)
+
+
+def understood(code: str, details: str) -> tuple[Status, str]:
+    """A status as gRPC tells it, or what it means where HTTP has answered and no gRPC server."""
+    if match := _HTTP_STATUS.search(details):
+        return http_answer(match[1])
+    if _HTTP_BODY in details:
+        return http_answer("")
+    return Status[code], details
 
 
 def metadata_of(entries: object) -> Metadata:

@@ -11,10 +11,9 @@ import grpc.aio
 
 from remsvc.client.channel import open_async_channel
 from remsvc.client.deadline import Deadline
-from remsvc.client.grpc_transport import call_error, metadata_of, no_message, several_messages
+from remsvc.client.grpc_transport import call_error, metadata_of, no_message, several_messages, understood
 from remsvc.client.options import GRPC, ConnectionOptions
 from remsvc.client.transport import Answer, CallError, Metadata, Readiness
-from remsvc.status import Status
 
 T = TypeVar("T")
 
@@ -90,7 +89,7 @@ class AsyncGrpcTransport:
             code, details = await outcome.of(error)
             if code != "OK":
                 trailers = metadata_of(error.trailing_metadata())
-                raise CallError(Status[code], details, trailers, sent=writer.started) from error
+                raise CallError(*understood(code, details), trailers, sent=writer.started) from error
         except asyncio.CancelledError:
             if writing.done() and not writing.cancelled() and (fault := writing.exception()):
                 raise fault from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from remsvc.client.http_answers import http_answer
 from remsvc.client.transport import (
     MAX_RECEIVE_BYTES,
     NO_MESSAGE,
@@ -34,17 +35,6 @@ _OF_THE_PROTOCOL = (
     b"grpc-encoding",
     b"grpc-accept-encoding",
 )
-# https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
-_BY_HTTP_STATUS = {
-    b"400": Status.INTERNAL,
-    b"401": Status.UNAUTHENTICATED,
-    b"403": Status.PERMISSION_DENIED,
-    b"404": Status.UNIMPLEMENTED,
-    b"429": Status.UNAVAILABLE,
-    b"502": Status.UNAVAILABLE,
-    b"503": Status.UNAVAILABLE,
-    b"504": Status.UNAVAILABLE,
-}
 
 
 class Call:
@@ -281,7 +271,7 @@ class Call:
         code = _status(status)
         if code is None:
             self.fail(
-                CallError(Status.UNKNOWN, f"the server ended the call with the status {_shown(status)}")
+                CallError(Status.UNKNOWN, f"the server ended the call with the status {_cut(status)!r}")
             )
         elif code is not Status.OK:
             self.fail(CallError(code, decode_message(message or b""), self.trailers))
@@ -298,11 +288,7 @@ class Call:
         return CallError(Status.UNKNOWN, "the server ended the call without a status")
 
     def _not_grpc(self, content_type: bytes) -> CallError:
-        status = self._http_status
-        details = f"the server is no gRPC server: it answered with HTTP status {_shown(status)}"
-        if status == b"200":
-            details += f" and content-type {_shown(content_type)}"
-        return CallError(_BY_HTTP_STATUS.get(status, Status.UNKNOWN), details)
+        return CallError(*http_answer(_cut(self._http_status), _cut(content_type)))
 
 
 def _add_entry(metadata: list[tuple[str, str | bytes]], name: bytes, value: bytes) -> None:
@@ -323,6 +309,5 @@ def _status(value: bytes) -> Status | None:
     return Status(int(value))
 
 
-def _shown(value: bytes) -> str:
-    text = value[:40].decode("ascii", "replace")
-    return repr(text) if len(value) <= 40 else f"{text!r}..."
+def _cut(value: bytes) -> str:
+    return value[:40].decode("ascii", "replace") + ("..." if len(value) > 40 else "")

@@ -144,7 +144,7 @@ class Session:
             return len(data)
         if not self._begun:
             self._begun = True
-            if (foreign := _foreign(bytes(data[:5]))) is not None:
+            if (foreign := _foreign(bytes(data[:12]))) is not None:
                 self.close(foreign)
                 return len(data)
         stop = self._meter.measure(data, TURN_WORK)
@@ -414,7 +414,9 @@ class Session:
 def _foreign(first: bytes) -> str | None:
     """What a peer speaks that does not speak HTTP/2, as gRPC calls it; None where it may."""
     if first.startswith(b"HTTP/"):
-        return "Trying to connect an http1.x server"
+        status = first[9:12]
+        told = f" (HTTP status {status.decode('ascii')})" if len(status) == 3 and status.isdigit() else ""
+        return f"Trying to connect an http1.x server{told}"
     if first.startswith((b"\x15\x03", b"\x16\x03")):
         return "Socket closed: the server speaks TLS"
     return None
