@@ -53,6 +53,9 @@ def verify(
     """
     from remsvc.server.audit_chain import verify as check
 
+    for file in files:
+        if file.is_dir():
+            raise click.BadParameter(f"{str(file)!r} is a directory", param_hint="FILE")
     notes: list[str] = []
     problems: list[str] = []
     head = None

@@ -15,6 +15,7 @@ from remsvc.cli.options import Choice, Option, WholeNumber, switch
 from remsvc.cli.terminal import print_json, print_line, warning_line
 from remsvc.cli.verb import verb
 from remsvc.client.jobs import Job, JobState
+from remsvc.client.listing import MOST_JOBS
 from remsvc.printable import printable
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def list_jobs(
             created_after=since,
             page_size=min(limit + 1, 1000),
         )
-        jobs = list(islice(found, limit + 1))
+        jobs = list(islice(found, min(limit, MOST_JOBS) + 1))
     more, jobs = len(jobs) > limit, jobs[:limit]
     if as_json:
         print_json([job_as_json(job) for job in jobs])
