@@ -37,6 +37,24 @@ def test_the_status_is_read(scripted: Scripted, connect: Connect) -> None:
     assert (answered.rc, answered.msg) == (0, "state=OK uptime=1s commands=2")
 
 
+@pytest.mark.parametrize("text", ["x" * 131_072, "é" * 65_536])
+def test_nothing_of_a_list_runs_where_one_command_is_too_long_to_be_started(
+    scripted: Scripted, connect: Connect, text: str
+) -> None:
+    seen: list[bytes] = []
+
+    def run(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        for request in requests:
+            seen.append(request)
+            yield answer(tid=command(request).tid)
+
+    with connect(ConnectionOptions(scripted(stream=run).target)) as client:
+        with pytest.raises(InvalidCommandError, match=r"command 2: cmd: expected at most 131071 bytes"):
+            list(client.run_many([Command("true"), Command(text)]))
+        assert seen == []
+        assert len(list(client.run_many([Command("true"), Command(text[:-1])]))) == 2
+
+
 def test_a_command_arrives_whole_and_its_result_is_typed(scripted: Scripted, connect: Connect) -> None:
     seen = []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from remsvc.cli.standard_streams import written
 from remsvc.cli.terminal import warning_line
 from remsvc.client.jobs import Job, OutputChunk, OutputSize, StateChange
+from remsvc.errors import RemSvcError
 
 if TYPE_CHECKING:
     from remsvc.client import Client
@@ -66,8 +67,12 @@ class OutputWriter:
             warning_line(f"more of {name} is missing from here on")
 
 
+_MOST_COLLECTED = 1024 * 1024 * 1024
+"""Bytes: what a server keeps of an output unless it is configured otherwise. More would fill the memory."""
+
+
 class OutputCollector:
-    """Keeps all output, for one JSON object at the end."""
+    """Keeps all output, for one JSON object at the end. Raises :class:`RemSvcError` where it is too long."""
 
     def __init__(self) -> None:
         self._streams = {"stdout": bytearray(), "stderr": bytearray()}
@@ -78,6 +83,8 @@ class OutputCollector:
         self._streams[chunk.stream] += chunk.data
         self._next[chunk.stream] = chunk.offset + len(chunk.data)
         self._missing[chunk.stream] += chunk.dropped
+        if sum(map(len, self._streams.values())) > _MOST_COLLECTED:
+            raise RemSvcError(f"the output has more than {_MOST_COLLECTED} bytes, too many for --json")
 
     def as_json(self, job: Job) -> dict[str, object]:
         """``out`` and ``err`` as text.

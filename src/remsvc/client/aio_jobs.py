@@ -142,8 +142,9 @@ class AsyncJobCalls(AsyncConnection):
         """A job's state now, its output as it appears, its changes of state, the last being its end.
 
         The chunks of one stream come in order, without a byte lost or doubled, even where the
-        connection breaks or the server restarts meanwhile. Closing the iterator early ends the
-        watch; the job goes on.
+        connection breaks or the server restarts meanwhile. Bytes that the server does not have are
+        a gap: :attr:`OutputChunk.dropped <remsvc.client.jobs.OutputChunk>`. Closing the iterator
+        early ends the watch; the job goes on.
 
         Args:
             job_id: the job.

@@ -6,17 +6,17 @@ What is surely such an accident is left out; anything else is an error that name
 
 from __future__ import annotations
 
-import codecs
-import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from remsvc.errors import ConfigurationError
 
-_PLAIN = re.compile(r"[!-~]+")
-_SCHEMES = re.compile(r"(bearer(\s+|$))+", re.IGNORECASE)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SCHEME = "bearer"
 _AROUND = "\ufeff \t\r\n\v\f"
 _LONGEST_FILE = 64 * 1024
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
 def bearer_token(text: object, source: str) -> str:
@@ -31,14 +31,15 @@ def bearer_token(text: object, source: str) -> str:
     """
     if not isinstance(text, str):
         raise ConfigurationError([f"{source}: expected text, not {type(text).__name__}"])
-    if _PLAIN.fullmatch(text) and text.lower() != "bearer":
-        return text
     token = text.strip(_AROUND)
     if not token:
         raise ConfigurationError([f"{source}: is empty"])
-    token = _SCHEMES.sub("", token, count=1) if _SCHEMES.match(token) else token
-    if not token:
-        raise ConfigurationError([f"{source}: the token after 'Bearer' is missing"])
+    while token[: len(_SCHEME)].lower() == _SCHEME and not token[len(_SCHEME) :][:1].strip():
+        token = token[len(_SCHEME) :].strip(_AROUND)
+        if not token:
+            raise ConfigurationError([f"{source}: the token after 'Bearer' is missing"])
+    if token.isascii() and token.isprintable():
+        return token
     if (lines := len(token.splitlines())) > 1:
         raise ConfigurationError([f"{source}: expected one token, on one line, not {lines} lines"])
     for number, character in enumerate(token, 1):

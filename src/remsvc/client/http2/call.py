@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from remsvc.client.http_answers import http_answer
 from remsvc.client.transport import (
     MAX_RECEIVE_BYTES,
     NO_MESSAGE,
@@ -288,6 +287,8 @@ class Call:
         return CallError(Status.UNKNOWN, "the server ended the call without a status")
 
     def _not_grpc(self, content_type: bytes) -> CallError:
+        from remsvc.client.http_answers import http_answer  # rarely needed
+
         return CallError(*http_answer(_cut(self._http_status), _cut(content_type)))
 
 
