@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from remsvc.client.options import DEFAULT_PORT, TRANSPORTS, ConnectionOptions
 from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
-from remsvc_provider.version_compat import AirflowException
+from remsvc_provider.version_compat import AirflowException, names_a_secret
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -68,6 +68,19 @@ def connection_options(connection: Connection, warn: Callable[[str], None]) -> C
     if not options.tls and (idle := [key for key in TLS_EXTRAS if _path(extras, key)]):
         warn(f"{where}: extra {', '.join(idle)} ignored, because use_ssl is not true")
     return options
+
+
+def connection_secrets(connection: Connection) -> set[str]:
+    """What of a connection Airflow masks on a worker: the password, and extras whose names say so. In a
+    triggerer it masks less, from version to version."""
+    secrets = {connection.password or ""}
+    try:
+        extras = _extras(connection.extra)
+    except ValueError:
+        return secrets  # what cannot be read is not used, and the error has not quoted it
+    return secrets | {
+        value for key, value in extras.items() if isinstance(value, str) and names_a_secret(key)
+    }
 
 
 def _extras(text: str | None) -> dict[str, Any]:

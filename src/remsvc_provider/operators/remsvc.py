@@ -23,6 +23,7 @@ from remsvc_provider.commands import (
     check_stream_timeout,
 )
 from remsvc_provider.job_keys import storable
+from remsvc_provider.masking import Masking, secrets_in
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, RemSvcResult, Results
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -160,12 +161,15 @@ class RemSvcOperator(BaseOperator):
         metadata = check_metadata(self.metadata)
         public, secret = sealing.split(metadata)
         secret = self._hidden_metadata or secret
+        secrets = sorted(secrets_in([*commands, *public]))
         task_instance = context.get("ti")
         origin = Origin.of(task_instance, context) if task_instance is not None else None
         if self.deferrable and self._may_store(secret):
             from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
             self.log.info(f"Deferring {len(commands)} command(s) to the triggerer")
+            if secrets:
+                options.update(secrets=secrets)
             if origin is not None:
                 options.update(origin=origin.arguments())
             limit = self.execution_timeout
@@ -196,7 +200,7 @@ class RemSvcOperator(BaseOperator):
             origin=origin or Origin.unknown(),
             **options,
         )
-        return self.execute_complete(context, self._run_here(plan).payload())
+        return self.execute_complete(context, self._run_here(plan, Masking(secrets)).payload())
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], try_number: int | None = None
@@ -253,12 +257,15 @@ class RemSvcOperator(BaseOperator):
         )
         return False
 
-    def _run_here(self, plan: Plan) -> Outcome:
+    def _run_here(self, plan: Plan, masking: Masking) -> Outcome:
         from remsvc_provider.command_run import CommandRun
         from remsvc_provider.hooks.remsvc import RemSvcHook
 
         def read_connection() -> ConnectionOptions:
-            return RemSvcHook(self.grpc_conn_id).options
+            hook = RemSvcHook(self.grpc_conn_id)
+            options = hook.options
+            masking.add(hook.secrets)
+            return options
 
         options = read_connection()
 
@@ -267,7 +274,7 @@ class RemSvcOperator(BaseOperator):
             assert task is not None
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
             reread = partial(asyncio.to_thread, read_connection)
-            commands = CommandRun(plan, options, reread, self.log, alone=True)
+            commands = CommandRun(plan, options, reread, self.log, masking, alone=True)
             try:
                 return await commands.outcome()
             except asyncio.CancelledError:
