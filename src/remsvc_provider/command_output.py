@@ -89,6 +89,7 @@ class LoggedOutput:
         self._masking = masking
         self._prefix = prefix
         self._job_id = job_id
+        self._line = ""
         self._restart()
         self._left_out = 0
         self._end = b""

@@ -25,6 +25,7 @@ from remsvc_provider.commands import (
 from remsvc_provider.job_keys import storable
 from remsvc_provider.masking import Masking, secrets_in
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, RemSvcResult, Results
+from remsvc_provider.rendering import render_field
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class RemSvcOperator(BaseOperator):
         self.durable = durable
         self.when_killed = on_kill  # on_kill is Airflow's name for a method
         self._hidden_metadata: sealing.Metadata = []
+        self._rendering: str | None = None
         self._cancel: Callable[[], object] | None = None
 
     def _do_render_template_fields(
@@ -132,9 +134,26 @@ class RemSvcOperator(BaseOperator):
         seen_oids: set[int],
     ) -> None:
         # The hook that Airflow offers for changing how fields are rendered, mapped tasks included.
-        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        for name in template_fields:
+            self._rendering = name if parent is self else None
+            super()._do_render_template_fields(parent, (name,), context, jinja_env, seen_oids)
+        self._rendering = None
         if parent is self and "metadata" in template_fields:
             self._hide_secrets()
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render a field, or any other value, as Airflow does; of a field, text stays the text it is."""
+        name, self._rendering = self._rendering, None
+        render = super().render_template
+        if name is None:
+            return render(content, context, jinja_env, seen_oids)
+        return render_field(name, content, lambda value: render(value, context, jinja_env, seen_oids))
 
     def _hide_secrets(self) -> None:
         """Take credentials out of the field that the rendered template view shows."""
