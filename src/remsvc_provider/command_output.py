@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import re
 
 from remsvc.client.jobs import Job, OutputChunk, OutputSize
 from remsvc_provider.live_log import LiveLog
-from remsvc_provider.task_log import clean
+from remsvc_provider.masking import Masking
+from remsvc_provider.task_log import LONGEST_SEQUENCE, clean, last_state, whole_sequences
 
 LINE_CHARACTERS = 4000
 """A longer line is broken."""
@@ -16,8 +16,7 @@ TAIL_BYTES = 8192
 TAIL_LINES = 20
 """The end of an output that was left out is shown all the same."""
 
-_MARK_END = "]\x01\n"
-_LINE_END = re.compile(r"\r?\n|\r(?=[^\n])")
+_MARK_BEGIN, _MARK_END = "\n\x01[remSvc: output truncated at ", "]\x01\n"
 
 
 class ResultOutput:
@@ -25,10 +24,12 @@ class ResultOutput:
 
     Args:
         limit: bytes.
+        masking: of the secrets in it.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, masking: Masking) -> None:
         self._limit = limit
+        self._masking = masking
         self._kept = bytearray()
         self._seen = 0
 
@@ -51,22 +52,26 @@ class ResultOutput:
     def text(self, size: OutputSize, job_id: str) -> str:
         """The output as text; cut, it says so, never inside of a character."""
         if size.total <= self._limit:
-            return self._kept.decode("utf-8", "replace")
-        return f"{_cut(bytes(self._kept), self._limit)}[remSvc: all of it: remsvc jobs logs {job_id}]\n"
+            return self._masking(self._kept.decode("utf-8", "replace"))
+        cut = _cut(bytes(self._kept), self._limit, self._masking)
+        return f"{cut}[remSvc: all of it: remsvc jobs logs {job_id}]\n"
 
 
-def shortened(text: str, limit: int) -> str:
-    """A text of at most so many bytes, or its beginning with the mark that version 1 puts there."""
+def shortened(text: str, limit: int, masking: Masking) -> str:
+    """A text of at most so many bytes, or its beginning with the mark that version 1 puts there; without
+    secrets."""
+    if text.endswith(_MARK_END) and len(text) <= limit + 80 and len(text.encode()) <= limit + 80:
+        # The server has just cut it at the same limit.
+        begin, mark, end = text.rpartition(_MARK_BEGIN)
+        return f"{masking.cut(begin)}{mark}{end}" if mark else masking(text)
     if len(text) * 4 <= limit or len(text.encode()) <= limit:
-        return text
-    if text.endswith(_MARK_END) and len(text.encode()) <= limit + 80:
-        return text  # the server has just cut it at the same limit
-    return _cut(text.encode()[:limit], limit)
+        return masking(text)
+    return _cut(text.encode()[:limit], limit, masking)
 
 
-def _cut(data: bytes, limit: int) -> str:
+def _cut(data: bytes, limit: int, masking: Masking) -> str:
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)  # without half a character
-    return f"{text}\n\x01[remSvc: output truncated at {limit} bytes{_MARK_END}"
+    return f"{masking.cut(text)}{_MARK_BEGIN}{limit} bytes{_MARK_END}"
 
 
 class LoggedOutput:
@@ -76,12 +81,15 @@ class LoggedOutput:
         live: where the lines go.
         prefix: put before every line.
         job_id: named where something was left out.
+        masking: of the secrets in it.
     """
 
-    def __init__(self, live: LiveLog, prefix: str, job_id: str) -> None:
+    def __init__(self, live: LiveLog, prefix: str, job_id: str, masking: Masking) -> None:
         self._live = live
+        self._masking = masking
         self._prefix = prefix
         self._job_id = job_id
+        self._line = ""
         self._restart()
         self._left_out = 0
         self._end = b""
@@ -122,6 +130,7 @@ class LoggedOutput:
             self._catch_up(self._end + data)
             return
         if not self._left_out:
+            self._line = self._masking.cut(self._line)
             self._finish_line()
         self._left_out += len(data)
         self._end = (self._end + data)[-TAIL_BYTES:]
@@ -138,17 +147,21 @@ class LoggedOutput:
         self._live.add(
             f"{self._prefix}... {missing} bytes are left out here; all of it: remsvc jobs logs {self._job_id}"
         )
-        self._log(self._decoder.decode(shown))
+        self._log(self._masking.cut(self._decoder.decode(shown)))
 
     def _restart(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._line = ""
 
     def _log(self, text: str) -> None:
-        *lines, self._line = _LINE_END.split(self._line + text)
-        while len(self._line) > LINE_CHARACTERS:
-            lines.append(self._line[:LINE_CHARACTERS])
-            self._line = self._line[LINE_CHARACTERS:]
+        *lines, self._line = (self._line + text).split("\n")
+        if "\r" in self._line:  # a progress bar: of a line that is written again, only the last state counts
+            end = "\r" if self._line.endswith("\r") else ""
+            self._line = last_state(self._line) + end
+        # Nothing is broken off that may be the beginning of something that has to be seen as a whole.
+        if len(self._line) > LINE_CHARACTERS + LONGEST_SEQUENCE + self._masking.longest:
+            *broken, self._line = self._pieces(self._masking(self._line))
+            lines += broken
         self._add(lines)
 
     def _finish_line(self) -> None:
@@ -158,13 +171,18 @@ class LoggedOutput:
             self._add([line])
 
     def _add(self, lines: list[str]) -> None:
-        pieces = [
-            line[start : start + LINE_CHARACTERS]
-            for line in lines
-            for start in range(0, max(len(line), 1), LINE_CHARACTERS)
-        ]
-        for piece in pieces:
-            self._live.add(f"{self._prefix}{clean(piece.rstrip())}")
+        for line in lines:
+            for piece in self._pieces(self._masking(last_state(line))):
+                self._live.add(f"{self._prefix}{clean(piece).rstrip()}")
+
+    def _pieces(self, line: str) -> list[str]:
+        """A line, broken where it is too long."""
+        pieces = []
+        while len(line) > LINE_CHARACTERS:
+            size = whole_sequences(line, LINE_CHARACTERS)
+            pieces.append(line[:size])
+            line = line[size:]
+        return [*pieces, line]
 
 
 class CommandOutput:
@@ -175,14 +193,15 @@ class CommandOutput:
         live: the task's log.
         tid: the command's number, which marks its lines.
         limit: bytes of each output that go into the result.
+        masking: of the secrets in them.
     """
 
-    def __init__(self, job: Job, live: LiveLog, tid: int, limit: int) -> None:
+    def __init__(self, job: Job, live: LiveLog, tid: int, limit: int, masking: Masking) -> None:
         self._job_id = job.id
-        self._result = {"stdout": ResultOutput(limit), "stderr": ResultOutput(limit)}
+        self._result = {"stdout": ResultOutput(limit, masking), "stderr": ResultOutput(limit, masking)}
         self._logged = {
-            "stdout": LoggedOutput(live, f"{tid} out | ", job.id),
-            "stderr": LoggedOutput(live, f"{tid} err | ", job.id),
+            "stdout": LoggedOutput(live, f"{tid} out | ", job.id, masking),
+            "stderr": LoggedOutput(live, f"{tid} err | ", job.id, masking),
         }
 
     def feed(self, chunk: OutputChunk) -> None:

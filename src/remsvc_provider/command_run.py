@@ -8,6 +8,7 @@ from __future__ import annotations
 from remsvc.client.options import ConnectionOptions
 from remsvc_provider.job_run import JobRun, NoJobsError
 from remsvc_provider.live_log import Log
+from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import JobState, Outcome
 from remsvc_provider.plan import Plan
 from remsvc_provider.server_access import Reread
@@ -22,19 +23,28 @@ class CommandRun:
         options: where to.
         reread: tells what the connection says now, for when its credentials are refused.
         log: the task's log.
+        masking: of the secrets in all that is told.
         alone: use a connection of its own for jobs, which stays open until :meth:`close`. The shared one
             is closed when its event loop is told to end, and then no job could be cancelled any more.
     """
 
     def __init__(
-        self, plan: Plan, options: ConnectionOptions, reread: Reread, log: Log, *, alone: bool = False
+        self,
+        plan: Plan,
+        options: ConnectionOptions,
+        reread: Reread,
+        log: Log,
+        masking: Masking,
+        *,
+        alone: bool = False,
     ) -> None:
         self._plan = plan
         self._options = options
         self._log = log
+        self._masking = masking
         self._jobs: JobRun | None = None
         if plan.origin is not None:
-            self._jobs = JobRun(plan, plan.origin, options, reread, log, alone=alone)
+            self._jobs = JobRun(plan, plan.origin, options, reread, log, masking, alone=alone)
 
     async def outcome(self) -> Outcome:
         """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
@@ -48,7 +58,7 @@ class CommandRun:
             error = f"{self._options.target} has no durable jobs, which {', '.join(needs)} needs: nothing ran"
             self._log.error(error)
             return Outcome(JobState.FAILED, {}, error)
-        return await run_commands(self._plan, self._options, self._log)
+        return await run_commands(self._plan, self._options, self._log, self._masking)
 
     async def cancel(self, reason: str) -> None:
         """End the jobs that still run, after :meth:`outcome` was cancelled, or in its place."""

@@ -64,7 +64,7 @@ def _defaults(env: object, cwd: object) -> dict[str, Any]:
 def _with_defaults(command: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**defaults, **command}
     if "env" in merged:
-        merged["env"] = {**defaults.get("env", {}), **command.get("env", {})}
+        merged["env"] = {**defaults.get("env", {}), **check_environment("env", command.get("env", {}))}
     return merged
 
 

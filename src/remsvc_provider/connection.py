@@ -8,14 +8,16 @@ parameter, percent-encoded or not, which Airflow hands on as ``{"extra": "<that 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from remsvc.client.bearer_token import bearer_token
 from remsvc.client.options import DEFAULT_PORT, TRANSPORTS, ConnectionOptions
 from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
-from remsvc_provider.version_compat import AirflowException
+from remsvc_provider.version_compat import AirflowException, names_a_secret
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -27,12 +29,17 @@ KNOWN_EXTRAS = (
     "client_cert_path",
     "client_key_path",
     "transport",
+    "http_connect",
 )
+IGNORED_FIELDS = ("login", "password", "schema")
 TLS_EXTRAS = ("ca_cert_path", "client_cert_path", "client_key_path")
 NESTED_EXTRAS = ("extra", "__extra__")
 
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off", "")
+
+_SCHEME = re.compile(r"((?:bearer\s+)*)(.*)", re.IGNORECASE | re.DOTALL)
+"""A token with the word that belongs to the header, maybe more than once, before it."""
 
 
 def connection_options(connection: Connection, warn: Callable[[str], None]) -> ConnectionOptions:
@@ -57,17 +64,36 @@ def connection_options(connection: Connection, warn: Callable[[str], None]) -> C
             client_key=_path(extras, "client_key_path"),
             token=_token(extras),
             transport=_transport(extras),
+            proxy=None if extras.get("http_connect") in (None, "") else _boolean(extras, "http_connect"),
         )
         if (options.client_cert is None) != (options.client_key is None):
             missing = "client_key_path" if options.client_key is None else "client_cert_path"
             raise ValueError(f"extra {missing} is missing: mutual TLS takes both a certificate and a key")
     except ValueError as error:
         raise AirflowException(f"{where}: {error}") from None
+    except ConfigurationError as error:
+        raise AirflowException(f"{where}: {error}") from None
+    if idle := [name for name in IGNORED_FIELDS if getattr(connection, name)]:
+        hint = "" if idle == ["schema"] else "; the token goes into extra bearer_token"
+        warn(f"{where}: {' and '.join(idle)} not used and ignored{hint}")
     if unknown := [key for key in extras if key not in KNOWN_EXTRAS]:
         warn(f"{where}: extra {', '.join(map(repr, unknown))} not known and ignored")
     if not options.tls and (idle := [key for key in TLS_EXTRAS if _path(extras, key)]):
         warn(f"{where}: extra {', '.join(idle)} ignored, because use_ssl is not true")
     return options
+
+
+def connection_secrets(connection: Connection) -> set[str]:
+    """What of a connection Airflow masks on a worker: the password, and extras whose names say so. In a
+    triggerer it masks less, from version to version."""
+    secrets = {connection.password or ""}
+    try:
+        extras = _extras(connection.extra)
+    except ValueError:
+        return secrets  # what cannot be read is not used, and the error has not quoted it
+    return secrets | {
+        value for key, value in extras.items() if isinstance(value, str) and names_a_secret(key)
+    }
 
 
 def _extras(text: str | None) -> dict[str, Any]:
@@ -96,7 +122,8 @@ def _nested(outer: Mapping[str, Any], key: str) -> dict[str, Any]:
     token = value.get("bearer_token")
     if isinstance(token, str):
         # An unencoded "+" arrives as a space, and a bearer token never has a space (RFC 6750).
-        value["bearer_token"] = token.strip().replace(" ", "+")
+        scheme, token = _SCHEME.fullmatch(token.strip("\ufeff \t\r\n")).groups()  # type: ignore[union-attr]
+        value["bearer_token"] = scheme + token.replace(" ", "+")
     return {**before, **after, **value}
 
 
@@ -172,13 +199,6 @@ def _transport(extras: Mapping[str, Any]) -> str:
 
 def _token(extras: Mapping[str, Any]) -> str | None:
     value = extras.get("bearer_token")
-    if value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if not isinstance(value, str):
-        raise ValueError(f"extra bearer_token is of type {type(value).__name__}; expected text")
-    token = value.strip()
-    if not all(" " <= character <= "~" for character in token):
-        raise ValueError(
-            "extra bearer_token has characters that a header cannot carry; expected printable ASCII"
-        )
-    return token or None
+    return bearer_token(value, "extra bearer_token")

@@ -60,6 +60,10 @@ def _check_argv(command: Mapping[str, Any]) -> None:
 def check_environment(name: str, env: object) -> dict[str, str]:
     """Check environment variables. Their values are never quoted: one may be a secret.
 
+    Returns:
+        All as text: a whole number may be meant for nothing else. Of other values it is not certain: is it
+        ``true``, ``True`` or ``1``; was it ``3.10`` before it became a number?
+
     Raises:
         InvalidCommandError: naming the variable.
     """
@@ -69,8 +73,9 @@ def check_environment(name: str, env: object) -> dict[str, str]:
         _check_text(f"the name of a variable in {name}", variable)
         if not variable or "=" in variable:
             raise InvalidCommandError(f"{name} has {variable!r}, which cannot be the name of a variable")
-        _check_text(f"{name}[{variable!r}]", value)
-    return dict(env)
+        if isinstance(value, bool) or not isinstance(value, int):
+            _check_text(f"{name}[{variable!r}]", value)
+    return {variable: str(value) for variable, value in env.items()}
 
 
 def check_working_directory(name: str, cwd: object) -> str:

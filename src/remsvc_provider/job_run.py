@@ -26,6 +26,7 @@ from remsvc_provider.command_output import CommandOutput
 from remsvc_provider.job_keys import TIME_LIMIT, job_spec, program_hash, program_text, same_job
 from remsvc_provider.job_watch import GRACE, JobWatch
 from remsvc_provider.live_log import LiveLog, Log
+from remsvc_provider.masking import Masking
 from remsvc_provider.origin import TRY_NUMBER, Origin
 from remsvc_provider.outcome import JobState as RunState
 from remsvc_provider.outcome import Outcome, Results
@@ -52,6 +53,7 @@ class JobRun:
         options: where to.
         reread: tells what the connection says now, for when its credentials are refused.
         log: where the story goes.
+        masking: of the secrets in all that is told.
         alone: use a connection of its own: see :class:`~remsvc_provider.command_run.CommandRun`.
     """
 
@@ -62,13 +64,15 @@ class JobRun:
         options: ConnectionOptions,
         reread: Reread,
         log: Log,
+        masking: Masking,
         *,
         alone: bool = False,
     ) -> None:
         self._plan = plan
         self._origin = origin
         self._options = options
-        self._live = LiveLog(log)
+        self._masking = masking
+        self._live = LiveLog(log, masking)
         self._access = ServerAccess(options, reread, self._warn, alone=alone)
         self._patience = Patience(self._access, self._warn, forever=plan.resumed)
         self._results: Results = {}
@@ -199,7 +203,7 @@ class JobRun:
             problems.append(f"the remaining {rest} command(s) were not started")
         results = [self._results[tid] for tid in sorted(self._results)]
         problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
-        return Outcome(state, self._results, "; ".join(problems))
+        return Outcome(state, self._results, self._masking("; ".join(problems)))
 
     async def _begin(self) -> None:
         """Find the server, and what it has of this task."""
@@ -253,7 +257,7 @@ class JobRun:
         job = await self._obtain(tid)
         self._taken = True
         self._unfinished[tid] = job.id
-        output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes)
+        output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes, self._masking)
         try:
             job = await JobWatch(self._access, self._plan, self._patience, self._live).to_its_end(job, output)
         finally:
@@ -261,6 +265,10 @@ class JobRun:
         del self._unfinished[tid]
         self._budget.note(job)
         self._enter(tid, job, output)
+
+    def _text(self, tid: int) -> str:
+        """A command for people."""
+        return program_text(self._masking.command(self._plan.commands[tid - 1]))
 
     # ---- from a command to its job
 
@@ -277,7 +285,7 @@ class JobRun:
             return None
 
     async def _obtain(self, tid: int) -> Job:
-        title = f"Command {tid}: {one_line(program_text(self._plan.commands[tid - 1]))}"
+        title = f"Command {tid}: {one_line(self._text(tid))}"
         if (job := await self._find(tid)) is not None:
             self._budget.note(job)
             self._live.add(
@@ -352,7 +360,7 @@ class JobRun:
             "out": out,
             "err": err,
             "hsh": program_hash(command),
-            "cmd": program_text(command),
+            "cmd": self._text(tid),
         }
         seconds = (job.ended_at - job.started_at).total_seconds() if job.ended_at and job.started_at else 0.0
         text = f"Command {tid} ended with rc {rc} after {seconds:.2f} s"

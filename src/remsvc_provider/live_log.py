@@ -14,6 +14,8 @@ from collections import deque
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from remsvc_provider.masking import Masking
+
 GATHER = 0.2
 """Seconds to wait for more lines, before those that have come are written."""
 CALL_CHARACTERS = 32_768
@@ -40,10 +42,15 @@ class LiveLog:
     """Writes lines to a task's log in their order, soon after they are added.
 
     It belongs to the running event loop. :meth:`close` it.
+
+    Args:
+        log: the task's logger.
+        masking: of the secrets in them.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, masking: Masking) -> None:
         self._log = log
+        self._masking = masking
         self._lines: deque[tuple[str, str]] = deque()  # level, text
         self._size = 0
         self._turn = asyncio.Lock()
@@ -61,6 +68,7 @@ class LiveLog:
 
     def add(self, text: str, level: str = "info") -> None:
         """Add lines. ``level``: ``info``, ``warning`` or ``error``."""
+        text = self._masking(text)
         self._lines.append((level, text))
         self._size += len(text) + 1
         if self._writer is None or self._writer.done():

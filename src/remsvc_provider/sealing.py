@@ -1,14 +1,18 @@
-"""Secrets of the operator's ``metadata``, kept out of whatever Airflow stores or shows.
+"""Secrets of an operator's fields, kept out of whatever Airflow stores or shows.
 
-A token belongs into the connection. Where a DAG passes an ``authorization`` entry all the same, it
-is hidden from the rendered template view, and it travels to the triggerer encrypted with Airflow's
-own key (``[core] fernet_key``), never as plain text.
+They travel to the triggerer encrypted with Airflow's own key (``[core] fernet_key``). Airflow encrypts a
+trigger's arguments as well, but the API of 3.1 shows them to whoever may see the task.
+
+A token belongs into the connection. Where a DAG passes an ``authorization`` entry in ``metadata`` all the
+same, it is hidden from the rendered template view, and never travels as plain text. Secrets in commands do
+where Airflow has no key: it stores nothing encrypted then.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from remsvc_provider.version_compat import AirflowException
 
@@ -36,8 +40,12 @@ def can_seal() -> bool:
     return get_fernet().is_encrypted
 
 
-def seal(metadata: Metadata) -> str:
-    """Encrypt entries.
+def seal(what: str, value: Any) -> str:
+    """Encrypt a JSON value.
+
+    Args:
+        what: it is, for an error.
+        value: any JSON.
 
     Raises:
         AirflowException: Airflow has no key.
@@ -46,13 +54,13 @@ def seal(metadata: Metadata) -> str:
 
     if not can_seal():
         raise AirflowException(
-            "metadata has an authorization entry, and without [core] fernet_key it cannot be encrypted: "
-            "put the token into the connection's bearer_token"
+            f"{what} cannot be encrypted without [core] fernet_key: put the token into the connection's "
+            f"bearer_token"
         )
-    return get_fernet().encrypt(json.dumps(metadata).encode()).decode()
+    return get_fernet().encrypt(json.dumps(value).encode()).decode()
 
 
-def unseal(sealed: str) -> Metadata:
+def unseal(what: str, sealed: str) -> Any:
     """Decrypt what :func:`seal` made.
 
     Raises:
@@ -62,9 +70,14 @@ def unseal(sealed: str) -> Metadata:
     from cryptography.fernet import InvalidToken
 
     try:
-        return [(key, value) for key, value in json.loads(get_fernet().decrypt(sealed.encode()))]
+        return json.loads(get_fernet().decrypt(sealed.encode()))
     except InvalidToken:
         raise AirflowException(
-            "the authorization entry of metadata was encrypted with another [core] fernet_key than this "
-            "triggerer's: give both the same key, or put the token into the connection's bearer_token"
+            f"{what} was encrypted with another [core] fernet_key than this triggerer's: give both the same "
+            f"key, or put the token into the connection's bearer_token"
         ) from None
+
+
+def pairs(value: Any) -> Metadata:
+    """Metadata as it was before it became JSON."""
+    return [(key, text) for key, text in value]

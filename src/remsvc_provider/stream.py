@@ -18,6 +18,7 @@ from remsvc_provider.channels import pooled_transport
 from remsvc_provider.command_output import shortened
 from remsvc_provider.commands import to_command
 from remsvc_provider.live_log import Log
+from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import JobState, Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, delay_after
 from remsvc_provider.plan import Plan
@@ -27,7 +28,7 @@ GRACE = 1.0
 """Seconds beyond stream_timeout, for a call that does not keep to its own limit."""
 
 
-async def run_commands(plan: Plan, options: ConnectionOptions, log: Log) -> Outcome:
+async def run_commands(plan: Plan, options: ConnectionOptions, log: Log, masking: Masking) -> Outcome:
     """Run all commands, one after another, and tell the task's log about each.
 
     A connection that cannot be made is tried again, as long as nothing was written. Cancelling this
@@ -37,8 +38,9 @@ async def run_commands(plan: Plan, options: ConnectionOptions, log: Log) -> Outc
         plan: what to run.
         options: where to.
         log: where the story goes.
+        masking: of the secrets in all that is told.
     """
-    run = _Run(plan, options, log)
+    run = _Run(plan, options, log, masking)
     outcome = await run.outcome()
     if outcome.error is None:
         log.info(f"All {len(plan.commands)} command(s) succeeded in {run.seconds:.2f} s")
@@ -48,12 +50,13 @@ async def run_commands(plan: Plan, options: ConnectionOptions, log: Log) -> Outc
 
 
 class _Run:
-    def __init__(self, plan: Plan, options: ConnectionOptions, log: Log) -> None:
+    def __init__(self, plan: Plan, options: ConnectionOptions, log: Log, masking: Masking) -> None:
         self._plan = plan
         self._commands = [to_command(command) for command in plan.commands]
         self._options = options
         self._stream_timeout = plan.stream_timeout
         self._log = log
+        self._masking = masking
         self._results: Results = {}
         self._started = time.monotonic()
 
@@ -108,7 +111,7 @@ class _Run:
         problems = [problem] if problem else []
         results = self._results.values()
         problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
-        return Outcome(state, self._results, "; ".join(problems))
+        return Outcome(state, self._results, self._masking("; ".join(problems)))
 
     async def _attempts(self) -> None:
         for attempt in range(1, ATTEMPTS + 1):
@@ -118,9 +121,8 @@ class _Run:
                 if error.sent or attempt == ATTEMPTS:
                     raise
                 delay = delay_after(attempt)
-                self._log.warning(
-                    f"{error}; nothing was sent, attempt {attempt + 1} of {ATTEMPTS} follows in {delay:g} s"
-                )
+                following = f"attempt {attempt + 1} of {ATTEMPTS} follows in {delay:g} s"
+                self._log.warning(self._masking(f"{error}; nothing was sent, {following}"))
                 await asyncio.sleep(delay)
             else:
                 return
@@ -137,12 +139,14 @@ class _Run:
                 previous = now
 
     def _take(self, answer: CommandResult, seconds: float) -> None:
-        cmd = self._commands[answer.tid - 1].cmd
+        cmd = self._masking(self._commands[answer.tid - 1].cmd)
         notes = []
         if answer.lossy:
             notes.append("the output had bytes that are not UTF-8; each came as U+FFFD")
         limit = self._plan.max_output_bytes
-        out, err, note = without_nul(shortened(answer.out, limit), shortened(answer.err, limit))
+        out, err, note = without_nul(
+            shortened(answer.out, limit, self._masking), shortened(answer.err, limit, self._masking)
+        )
         if note:
             notes.append(note)
         self._results[answer.tid] = {

@@ -13,15 +13,43 @@ TAIL_LINES = 20
 TAIL_CHARACTERS = 4000
 COMMAND_CHARACTERS = 500
 
-# Colours, cursor movements and window titles: a program thought it talked to a terminal.
-_ANSI_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+# What a program sends that thinks it talks to a terminal (ECMA-48, in 7 bits and in 8): colours and cursor
+# movements; window titles and device control strings, where their end is on the same line; character sets;
+# and single commands such as those that save and restore the cursor.
+_ANSI_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+LONGEST_SEQUENCE = 256
+"""Characters of a sequence that is surely not taken apart where a text is cut."""
 
 
 def clean(text: str) -> str:
-    """``text`` without terminal sequences, and with other control characters written out."""
-    text = _ANSI_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    """``text`` without terminal sequences, with what was written over another time as it was at last, and
+    with other control characters written out."""
+    text = _ANSI_SEQUENCE.sub("", text)
+    if "\r" in text:
+        text = "\n".join(map(last_state, text.split("\n")))
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def last_state(line: str) -> str:
+    """A line that was written again and again from its beginning, as progress bars are, as it was at last."""
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+def whole_sequences(text: str, characters: int) -> int:
+    """How much of the beginning of ``text``, about so many characters, can be taken without taking a terminal
+    sequence apart."""
+    begin = max(text.rfind("\x1b", 0, characters), text.rfind("\x9b", 0, characters))
+    if begin < 0 or characters - begin > LONGEST_SEQUENCE:
+        return characters
+    found = _ANSI_SEQUENCE.match(text, begin)
+    if found is None or found.end() <= characters:
+        return characters
+    return begin or min(found.end(), characters + LONGEST_SEQUENCE)
 
 
 def one_line(text: str) -> str:
@@ -32,12 +60,13 @@ def one_line(text: str) -> str:
 
 def tail(text: str, *, lines: int = TAIL_LINES, characters: int = TAIL_CHARACTERS) -> list[str]:
     """The last lines of an output, after a line that says how much was left out."""
-    # An output may be long: only its end is looked at.
-    cut = text[-characters:]
-    kept = clean(cut).rstrip("\n").split("\n")[-lines:]
+    # An output may be long: only its end is looked at, and what a sequence may begin before it.
+    end = clean(text[-characters - LONGEST_SEQUENCE :]).rstrip("\n")
+    all_lines = end[-characters:].split("\n")
+    kept = all_lines[-lines:]
     if not any(kept):
         return []
-    if len(cut) == len(text) and len(kept) == len(clean(cut).rstrip("\n").split("\n")):
+    if len(text) <= characters + LONGEST_SEQUENCE and len(end) <= characters and len(kept) == len(all_lines):
         return kept
     return [f"... ({len(text)} characters in all, this is their end)", *kept]
 

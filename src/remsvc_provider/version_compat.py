@@ -25,6 +25,8 @@ __all__ = [
     "AirflowSkipException",
     "aget_connection",
     "amask_secret",
+    "masked_parts",
+    "names_a_secret",
 ]
 
 
@@ -46,3 +48,19 @@ async def amask_secret(secret: str) -> None:
         mask_secret(secret)
     else:
         await mask(secret)
+
+
+def masked_parts(text: str) -> set[str]:
+    """What Airflow would mask of a text in this process's logs."""
+    from airflow.sdk._shared.secrets_masker import _secrets_masker
+
+    # Its public functions say what is left, but not what they took out.
+    pattern = _secrets_masker().replacer
+    return set() if pattern is None else {found.group() for found in pattern.finditer(text)}
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether Airflow hides what stands under this name: of a Variable, or a key in a field."""
+    from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
+
+    return bool(should_hide_value_for_key(name))  # type: ignore[no-untyped-call]

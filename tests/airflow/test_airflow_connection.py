@@ -143,7 +143,9 @@ def test_ipv6_host_field(connect, host):
         ({"host": "host", "extra": {"ca_cert_path": 5}}, ["ca_cert_path", "5", "path of a PEM file"]),
         ({"host": "host", "extra": {"bearer_token": [TOKEN]}}, ["bearer_token", "list", "text"]),
         ({"host": "host", "extra": {"bearer_token": TOKEN + "\u20ac"}}, ["bearer_token", "printable ASCII"]),
-        ({"host": "host", "extra": {"bearer_token": TOKEN + "\nx"}}, ["bearer_token", "printable ASCII"]),
+        ({"host": "host", "extra": {"bearer_token": TOKEN + "\nx"}}, ["bearer_token", "one token"]),
+        ({"host": "host", "extra": {"bearer_token": "Bearer "}}, ["bearer_token", "is missing"]),
+        ({"host": "host", "extra": {"http_connect": "maybe"}}, ["http_connect", "'maybe'", "true or false"]),
         ({"host": "host", "extra": {"client_cert_path": "/c.pem"}}, ["client_key_path is missing"]),
         ({"host": "host", "extra": {"client_key_path": "/c.key"}}, ["client_cert_path is missing"]),
     ],
@@ -185,6 +187,63 @@ def test_settings_without_effect_are_mentioned(connect, capsys):
     log = capsys.readouterr().out
     assert "'usessl' not known and ignored" in log
     assert "ca_cert_path ignored, because use_ssl is not true" in log
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"{TOKEN}\n",
+        f" {TOKEN}\r\n",
+        f"\ufeff{TOKEN}",
+        f"Bearer {TOKEN}",
+        f"bearer  {TOKEN}\n",
+        f"Bearer Bearer {TOKEN}",
+        f"\ufeffBearer {TOKEN}\r\n",
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_accidents_around_a_token(connect, written, nested):
+    """A line end, a byte order mark or the word of the header came along when it was copied."""
+    extra = {"bearer_token": written}
+    if nested:
+        value = f"remsvc://host?extra={quote(json.dumps(extra), safe='')}"
+    else:
+        value = json.dumps({"conn_type": "remsvc", "host": "host", "extra": extra})
+    hook = RemSvcHook(connect(value))
+    assert hook.options.token == TOKEN
+    assert hook.get_call_metadata() == [("authorization", f"Bearer {TOKEN}")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"login": "airflow"}, "login not used and ignored; the token goes into extra bearer_token"),
+        ({"login": "airflow", "password": "hunter-two"}, "login and password not used and ignored"),
+        ({"schema": "public"}, "schema not used and ignored"),
+    ],
+)
+def test_fields_without_effect_are_mentioned(connect, capsys, fields, words):
+    _ = RemSvcHook(connect(json.dumps({"conn_type": "remsvc", "host": "host", **fields}))).options
+    log = capsys.readouterr().out
+    assert words in log
+    assert "hunter-two" not in log
+
+
+@pytest.mark.parametrize(
+    ("extra", "proxy"),
+    [
+        ({}, None),
+        ({"http_connect": ""}, None),
+        ({"http_connect": None}, None),
+        ({"http_connect": True}, True),
+        ({"http_connect": "true"}, True),
+        ({"http_connect": False}, False),
+        ({"http_connect": "no"}, False),
+    ],
+)
+def test_proxy(connect, extra, proxy):
+    value = json.dumps({"conn_type": "remsvc", "host": "host", "extra": extra})
+    assert RemSvcHook(connect(value)).options.proxy is proxy
 
 
 @pytest.mark.parametrize(("extra", "transport"), [({}, "auto"), ({"transport": ""}, "auto")])

@@ -24,6 +24,9 @@ from tests.end_to_end.waiting import is_running, wait_until
 
 Connect = Callable[..., str]
 
+VARIABLE = "a-variable-that-nobody-may-see"
+"""The value of the Variable ``end_to_end_secret``, whose name tells Airflow to mask it."""
+
 
 @pytest.fixture(scope="package")
 def secured_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredServer]:
@@ -37,8 +40,11 @@ def airflow(
     tmp_path_factory: pytest.TempPathFactory, secured_server: SecuredServer
 ) -> Iterator[LocalAirflow]:
     home = tmp_path_factory.mktemp("airflow")
-    connection = {"AIRFLOW_CONN_REMSVC_DEFAULT": secured_server.connection}
-    with LocalAirflow(home, Path(__file__).parent / "dags", connection) as airflow:
+    environment = {
+        "AIRFLOW_CONN_REMSVC_DEFAULT": secured_server.connection,
+        "AIRFLOW_VAR_END_TO_END_SECRET": VARIABLE,
+    }
+    with LocalAirflow(home, Path(__file__).parent / "dags", environment) as airflow:
         airflow.wait_for_dag("command")
         yield airflow
 

@@ -11,7 +11,7 @@ import pytest
 
 from local_airflow import LocalAirflow
 from secured_server import SecuredServer
-from tests.end_to_end.conftest import Connect
+from tests.end_to_end.conftest import VARIABLE, Connect
 from tests.end_to_end.waiting import DEADLINE
 
 pytestmark = pytest.mark.timeout(180)
@@ -38,6 +38,20 @@ def test_no_log_and_no_row_of_the_database_holds_the_token(
     written = dict(texts(airflow.home)) | dict(texts(secured_server.directory / "server.log"))
     assert [name for name, text in written.items() if b"as can be read" in text], "the search finds nothing"
     assert [name for name, text in written.items() if secured_server.token.encode() in text] == []
+
+
+def test_no_log_and_no_row_of_the_database_holds_a_secret_of_a_command(
+    airflow: LocalAirflow, secured_server: SecuredServer
+) -> None:
+    """It is a Variable in a template, and the command prints it, and fails."""
+    for rc, state in ((0, "success"), (3, "failed")):
+        dag_run = airflow.api.trigger("with_a_secret", {"connection": "remsvc_default", "cmd": str(rc)})
+        assert dag_run.wait(DEADLINE) == state, dag_run.log("remote")
+        assert "1 out | *** as can be read" in dag_run.log("remote")
+    log = (secured_server.directory / "server.log").read_text()
+    assert VARIABLE in log, "the server gets the command as it is"
+    written = dict(texts(airflow.home))
+    assert [name for name, text in written.items() if VARIABLE.encode() in text] == []
 
 
 def texts(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -9,7 +9,7 @@ from airflow.sdk.log import mask_secret
 
 from remsvc.errors import RemSvcError
 from remsvc_provider import connection_form
-from remsvc_provider.connection import connection_options
+from remsvc_provider.connection import connection_options, connection_secrets
 from remsvc_provider.version_compat import AirflowException, aget_connection, amask_secret
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class RemSvcHook(BaseHook):
             if self._options.token:
                 mask_secret(self._options.token)
         return self._options
+
+    @property
+    def secrets(self) -> set[str]:
+        """What of the connection no log may show."""
+        return connection_secrets(self.get_conn()) | {self.options.token or ""}
 
     def get_client(self) -> Client:
         """A synchronous client: a context manager, which the caller closes."""

@@ -23,7 +23,9 @@ from remsvc_provider.commands import (
     check_stream_timeout,
 )
 from remsvc_provider.job_keys import storable
+from remsvc_provider.masking import Masking, secrets_in
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, RemSvcResult, Results
+from remsvc_provider.rendering import render_field
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
@@ -120,6 +122,7 @@ class RemSvcOperator(BaseOperator):
         self.durable = durable
         self.when_killed = on_kill  # on_kill is Airflow's name for a method
         self._hidden_metadata: sealing.Metadata = []
+        self._rendering: str | None = None
         self._cancel: Callable[[], object] | None = None
 
     def _do_render_template_fields(
@@ -131,9 +134,26 @@ class RemSvcOperator(BaseOperator):
         seen_oids: set[int],
     ) -> None:
         # The hook that Airflow offers for changing how fields are rendered, mapped tasks included.
-        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        for name in template_fields:
+            self._rendering = name if parent is self else None
+            super()._do_render_template_fields(parent, (name,), context, jinja_env, seen_oids)
+        self._rendering = None
         if parent is self and "metadata" in template_fields:
             self._hide_secrets()
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render a field, or any other value, as Airflow does; of a field, text stays the text it is."""
+        name, self._rendering = self._rendering, None
+        render = super().render_template
+        if name is None:
+            return render(content, context, jinja_env, seen_oids)
+        return render_field(name, content, lambda value: render(value, context, jinja_env, seen_oids))
 
     def _hide_secrets(self) -> None:
         """Take credentials out of the field that the rendered template view shows."""
@@ -160,12 +180,15 @@ class RemSvcOperator(BaseOperator):
         metadata = check_metadata(self.metadata)
         public, secret = sealing.split(metadata)
         secret = self._hidden_metadata or secret
+        secrets = sorted(secrets_in([*commands, *public]))
         task_instance = context.get("ti")
         origin = Origin.of(task_instance, context) if task_instance is not None else None
         if self.deferrable and self._may_store(secret):
             from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
             self.log.info(f"Deferring {len(commands)} command(s) to the triggerer")
+            if secrets:
+                options.update(secrets=secrets)
             if origin is not None:
                 options.update(origin=origin.arguments())
             limit = self.execution_timeout
@@ -196,7 +219,7 @@ class RemSvcOperator(BaseOperator):
             origin=origin or Origin.unknown(),
             **options,
         )
-        return self.execute_complete(context, self._run_here(plan).payload())
+        return self.execute_complete(context, self._run_here(plan, Masking(secrets)).payload())
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], try_number: int | None = None
@@ -253,12 +276,15 @@ class RemSvcOperator(BaseOperator):
         )
         return False
 
-    def _run_here(self, plan: Plan) -> Outcome:
+    def _run_here(self, plan: Plan, masking: Masking) -> Outcome:
         from remsvc_provider.command_run import CommandRun
         from remsvc_provider.hooks.remsvc import RemSvcHook
 
         def read_connection() -> ConnectionOptions:
-            return RemSvcHook(self.grpc_conn_id).options
+            hook = RemSvcHook(self.grpc_conn_id)
+            options = hook.options
+            masking.add(hook.secrets)
+            return options
 
         options = read_connection()
 
@@ -267,7 +293,7 @@ class RemSvcOperator(BaseOperator):
             assert task is not None
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
             reread = partial(asyncio.to_thread, read_connection)
-            commands = CommandRun(plan, options, reread, self.log, alone=True)
+            commands = CommandRun(plan, options, reread, self.log, masking, alone=True)
             try:
                 return await commands.outcome()
             except asyncio.CancelledError:

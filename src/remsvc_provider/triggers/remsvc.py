@@ -19,6 +19,7 @@ from remsvc.errors import RemSvcError
 from remsvc.time_limit import TimeLimit
 from remsvc_provider import sealing
 from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
+from remsvc_provider.masking import Masking
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, Outcome
 from remsvc_provider.task_state import (
@@ -48,7 +49,9 @@ _DEFAULTS: dict[str, Any] = {
     "parallel": 1,
     "durable": False,
     "on_kill": "cancel",
+    "secrets": [],
 }
+_METADATA, _COMMANDS = "the authorization entry of metadata", "what commands hold of secrets"
 RESUMED_AFTER = 15.0
 """A trigger that starts so many seconds after its task was deferred may have run before."""
 
@@ -66,6 +69,8 @@ class RemSvcTrigger(BaseTrigger):
         stream_timeout: seconds for all commands together.
         metadata: call metadata beside the connection's token.
         sealed_metadata: the secret part of it, encrypted.
+        sealed_commands: the commands as they are, and the secrets in them, encrypted; ``commands`` has them
+            masked then.
         options: for durable jobs; each may be left out:
 
             - ``origin``: the try of the task, as :meth:`Origin.arguments` gives it. Version 1.0.0 did
@@ -75,6 +80,7 @@ class RemSvcTrigger(BaseTrigger):
             - ``execution_timeout``: seconds from then on, after which the task fails and may be retried.
             - ``max_output_bytes``, ``skip_on_exit_code``, ``parallel``, ``durable``, ``on_kill``: as for
               the operator.
+            - ``secrets``: texts to mask in the log and in the results, besides the connection's.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class RemSvcTrigger(BaseTrigger):
         stream_timeout: float = 3600.0,
         metadata: Sequence[tuple[str, str]] | None = None,
         sealed_metadata: str | None = None,
+        sealed_commands: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -95,7 +102,9 @@ class RemSvcTrigger(BaseTrigger):
         self.stream_timeout = stream_timeout
         self.metadata, self._secret_metadata = sealing.split(metadata or ())
         self._sealed_metadata = sealed_metadata
+        self._sealed_commands = sealed_commands
         self._options: dict[str, Any] = {**_DEFAULTS, **options}
+        self._masking = Masking(self._options["secrets"])
         self._run: CommandRun | None = None
         self._fired = False
         self._cancelled = False
@@ -114,10 +123,16 @@ class RemSvcTrigger(BaseTrigger):
             "metadata": self.metadata,
         }
         if self._secret_metadata:
-            self._sealed_metadata = sealing.seal(self._secret_metadata)
+            self._sealed_metadata = sealing.seal(_METADATA, self._secret_metadata)
         if self._sealed_metadata:
             arguments["sealed_metadata"] = self._sealed_metadata
         arguments.update((name, value) for name, value in self._options.items() if value != _DEFAULTS[name])
+        if (secrets := arguments.get("secrets")) and sealing.can_seal():
+            self._sealed_commands = sealing.seal(_COMMANDS, [self.commands, secrets])
+        if self._sealed_commands:
+            arguments["sealed_commands"] = self._sealed_commands
+            arguments["commands"] = [self._masking.command(command) for command in self.commands]
+            arguments.pop("secrets", None)
         return "remsvc_provider.triggers.remsvc.RemSvcTrigger", arguments
 
     def __repr__(self) -> str:
@@ -186,7 +201,7 @@ class RemSvcTrigger(BaseTrigger):
         try:
             self._run = await self._prepare()
         except (AirflowException, RemSvcError) as error:
-            return Outcome(JobState.FAILED, {}, str(error))
+            return Outcome(JobState.FAILED, {}, self._masking(str(error)))
         try:
             with TimeLimit(self._execution_time_left()):
                 return await self._run.outcome()
@@ -220,8 +235,13 @@ class RemSvcTrigger(BaseTrigger):
         options = await self._read_connection()
         metadata = [*self.metadata, *self._secret_metadata]
         if self._sealed_metadata:
-            metadata += sealing.unseal(self._sealed_metadata)
-        run: CommandRun = module.CommandRun(self._plan(metadata), options, self._read_connection, self.log)
+            metadata += sealing.pairs(sealing.unseal(_METADATA, self._sealed_metadata))
+        commands = self.commands
+        if self._sealed_commands:
+            commands, secrets = sealing.unseal(_COMMANDS, self._sealed_commands)
+            self._masking.add(secrets)
+        plan = self._plan(commands, metadata)
+        run: CommandRun = module.CommandRun(plan, options, self._read_connection, self.log, self._masking)
         return run
 
     async def _read_connection(self) -> ConnectionOptions:
@@ -230,14 +250,15 @@ class RemSvcTrigger(BaseTrigger):
         hook = RemSvcHook(self.grpc_conn_id)
         async with turn("Airflow"):
             await hook.get_async_conn()
+        self._masking.add(hook.secrets)
         return hook.options
 
-    def _plan(self, metadata: Sequence[tuple[str, str]]) -> Plan:
+    def _plan(self, commands: list[dict[str, Any]], metadata: Sequence[tuple[str, str]]) -> Plan:
         from remsvc_provider.plan import Plan
 
-        commands, options = self.commands, dict(self._options)
+        options = dict(self._options)
         stored, deferred_at = options.pop("origin"), options.pop("deferred_at")
-        del options["execution_timeout"]
+        del options["execution_timeout"], options["secrets"]
         origin = Origin.from_arguments(stored) if stored else None
         if origin is None and self.task_instance is not None:
             # Stored by 1.0.0, which knew no other keys and let any pass.

@@ -39,6 +39,12 @@ three_commands = make_dag(
     "three_commands",
     commands=[{"cmd": "echo fine"}, {"cmd": "echo broken >&2; exit 3"}, {"cmd": "echo also fine"}],
 )
+with_a_secret = make_dag(
+    "with_a_secret",
+    commands=[
+        {"cmd": "echo {{ var.value.end_to_end_secret }} as can be read; exit {{ dag_run.conf['cmd'] }}"}
+    ],
+)
 three_steps = make_dag(
     "three_steps",
     commands=[{"cmd": f"{{{{ dag_run.conf['{name}'] }}}}"} for name in ("before", "cmd", "after")],

@@ -1,0 +1,99 @@
+"""Secrets, masked wherever a task's commands are spoken of.
+
+Airflow's worker learns secrets while it renders a task, and masks them in all that the task logs. A
+triggerer learns none of them. So the worker hands over those that the rendered fields hold, and all that a
+run of commands says, in the triggerer as in the worker, passes here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from remsvc_provider.version_compat import masked_parts, names_a_secret
+
+MASK = "***"
+LEAST_CHARACTERS = 5
+"""Of a secret. Airflow masks no shorter one either: it would be found in the middle of words."""
+LEAST_FRAGMENT = 4
+"""Characters of a secret's beginning or end that are masked, where a text was cut off in it."""
+
+
+class Masking:
+    """Masks secrets in texts.
+
+    Args:
+        secrets: to begin with; see :meth:`add`.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self.longest = 0
+        """Characters of the longest secret."""
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """From now on these are masked as well. Of one with several lines, such as a private key, each
+        line is: a log has them one by one."""
+        for secret in secrets:
+            pieces = (secret, *map(str.strip, secret.splitlines()))
+            self._secrets.update(piece for piece in pieces if len(piece) >= LEAST_CHARACTERS)
+        if self._secrets:
+            longest_first = sorted(self._secrets, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+            self.longest = len(longest_first[0])
+
+    def __call__(self, text: str) -> str:
+        """The text without the secrets."""
+        return text if self._pattern is None else self._pattern.sub(MASK, text)
+
+    def cut(self, text: str) -> str:
+        """The same for a text that was cut off at either end, maybe in the middle of a secret."""
+        text = self(text)
+        begin = max((_overlap(secret, text) for secret in self._secrets), default=0)
+        if begin:
+            text = MASK + text[begin:]
+        end = max((_overlap(text, secret) for secret in self._secrets), default=0)
+        return text[:-end] + MASK if end else text
+
+    def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """A command without the secrets, for people."""
+        masked = dict(command)
+        for key, value in command.items():
+            if isinstance(value, str):
+                masked[key] = self(value)
+            elif isinstance(value, Sequence):
+                masked[key] = [self(str(element)) for element in value]
+            elif isinstance(value, Mapping):
+                masked[key] = {name: self(str(element)) for name, element in value.items()}
+        return masked
+
+
+def _overlap(before: str, after: str) -> int:
+    """How many characters at the end of ``before`` are the beginning of ``after``; 0 for few ones, and where
+    all of either is."""
+    for size in range(min(len(before), len(after)) - 1, LEAST_FRAGMENT - 1, -1):
+        if before.endswith(after[:size]):
+            return size
+    return 0
+
+
+def secrets_in(value: object, name: str = "") -> set[str]:
+    """What Airflow masks, in this process, of a rendered field: values that it knows as secrets, such as
+    those of Variables and connections, and those under a name that says so (``DB_PASSWORD``).
+
+    Args:
+        value: text, or lists and dicts of it.
+        name: under which it stands.
+    """
+    if isinstance(value, str):
+        return {value} if name and names_a_secret(name) else masked_parts(value)
+    if isinstance(value, bytes):
+        return secrets_in(value.decode("utf-8", "ignore"), name)
+    if isinstance(value, Mapping):
+        return {secret for key, element in value.items() for secret in secrets_in(element, str(key))}
+    if isinstance(value, Sequence):
+        return {secret for element in value for secret in secrets_in(element, name)}
+    return set()
