@@ -166,6 +166,7 @@ async def test_a_job_whose_supervisor_was_killed_is_lost(
     assert watched.job.exit_code is None
     assert "not known" in watched.job.reason
     assert watched.stdout == b"output\n"
+    assert watched.job.stdout.total == len(b"output\n")
     assert not processes_with(duration), "what it left was killed"
     # Never run again, and the next one is as good as ever.
     assert (await host.create(shell(script), "once")).state is JobState.LOST

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
+import resource
 import subprocess
 import tempfile
 import threading
@@ -295,3 +297,27 @@ def test_a_disk_that_is_full_now_and_then(small_disk: Path, seed: int) -> None:
     assert writer.read_all() == [piece for piece in pieces if piece[0] < piece[1]]
     kept = total - (gap.end - gap.start)
     assert writer.path.stat().st_blocks * 512 <= kept + 2 * 65536, "what was dropped takes no room"
+
+
+def test_what_could_not_be_stored_is_counted_and_why(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "stdout", 10**6)
+    writer.write(1000)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limit[1]))  # in place of a full disk
+    try:
+        writer.write(5000)
+        assert (writer.output.total, writer.output.lost) == (6000, 3000)
+        assert writer.output.why_lost == os.strerror(errno.EFBIG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    writer.write(500)
+    writer.end()
+    assert (writer.output.total, writer.output.lost) == (6500, 3000)
+    assert read_gap(writer.path) == Gap(3000, 6000)
+
+
+def test_what_is_over_the_limit_is_not_lost(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "stdout", 1000)
+    writer.write(4 * BLOCK)
+    writer.end()
+    assert writer.output.lost == 0

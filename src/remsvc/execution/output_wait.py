@@ -23,7 +23,7 @@ from remsvc.execution.processes import describe
 
 _MAX_PROCESSES = 64
 _MAX_DESCRIPTORS = 64
-_STILL_SECONDS = 2.0
+_STILL_SECONDS = 1.0
 _NAMED = 5
 
 

@@ -272,6 +272,9 @@ class PosixEngine(asyncio.Protocol):
             self._hello = None  # nobody waits for it, or for another one
             transport.abort()
             raise
+        except BaseException:
+            transport.abort()
+            raise
 
     # asyncio.Protocol
 

@@ -1,0 +1,135 @@
+"""A supervisor that dies, cannot be started, or cannot be reached; and who else would like to reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import sys
+
+import pytest
+
+from remsvc.errors import ExecutionError
+from remsvc.execution.engine import ProcessSpec
+from remsvc.execution.posix import PosixEngine
+from remsvc.execution.supervisor_link import SOCKET_NAME
+from remsvc.job_state import JobState
+
+from .job_host import JobHost, program, shell
+from .processes import children, eventually, own_descriptors, processes_with, supervisors_of
+
+CONNECT = """
+import os, socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.settimeout(20)
+folder = os.open(sys.argv[1], os.O_RDONLY)
+connection.connect(f"/proc/self/fd/{folder}/supervisor.sock")
+if sys.argv[2:] and os.fork():
+    os._exit(0)
+try:
+    print("heard", connection.recv(100))
+except OSError as error:
+    print(error)
+"""
+
+
+async def test_a_restart_that_finds_no_descriptor_is_tried_again(
+    host: JobHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    await host.run(shell("true"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    (supervisor,) = host.supervisors()
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        os.kill(supervisor, signal.SIGKILL)
+        await eventually(lambda: "trying again" in caplog.text, "it cannot be started")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+    assert (await host.run(shell("echo again"))).stdout == b"again\n"
+
+
+async def test_a_supervisor_that_dies_before_its_hello_leaves_no_command_unanswered() -> None:
+    before = children(os.getpid())
+    engine = PosixEngine()
+    engine.launch()
+    (supervisor,) = children(os.getpid()) - before
+    os.kill(supervisor, signal.SIGSTOP)
+    opening = asyncio.ensure_future(engine.open())
+    try:
+        while True:
+            await asyncio.sleep(0.01)
+            process = engine.start(ProcessSpec(("/bin/true",), {}, "/"))
+            waiting = asyncio.ensure_future(process.wait())
+            await asyncio.sleep(0)
+            if not waiting.done():
+                break
+            assert waiting.exception()
+        os.kill(supervisor, signal.SIGKILL)
+        with pytest.raises(ExecutionError):
+            await asyncio.wait_for(waiting, 10)
+        with pytest.raises(ExecutionError):
+            await opening
+    finally:
+        await engine.close()
+
+
+async def test_a_removed_socket_costs_no_job(host: JobHost, duration: str) -> None:
+    job = await host.create(shell(f"echo before; sleep {duration}"))
+    await host.watch_until(job, b"before\n")
+    (supervisor,) = host.supervisors()
+    (host.path / SOCKET_NAME).unlink()
+    await host.reopen()
+    assert host.supervisors() == {supervisor}
+    for pid in processes_with(duration):
+        os.kill(pid, signal.SIGTERM)
+    ended = await host.ended(job)
+    assert (ended.state, ended.exit_code) == (JobState.FAILED, 128 + signal.SIGTERM)
+    assert ended.stdout.total == len(b"before\n")
+
+
+async def test_one_that_is_stuck_holds_up_nothing_for_long(host: JobHost, duration: str) -> None:
+    """A connection to it has a deadline, and leaks nothing."""
+    await host.create(shell(f"sleep {duration}"))
+    await eventually(lambda: processes_with(duration), "it runs")
+    await host.close()
+    (supervisor,) = host.supervisors()
+    os.kill(supervisor, signal.SIGSTOP)
+    descriptors = own_descriptors()
+    engine = PosixEngine(host.path)
+    try:
+        opening = asyncio.ensure_future(engine.open())
+        await asyncio.sleep(0.1)
+        assert not opening.done()
+        opening.cancel()
+        await asyncio.wait([opening], timeout=10)
+        assert opening.cancelled()
+        await engine.close()
+        await asyncio.sleep(0.1)  # asyncio closes a connection in its next turn
+        assert own_descriptors() <= descriptors
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+        await host.open()
+
+
+@pytest.mark.parametrize("hides", [(), ("left",)], ids=["a command", "one that its parent left"])
+async def test_a_command_is_not_taken_for_a_server(host: JobHost, hides: tuple[str, ...]) -> None:
+    spy = await host.run(program(sys.executable, "-c", CONNECT, str(host.path), *hides))
+    assert b"hello" not in spy.stdout
+    if not hides:
+        assert spy.stdout == b"heard b''\n"
+    assert (await host.run(shell("echo still here"))).stdout == b"still here\n"
+    assert len(supervisors_of(host.path)) == 1
+
+
+@pytest.fixture
+def duration() -> str:
+    """A number of seconds that no other process has among its arguments."""
+    return f"{os.getpid() * 1000 + 10**6}.25"
