@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import grpc
 import pytest
 
+from .client import bearer, refused
 from .waiting import wait_until
 
 
@@ -45,3 +48,28 @@ def test_a_log_file_that_cannot_be_written_is_told(remsvc, tmp_path: Path, path:
     assert result.returncode in (2, 255)
     assert path in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_the_log_holds_no_token_and_is_not_for_everybody(serve, connect, tmp_path: Path) -> None:
+    """No handler ever sees the raw token; neither does whoever reads the log, however much is logged."""
+    log = tmp_path / "server.log"
+    right, wrong = "kJ3_x9-QzTq7LmN2-right", "kJ3_x9-QzTq7LmN2-wrong"
+    server = serve(
+        f"[server]\nport = 0\n[auth]\netl = {right}\nweb = $WEB\n[log]\nlevel = trace\nfile = {log}\n",
+        env={"WEB": f"{right}-of-web"},
+    )
+    client = connect(server.target, bearer(right))
+    client.run("true")
+    client.ping()
+    for value in (wrong, f"Bearer {wrong}", f"{right} {wrong}", f" {wrong}"):
+        with refused(grpc.StatusCode.UNAUTHENTICATED):
+            client.with_metadata(bearer(value)).ping()
+    for metadata in ((("authorization", f"Basic {wrong}"),), (("x-token", wrong),), bearer(right + wrong)):
+        with refused(grpc.StatusCode.UNAUTHENTICATED):
+            client.with_metadata(metadata).ping()
+    server.terminate()
+    logged = log.read_text() + server.log
+    assert "unauthenticated" in logged
+    assert "kJ3_x9" not in logged
+    assert log.stat().st_mode & 0o7777 & ~0o640 == 0

@@ -53,11 +53,13 @@ class Source:
         path: the file; None: flags only.
         overrides: the flags, as :func:`load_config` takes them.
         files: all files that were read, with their signatures before they were.
+        values: the text of each setting that was given, by section and key in lower case.
     """
 
     path: Path | None
     overrides: Mapping[str, object]
     files: Mapping[Path, Signature]
+    values: Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,8 @@ def read_config(path: Path | None, overrides: Mapping[str, object]) -> tuple[Ser
     """Like :func:`load_config`, with the problems returned; where there are any, only ``source`` and
     ``warnings`` of the configuration mean something."""
     settings = Settings(path, overrides)
-    config = dataclasses.replace(_read(settings), source=Source(path, overrides, settings.files))
+    source = Source(path, overrides, settings.files, settings.texts)
+    config = dataclasses.replace(_read(settings), source=source)
     return config, settings.problems
 
 

@@ -13,14 +13,19 @@ import logging.handlers
 import os
 import queue
 import re
+import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from remsvc.printable import printable
 
+_MODE = 0o640
 _FILES = 10
 _FILE_BYTES = 10_000_000
 _QUEUE_RECORDS = 10_000
@@ -135,6 +140,37 @@ def _write_to_stderr(records: list[logging.LogRecord]) -> None:
             data = data[os.write(2, data) :]
 
 
+class _RotatedFile(logging.handlers.RotatingFileHandler):
+    """A log file, and those that were it before, which nobody but its owner and its group can read.
+
+    What others run stands in it, and with it what they should have kept to themselves.
+    """
+
+    def __init__(self, file: Path, **options: Any) -> None:
+        super().__init__(file, **options)
+        for number in range(1, self.backupCount + 1):
+            with contextlib.suppress(OSError):  # there is none, or it is somebody else's
+                _withdraw(self.rotation_filename(f"{self.baseFilename}.{number}"))
+
+    def _open(self) -> TextIOWrapper:
+        # Appending, whatever the mode: that is how it is made. Not by open(), which lets everybody read it.
+        descriptor = os.open(
+            self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), _MODE
+        )
+        with contextlib.suppress(OSError):  # it is somebody else's
+            _withdraw(descriptor)
+        return TextIOWrapper(open(descriptor, "ab"), encoding=self.encoding, errors=self.errors)  # noqa: PTH123
+
+
+def _withdraw(file: int | str) -> None:
+    """Take the rights from a file of ours that others than its owner and its group have."""
+    status = os.stat(file)  # noqa: PTH116  a descriptor, too
+    if sys.platform != "win32" and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+        wanted = stat.S_IMODE(status.st_mode) & (_MODE | stat.S_ISGID)
+        if wanted != stat.S_IMODE(status.st_mode):
+            os.chmod(file, wanted)  # noqa: PTH101
+
+
 def _write_to_file(file: logging.Handler, records: list[logging.LogRecord]) -> None:
     for record in records:
         file.handle(record)
@@ -151,7 +187,8 @@ class Logs:
 
     Args:
         level: a :mod:`logging` level.
-        file: the log file, opened here, rotated at 10 MB, 10 files kept.
+        file: the log file, opened here, rotated at 10 MB, 10 files kept, none of which others than its owner
+            and its group can read.
 
     Raises:
         OSError: the file cannot be opened.
@@ -162,7 +199,7 @@ class Logs:
         self._sinks = [_Sink(_write_to_stderr)]
         self._file: logging.Handler | None = None
         if file is not None:
-            self._file = logging.handlers.RotatingFileHandler(
+            self._file = _RotatedFile(
                 file,
                 maxBytes=_FILE_BYTES,
                 backupCount=_FILES - 1,

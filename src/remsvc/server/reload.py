@@ -6,35 +6,35 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from remsvc.errors import ConfigurationError
 from remsvc.server.config import ServerConfig, read_config
 from remsvc.server.file_signature import Signature, signature_of
-from remsvc.server.job_config import JobConfig
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.reload")
 
 _POLL_SECONDS = 1.0
-# What cannot change while the server runs, as the configuration's attributes and keys are called.
-_FIXED = {
-    "transport": "[server] transport",
-    "cmd_timeout": "[server] cmd_timeout_ms",
-    "max_output_bytes": "[server] max_output_bytes",
-    "shutdown_grace": "[server] shutdown_grace_ms",
-    "state_dir": "[server] state_dir",
-    "log_file": "[log] file",
-    "log_level": "[log] level",
-    "audit": "[audit]",
-    "command_limits": "[limits] for commands",
-    "jobs": "[jobs] enabled, max_running, max_queued and retention_*",
-}
+# The settings that a reload takes over, or tells of itself; a change of any other one is told of. The
+# sections whose keys are free ([auth], [certificates], patterns, identities, groups) it takes over whole.
+_TAKEN_OVER = frozenset(
+    (
+        *(("server", key) for key in ("token_file", "authentication", "allow_plaintext_tokens")),
+        *(("server", key) for key in ("host", "port")),
+        *(("tls", key) for key in ("cert", "key", "ca", "enabled", "client_certificates")),
+        *(("jobs", key) for key in ("admins", "time_limit_ms", "kill_grace_ms", "output_limit_bytes")),
+        ("jobs", "max_output_limit_bytes"),
+        ("log", "debug_level"),
+    )
+)
+_LATER = "a change takes effect at the next start only"
 
 Prepare = Callable[[ServerConfig], Callable[[], None]]
 """Makes what a part of the server needs of a configuration, in another thread, and returns what puts it
-to use, in the event loop. Raises ConfigurationError where the configuration cannot be used."""
+to use, in the event loop: first by assignments alone, which cannot fail. Raises ConfigurationError where the
+configuration cannot be used."""
 
 
 class Reloader:
@@ -52,6 +52,7 @@ class Reloader:
         self._prepares: list[Prepare] = []
         self._asked = asyncio.Event()
         self._known: Mapping[Path, Signature] = config.source.files if config.source else {}
+        self._started_with = config.source.values if config.source else {}
 
     def add(self, prepare: Prepare) -> None:
         """Let a part of the server follow the configuration."""
@@ -93,13 +94,30 @@ class Reloader:
         except Exception:  # a defect in reading must not end the server, nor this task
             _logger.exception("configuration NOT reloaded, the old one stays in force (%s)", why)
         else:
-            for commit in commits:
-                commit()
+            self._commit(commits)
             for warning in config.warnings:
                 if warning not in self._config.warnings:
                     _logger.warning("%s", warning)
             self._config = config
             _logger.info("configuration reloaded (%s)", why)
+
+    def _commit(self, commits: Iterable[Callable[[], None]]) -> None:
+        """Let every part change, whatever becomes of what another one does in consequence."""
+        for commit in commits:
+            try:
+                commit()
+            except Exception:
+                _logger.exception("the configuration is in force, but not all that follows from it was done")
+
+    def _tell_of_later(self, config: ServerConfig) -> None:
+        """Tell of each setting that has changed since the last reading, and counts from the next start."""
+        assert config.source is not None
+        assert self._config.source is not None
+        new, last = config.source.values, self._config.source.values
+        for setting in sorted({*new, *last} - _TAKEN_OVER):
+            if new.get(setting) != last.get(setting) and new.get(setting) != self._started_with.get(setting):
+                section, key = setting
+                _logger.warning("[%s] %s: %s", section, key, _LATER)
 
     def _read(self) -> tuple[ServerConfig, list[Callable[[], None]]]:
         running = self._config
@@ -123,16 +141,10 @@ class Reloader:
             if problems:
                 raise ConfigurationError(problems)
             config = dataclasses.replace(moved, source=config.source)
-            _logger.warning("[server] host, port: a change takes effect at the next start only")
-        for name, key in _FIXED.items():
-            if _fixed_part(config, name) != _fixed_part(running, name):
-                _logger.warning("%s: a change takes effect at the next start only", key)
-        return config, [prepare(config) for prepare in self._prepares]
-
-
-def _fixed_part(config: ServerConfig, name: str) -> object:
-    value = getattr(config, name)
-    return value.limits if isinstance(value, JobConfig) else value
+            _logger.warning("[server] host, port: %s", _LATER)
+        commits = [prepare(config) for prepare in self._prepares]
+        self._tell_of_later(config)
+        return config, commits
 
 
 def _signatures(files: Mapping[Path, Signature]) -> dict[Path, Signature]:

@@ -151,6 +151,11 @@ class Settings:
         value = self._values.get((section, key))
         return value if value is not None and value.text else None
 
+    @property
+    def texts(self) -> dict[tuple[str, str], str]:
+        """The text of each setting that was given, by section and key; not those whose keys are free."""
+        return {setting: value.text for setting, value in self._values.items()}
+
     def report(self, value: Value | None, otherwise: str, expected: str) -> None:
         """Note a problem with ``value``, or with ``otherwise`` where nothing was given."""
         self._note(value.line if value else 0, f"{value.where if value else otherwise}: {expected}")
