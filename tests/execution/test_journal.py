@@ -223,8 +223,8 @@ async def claim_many(path: Path, identity: str, count: int, labels: dict[str, st
         own = {"seq": "NULL", "id": "id || '-' || value", "request_id": "request_id || '-' || value"}
         values = ", ".join(own.get(column, column) for column in columns)
         connection.execute(
-            f"WITH RECURSIVE numbers(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM numbers LIMIT {count})"
-            f" INSERT INTO jobs ({', '.join(columns)}) SELECT {values} FROM jobs, numbers"
+            f"WITH RECURSIVE numbers(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM numbers"
+            f" LIMIT {count}) INSERT INTO jobs ({', '.join(columns)}) SELECT {values} FROM jobs, numbers"
         )
     connection.close()
 
