@@ -43,7 +43,7 @@ def measure(settings: Settings) -> list[Row]:
                     f"transport-{transport}",
                     secured=secured,
                     server_keys=f"transport = {transport}",
-                    config="[limits]\nmax_connections = 20000\n",
+                    config="[limits]\nmax_connections = 20000\ncall_rate = 1000000/s\n",
                 )
             )
             for transport in reversed(_TRANSPORTS)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from remsvc.execution.exit_record import read_exit_record
 from remsvc.execution.frames import FrameReader
-from remsvc.execution.journal import Filter, Journal, JournalError
+from remsvc.execution.journal import Journal, JournalError
+from remsvc.execution.journal_search import Filter
 from remsvc.execution.output_file import read_gap, read_output
 from remsvc.server.config import check_config
 from remsvc.server.ini import parse_ini

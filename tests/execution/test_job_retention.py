@@ -11,7 +11,8 @@ import pytest
 from remsvc.execution.job import Job
 from remsvc.execution.job_errors import JobForgottenError
 from remsvc.execution.job_files import Piece
-from remsvc.execution.journal import Filter, Journal
+from remsvc.execution.journal import Journal
+from remsvc.execution.journal_search import Filter
 from remsvc.job_state import JobState
 
 from .job_host import JobHost, shell

@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remsvc.execution.job import Job, JobSpec, OutputSize, content_digest
-from remsvc.execution.journal import SCHEMA_VERSION, Filter, Journal, JournalError
+from remsvc.execution.job_errors import TooManySearchesError
+from remsvc.execution.journal import SCHEMA_VERSION, Journal, JournalError
+from remsvc.execution.journal_search import Filter
 from remsvc.job_state import JobState
 
 from .processes import own_descriptors
@@ -133,7 +135,8 @@ async def test_unended_and_ended(journal: Journal) -> None:
             await journal.update(a_job(number, state=state, ended=end, stdout=size, stderr=OutputSize(7)))
     assert [job.id for job in await journal.unended()] == ["job-0", "job-1"]
     ended = await journal.ended(100)
-    assert ended == [(f"job-{n}", NOW + 100 - n, 1000 * n - 100 + 7) for n in (6, 5, 4, 3, 2)]
+    spec = len(a_job().spec.to_json())
+    assert ended == [(f"job-{n}", NOW + 100 - n, 1000 * n - 100 + 7 + spec) for n in (6, 5, 4, 3, 2)]
     assert await journal.ended(2, 1) == ended[1:3]
     assert await journal.ended_totals() == (5, sum(kept for _, _, kept in ended))
     await journal.forget(["job-6", "job-4", "no such job"])
@@ -207,6 +210,71 @@ def test_filters_and_pages(tmp_path_factory: pytest.TempPathFactory, data: st.Da
             await journal.close()
 
     asyncio.run(check())
+
+
+async def claim_many(path: Path, identity: str, count: int, labels: dict[str, str]) -> None:
+    """So many ended jobs at once, put there by hand: one by one they would take minutes."""
+    job = a_job(identity=identity, spec=JobSpec(shell_command="x", labels=labels), state=JobState.SUCCEEDED)
+    journal = Journal(path)
+    await journal.claim(job)
+    await journal.close()
+    with sqlite3.connect(path) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(jobs)")]
+        own = {"seq": "NULL", "id": "id || '-' || value", "request_id": "request_id || '-' || value"}
+        values = ", ".join(own.get(column, column) for column in columns)
+        connection.execute(
+            f"WITH RECURSIVE numbers(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM numbers"
+            f" LIMIT {count}) INSERT INTO jobs ({', '.join(columns)}) SELECT {values} FROM jobs, numbers"
+        )
+    connection.close()
+
+
+async def test_a_long_search_holds_up_nobody_elses(tmp_path: Path) -> None:
+    labels = {f"label {number}": "x" * 250 for number in range(32)}
+    path = tmp_path / "journal.sqlite"
+    await claim_many(path, "mallory", 10_000, labels)
+    journal = Journal(path)
+    await journal.claim(a_job(1))
+    # Each has all of the labels but one.
+    wanted = Filter("mallory", labels={**labels, "label 31": "y"})
+    long = [asyncio.create_task(journal.select(wanted, 100)) for _ in range(10)]
+    await asyncio.sleep(0)
+    for _ in range(3):
+        assert await ids(journal, Filter("alice")) == ["job-1"]
+    assert not any(search.done() for search in long)
+    for search in long:
+        search.cancel()
+    await asyncio.wait(long)
+    assert await ids(journal, Filter("alice")) == ["job-1"]
+    await journal.close()
+
+
+async def test_searches_of_one_identity_are_bounded(journal: Journal) -> None:
+    await journal.claim(a_job(1))
+    searches = [asyncio.create_task(journal.select(Filter("mallory"), 1)) for _ in range(100)]
+    await asyncio.sleep(0)
+    assert await ids(journal, Filter("alice")) == ["job-1"]
+    outcomes = await asyncio.gather(*searches, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, TooManySearchesError)]
+    assert 0 < len(refused) < 100
+    assert await journal.select(Filter("mallory"), 1) == []
+
+
+async def test_no_more_is_found_than_fits_into_an_answer(journal: Journal) -> None:
+    for number in range(20):
+        spec = JobSpec(shell_command="x", env={"A": "x" * 300_000})
+        await journal.claim(a_job(number, spec=spec))
+    found, wanted, pages = [], Filter("alice"), 0
+    while True:
+        page = await journal.select(wanted, 100)
+        assert sum(len(job.spec.to_json()) for job in page) < 3e6
+        found += [job.id for job in page]
+        pages += 1
+        if page.stopped_at is None:
+            break
+        wanted = dataclasses.replace(wanted, before_seq=page.stopped_at)
+    assert found == [f"job-{number}" for number in range(19, -1, -1)]
+    assert pages == 3
 
 
 # Files
@@ -337,6 +405,8 @@ async def test_a_journal_of_every_version_opens(tmp_path: Path, version: int) ->
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        sizes = "SELECT count(*) FROM jobs WHERE spec_bytes <> length(CAST(spec AS BLOB))"
+        assert connection.execute(sizes).fetchone() == (0,)
     connection.close()
 
 

@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from sys import getsizeof
 from typing import Any
 
 from remsvc.job_state import JobState
 
 compact_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 """Equal values give equal texts, in all versions: digests and searches rest on it."""
+
+_ENTRY_BYTES = 100  # what a map takes for an entry beside its texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,15 @@ class JobSpec:
     def text(self) -> str:
         """What policy sees and logs show: the shell text, or the arguments with blanks between."""
         return self.shell_command if self.shell_command is not None else " ".join(self.argv)
+
+    @property
+    def text_bytes(self) -> int:
+        """Of memory that its texts take, whoever has chosen them."""
+        texts = (self.shell_command or "", *self.argv, self.user, self.cwd, self.source)
+        maps = (self.env, self.labels)
+        return sum(map(getsizeof, texts)) + sum(
+            getsizeof(key) + getsizeof(value) + _ENTRY_BYTES for each in maps for key, value in each.items()
+        )
 
     def to_json(self) -> str:
         """As the journal keeps it; equal specs give equal texts."""

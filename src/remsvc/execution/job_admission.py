@@ -20,8 +20,15 @@ class JobAdmission:
     """Makes jobs of requests, and hands them to the runner or to the queue."""
 
     def __init__(
-        self, journal: Journal, files: JobFiles, runner: JobRunner, slots: JobSlots, observer: JobObserver
+        self,
+        journal: Journal,
+        files: JobFiles,
+        runner: JobRunner,
+        slots: JobSlots,
+        observer: JobObserver,
+        max_text_bytes: int,
     ) -> None:
+        self._max_text_bytes = max_text_bytes
         self._journal = journal
         self._files = files
         self._runner = runner
@@ -31,7 +38,8 @@ class JobAdmission:
     async def create(self, identity: str, request_id: str, digest: str, spec: JobSpec, stdin: bytes) -> Job:
         """See :meth:`remsvc.execution.jobs.Jobs.create`; must not be cancelled."""
         starts = bool(self._runner.instance) and self._slots.is_free(identity)
-        if not starts and (refusal := self._slots.queue_refusal(identity)):
+        refusal = "" if starts else self._slots.queue_refusal(identity)
+        if refusal := refusal or self._memory_refusal(identity, spec):
             existing = await self._journal.find(identity=identity, request_id=request_id)
             if existing is None:
                 raise QueueFullError(refusal)
@@ -71,6 +79,18 @@ class JobAdmission:
             self._slots.put(identity, claimed.id)
             self._runner.start_queued()
         return claimed
+
+    def _memory_refusal(self, identity: str, spec: JobSpec) -> str:
+        """Why one more job may not be kept in memory; empty where it may."""
+        active, size = self._runner.active, spec.text_bytes
+        most = self._max_text_bytes
+        own = active.text_bytes_of[identity]
+        if active.text_bytes + size <= most and own + size <= most - most // 4:
+            return ""
+        return (
+            f"the jobs that have not ended take {active.text_bytes} bytes already, "
+            f"{own} of them those of {identity}"
+        )
 
     async def _abandon(self, active: ActiveJob) -> None:
         """Undo the preparations for a job that was not claimed."""

@@ -21,6 +21,10 @@ class QueueFullError(RemSvcError):
     """As many jobs wait as may wait."""
 
 
+class TooManySearchesError(RemSvcError):
+    """As many searches of one identity are under way as may be."""
+
+
 class WatchStoppedError(RemSvcError):
     """The watch ends before its job does: the server is shutting down."""
 

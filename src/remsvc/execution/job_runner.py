@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from remsvc.errors import StartError
-from remsvc.execution.active_job import ActiveJob
+from remsvc.execution.active_job import ActiveJob, ActiveJobs
 from remsvc.execution.frames import Header
 from remsvc.execution.job import Job
 from remsvc.execution.job_end import ended_job
@@ -51,7 +51,7 @@ class JobRunner:
         observer: JobObserver,
         gate: JobGate,
     ) -> None:
-        self.active: dict[str, ActiveJob] = {}
+        self.active = ActiveJobs()
         self.instance = ""
         self._journal = journal
         self._files = files

@@ -28,7 +28,8 @@ from remsvc.execution.job_observer import JobObserver, NobodyObserves
 from remsvc.execution.job_runner import JobRunner
 from remsvc.execution.job_slots import JobSlots
 from remsvc.execution.job_watches import JobWatches
-from remsvc.execution.journal import Filter, Journal
+from remsvc.execution.journal import Journal
+from remsvc.execution.journal_search import Filter, Found
 from remsvc.execution.leases import end_unwatched
 from remsvc.execution.owned_tasks import OwnedTasks
 from remsvc.execution.passing_jobs import PassingJobs
@@ -102,7 +103,9 @@ class Jobs:
             observer=self._observer,
             gate=self._gate,
         )
-        self._admission = JobAdmission(journal, files, runner, self._slots, self._observer)
+        self._admission = JobAdmission(
+            journal, files, runner, self._slots, self._observer, self._limits.max_text_bytes
+        )
         self._watches = JobWatches(journal, files, runner, self.passing)
         self._reconciliation = Reconciliation(self._state_dir, self._groups, files, runner, self._tasks)
         runner.remember(await journal.unended())
@@ -167,14 +170,21 @@ class Jobs:
         """How many jobs of an identity run."""
         return self._slots.running_of(identity)
 
-    async def select(self, wanted: Filter, limit: int) -> list[Job]:
-        """At most ``limit`` jobs, newest first; version-1 commands before all others."""
-        passing = self.passing.select(wanted)[:limit]
-        jobs = await self._journal.select(wanted, limit - len(passing))
+    async def select(self, wanted: Filter, limit: int) -> Found:
+        """At most ``limit`` jobs, newest first; version-1 commands before all others.
+
+        Raises:
+            TooManySearchesError: too many searches for this identity's jobs are under way.
+            JournalError: the journal cannot be read.
+        """
+        found = Found(self.passing.select(wanted)[:limit])
+        if len(found) == limit:
+            return found
+        jobs = await self._journal.select(wanted, limit - len(found))
         active = self._runner.active
-        return passing + [
-            await self._measured(active[job.id].job) if job.id in active else job for job in jobs
-        ]
+        found += [await self._measured(active[job.id].job) if job.id in active else job for job in jobs]
+        found.stopped_at = jobs.stopped_at
+        return found
 
     async def cancel(self, job: Job, reason: str, *, kill: bool) -> Job:
         """End a job that has not ended; watch it to see its end."""

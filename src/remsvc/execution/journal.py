@@ -14,17 +14,18 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.job import Job, JobSpec, OutputSize, compact_json
+from remsvc.execution.job import Job, JobSpec, OutputSize
 from remsvc.execution.journal_reader import JournalReader
+from remsvc.execution.journal_search import Filter, Found, JournalSearch
 from remsvc.job_state import JobState
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _MIGRATIONS = {
     # From the version before to this one.
@@ -62,6 +63,19 @@ _MIGRATIONS = {
             stderr_total, stderr_gap_start, stderr_gap_end
         );
     """,
+    # What a job was to run takes room as well, and how much is known without reading it.
+    3: """
+        ALTER TABLE jobs ADD COLUMN spec_bytes INTEGER NOT NULL DEFAULT 0;
+        UPDATE jobs SET spec_bytes = length(CAST(spec AS BLOB));
+        DROP INDEX jobs_listed;
+        CREATE INDEX jobs_listed ON jobs (identity, state, seq, spec_bytes);
+        DROP INDEX jobs_ended;
+        CREATE INDEX jobs_ended ON jobs (
+            ended, spec_bytes,
+            stdout_total, stdout_gap_start, stdout_gap_end,
+            stderr_total, stderr_gap_start, stderr_gap_end
+        );
+    """,
 }
 _CONTENT = ("id", "identity", "request_id", "digest", "spec", "created")  # as claimed, for ever
 _LIFE = (
@@ -71,14 +85,16 @@ _LIFE = (
 )
 _COLUMNS = (*_CONTENT, *_LIFE)
 _INSERT = (
-    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    f"INSERT INTO jobs ({', '.join(_COLUMNS)}, spec_bytes) "  # noqa: S608
+    f"VALUES ({', '.join('?' * len(_COLUMNS))}, ?) "
     "ON CONFLICT (identity, request_id) DO NOTHING"
 )
 # Of the life alone: most indexes on the rest need not be touched.
 _UPDATE = f"UPDATE jobs SET {', '.join(f'{column} = ?' for column in _LIFE)} WHERE id = ?"  # noqa: S608
 _SELECT = f"SELECT seq, {', '.join(_COLUMNS)} FROM jobs"  # noqa: S608
 _KEPT = (
-    "stdout_total - (stdout_gap_end - stdout_gap_start) + stderr_total - (stderr_gap_end - stderr_gap_start)"
+    "spec_bytes + stdout_total - (stdout_gap_end - stdout_gap_start)"
+    " + stderr_total - (stderr_gap_end - stderr_gap_start)"
 )
 _BATCH = 500
 _QUEUE = 10_000
@@ -90,25 +106,6 @@ Change = Callable[[sqlite3.Connection], Any]
 
 class JournalError(ExecutionError):
     """The journal cannot be read or written; nothing was changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which jobs to list: all that match everything that is given.
-
-    Attributes:
-        identity: whose; None for everyone's.
-        states: in one of these.
-        labels: with all of these.
-        created_after: seconds since the epoch.
-        before_seq: older than this one, where a page before ended.
-    """
-
-    identity: str | None = None
-    states: Collection[JobState] = ()
-    labels: Mapping[str, str] | None = None
-    created_after: float | None = None
-    before_seq: int | None = None
 
 
 class Journal:
@@ -131,6 +128,7 @@ class Journal:
             self._reader = JournalReader(self._connect(), "journal-read")
             # A search may look at every job there is: who asks for one job must not wait for it.
             self._searcher = JournalReader(self._connect(), "journal-search")
+            self._search = JournalSearch(partial(self._read, self._searcher), _SELECT, _job)
         except OSError as error:
             raise JournalError(f"{path}: {error.strerror}") from error
         except (sqlite3.Error, UnicodeDecodeError) as error:  # of a damaged file, both
@@ -147,7 +145,8 @@ class Journal:
             The job on disk, and whether it is new. One that is not may have another digest.
         """
 
-        values = (*_content(job), *_life(job))
+        content = _content(job)
+        values = (*content, *_life(job), len(content[_CONTENT.index("spec")]))  # of ASCII: its bytes
 
         def change(connection: sqlite3.Connection) -> tuple[Job, bool]:
             cursor = connection.execute(_INSERT, values)
@@ -200,39 +199,16 @@ class Journal:
             jobs = await self._jobs(self._reader, query, (identity, request_id))
         return jobs[0] if jobs else None
 
-    async def select(self, wanted: Filter, limit: int) -> list[Job]:
-        """At most ``limit`` jobs, newest first."""
-        conditions, values = ["1"], list[Any]()
-        if wanted.created_after is not None:
-            conditions.append("created >= ?")
-            values.append(wanted.created_after)
-        if wanted.before_seq is not None:
-            conditions.append("seq < ?")
-            values.append(wanted.before_seq)
-        for label, value in (wanted.labels or {}).items():
-            # Most jobs do not have it anywhere: only the others are worth reading as JSON.
-            conditions.append(
-                "CASE WHEN instr(spec, ?) "
-                "THEN (SELECT value FROM json_each(spec, '$.labels') WHERE key = ?) END = ?"
-            )
-            values += [compact_json({label: value})[1:-1], label, value]
-        if wanted.identity is None:
-            names = [state.value for state in wanted.states]
-            arms = [(f"state IN ({', '.join('?' * len(names))})" if names else "1", names)]
-        else:
-            # Each state by itself, whose jobs the index has in order; together they would have to be sorted.
-            states = dict.fromkeys(wanted.states or JobState)
-            arms = [("identity = ? AND state = ?", [wanted.identity, state.value]) for state in states]
-        queries, given = [], list[Any]()
-        for condition, of_arm in arms:
-            where = " AND ".join((condition, *conditions))
-            queries.append(f"SELECT * FROM ({_SELECT} WHERE {where} ORDER BY seq DESC LIMIT ?)")  # noqa: S608
-            given += [*of_arm, *values, limit]
-        query = f"{' UNION ALL '.join(queries)} ORDER BY seq DESC LIMIT ?"
-        return await self._jobs(self._searcher, query, (*given, limit))
+    async def select(self, wanted: Filter, limit: int) -> Found:
+        """At most ``limit`` jobs, newest first, and no more than fit into an answer.
+
+        Raises:
+            TooManySearchesError: too many of this identity are under way.
+        """
+        return await self._search.select(wanted, limit)
 
     async def ended(self, limit: int, skip: int = 0) -> list[tuple[str, float, int]]:
-        """Id, time of the end, and bytes of output kept of ended jobs, oldest end first.
+        """Id, time of the end, and bytes kept of ended jobs (output, and what they ran), oldest end first.
 
         At most ``limit`` of them, without the first ``skip``.
         """
@@ -243,7 +219,7 @@ class Journal:
         )
 
     async def ended_totals(self) -> tuple[int, int]:
-        """How many jobs have ended, and how many bytes of output are kept of them."""
+        """How many jobs have ended, and how many bytes are kept of them."""
         query = f"SELECT count(*), coalesce(sum({_KEPT}), 0) FROM jobs WHERE ended IS NOT NULL"  # noqa: S608
         totals: tuple[int, int] = await self._read(
             self._searcher, lambda connection: connection.execute(query).fetchone()

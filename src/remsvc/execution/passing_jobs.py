@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from remsvc.execution.engine import Process
 from remsvc.execution.job import Job, JobSpec, OutputSize
 from remsvc.execution.job_observer import JobObserver, NobodyObserves
-from remsvc.execution.journal import Filter
+from remsvc.execution.journal_search import Filter
 from remsvc.job_state import JobState
 
 _KEPT = 200

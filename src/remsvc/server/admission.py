@@ -1,18 +1,26 @@
-"""How many calls there may be, and how large their metadata."""
+"""How many calls there may be, how often, how large their metadata, and how much all their requests."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+from remsvc.server.authentication import ANONYMOUS
 from remsvc.server.call import Call
 from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.peers import network_of_peer
+from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.server.sharing import may_have_more
 from remsvc.status import Status
 
 _RETRY_SECONDS = 1.0
+# A request of fewer bytes is not counted: how many of them there may be is bounded by how many calls.
+_SMALL_REQUEST = 4 * 1024
+# Of a stream: the command that runs, and the next one.
+_AT_ONCE_ON_A_STREAM = 2
 
 
 class _Places:
@@ -58,6 +66,71 @@ class Admitted(NamedTuple):
     whose: str
 
 
+class _RequestMemory:
+    """How many bytes the requests have that are being answered.
+
+    Args:
+        most: of all identities together.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()  # by whom
+        self._total = 0
+
+    def take(self, whose: str, size: int) -> None:
+        """Count a request. Raises :class:`RefusedError` where others would have no room."""
+        own = self._taken[whose] + size
+        free = self._most - self._total - size
+        if not may_have_more(whose, own, free):
+            raise exhausted(
+                f"the requests being answered have {self._total} bytes already, {own - size} of them "
+                f"those of {whose}",
+                _RETRY_SECONDS,
+            )
+        self._taken[whose] = own
+        self._total += size
+
+    def give_back(self, whose: str, size: int) -> None:
+        """It was answered."""
+        self._total -= size
+        self._taken[whose] -= size
+        if not self._taken[whose]:
+            del self._taken[whose]
+
+
+class HeldRequests:
+    """The requests of one call that are being answered.
+
+    Args:
+        memory: in which they are counted.
+        whose: the call's identity.
+    """
+
+    def __init__(self, memory: _RequestMemory, whose: str) -> None:
+        self._memory = memory
+        self._whose = whose
+        self._sizes: deque[int] = deque()
+
+    def add(self, size: int) -> None:
+        """One more, of so many bytes. Raises :class:`RefusedError` where there is no room for it."""
+        size = size if size > _SMALL_REQUEST else 0
+        while len(self._sizes) >= _AT_ONCE_ON_A_STREAM:
+            self._give_back()
+        if size:
+            self._memory.take(self._whose, size)
+        self._sizes.append(size)
+
+    def release(self) -> None:
+        """All of them were answered."""
+        while self._sizes:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if size := self._sizes.popleft():
+            self._memory.give_back(self._whose, size)
+
+
 class Admission:
     """Refuses calls that are too many or too large.
 
@@ -70,6 +143,8 @@ class Admission:
         # All that strangers may ask is health: once, or to be told for as long as they like.
         most = max(limits.max_calls // 10, 1)
         self._of_strangers, self._lasting_of_strangers = _Places(most), _Places(most)
+        self._requests = _RequestMemory(limits.max_request_bytes)
+        self._rates = RateLimiter()
 
     @property
     def in_progress(self) -> int:
@@ -77,12 +152,16 @@ class Admission:
         return sum(each.total for each in (self._of_callers, self._of_strangers, self._lasting_of_strangers))
 
     def check(self, call: Call) -> None:
-        """Raises :class:`RefusedError` where a call is too large."""
+        """Raises :class:`RefusedError` where a call is too large, or one too many in too short a time."""
         if call.metadata_bytes > self._limits.max_metadata_bytes:
             raise RefusedError(
                 Status.RESOURCE_EXHAUSTED,
                 f"metadata of {call.metadata_bytes} bytes, more than {self._limits.max_metadata_bytes}",
             )
+        if call.caller is not None:
+            whose, rate = _whose(call), self._limits.call_rate
+            if wait := self._rates.take(whose, rate):
+                raise exhausted(f"more than {rate} calls of {whose}", wait)
 
     def enter(self, call: Call, *, lasting: bool) -> Admitted:
         """Count a call as in progress, until :meth:`leave` is given what this returns.
@@ -105,6 +184,21 @@ class Admission:
         admitted.places.take(admitted.whose)
         return admitted
 
+    @contextmanager
+    def holding(self, call: Call) -> Iterator[HeldRequests]:
+        """Count the requests of a call while they are being answered, which is in the block."""
+        held = HeldRequests(self._requests, _whose(call))
+        try:
+            yield held
+        finally:
+            held.release()
+
     def leave(self, admitted: Admitted) -> None:
         """A call that was let in has ended."""
         admitted.places.give_back(admitted.whose)
+
+
+def _whose(call: Call) -> str:
+    """Whom to count a call with: its identity, or where nobody shows one, where it comes from."""
+    caller = call.caller
+    return network_of_peer(call.peer) if caller is None or caller.identity == ANONYMOUS else caller.identity

@@ -57,7 +57,10 @@ class Calls:
 
     async def _answer_one(self, call: Call, method: Method, data: bytes) -> None:
         assert method.one is not None
-        await call.write(serialize(await method.one(method.parse(data), call)))
+        with self._admission.holding(call) as held:
+            held.add(len(data))
+            answer = serialize(await method.one(method.parse(data), call))
+        await call.write(answer)
 
     async def _stream(self, call: Call, method: Method) -> None:
         await call.begin()
@@ -70,12 +73,16 @@ class Calls:
 
     async def _respond(self, call: Call, method: Method) -> None:
         if method.stream is not None:
+            with self._admission.holding(call) as held:
 
-            async def read() -> Any:
-                data = await call.read()
-                return None if data is None else method.parse(data)
+                async def read() -> Any:
+                    data = await call.read()
+                    if data is None:
+                        return None
+                    held.add(len(data))
+                    return method.parse(data)
 
-            await method.stream(read, call)
+                await method.stream(read, call)
             return
         assert method.many is not None
         request = method.parse(await self._only(call))

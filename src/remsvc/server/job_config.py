@@ -56,6 +56,7 @@ def read_jobs(settings: Settings) -> JobConfig | None:
         limits=JobLimits(
             max_running=number("max_running", limits.max_running, 1, 100_000),
             max_queued=number("max_queued", limits.max_queued, 0, 1_000_000),
+            max_text_bytes=number("max_text_bytes", limits.max_text_bytes, 1024**2, _MAX_BYTES),
             retention_seconds=hours * 3600,
             retention_count=number("retention_count", limits.retention_count, 0, 10_000_000),
             retention_bytes=number("retention_bytes", limits.retention_bytes, 0, _MAX_BYTES),

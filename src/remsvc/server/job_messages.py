@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.engine import MARK
 from remsvc.execution.job import Job, JobSpec, OutputSize
-from remsvc.execution.journal import Filter
+from remsvc.execution.journal_search import Filter
 from remsvc.job_state import JobState
 from remsvc.server.job_config import JobConfig
 from remsvc.validation import (

@@ -19,6 +19,7 @@ from remsvc.execution.job_errors import (
     JobForgottenError,
     QueueFullError,
     RequestReusedError,
+    TooManySearchesError,
     WatchStoppedError,
 )
 from remsvc.execution.job_files import Piece
@@ -55,7 +56,7 @@ _DOMAIN = "remsvc.jobs.v1"
 _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
 _RETRY_SECONDS = 1
-_SPECS = 64
+_SPECS, _LARGEST_KNOWN = 64, 16 * 1024
 
 T = TypeVar("T")
 
@@ -175,6 +176,8 @@ class JobService:
             answer.jobs.append(message)
         if len(jobs) > len(answer.jobs):
             answer.next_page_token = str(jobs[len(answer.jobs) - 1].seq)
+        elif jobs.stopped_at is not None:
+            answer.next_page_token = str(jobs.stopped_at)
         return answer
 
     async def _cancel(self, request: jobs_pb2.CancelJobRequest, call: Call) -> jobs_pb2.Job:
@@ -245,6 +248,8 @@ class JobService:
 
     def _spec_message(self, spec: JobSpec) -> jobs_pb2.JobSpec:
         # The first and the last that is said of a job, and what lies between, is said of the same spec.
+        if spec.text_bytes > _LARGEST_KNOWN:
+            return spec_message(spec)
         known = self._specs.get(id(spec))
         if known is None or known[0] is not spec:
             if len(self._specs) >= _SPECS:
@@ -295,6 +300,6 @@ def _as_status(error: Exception) -> Exception:
         refused = RefusedError(Status.ALREADY_EXISTS, str(error), info)
     elif isinstance(error, AuditError):
         refused = RefusedError(Status.UNAVAILABLE, str(error))
-    elif isinstance(error, QueueFullError | JournalError):
+    elif isinstance(error, QueueFullError | TooManySearchesError | JournalError):
         refused = exhausted(str(error), _RETRY_SECONDS)
     return refused

@@ -15,6 +15,7 @@ _OWN_FILES = 256
 _MAX_MS = 2**31 - 1
 _MAX_BYTES = 2**40
 _FAILURES = Rate(100, 60.0)
+_CALLS = Rate(5000, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class LimitsConfig:
         max_metadata_bytes: of one call's metadata.
         max_headers: entries of one call's metadata, those of gRPC itself included.
         max_message_bytes: of one message from a caller.
+        max_request_bytes: of requests that are being answered, of more than 4 KiB each.
+        call_rate: how often an identity may call, whatever it calls.
         max_unread_bytes: of long messages that are on their way, on all connections.
         max_unsent_bytes: of answers that wait to be taken, on one connection; then calls on it wait.
         max_unsent_bytes_total: the same on all connections, with what waits to be written; then the largest
@@ -48,6 +51,8 @@ class LimitsConfig:
     max_metadata_bytes: int = 16 * 1024
     max_headers: int = 256
     max_message_bytes: int = 16 * 1024 * 1024
+    max_request_bytes: int = 32 * 1024 * 1024
+    call_rate: Rate = _CALLS
     max_unread_bytes: int = 64 * 1024 * 1024
     max_unsent_bytes: int = 4 * 1024 * 1024
     max_unsent_bytes_total: int = 128 * 1024 * 1024
@@ -77,6 +82,8 @@ def read_limits(settings: Settings) -> LimitsConfig:
         max_metadata_bytes=number("max_metadata_bytes", 1024, 1024 * 1024),
         max_headers=number("max_headers", 16, 10_000),
         max_message_bytes=number("max_message_bytes", 1024, 1024 * 1024 * 1024),
+        max_request_bytes=number("max_request_bytes", 4 * 1024 * 1024, _MAX_BYTES),
+        call_rate=_read_rate(settings, "call_rate", default.call_rate),
         max_unread_bytes=number("max_unread_bytes", 64 * 1024, _MAX_BYTES),
         max_unsent_bytes=number("max_unsent_bytes", 64 * 1024, _MAX_BYTES),
         max_unsent_bytes_total=number("max_unsent_bytes_total", 64 * 1024, _MAX_BYTES),
@@ -86,12 +93,12 @@ def read_limits(settings: Settings) -> LimitsConfig:
         connection_idle=seconds("connection_idle"),
         stream_idle=seconds("stream_idle"),
         answer_timeout=seconds("answer_timeout"),
-        failed_authentications=_read_rate(settings, default.failed_authentications),
+        failed_authentications=_read_rate(settings, "failed_authentications", default.failed_authentications),
     )
 
 
-def _read_rate(settings: Settings, default: Rate) -> Rate:
-    value = settings.given("limits", "failed_authentications")
+def _read_rate(settings: Settings, key: str, default: Rate) -> Rate:
+    value = settings.given("limits", key)
     if value is None:
         return default
     if match := re.fullmatch(r"([1-9][0-9]{0,6})/([smh])", value.text):
