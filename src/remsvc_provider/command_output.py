@@ -7,7 +7,7 @@ import codecs
 from remsvc.client.jobs import Job, OutputChunk, OutputSize
 from remsvc_provider.live_log import LiveLog
 from remsvc_provider.masking import Masking
-from remsvc_provider.task_log import LONGEST_SEQUENCE, clean, last_state, whole_sequences
+from remsvc_provider.task_log import LONGEST_SEQUENCE, clean, last_state, shown_id, whole_sequences
 
 LINE_CHARACTERS = 4000
 """A longer line is broken."""
@@ -200,8 +200,8 @@ class CommandOutput:
         self._job_id = job.id
         self._result = {"stdout": ResultOutput(limit, masking), "stderr": ResultOutput(limit, masking)}
         self._logged = {
-            "stdout": LoggedOutput(live, f"{tid} out | ", job.id, masking),
-            "stderr": LoggedOutput(live, f"{tid} err | ", job.id, masking),
+            "stdout": LoggedOutput(live, f"{tid} out | ", shown_id(job.id), masking),
+            "stderr": LoggedOutput(live, f"{tid} err | ", shown_id(job.id), masking),
         }
 
     def feed(self, chunk: OutputChunk) -> None:
@@ -234,6 +234,6 @@ class CommandOutput:
     def texts(self, job: Job) -> tuple[str, str]:
         """Both outputs for the result, where ``job`` has ended."""
         return (
-            self._result["stdout"].text(job.stdout, job.id),
-            self._result["stderr"].text(job.stderr, job.id),
+            self._result["stdout"].text(job.stdout, shown_id(job.id)),
+            self._result["stderr"].text(job.stderr, shown_id(job.id)),
         )

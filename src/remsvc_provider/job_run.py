@@ -20,6 +20,7 @@ from remsvc.errors import (
     ServerError,
     UnimplementedError,
 )
+from remsvc.printable import printable
 from remsvc.time_limit import TimeLimit
 from remsvc_provider import earlier_tries
 from remsvc_provider.command_output import CommandOutput
@@ -33,7 +34,7 @@ from remsvc_provider.outcome import Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, Patience
 from remsvc_provider.plan import Plan
 from remsvc_provider.server_access import Reread, ServerAccess
-from remsvc_provider.task_log import failure_text, one_line, security_text, without_nul
+from remsvc_provider.task_log import failure_text, one_line, security_text, shown_id, without_nul
 from remsvc_provider.time_budget import TimeBudget, TimeIsUpError
 
 CANCEL_TIMEOUT = 10.0
@@ -250,7 +251,7 @@ class JobRun:
             except RemSvcError as error:
                 where = f"command {tid} (commands[{tid - 1}])"
                 if tid in self._unfinished:
-                    where += f", whose job {self._unfinished[tid]} may go on,"
+                    where += f", whose job {shown_id(self._unfinished[tid])} may go on,"
                 self._problems.append(f"{where} failed: {error}")
 
     async def _command(self, tid: int) -> None:
@@ -289,12 +290,12 @@ class JobRun:
         if (job := await self._find(tid)) is not None:
             self._budget.note(job)
             self._live.add(
-                f"{title}\nwas started before, as job {job.id}, and is not started again; "
+                f"{title}\nwas started before, as job {shown_id(job.id)}, and is not started again; "
                 f"what follows repeats its output from the beginning"
             )
             return job
         if (job := self._adopted.get(tid)) is not None:
-            self._live.add(f"{title}\nits output so far, from job {job.id}:")
+            self._live.add(f"{title}\nits output so far, from job {shown_id(job.id)}:")
             return job
         creation = self._creations[tid] = asyncio.create_task(self._create(tid))
         # A call that is cut off in the middle may have created the job, whose id nobody would know.
@@ -303,7 +304,7 @@ class JobRun:
         del self._creations[tid]
         self._budget.note(job)
         verb = "waits for its turn as" if job.state is JobState.QUEUED else "started as"
-        self._live.add(f"{title}\n{verb} job {job.id}")
+        self._live.add(f"{title}\n{verb} job {shown_id(job.id)}")
         return job
 
     async def _create(self, tid: int) -> Job:
@@ -343,14 +344,18 @@ class JobRun:
                 if job.state is JobState.CANCELLED
                 else "is lost: what became of it is not known"
             )
-            self._problems.append(f"{where} {verb} (job {job.id}: {job.reason or 'no reason given'})")
+            self._problems.append(
+                f"{where} {verb} (job {shown_id(job.id)}: {printable(job.reason) or 'no reason given'})"
+            )
             return
         rc, out, err = job.exit_code, *output.texts(job)
         if rc is None and job.state is JobState.FAILED:
             # As version 1 has it.
-            rc, err = 1, err or job.reason
+            rc, err = 1, err or printable(job.reason)
         if rc is None or (rc == 0) != (job.state is JobState.SUCCEEDED):
-            self._problems.append(f"{where} ended as {job.state} with exit code {rc} (job {job.id})")
+            self._problems.append(
+                f"{where} ended as {job.state} with exit code {rc} (job {shown_id(job.id)})"
+            )
             return
         out, err, note = without_nul(out, err)
         command = self._plan.commands[tid - 1]
@@ -366,7 +371,7 @@ class JobRun:
         text = f"Command {tid} ended with rc {rc} after {seconds:.2f} s"
         if job.exit_code is None:
             text = f"Command {tid} could not be started"
-        if why := job.reason or (f"ended by signal {job.signal}" if job.signal else ""):
+        if why := printable(job.reason) or (f"ended by signal {job.signal}" if job.signal else ""):
             text += f": {why}"
         self._live.add(
             f"{text}\nnote: {note}" if note else text, "error" if self._plan.failed(rc) else "info"
@@ -384,17 +389,18 @@ class JobRun:
         except RemSvcError as error:
             self._stopped.add("what runs could not be cancelled")
             self._live.add(
-                f"Command {tid}: job {job_id} could not be cancelled, its time limit ends it: {error}",
+                f"Command {tid}: job {shown_id(job_id)} could not be cancelled, its time limit ends it: "
+                f"{error}",
                 "error",
             )
             return
         if job.started_at is None and job.state is JobState.CANCELLED:
             self._stopped.add("what waited for its turn was withdrawn")
             self._live.add(
-                f"Command {tid}: job {job_id} had not begun, and is withdrawn: {reason}", "warning"
+                f"Command {tid}: job {shown_id(job_id)} had not begun, and is withdrawn: {reason}", "warning"
             )
         elif job.ended and job.state is not JobState.CANCELLED:
-            self._live.add(f"Command {tid}: job {job_id} has just ended as {job.state}", "warning")
+            self._live.add(f"Command {tid}: job {shown_id(job_id)} has just ended as {job.state}", "warning")
         else:
             self._stopped.add("what ran was cancelled")
-            self._live.add(f"Command {tid}: job {job_id} is cancelled: {reason}", "warning")
+            self._live.add(f"Command {tid}: job {shown_id(job_id)} is cancelled: {reason}", "warning")
