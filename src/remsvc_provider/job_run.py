@@ -79,6 +79,7 @@ class JobRun:
         self._results: Results = {}
         self._begun = 0
         self._problems: list[str] = []
+        self._notes: list[str] = []  # of commands that ended by themselves
         self._found: dict[int, Job | None] = {}
         self._adopted: dict[int, Job] = {}
         self._creations: dict[int, asyncio.Task[Job]] = {}
@@ -202,6 +203,7 @@ class JobRun:
         problems += self._problems
         if self._problems and (rest := len(self._plan.commands) - self._begun):
             problems.append(f"the remaining {rest} command(s) were not started")
+        problems += self._notes
         results = [self._results[tid] for tid in sorted(self._results)]
         problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
         return Outcome(state, self._results, self._masking("; ".join(problems)))
@@ -259,10 +261,12 @@ class JobRun:
         self._taken = True
         self._unfinished[tid] = job.id
         output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes, self._masking)
+        ended = None
         try:
-            job = await JobWatch(self._access, self._plan, self._patience, self._live).to_its_end(job, output)
+            watch = JobWatch(self._access, self._plan, self._patience, self._live)
+            job = ended = await watch.to_its_end(job, output)
         finally:
-            output.finish()
+            output.finish(ended)
         del self._unfinished[tid]
         self._budget.note(job)
         self._enter(tid, job, output)
@@ -371,11 +375,16 @@ class JobRun:
         text = f"Command {tid} ended with rc {rc} after {seconds:.2f} s"
         if job.exit_code is None:
             text = f"Command {tid} could not be started"
-        if why := printable(job.reason) or (f"ended by signal {job.signal}" if job.signal else ""):
-            text += f": {why}"
-        self._live.add(
-            f"{text}\nnote: {note}" if note else text, "error" if self._plan.failed(rc) else "info"
-        )
+        why = printable(job.reason)
+        signal = f"ended by signal {job.signal}" if job.signal else ""
+        # It ended by itself, and yet there is a reason to be told: part of its output could not be stored.
+        loss = why.removeprefix(signal).lstrip("; ") if job.exit_code is not None else ""
+        if loss:
+            self._notes.append(f"{where}: {loss}")
+        if why or signal:
+            text += f": {why or signal}"
+        level = "error" if self._plan.failed(rc) else "warning" if loss else "info"
+        self._live.add(f"{text}\nnote: {note}" if note else text, level)
 
     async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
         try:
