@@ -206,7 +206,7 @@ async def test_output_shorter_than_recorded_is_told_as_what_it_is(scripted_jobs,
 
 async def test_a_silent_command_outlasts_a_proxy_that_ends_idle_calls(scripted_jobs, connect):
     """With a status that a defect of the server might have as well."""
-    scripted_jobs.watch_faults = [(1, grpc.StatusCode.INTERNAL)] * 12
+    scripted_jobs.watch_faults, scripted_jobs.silence = [(1, grpc.StatusCode.INTERNAL)] * 12, 0.2
     running = asyncio.create_task(fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a")))
     await until(lambda: len(scripted_jobs.asked("WatchJob")) == 13)
     scripted_jobs.change(scripted_jobs.jobs["job1"], jobs_pb2.SUCCEEDED, exit_code=0)
