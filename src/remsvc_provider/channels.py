@@ -1,16 +1,22 @@
 """The pool of connections: one per event loop, server and credentials.
 
 A triggerer runs thousands of triggers in one loop. They share a connection, so that each pays for no
-TCP and TLS handshake of its own. A connection belongs to the loop it was made in, and is closed with it.
+TCP and TLS handshake of its own. A connection belongs to the loop it was made in, and is closed with it, or
+some time after it was last used: credentials are replaced, servers move, and a triggerer runs for months.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
+
+from remsvc_provider.per_loop import PerLoop
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -18,31 +24,54 @@ if TYPE_CHECKING:
     from remsvc.client.options import ConnectionOptions
     from remsvc.client.transport import AsyncTransport
 
+KEPT_SECONDS = 600.0
+"""How long a connection that nobody uses is kept for the next one."""
+SWEEP_SECONDS = 60.0
+
 _Stamp = tuple[int, int] | None
 _Key = tuple["ConnectionOptions", tuple[_Stamp, ...]]
+
+
+@dataclass(slots=True)
+class _Pooled:
+    """A connection that is shared."""
+
+    transport: AsyncTransport
+    users: int = 0
+    unused_since: float = field(default_factory=time.monotonic)
 
 
 class _LoopPool:
     """What one running event loop has."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._transports: dict[_Key, AsyncTransport] = {}
-        self._channels: dict[_Key, grpc.aio.Channel] = {}
+    def __init__(self) -> None:
+        self._transports: dict[_Key, _Pooled] = {}
+        # Channels are also given to callers who do not say when they have done. What is let go here stays
+        # open as long as somebody has it, and closes itself then.
+        self._channels: dict[_Key, tuple[grpc.aio.Channel, float]] = {}
+        self._known: WeakValueDictionary[_Key, grpc.aio.Channel] = WeakValueDictionary()
         # asyncio.run() cancels all tasks before it closes the loop: this one then closes the connections.
-        self._keeper = loop.create_task(self._close_at_the_end(), name="remsvc-connections")
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="remsvc-connections")
 
-    def transport(self, options: ConnectionOptions) -> AsyncTransport:
+    @contextmanager
+    def transport(self, options: ConnectionOptions) -> Iterator[AsyncTransport]:
         from remsvc.client.options import GRPC
         from remsvc.client.transport import Readiness
         from remsvc.client.transport_choice import chosen_transport, open_async_transport, over_channel
 
         if chosen_transport(options) == GRPC:
-            return over_channel(self.channel(options))
+            yield over_channel(self.channel(options))
+            return
         key = _key(options)
-        transport = self._transports.get(key)
-        if transport is None or transport.readiness is Readiness.CLOSED:
-            transport = self._transports[key] = open_async_transport(options)
-        return transport
+        pooled = self._transports.get(key)
+        if pooled is None or pooled.transport.readiness is Readiness.CLOSED:
+            pooled = self._transports[key] = _Pooled(open_async_transport(options))
+        pooled.users += 1
+        try:
+            yield pooled.transport
+        finally:
+            pooled.users -= 1
+            pooled.unused_since = time.monotonic()
 
     def channel(self, options: ConnectionOptions) -> grpc.aio.Channel:
         import grpc
@@ -50,52 +79,57 @@ class _LoopPool:
         from remsvc.client.channel import open_async_channel
 
         key = _key(options)
-        channel = self._channels.get(key)
+        channel = self._known.get(key)
         if channel is None or channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
-            channel = self._channels[key] = open_async_channel(options)
+            channel = self._known[key] = open_async_channel(options)
+        self._channels[key] = channel, time.monotonic()
         return channel
 
-    async def _close_at_the_end(self) -> None:
+    async def _keep(self) -> None:
         try:
-            await asyncio.get_running_loop().create_future()
+            while True:
+                await asyncio.sleep(SWEEP_SECONDS)
+                await self._sweep(time.monotonic() - KEPT_SECONDS)
         finally:
-            while self._transports:
-                _, transport = self._transports.popitem()
-                await transport.close()
-            while self._channels:
-                _, channel = self._channels.popitem()
+            for pooled in self._transports.values():
+                await pooled.transport.close()
+            for channel in list(self._known.values()):
                 await channel.close()
+            self._transports.clear()
+            self._channels.clear()
+
+    async def _sweep(self, before: float) -> None:
+        """Let go what has not been used since then."""
+        for key, (_, given) in list(self._channels.items()):
+            if given < before:
+                del self._channels[key]
+        for key, pooled in list(self._transports.items()):
+            if not pooled.users and pooled.unused_since < before:
+                del self._transports[key]  # at once: nobody gets what is about to be closed
+                await pooled.transport.close()
 
 
-_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool] = WeakKeyDictionary()
-_lock = threading.Lock()
+_pools = PerLoop(_LoopPool)
 
 
-def pooled_transport(options: ConnectionOptions) -> AsyncTransport:
-    """The running loop's connection for these options. The pool owns it: never close it.
+@contextmanager
+def pooled_transport(options: ConnectionOptions) -> Iterator[AsyncTransport]:
+    """The running loop's connection for these options, to be used in a ``with`` block. The pool closes it.
 
     A certificate or key file that was replaced counts as new credentials; the connection of the old ones
-    stays for the calls that use it, and is given up once it is idle.
+    stays for the calls that use it.
 
     Raises:
         RuntimeError: no event loop is running.
         RemSvcError: the options cannot be used, for example a file is missing.
     """
-    return _pool().transport(options)
+    with _pools.get().transport(options) as transport:
+        yield transport
 
 
 def pooled_channel(options: ConnectionOptions) -> grpc.aio.Channel:
     """As :func:`pooled_transport`, but always a channel of gRPC's: for those who make calls of their own."""
-    return _pool().channel(options)
-
-
-def _pool() -> _LoopPool:
-    loop = asyncio.get_running_loop()
-    with _lock:
-        pool = _pools.get(loop)
-        if pool is None:
-            pool = _pools[loop] = _LoopPool(loop)
-    return pool
+    return _pools.get().channel(options)
 
 
 def _key(options: ConnectionOptions) -> _Key:

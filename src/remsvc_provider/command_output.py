@@ -7,7 +7,7 @@ import codecs
 from remsvc.client.jobs import Job, OutputChunk, OutputSize
 from remsvc_provider.live_log import LiveLog
 from remsvc_provider.masking import Masking
-from remsvc_provider.task_log import LONGEST_SEQUENCE, clean, last_state, whole_sequences
+from remsvc_provider.task_log import LONGEST_SEQUENCE, clean, last_state, shown_id, whole_sequences
 
 LINE_CHARACTERS = 4000
 """A longer line is broken."""
@@ -43,7 +43,7 @@ class ResultOutput:
         if self.full:
             return
         if chunk.dropped:
-            self._kept += b"\n\x01[remSvc: %d bytes were not kept by the server]\x01\n" % chunk.dropped
+            self._kept += f"\n\x01[remSvc: {_gap(chunk.dropped, lost=chunk.lost)}]\x01\n".encode()
             self._seen += chunk.dropped
         room = max(0, self._limit - self._seen)
         self._kept += chunk.data[:room]
@@ -52,9 +52,18 @@ class ResultOutput:
     def text(self, size: OutputSize, job_id: str) -> str:
         """The output as text; cut, it says so, never inside of a character."""
         if size.total <= self._limit:
-            return self._masking(self._kept.decode("utf-8", "replace"))
+            text = self._masking(self._kept.decode("utf-8", "replace"))
+            missing = size.total - self._seen
+            return f"{text}\n\x01[remSvc: {_gap(missing)}]\x01\n" if missing > 0 else text
         cut = _cut(bytes(self._kept), self._limit, self._masking)
         return f"{cut}[remSvc: all of it: remsvc jobs logs {job_id}]\n"
+
+
+def _gap(size: int, *, lost: bool = False) -> str:
+    """What is said in place of bytes that nobody will see."""
+    if lost:
+        return f"{size} bytes are missing: the server's record speaks of them, and it has them no more"
+    return f"{size} bytes were not kept by the server"
 
 
 def shortened(text: str, limit: int, masking: Masking) -> str:
@@ -106,7 +115,7 @@ class LoggedOutput:
         self.offset = chunk.offset + len(chunk.data)
         if chunk.dropped:
             self._finish_line()
-            self._live.add(f"{self._prefix}... {chunk.dropped} bytes were not kept by the server")
+            self._live.add(f"{self._prefix}... {_gap(chunk.dropped, lost=chunk.lost)}")
         for start in range(0, len(chunk.data), PIECE_BYTES):
             piece = chunk.data[start : start + PIECE_BYTES]
             if self.behind:
@@ -120,10 +129,12 @@ class LoggedOutput:
         self._end = b""
         self.offset = offset
 
-    def finish(self) -> None:
-        """The output has ended."""
+    def finish(self, size: OutputSize | None) -> None:
+        """The output has ended; with what size, where that is known."""
         self._catch_up(self._end)
         self._finish_line()
+        if size is not None and (missing := size.total - self.offset) > 0:
+            self._live.add(f"{self._prefix}... {_gap(missing)}")
 
     def _leave_out(self, data: bytes) -> None:
         if self._live.has_room:
@@ -200,8 +211,8 @@ class CommandOutput:
         self._job_id = job.id
         self._result = {"stdout": ResultOutput(limit, masking), "stderr": ResultOutput(limit, masking)}
         self._logged = {
-            "stdout": LoggedOutput(live, f"{tid} out | ", job.id, masking),
-            "stderr": LoggedOutput(live, f"{tid} err | ", job.id, masking),
+            "stdout": LoggedOutput(live, f"{tid} out | ", shown_id(job.id), masking),
+            "stderr": LoggedOutput(live, f"{tid} err | ", shown_id(job.id), masking),
         }
 
     def feed(self, chunk: OutputChunk) -> None:
@@ -226,14 +237,14 @@ class CommandOutput:
             if (offset := size.total - TAIL_BYTES) > logged.offset:
                 logged.skip_to(offset)
 
-    def finish(self) -> None:
-        """Nothing more comes."""
-        for logged in self._logged.values():
-            logged.finish()
+    def finish(self, job: Job | None = None) -> None:
+        """Nothing more comes. ``job``: as it ended, where it was followed to its end."""
+        for stream, logged in self._logged.items():
+            logged.finish(getattr(job, stream) if job is not None else None)
 
     def texts(self, job: Job) -> tuple[str, str]:
         """Both outputs for the result, where ``job`` has ended."""
         return (
-            self._result["stdout"].text(job.stdout, job.id),
-            self._result["stderr"].text(job.stderr, job.id),
+            self._result["stdout"].text(job.stdout, shown_id(job.id)),
+            self._result["stderr"].text(job.stderr, shown_id(job.id)),
         )

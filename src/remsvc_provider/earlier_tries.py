@@ -13,6 +13,7 @@ from remsvc_provider.job_keys import same_job
 from remsvc_provider.live_log import LiveLog
 from remsvc_provider.origin import COMMAND, RUN_STARTED, TRY_NUMBER, Origin
 from remsvc_provider.plan import Plan
+from remsvc_provider.task_log import shown_id
 
 if TYPE_CHECKING:
     from remsvc.client import AsyncClient
@@ -47,9 +48,8 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
         earlier = [job async for job in jobs if _number(job, TRY_NUMBER) < origin.try_number]
     adopted = await _adopt(plan, origin, client, earlier) if plan.durable else {}
     for tid, job in adopted.items():
-        live.add(
-            f"Command {tid} is taken over from try {_number(job, TRY_NUMBER)}: job {job.id}, {job.state}"
-        )
+        earlier_try = _number(job, TRY_NUMBER)
+        live.add(f"Command {tid} is taken over from try {earlier_try}: job {shown_id(job.id)}, {job.state}")
     kept = {job.id for job in adopted.values()}
     left = [job for job in earlier if not job.ended and job.id not in kept]
     await _end_all(left, plan, origin, client, live)
@@ -94,7 +94,10 @@ async def _adopt(plan: Plan, origin: Origin, client: AsyncClient, earlier: list[
 
 
 async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> None:
-    live.add(f"Job {job.id} of try {_number(job, TRY_NUMBER)} still runs: it is cancelled first", "warning")
+    live.add(
+        f"Job {shown_id(job.id)} of try {_number(job, TRY_NUMBER)} still runs: it is cancelled first",
+        "warning",
+    )
     try:
         await client.cancel_job(
             job.id, reason=f"Airflow started try {origin.try_number}", metadata=plan.metadata
@@ -102,11 +105,11 @@ async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: 
         with TimeLimit(END_PATIENCE):
             await _ended(job, plan, client)
     except TimeoutError:
-        live.add(f"Job {job.id} has not ended within {END_PATIENCE:g} s", "warning")
+        live.add(f"Job {shown_id(job.id)} has not ended within {END_PATIENCE:g} s", "warning")
     except NotFoundError:
         pass
     except ServerError as error:
-        live.add(f"Job {job.id} could not be cancelled: {error}", "warning")
+        live.add(f"Job {shown_id(job.id)} could not be cancelled: {error}", "warning")
 
 
 async def _ended(job: Job, plan: Plan, client: AsyncClient) -> None:

@@ -20,6 +20,7 @@ from remsvc.errors import (
     ServerError,
     UnimplementedError,
 )
+from remsvc.printable import printable
 from remsvc.time_limit import TimeLimit
 from remsvc_provider import earlier_tries
 from remsvc_provider.command_output import CommandOutput
@@ -33,7 +34,7 @@ from remsvc_provider.outcome import Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, Patience
 from remsvc_provider.plan import Plan
 from remsvc_provider.server_access import Reread, ServerAccess
-from remsvc_provider.task_log import failure_text, one_line, security_text, without_nul
+from remsvc_provider.task_log import failure_text, one_line, security_text, shown_id, without_nul
 from remsvc_provider.time_budget import TimeBudget, TimeIsUpError
 
 CANCEL_TIMEOUT = 10.0
@@ -78,6 +79,7 @@ class JobRun:
         self._results: Results = {}
         self._begun = 0
         self._problems: list[str] = []
+        self._notes: list[str] = []  # of commands that ended by themselves
         self._found: dict[int, Job | None] = {}
         self._adopted: dict[int, Job] = {}
         self._creations: dict[int, asyncio.Task[Job]] = {}
@@ -201,6 +203,7 @@ class JobRun:
         problems += self._problems
         if self._problems and (rest := len(self._plan.commands) - self._begun):
             problems.append(f"the remaining {rest} command(s) were not started")
+        problems += self._notes
         results = [self._results[tid] for tid in sorted(self._results)]
         problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
         return Outcome(state, self._results, self._masking("; ".join(problems)))
@@ -250,7 +253,7 @@ class JobRun:
             except RemSvcError as error:
                 where = f"command {tid} (commands[{tid - 1}])"
                 if tid in self._unfinished:
-                    where += f", whose job {self._unfinished[tid]} may go on,"
+                    where += f", whose job {shown_id(self._unfinished[tid])} may go on,"
                 self._problems.append(f"{where} failed: {error}")
 
     async def _command(self, tid: int) -> None:
@@ -258,10 +261,12 @@ class JobRun:
         self._taken = True
         self._unfinished[tid] = job.id
         output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes, self._masking)
+        ended = None
         try:
-            job = await JobWatch(self._access, self._plan, self._patience, self._live).to_its_end(job, output)
+            watch = JobWatch(self._access, self._plan, self._patience, self._live)
+            job = ended = await watch.to_its_end(job, output)
         finally:
-            output.finish()
+            output.finish(ended)
         del self._unfinished[tid]
         self._budget.note(job)
         self._enter(tid, job, output)
@@ -289,12 +294,12 @@ class JobRun:
         if (job := await self._find(tid)) is not None:
             self._budget.note(job)
             self._live.add(
-                f"{title}\nwas started before, as job {job.id}, and is not started again; "
+                f"{title}\nwas started before, as job {shown_id(job.id)}, and is not started again; "
                 f"what follows repeats its output from the beginning"
             )
             return job
         if (job := self._adopted.get(tid)) is not None:
-            self._live.add(f"{title}\nits output so far, from job {job.id}:")
+            self._live.add(f"{title}\nits output so far, from job {shown_id(job.id)}:")
             return job
         creation = self._creations[tid] = asyncio.create_task(self._create(tid))
         # A call that is cut off in the middle may have created the job, whose id nobody would know.
@@ -303,7 +308,7 @@ class JobRun:
         del self._creations[tid]
         self._budget.note(job)
         verb = "waits for its turn as" if job.state is JobState.QUEUED else "started as"
-        self._live.add(f"{title}\n{verb} job {job.id}")
+        self._live.add(f"{title}\n{verb} job {shown_id(job.id)}")
         return job
 
     async def _create(self, tid: int) -> Job:
@@ -343,14 +348,18 @@ class JobRun:
                 if job.state is JobState.CANCELLED
                 else "is lost: what became of it is not known"
             )
-            self._problems.append(f"{where} {verb} (job {job.id}: {job.reason or 'no reason given'})")
+            self._problems.append(
+                f"{where} {verb} (job {shown_id(job.id)}: {printable(job.reason) or 'no reason given'})"
+            )
             return
         rc, out, err = job.exit_code, *output.texts(job)
         if rc is None and job.state is JobState.FAILED:
             # As version 1 has it.
-            rc, err = 1, err or job.reason
+            rc, err = 1, err or printable(job.reason)
         if rc is None or (rc == 0) != (job.state is JobState.SUCCEEDED):
-            self._problems.append(f"{where} ended as {job.state} with exit code {rc} (job {job.id})")
+            self._problems.append(
+                f"{where} ended as {job.state} with exit code {rc} (job {shown_id(job.id)})"
+            )
             return
         out, err, note = without_nul(out, err)
         command = self._plan.commands[tid - 1]
@@ -366,11 +375,16 @@ class JobRun:
         text = f"Command {tid} ended with rc {rc} after {seconds:.2f} s"
         if job.exit_code is None:
             text = f"Command {tid} could not be started"
-        if why := job.reason or (f"ended by signal {job.signal}" if job.signal else ""):
-            text += f": {why}"
-        self._live.add(
-            f"{text}\nnote: {note}" if note else text, "error" if self._plan.failed(rc) else "info"
-        )
+        why = printable(job.reason)
+        signal = f"ended by signal {job.signal}" if job.signal else ""
+        # It ended by itself, and yet there is a reason to be told: part of its output could not be stored.
+        loss = why.removeprefix(signal).lstrip("; ") if job.exit_code is not None else ""
+        if loss:
+            self._notes.append(f"{where}: {loss}")
+        if why or signal:
+            text += f": {why or signal}"
+        level = "error" if self._plan.failed(rc) else "warning" if loss else "info"
+        self._live.add(f"{text}\nnote: {note}" if note else text, level)
 
     async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
         try:
@@ -384,17 +398,18 @@ class JobRun:
         except RemSvcError as error:
             self._stopped.add("what runs could not be cancelled")
             self._live.add(
-                f"Command {tid}: job {job_id} could not be cancelled, its time limit ends it: {error}",
+                f"Command {tid}: job {shown_id(job_id)} could not be cancelled, its time limit ends it: "
+                f"{error}",
                 "error",
             )
             return
         if job.started_at is None and job.state is JobState.CANCELLED:
             self._stopped.add("what waited for its turn was withdrawn")
             self._live.add(
-                f"Command {tid}: job {job_id} had not begun, and is withdrawn: {reason}", "warning"
+                f"Command {tid}: job {shown_id(job_id)} had not begun, and is withdrawn: {reason}", "warning"
             )
         elif job.ended and job.state is not JobState.CANCELLED:
-            self._live.add(f"Command {tid}: job {job_id} has just ended as {job.state}", "warning")
+            self._live.add(f"Command {tid}: job {shown_id(job_id)} has just ended as {job.state}", "warning")
         else:
             self._stopped.add("what ran was cancelled")
-            self._live.add(f"Command {tid}: job {job_id} is cancelled: {reason}", "warning")
+            self._live.add(f"Command {tid}: job {shown_id(job_id)} is cancelled: {reason}", "warning")

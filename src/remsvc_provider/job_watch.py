@@ -14,6 +14,7 @@ from remsvc_provider.live_log import LiveLog
 from remsvc_provider.patience import Patience
 from remsvc_provider.plan import Plan
 from remsvc_provider.server_access import ServerAccess
+from remsvc_provider.task_log import shown_id
 
 if TYPE_CHECKING:
     from remsvc.client import AsyncClient
@@ -76,7 +77,7 @@ class JobWatch:
                     self._note_back()
                     if isinstance(event, StateChange):
                         if job.state is JobState.QUEUED and event.job.state is JobState.RUNNING:
-                            self._live.add(f"Job {job.id} has started")
+                            self._live.add(f"Job {shown_id(job.id)} has started")
                         job = event.job
                     else:
                         output.feed(event)
@@ -85,7 +86,7 @@ class JobWatch:
         except NotFoundError as error:
             raise ServerError(
                 error.code,
-                f"the server does not know job {job.id} any more (has it lost its state?); "
+                f"the server does not know job {shown_id(job.id)} any more (has it lost its state?); "
                 "not retried to prevent duplicate execution",
                 error.target,
             ) from error

@@ -12,9 +12,9 @@ import asyncio
 import time
 from collections import deque
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from remsvc_provider.masking import Masking
+from remsvc_provider.per_loop import PerLoop
 
 GATHER = 0.2
 """Seconds to wait for more lines, before those that have come are written."""
@@ -99,7 +99,7 @@ class LiveLog:
 
     async def _write_some(self) -> None:
         """One log call: the next lines of one level."""
-        async with _gate():
+        async with _gates.get():
             if not self._lines:
                 return
             level = self._lines[0][0]
@@ -117,13 +117,5 @@ class LiveLog:
             await asyncio.sleep(min(time.perf_counter() - started, MAX_PAUSE))
 
 
-_gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-
-
-def _gate() -> asyncio.Lock:
-    """Whoever holds it may write. It is held as long again as the writing took."""
-    loop = asyncio.get_running_loop()
-    gate = _gates.get(loop)
-    if gate is None:
-        gate = _gates[loop] = asyncio.Lock()
-    return gate
+_gates = PerLoop(asyncio.Lock)
+"""Whoever holds it may write. It is held as long again as the writing took."""

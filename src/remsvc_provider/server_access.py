@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TypeVar
 
@@ -40,6 +41,7 @@ class ServerAccess:
         self._reread = reread
         self._report = report
         self._alone = alone
+        self._pooled = ExitStack()
         self._clients = [self._open()]
         self._renewing = asyncio.Lock()
 
@@ -67,16 +69,19 @@ class ServerAccess:
     async def close(self) -> None:
         """Release what is held here."""
         clients, self._clients = self._clients, []
-        for client in clients:
-            await client.close()
+        try:
+            for client in clients:
+                await client.close()
+        finally:
+            self._pooled.close()
 
     def _open(self) -> AsyncClient:
         # Commands of version 1 never go over this connection: its frequent pings, which find out that
         # it is dead, would make a server without jobs break their stream.
         frequent = self._options.for_jobs()
-        return (
-            AsyncClient(frequent) if self._alone else AsyncClient.over(pooled_transport(frequent), frequent)
-        )
+        if self._alone:
+            return AsyncClient(frequent)
+        return AsyncClient.over(self._pooled.enter_context(pooled_transport(frequent)), frequent)
 
     async def _renew(self, refused: AsyncClient, error: UnauthenticatedError) -> bool:
         """Whether there are other credentials now than those of ``refused``."""

@@ -128,15 +128,16 @@ class _Run:
                 return
 
     async def _stream(self) -> None:
-        client = AsyncClient.over(pooled_transport(self._options), self._options)
-        remaining = max(self._stream_timeout - self.seconds, 0.0)
-        previous = time.monotonic()
-        answers = client.run_many(self._commands, timeout=remaining, metadata=self._plan.metadata)
-        async with aclosing(answers):
-            async for answer in answers:
-                now = time.monotonic()
-                self._take(answer, now - previous)
-                previous = now
+        with pooled_transport(self._options) as transport:
+            client = AsyncClient.over(transport, self._options)
+            remaining = max(self._stream_timeout - self.seconds, 0.0)
+            previous = time.monotonic()
+            answers = client.run_many(self._commands, timeout=remaining, metadata=self._plan.metadata)
+            async with aclosing(answers):
+                async for answer in answers:
+                    now = time.monotonic()
+                    self._take(answer, now - previous)
+                    previous = now
 
     def _take(self, answer: CommandResult, seconds: float) -> None:
         cmd = self._masking(self._commands[answer.tid - 1].cmd)

@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from remsvc.printable import printable
+
 if TYPE_CHECKING:
     from remsvc.client.options import ConnectionOptions
 
 TAIL_LINES = 20
 TAIL_CHARACTERS = 4000
 COMMAND_CHARACTERS = 500
+SHOWN_ID = 100
+"""Characters of a job's id. Our servers give 20."""
 
 # What a program sends that thinks it talks to a terminal (ECMA-48, in 7 bits and in 8): colours and cursor
 # movements; window titles and device control strings, where their end is on the same line; character sets;
@@ -33,6 +37,11 @@ def clean(text: str) -> str:
     if "\r" in text:
         text = "\n".join(map(last_state, text.split("\n")))
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def shown_id(job_id: str) -> str:
+    """A job's id, as a server gave it, for one line of a log."""
+    return printable(job_id, limit=SHOWN_ID)
 
 
 def last_state(line: str) -> str:

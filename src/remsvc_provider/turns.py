@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from weakref import WeakKeyDictionary
+
+from remsvc_provider.per_loop import PerLoop
 
 AT_ONCE = 16
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+def _no_turns() -> dict[str, asyncio.Semaphore]:
+    return defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+
+
+_turns = PerLoop(_no_turns)
 
 
 def turn(kind: str) -> asyncio.Semaphore:
     """For ``async with``, in the running loop. ``kind``: what is waited for, such as a server's name: one
     that does not answer holds up nobody who waits for another."""
-    loop = asyncio.get_running_loop()
-    kinds = _turns.get(loop)
-    if kinds is None:
-        kinds = _turns[loop] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
-    return kinds[kind]
+    return _turns.get()[kind]

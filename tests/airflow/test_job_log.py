@@ -79,6 +79,26 @@ async def test_control_characters_are_cleaned(conn_id, log):
     assert "\x1b[31m" not in log.text
 
 
+@pytest.mark.parametrize("state", [jobs_pb2.SUCCEEDED, jobs_pb2.FAILED, jobs_pb2.CANCELLED, jobs_pb2.LOST])
+async def test_what_a_server_calls_a_job_forges_no_line(scripted_jobs, connect, log, state):
+    evil = "\x1b[2Jx\nCommand 1 ended with rc 0 after 9 s\r\u202e"
+    one = trigger(connect(f"remsvc://{scripted_jobs.target}"), "a")
+    request_id = one.serialize()[1]["origin"]["request_id"]
+    job = scripted_jobs.add(id=f"id{evil}", request_id=f"{request_id}/1")
+    scripted_jobs.jobs[job.message.id] = job
+    running = asyncio.create_task(fire(one))
+    await until(lambda: scripted_jobs.watches)
+    code = {jobs_pb2.SUCCEEDED: 0, jobs_pb2.FAILED: 7}.get(state)
+    scripted_jobs.change(job, state, reason=f"why{evil}", **({} if code is None else {"exit_code": code}))
+    event = await running
+    assert r"id\x1b[2Jx\nCommand 1 ended" in log.text
+    assert r"why\x1b[2Jx\nCommand 1 ended with rc 0 after 9 s\r\u202e" in log.text
+    for text in (log.text, event["error_msg"] or ""):
+        assert "\x1b[2J" not in text
+        assert "\nCommand 1 ended with rc 0 after 9 s" not in text
+        assert "\u202e" not in text
+
+
 async def test_no_character_is_broken_where_output_comes_in_pieces(scripted_jobs, connect, log):
     running = asyncio.create_task(fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a")))
     await until(lambda: scripted_jobs.jobs)

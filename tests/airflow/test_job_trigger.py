@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import re
 import time
 from pathlib import Path
 
@@ -163,6 +164,53 @@ async def test_output_that_the_server_dropped_is_marked(scripted_jobs, connect, 
     assert result["out"] == "first\n\n\x01[remSvc: 7 bytes were not kept by the server]\x01\nlast\n"
     log = capsys.readouterr().out
     assert "1 out | first\n1 out | ... 7 bytes were not kept by the server\n1 out | last" in log
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_output_that_could_not_be_stored_is_told_everywhere(scripted_jobs, connect, capsys, code):
+    """On a full disk a command goes on; its end is what was lost."""
+    running = asyncio.create_task(fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a")))
+    await until(lambda: scripted_jobs.jobs)
+    job = scripted_jobs.jobs["job1"]
+    scripted_jobs.write(job, b"first\n")
+    job.message.stdout.total_bytes, job.message.stdout.dropped_bytes = 106, 100
+    why = "100 bytes of standard output could not be stored: No space left on device"
+    state = jobs_pb2.FAILED if code else jobs_pb2.SUCCEEDED
+    scripted_jobs.change(job, state, exit_code=code, reason=why)
+    event = await running
+    (result,) = results(event)
+    assert result["out"] == "first\n\n\x01[remSvc: 100 bytes were not kept by the server]\x01\n"
+    assert event["state"] == ("FAILED" if code else "SUCCESS")
+    if code:
+        assert (
+            event["error_msg"] == f"command 1 (commands[0]): {why}; command 1 (commands[0]) ended with rc 3"
+        )
+    log = capsys.readouterr().out
+    assert "1 out | first\n1 out | ... 100 bytes were not kept by the server" in log
+    assert re.search(rf"Command 1 ended with rc {code} after \S+ s: {why}", log)
+
+
+async def test_output_shorter_than_recorded_is_told_as_what_it_is(scripted_jobs, connect, capsys):
+    running = asyncio.create_task(fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a")))
+    await until(lambda: scripted_jobs.jobs)
+    job = scripted_jobs.jobs["job1"]
+    scripted_jobs.write(job, b"first\n")
+    job.message.stdout.total_bytes = job.message.stdout.head_bytes = 106
+    scripted_jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
+    event = await running
+    assert event["state"] == "SUCCESS"
+    said = "100 bytes are missing: the server's record speaks of them, and it has them no more"
+    assert results(event)[0]["out"] == f"first\n\n\x01[remSvc: {said}]\x01\n"
+    assert f"1 out | ... {said}" in capsys.readouterr().out
+
+
+async def test_a_silent_command_outlasts_a_proxy_that_ends_idle_calls(scripted_jobs, connect):
+    """With a status that a defect of the server might have as well."""
+    scripted_jobs.watch_faults, scripted_jobs.silence = [(1, grpc.StatusCode.INTERNAL)] * 12, 0.2
+    running = asyncio.create_task(fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a")))
+    await until(lambda: len(scripted_jobs.asked("WatchJob")) == 13)
+    scripted_jobs.change(scripted_jobs.jobs["job1"], jobs_pb2.SUCCEEDED, exit_code=0)
+    assert (await running)["state"] == "SUCCESS"
 
 
 async def test_output_fits_into_airflows_database(conn_id, capsys):

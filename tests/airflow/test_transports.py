@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
+from dataclasses import replace
 
+import grpc
 import pytest
+from triggering import until
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.transport import Readiness
+from remsvc_provider import channels
 from remsvc_provider.channels import pooled_transport
+from remsvc_provider.turns import turn
 
 
 async def test_a_transport_is_shared_by_all_with_the_same_options(serve):
     options = ConnectionOptions(serve("", "--host=127.0.0.1").target, transport="http2")
-    transport = pooled_transport(options)
-    assert transport is pooled_transport(ConnectionOptions(options.target, transport="http2"))
-    assert transport is not pooled_transport(options.for_jobs())
-    async with AsyncClient.over(transport, options) as client:
-        await client.ping()
-    assert transport.readiness is Readiness.READY
+    with pooled_transport(options) as transport:
+        with pooled_transport(ConnectionOptions(options.target, transport="http2")) as same:
+            assert transport is same
+        with pooled_transport(options.for_jobs()) as other:
+            assert transport is not other
+        async with AsyncClient.over(transport, options) as client:
+            await client.ping()
+        assert transport.readiness is Readiness.READY
 
 
 async def test_a_transport_that_somebody_closed_is_replaced():
     options = ConnectionOptions("127.0.0.1:1", transport="http2")
-    first = pooled_transport(options)
-    await first.close()
-    assert pooled_transport(options) is not first
+    with pooled_transport(options) as first:
+        await first.close()
+        with pooled_transport(options) as second:
+            assert second is not first
 
 
 @pytest.mark.parametrize("transport", ["http2", "grpc"])
@@ -35,12 +45,82 @@ def test_transports_are_closed_with_their_loop(serve, transport):
     options = ConnectionOptions(serve("", "--host=127.0.0.1").target, transport=transport)
 
     async def use():
-        pooled = pooled_transport(options)
-        async with AsyncClient.over(pooled, options) as client:
-            await client.ping()
-        return pooled
+        with pooled_transport(options) as pooled:
+            async with AsyncClient.over(pooled, options) as client:
+                await client.ping()
+            return pooled
 
     assert asyncio.run(use()).readiness is Readiness.CLOSED
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Connections are kept for a moment only."""
+    monkeypatch.setattr(channels, "KEPT_SECONDS", 0.2)
+    monkeypatch.setattr(channels, "SWEEP_SECONDS", 0.05)
+
+
+def test_a_transport_that_nobody_uses_is_closed_after_some_time(serve, soon):
+    options = ConnectionOptions(serve("", "--host=127.0.0.1").target, transport="http2")
+
+    async def use():
+        with pooled_transport(options) as used:
+            async with AsyncClient.over(used, options) as client:
+                with pooled_transport(replace(options, token="renewed")) as unused:
+                    pass
+                await until(lambda: unused.readiness is Readiness.CLOSED)
+                assert used.readiness is not Readiness.CLOSED
+                await client.ping()
+        await until(lambda: used.readiness is Readiness.CLOSED)
+        with pooled_transport(options) as again:
+            assert again is not used
+
+    asyncio.run(use())
+
+
+def test_a_channel_is_let_go_but_not_closed_under_its_user(serve, soon):
+    target = serve("", "--host=127.0.0.1").target
+
+    async def use():
+        held = channels.pooled_channel(ConnectionOptions(target))
+        forgotten = weakref.ref(channels.pooled_channel(ConnectionOptions(target, token="old")))
+
+        def gone():
+            gc.collect()
+            return forgotten() is None
+
+        await until(gone)
+        assert channels.pooled_channel(ConnectionOptions(target)) is held
+        assert held.get_state() is not grpc.ChannelConnectivity.SHUTDOWN
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+def test_a_closed_loop_is_forgotten(orderly):
+    """With its connections, locks and turns, as soon as another loop needs some."""
+
+    async def contended():
+        async with turn("kind"):
+            await asyncio.sleep(0)
+
+    async def use():
+        with pooled_transport(ConnectionOptions("127.0.0.1:1", transport="http2")):
+            await asyncio.gather(*(contended() for _ in range(40)))
+        return weakref.ref(asyncio.get_running_loop())
+
+    def run():
+        if orderly:
+            return asyncio.run(use())
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(use())
+        finally:
+            loop.close()
+
+    loops = [run() for _ in range(5)]
+    gc.collect()
+    assert [loop() for loop in loops[:-1]] == [None] * 4
 
 
 def test_a_trigger_by_http2_loads_no_grpc(serve):
@@ -54,7 +134,8 @@ from remsvc_provider.channels import pooled_transport
 from remsvc.client import AsyncClient
 options = ConnectionOptions({serve("", "--host=127.0.0.1").target!r}, transport="http2")
 async def use():
-    async with AsyncClient.over(pooled_transport(options), options) as client:
+    with pooled_transport(options) as transport:
+        client = AsyncClient.over(transport, options)
         return (await client.status()).transport
 print(asyncio.run(use()), "grpc" in sys.modules)
 """

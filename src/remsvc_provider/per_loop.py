@@ -1,0 +1,43 @@
+"""What belongs to an event loop: kept as long as the loop is open, and no longer.
+
+A dictionary with weak keys does not do: locks, tasks and connections know their loop, and would keep it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class PerLoop(Generic[T]):
+    """One value for each open event loop.
+
+    Args:
+        make: a loop's value, called while it runs.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: dict[asyncio.AbstractEventLoop, T] = {}
+        self._lock = threading.Lock()  # a worker's threads may have loops of their own
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self) -> T:
+        """The running loop's value.
+
+        Raises:
+            RuntimeError: no event loop is running.
+        """
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if loop not in self._values:
+                for other in [other for other in self._values if other.is_closed()]:
+                    del self._values[other]
+                self._values[loop] = self._make()
+            return self._values[loop]
