@@ -144,8 +144,8 @@ async def _serve_audited(
             reloader.add(lambda new: partial(job_service.use, new.jobs or JobConfig()))
 
         def refused(method: str, peer: str, reason: str) -> None:
-            _log_refusal(method, peer, reason)
-            audit.unauthenticated(method, peer, reason)
+            if audit.unauthenticated(method, peer, reason):
+                _log_refusal(method, peer, reason)
 
         access = Access(config, refused)
         reloader.add(access.prepare)

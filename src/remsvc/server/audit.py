@@ -7,11 +7,11 @@ chained is in :mod:`remsvc.server.audit_chain`.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shlex
 import sys
-import time
 from collections.abc import Iterable
 
 from remsvc.execution.job import Job, JobSpec
@@ -19,17 +19,17 @@ from remsvc.server.audit_config import AuditConfig
 from remsvc.server.audit_file import AuditFile
 from remsvc.server.audit_syslog import Syslog
 from remsvc.server.audit_writer import AuditError, AuditWriter
+from remsvc.server.bursts import Bursts
 from remsvc.server.call import Call
 from remsvc.server.decision import NO_SHELL, POWERSHELL, SHELL
+from remsvc.server.logs import fields
 from remsvc.server.patterns import Rule, compile_pattern
+from remsvc.server.peers import network_of_peer
 
 _logger = logging.getLogger("remsvc.audit")
 
 _SHOWN_REFUSED = 4096
-_AT_ONCE = 100
-_A_SECOND = 20.0
 _REPLACEMENT = "***"
-_EXHAUSTED = "RESOURCE_EXHAUSTED"
 
 
 class Redaction:
@@ -49,27 +49,6 @@ class Redaction:
         return text
 
 
-class _Flood:
-    """Lets through some records of a kind that callers can make at will, and counts the others."""
-
-    def __init__(self) -> None:
-        self._room = float(_AT_ONCE)
-        self._since = time.monotonic()
-        self._suppressed = 0
-
-    def admit(self) -> dict[str, object] | None:
-        """What a record says of those before it that were not written; None: this one is not either."""
-        now = time.monotonic()
-        self._room = min(self._room + (now - self._since) * _A_SECOND, _AT_ONCE)
-        self._since = now
-        if self._room < 1:
-            self._suppressed += 1
-            return None
-        self._room -= 1
-        suppressed, self._suppressed = self._suppressed, 0
-        return {"suppressed": suppressed} if suppressed else {}
-
-
 class Audit:
     """The audit log of a server; where none is configured, nothing is written and nothing refused."""
 
@@ -80,8 +59,8 @@ class Audit:
         if config.file is not None:
             syslog = Syslog(config.syslog) if config.syslog is not None else None
             self._writer = AuditWriter(AuditFile(config.file, config.key_file), syslog)
-        self._unauthenticated = _Flood()
-        self._exhausted = _Flood()
+        self._unauthenticated = Bursts(self._more_unauthenticated)
+        self._refused = Bursts(self._more_refused)
 
     async def open(self) -> None:
         """Open the log. Raises :class:`~remsvc.server.audit_file.AuditFileInUseError`."""
@@ -91,6 +70,8 @@ class Audit:
 
     async def close(self) -> None:
         """Write what waits, and that the log ends here."""
+        self._unauthenticated.say()
+        self._refused.say()
         self.note_server("stopped", pid=os.getpid())
         if self._writer is not None:
             await self._writer.close()
@@ -139,25 +120,26 @@ class Audit:
         rule: str = "",
         request_id: str = "",
         job: str = "",
-    ) -> None:
+    ) -> bool:
         """Write that something was refused; ``code`` and ``reason`` are those of the call's status.
 
-        Of very many in a short time that were too much they are only counted.
+        Returns:
+            Whether it is to be told of elsewhere, too. Of very many of one identity in a short time the
+            others are only counted, and told of together, here and in the server's log.
         """
+        if not self._refused.admit(call.identity, code):
+            return False
         if self._writer is None:
-            return
-        about = self._exhausted.admit() if code == _EXHAUSTED else {}
-        if about is None:
-            return
+            return True
         record: dict[str, object] = {
             **_decision(call, method, "refused", rule=rule, request_id=request_id, job=job),
             "code": code,
             "reason": self.redact(reason),
-            **about,
         }
         if spec is not None:
             record |= self._command(spec, _SHOWN_REFUSED)
-        self._note(record)
+        self._writer.note(record, refusal=True)
+        return True
 
     def permit_access(self, call: Call, method: str, job: Job, reason: str = "") -> None:
         """Write that somebody watches or ends a job."""
@@ -166,13 +148,34 @@ class Audit:
         record = _decision(call, method, "allowed", request_id=job.request_id, job=job.id)
         self._note({**record, "reason": self.redact(reason)})
 
-    def unauthenticated(self, method: str, peer: str, reason: str) -> None:
-        """Write that a call was not authenticated. Of very many in a short time they are only counted."""
-        about = self._unauthenticated.admit()
-        if about is None:
-            return
-        record: dict[str, object] = {"event": "authentication", "outcome": "refused"}
-        self._note({**record, "peer": peer, "method": method, "reason": reason, **about})
+    def unauthenticated(self, method: str, peer: str, reason: str) -> bool:
+        """Write that a call was not authenticated.
+
+        Returns:
+            Whether it is to be told of elsewhere, too. Of very many from one address (IPv6: one /64) in a
+            short time the others are only counted, and told of together, here and in the server's log.
+        """
+        if not self._unauthenticated.admit(network_of_peer(peer)):
+            return False
+        if self._writer is not None:
+            record: dict[str, object] = {**_UNAUTHENTICATED, "peer": peer, "method": method, "reason": reason}
+            self._writer.note(record, refusal=True)
+        return True
+
+    def _more_unauthenticated(self, network: str, count: int, _: str, seconds: float) -> None:
+        self._more({**_UNAUTHENTICATED, "peer": network}, count, seconds)
+
+    def _more_refused(self, identity: str, count: int, code: str, seconds: float) -> None:
+        about: dict[str, object] = {"event": "decision", "outcome": "refused"}
+        self._more({**about, "identity": identity, "code": code}, count, seconds)
+
+    def _more(self, record: dict[str, object], count: int, seconds: float) -> None:
+        """Write how many more there were that were only counted."""
+        reason = f"{count} more refused in {max(seconds, 1):.0f} s"
+        whose = {name: record[name] for name in ("identity", "code", "peer") if name in record}
+        _logger.warning("%s %s", reason, fields(**whose))
+        if self._writer is not None:
+            self._writer.note({**record, "suppressed": count, "reason": reason}, refusal=True)
 
     def note_server(self, action: str, **details: object) -> None:
         """Write what the server itself did, such as ``reloaded``."""
@@ -225,6 +228,7 @@ class Audit:
         about: dict[str, object] = {"command": text[:limit]}
         if limit is not None and len(text) > limit:
             about["command_length"] = len(text)
+            about["command_sha256"] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         about |= {
             "shell": shell if spec.shell_command is not None else NO_SHELL,
             "user": spec.user or _OWN_USER,
@@ -233,6 +237,9 @@ class Audit:
             "source": spec.source,
         }
         return about
+
+
+_UNAUTHENTICATED: dict[str, object] = {"event": "authentication", "outcome": "refused"}
 
 
 def _decision(

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import stat
 import sys
 import time
@@ -123,6 +124,11 @@ class AuditFile:
             return self._append([{"event": "log", "action": "closed"}], last=True)
         finally:
             self.release()
+
+    def space(self) -> tuple[int, int]:
+        """Bytes that are free on its disk for the server's user, and all of them. Raises ``OSError``."""
+        usage = shutil.disk_usage(self._path.parent)
+        return usage.free, usage.total
 
     def sync_head(self) -> None:
         """Bring the head to the disk. Raises ``OSError``."""

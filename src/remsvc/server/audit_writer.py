@@ -12,12 +12,18 @@ from dataclasses import dataclass, replace
 
 from remsvc.errors import RemSvcError
 from remsvc.server.audit_file import AuditFile, AuditFileInUseError, Record, now
+from remsvc.server.audit_record import bounded, memory
 from remsvc.server.audit_syslog import Syslog
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.audit")
 
-_MAX_WAITING = 10_000
+_MAX_WAITING, _MAX_WAITING_BYTES = 10_000, 16 * 1024 * 1024
+# Of what may wait, and of what is free on the disk: refusals, which anybody can cause, leave the rest to what
+# is permitted.
+_SHARE_OF_REFUSALS = 4
+_RESERVED_BYTES, _RESERVED_SHARE = 128 * 1024 * 1024, 10
+_LOOK_SECONDS = 1.0
 _MAX_BATCH = 1_000
 _RETRY_SECONDS = 1.0
 _STUCK_SECONDS = 10.0
@@ -30,11 +36,20 @@ class AuditError(RemSvcError):
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """A record that waits; ``keep``: it is tried again, however often that takes."""
+    """A record that waits.
+
+    Attributes:
+        written: done when it is on disk.
+        keep: whether it is tried again, however often that takes.
+        refusal: whether it says that something was refused.
+        size: bytes of memory.
+    """
 
     record: Record
     written: asyncio.Future[None] | None
     keep: bool
+    refusal: bool = False
+    size: int = 0
 
 
 class AuditWriter:
@@ -50,6 +65,10 @@ class AuditWriter:
         self._syslog = syslog
         self._condition = threading.Condition()
         self._waiting: deque[_Entry] = deque()
+        self._waiting_bytes = 0
+        self._withheld = 0
+        self._withholding = False
+        self._looked = float("-inf")
         self._urgent = False
         self._reopening = False
         self._closing = False
@@ -92,9 +111,14 @@ class AuditWriter:
             self._reopening = self._urgent = True
             self._condition.notify()
 
-    def note(self, record: Record) -> None:
-        """Write a record at some time, in its turn; it is tried again where that fails."""
-        self._put(_Entry(record, None, keep=True))
+    def note(self, record: Record, *, refusal: bool = False) -> None:
+        """Write a record at some time, in its turn; it is tried again where that fails.
+
+        Args:
+            refusal: it says that something was refused: it is only counted where there would be no room for
+                others, in memory or on the disk.
+        """
+        self._put(_Entry(record, None, keep=True, refusal=refusal))
 
     async def write(self, record: Record, *, keep: bool) -> None:
         """Write a record, on disk when this returns.
@@ -116,14 +140,19 @@ class AuditWriter:
             raise AuditError(f"it could not be written within {_STUCK_SECONDS:g} s") from None
 
     def _put(self, entry: _Entry) -> bool:
-        entry = replace(entry, record={"time": now(), **entry.record})
+        record = bounded({"time": now(), **entry.record})
+        entry = replace(entry, record=record, size=memory(record))
+        share = _SHARE_OF_REFUSALS if entry.refusal else 1
         with self._condition:
             since = self._busy_since
             stuck = since is not None and time.monotonic() - since > _STUCK_SECONDS
-            if len(self._waiting) >= _MAX_WAITING or (stuck and entry.written is not None):
+            full = len(self._waiting) >= _MAX_WAITING // share
+            full = full or self._waiting_bytes + entry.size > _MAX_WAITING_BYTES // share
+            if full or (stuck and entry.written is not None):
                 self._lost += 1
                 return False
             self._waiting.append(entry)
+            self._waiting_bytes += entry.size
             self._urgent = True
             self._condition.notify()
         return True
@@ -149,6 +178,7 @@ class AuditWriter:
                 # Without a wake-up: time to try again what failed, or to bring the head to the disk.
                 self._condition.wait(_RETRY_SECONDS if self._waiting or self._unsynced else None)
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH))]
+            self._waiting_bytes -= sum(entry.size for entry in batch)
             self._urgent = bool(self._waiting)
             reopening, self._reopening = self._reopening, False
             closing = self._closing
@@ -176,13 +206,17 @@ class AuditWriter:
             self._file.sync_head()
 
     def _write(self, batch: list[_Entry]) -> None:
-        records: list[Record] = [entry.record for entry in batch]
+        self._look_for_space()
+        records: list[Record] = [entry.record for entry in batch if not (entry.refusal and self._withholding)]
+        withheld = len(batch) - len(records)
         lost, unsent = self._lost, self._unsent
-        counts = {"unwritten": lost, "unsent_to_syslog": unsent}
-        if lost or unsent:
+        told = 0 if self._withholding else self._withheld
+        counts = {"unwritten": lost, "unsent_to_syslog": unsent, "withheld_refusals": told}
+        if lost or unsent or told:
             said = {name: count for name, count in counts.items() if count}
             records.append({"event": "log", "action": "lost", **said})
         lines = self._file.write(records)
+        self._withheld += withheld - told
         with self._condition:
             self._lost -= lost
             self._unsent -= unsent
@@ -191,6 +225,20 @@ class AuditWriter:
             self._failing = False
             _logger.warning("the audit log can be written again; %d records were lost", lost)
         self._send(lines)
+
+    def _look_for_space(self) -> None:
+        """Look whether there is so little room on the disk that refusals have to leave it to others."""
+        moment = time.monotonic()
+        if moment - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = moment
+        free, total = self._file.space()
+        withholding = free < min(_RESERVED_BYTES, total // _RESERVED_SHARE)
+        if withholding and not self._withholding:
+            _logger.error(
+                "only %d bytes are free for the audit log: what is refused is counted, and not written", free
+            )
+        self._withholding = withholding
 
     def _fail(self, error: OSError) -> None:
         if not self._failing:
@@ -202,6 +250,7 @@ class AuditWriter:
         kept = [replace(entry, written=None) for entry in batch if entry.keep]
         with self._condition:
             self._waiting.extendleft(reversed(kept))
+            self._waiting_bytes += sum(entry.size for entry in kept)
             self._lost += len(batch) - len(kept)
             self._urgent = any(entry.written is not None for entry in self._waiting)
         self._settle(batch, error)

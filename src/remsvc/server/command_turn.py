@@ -101,14 +101,15 @@ class Turns:
             turn.started = await self._permit(turn, call, method, running)
         except RefusedError as refused:
             reason = str(refused)
-            _logger.warning("command refused %s %s", fields(reason=reason), turn.about)
-            self._audit.refuse(
+            noted = self._audit.refuse(
                 *(call, method, self._runner.as_job(turn.command)),
                 code=refused.code.name,
                 reason=reason,
                 rule=refused.rule,
                 job=turn.job_id,
             )
+            if noted:
+                _logger.warning("command refused %s %s", fields(reason=reason), turn.about)
             raise
 
     async def begin_ahead(self, turn: Turn, call: Call, method: str, before: Turn) -> None:

@@ -108,26 +108,23 @@ class JobService:
             return await self._create_permitted(request, request_id, spec, call)
         except Exception as error:
             if isinstance(refused := _as_status(error), RefusedError):
-                self._audit.refuse(
+                request_id = request.request_id[: REQUEST_ID.most]
+                noted = self._audit.refuse(
                     *(call, _METHOD + "CreateJob", spec),
                     code=refused.code.name,
                     reason=str(refused),
                     rule=refused.rule,
-                    request_id=request.request_id[: REQUEST_ID.most],
+                    request_id=request_id,
                 )
+                if noted:
+                    about = self._about(call, request_id, spec or JobSpec())
+                    _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
             raise
 
     async def _create_permitted(
         self, request: jobs_pb2.CreateJobRequest, request_id: str, spec: JobSpec, call: Call
     ) -> jobs_pb2.Job:
-        about = fields(
-            request=request_id,
-            identity=call.identity,
-            peer=call.peer,
-            user=spec.user,
-            src=spec.source,
-            cmd=self._audit.redact(spec.text),
-        )
+        about = self._about(call, request_id, spec)
         digest = content_digest(spec, request.spec.standard_input)
         try:
             has_input = bool(request.spec.standard_input)
@@ -142,7 +139,6 @@ class JobService:
                     # It was permitted when it was asked for first: nothing new is to run.
                     self._audit.permit_access(call, _METHOD + "CreateJob", made)
                     return self._message(made)
-            _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
             raise
         spec = decision.limits.of_job(with_defaults(spec, self._config))
         if decision.program:
@@ -150,6 +146,17 @@ class JobService:
         job = await self._jobs.create(call.identity, request_id, digest, spec, request.spec.standard_input)
         _logger.info("job %s %s", fields(job=job.id, state=job.state.value), about)
         return self._message(job)
+
+    def _about(self, call: Call, request_id: str, spec: JobSpec) -> str:
+        """A job that was asked for, as log lines show it."""
+        return fields(
+            request=request_id,
+            identity=call.identity,
+            peer=call.peer,
+            user=spec.user,
+            src=spec.source,
+            cmd=self._audit.redact(spec.text),
+        )
 
     async def _get(self, request: jobs_pb2.GetJobRequest, call: Call) -> jobs_pb2.Job:
         if request.WhichOneof("key") is None:
