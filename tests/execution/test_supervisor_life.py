@@ -7,7 +7,10 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +105,7 @@ async def test_one_that_is_stuck_holds_up_nothing_for_long(host: JobHost, durati
     await host.close()
     (supervisor,) = host.supervisors()
     os.kill(supervisor, signal.SIGSTOP)
+    others = list(waiting_in_line(host.path))
     descriptors = own_descriptors()
     engine = PosixEngine(host.path)
     try:
@@ -115,8 +119,23 @@ async def test_one_that_is_stuck_holds_up_nothing_for_long(host: JobHost, durati
         await asyncio.sleep(0.1)  # asyncio closes a connection in its next turn
         assert own_descriptors() <= descriptors
     finally:
+        for other in others:
+            other.close()
         os.kill(supervisor, signal.SIGCONT)
         await host.open()
+
+
+def waiting_in_line(folder: Path) -> Iterator[socket.socket]:
+    """Connections that a supervisor does not take, as many as the system lets wait."""
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.setblocking(False)
+        try:
+            connection.connect(str(folder / SOCKET_NAME))
+        except BlockingIOError:
+            connection.close()
+            return
+        yield connection
 
 
 @pytest.mark.parametrize("hides", [(), ("left",)], ids=["a command", "one that its parent left"])

@@ -58,6 +58,8 @@ class Group:
         """Raises ``OSError``."""
         self.folder = folder
         self.shared = False
+        self._mark = ""
+        self._name = str(folder)
         self._tail = f"/{folder.parent.name}/{folder.name}/"
         self._threads = os.open(folder / "cgroup.threads", os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -105,13 +107,46 @@ class Group:
 
     def mark(self, mark: str) -> None:
         """Note whose it is, for those who find it when this supervisor is gone."""
-        with contextlib.suppress(OSError):  # before Linux 5.7 only root may
-            os.setxattr(self.folder, _MARK, mark.encode())
+        if mark != self._mark:
+            self._mark = mark
+            try:  # noqa: SIM105  each command pays for what is called here
+                os.setxattr(self._name, _MARK, mark.encode())
+            except OSError:
+                pass  # before Linux 5.7 only root may
+
+    def reusable(self) -> bool:
+        """Whether all that was in it has ended, and what comes next would run. Raises ``OSError``."""
+        events = os.pread(self._events, 256, 0)
+        if b"populated 0" not in events:
+            return False
+        if b"frozen 0" not in events:  # by the command itself, or to be killed
+            self.freeze(False)
+        return True
 
     def close(self) -> None:
         """Let go of it; it stays."""
         os.close(self._threads)
         os.close(self._events)
+
+
+class Entry:
+    """This process in a command's group, for the time of a block. See :meth:`CommandGroups.entered`."""
+
+    __slots__ = ("_group", "_groups", "_name")
+
+    def __init__(self, groups: CommandGroups, name: int | str) -> None:
+        self._groups = groups
+        self._name = name
+
+    def __enter__(self) -> Group | None:
+        self._group = self._groups.enter(self._name)
+        return self._group
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._group is not None:
+            self._groups.leave(self._group)
+            if kind is not None:
+                self._groups.give_back(self._group)
 
 
 class CommandGroups:
@@ -120,6 +155,9 @@ class CommandGroups:
     Args:
         parent: a group that this process may make others below.
         owner: tells this supervisor and those before and after it from others on the host.
+
+    Attributes:
+        left: those that were given back while something was in them, to be looked at.
 
     Raises:
         OSError: they cannot be had.
@@ -132,7 +170,7 @@ class CommandGroups:
         self._folder.mkdir()
         self._count = 0
         self._spare: list[Group] = []
-        self._left: deque[Group] = deque()
+        self.left: deque[Group] = deque()
         self._next_look = 0.0
         self._stuck = False
         try:
@@ -140,43 +178,40 @@ class CommandGroups:
             self._own = os.open(self._folder / "cgroup.threads", os.O_RDWR | os.O_CLOEXEC)
             group = self._make()
             group.enter()
-            self._leave()
+            os.pwrite(self._own, b"0", 0)
             self._spare.append(group)
         except OSError:
             self.close()
             raise
 
-    @contextlib.contextmanager
-    def entered(self, name: int | str) -> Iterator[Group | None]:
-        """Put what this process starts in the block into a group. None where that cannot be done."""
-        group = None
-        if not self._stuck:
-            with contextlib.suppress(OSError):
-                group = self._enter(name)
-        started = False
-        try:
-            yield group
-            started = True
-        finally:
-            if group is not None:
-                try:
-                    self._leave()
-                except OSError:
-                    # Nothing is known to bring this about. What was started runs; no other is started here.
-                    group.shared = self._stuck = True
-                if not started:
-                    self.give_back(group)
+    def entered(self, name: int | str) -> Entry:
+        """What puts whatever this process starts in a block into a group; None where that cannot be done."""
+        return Entry(self, name)
 
-    def _enter(self, name: int | str) -> Group:
-        group = self._spare.pop() if self._spare else self._make()
+    def enter(self, name: int | str) -> Group | None:
+        """Move this process into a group for a command. None where that cannot be done."""
+        if self._stuck:
+            return None
+        try:
+            group = self._spare.pop() if self._spare else self._make()
+        except OSError:
+            return None
         try:
             group.mark(name if isinstance(name, str) else _PASSING)
             group.enter()
         except OSError:
             group.close()
             _remove(group.folder)
-            raise
+            return None
         return group
+
+    def leave(self, group: Group) -> None:
+        """Move this process back."""
+        try:
+            os.pwrite(self._own, b"0", 0)
+        except OSError:
+            # Nothing is known to bring this about. What was started runs; no other is started here.
+            group.shared = self._stuck = True
 
     def contain(self, path: str) -> bool:
         """Whether a process in the group that the kernel calls ``path`` is in a command's group."""
@@ -186,33 +221,28 @@ class CommandGroups:
         """A command has ended: use its group again, once what it left behind has ended as well."""
         if not self._take_back(group):
             group.mark("")
-            self._left.append(group)
-
-    @property
-    def some_left(self) -> bool:
-        """Whether something is left in groups that were given back, which is to be looked at."""
-        return bool(self._left)
+            self.left.append(group)
 
     def look(self) -> None:
         """Take back the groups whose last process has ended, if the last look is some time ago."""
-        if not self._left or time.monotonic() < self._next_look:
+        if not self.left or time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + LOOK_SECONDS
-        for _ in range(min(len(self._left), _LOOKS)):
-            group = self._left.popleft()
+        for _ in range(min(len(self.left), _LOOKS)):
+            group = self.left.popleft()
             if not self._take_back(group):
-                self._left.append(group)
+                self.left.append(group)
 
     def _take_back(self, group: Group) -> bool:
         """Use a group again, or remove it; False while something is in it."""
-        with contextlib.suppress(OSError):  # else it was removed by somebody else
-            if not group.empty:
+        try:
+            if not group.reusable():
                 return False
-            if group.frozen:  # by the command itself, or to be killed
-                group.freeze(False)
-            if len(self._spare) < _SPARE and group.folder.stat().st_nlink == 2:
+            if len(self._spare) < _SPARE:
                 self._spare.append(group)
                 return True
+        except OSError:
+            pass  # it was removed by somebody else
         group.close()
         _remove(group.folder)
         return True
@@ -228,13 +258,9 @@ class CommandGroups:
             _remove(folder)
             raise
 
-    def _leave(self) -> None:
-        """Move this process back. Raises ``OSError``."""
-        os.pwrite(self._own, b"0", 0)
-
     def close(self) -> None:
         """Remove what is not in use any more, at this process's end."""
-        for group in (*self._spare, *self._left):
+        for group in (*self._spare, *self.left):
             group.close()
             _remove(group.folder)
         with contextlib.suppress(OSError):

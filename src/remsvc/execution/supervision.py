@@ -74,6 +74,7 @@ class Supervision:
 
     Attributes:
         timers: what is to be done for the commands, and when; see :meth:`run_timers`.
+        ends: the commands whose ends the loop's next turns are for; see :meth:`work`.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Supervision:
         self._lanes = Lanes()
         self._read: set[int] = set()  # the pipes that the selector looks at
         self._left_open: OrderedDict[int, Pump] = OrderedDict()
-        self._ends: deque[Supervised] = deque()  # those whose ends the next turns are for
+        self.ends: deque[Supervised] = deque()
         self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
         self.timers = Timers(self._commands)
         self._scratch = bytearray(65536)
@@ -344,16 +345,11 @@ class Supervision:
             grouped=self._groups.contain if self._groups is not None else no_group,
         )
 
-    @property
-    def has_work(self) -> bool:
-        """Whether :meth:`work` has something to do now."""
-        return bool(self._ends)
-
     def work(self) -> None:
         """Go on with the ends of commands, for a few milliseconds."""
         until = time.monotonic() + _SLICE_SECONDS
-        for _ in range(len(self._ends)):
-            command = self._ends.popleft()
+        for _ in range(len(self.ends)):
+            command = self.ends.popleft()
             command.worked_on = False
             if command.id in self._commands:
                 self._survive(command, self._go_on, until)
@@ -377,7 +373,7 @@ class Supervision:
     def _work_on(self, command: Supervised) -> None:
         if not command.worked_on:
             command.worked_on = True
-            self._ends.append(command)
+            self.ends.append(command)
 
     # Timers
 

@@ -70,7 +70,7 @@ class Supervisor:
             self._listener.open(self._selector, self._accept)
         self._connect(self._first)
         while not self._idle():
-            busy = self._unreaped or self._commands.has_work
+            busy = self._unreaped or bool(self._commands.ends)
             ready = self._selector.select(0 if busy else self._next_timer())
             if self._unreaped or any(key.fd == wakeup for key, _ in ready):
                 self._survive(self._reap, wakeup)  # before all else: a command may wait for an end
@@ -78,8 +78,9 @@ class Supervisor:
                 if key.fd != wakeup:
                     self._survive(key.data, events)
             self._survive(self._commands.run_timers)
-            self._survive(self._commands.work)
-            if self._groups is not None:
+            if self._commands.ends:
+                self._survive(self._commands.work)
+            if self._groups is not None and self._groups.left:
                 self._survive(self._groups.look)
         if self._groups is not None:
             self._groups.close()
@@ -162,7 +163,7 @@ class Supervisor:
 
     def _next_timer(self) -> float | None:
         wait = self._commands.timers.wait()
-        if self._groups is not None and self._groups.some_left:
+        if self._groups is not None and self._groups.left:
             wait = LOOK_SECONDS if wait is None else min(wait, LOOK_SECONDS)
         return 1.0 if wait is None and self._link is None else wait
 
