@@ -16,6 +16,7 @@ from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
 from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
+from remsvc.server.listen_fault import listen_fault
 from remsvc.server.peer_owner import peer_owner
 from remsvc.server.peers import endpoint, network_of, peer_name
 from remsvc.server.tls import TlsConfig
@@ -72,10 +73,7 @@ class Listener:
         try:
             self._sockets = await self._bind(host, port)
         except OSError as error:
-            raise ServeError(
-                f"cannot listen on {shown}:{port}: the port is in use, the address is not this "
-                f"host's, or there is no permission ({error.strerror or error})"
-            ) from error
+            raise ServeError(listen_fault(host, port, error)) from error
         self.accepting = [self._spawn(self._accept(listening)) for listening in self._sockets]
         return f"{shown}:{self._sockets[0].getsockname()[1]}"
 
