@@ -32,6 +32,11 @@ _FILE = click.Path(path_type=Path)
     "--allow", multiple=True, metavar="PATTERN", help="Refuse commands that match none of these. Repeatable."
 )
 @click.option("--transport", metavar="http2|grpc", help="What carries calls.  [default: http2]")
+@click.option(
+    "--peer-uid",
+    metavar="USER,...",
+    help="Let only these users of this host call: numbers, names, or self. On a loopback address; Linux.",
+)
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
 @click.option("--log-file", type=_FILE, help="Log to this file too; rotated.")
 def serve(config: Path | None, **flags: Any) -> None:

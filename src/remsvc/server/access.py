@@ -31,6 +31,7 @@ class Access:
         self.authentication = Authentication(config.auth.authenticator(), on_refusal, failures)
         self._tls = config.tls
         self._first_ca, self._optional = _client_certificates(config)
+        self._any_user = config.auth.peer_uids is None
         self._ca_changed = False
 
     @property
@@ -53,6 +54,8 @@ class Access:
             )
         if optional != self._optional:
             raise ConfigurationError(["[tls] client_certificates: can be changed by a restart only"])
+        if (config.auth.peer_uids is None) != self._any_user:
+            raise ConfigurationError(["[server] peer_uid: can be switched on or off by a restart only"])
         # Connections made under other authorities stay open: their certificates are checked anew.
         ca_changed = self._ca_changed or ca != self._first_ca
         try:

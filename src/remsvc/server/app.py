@@ -17,7 +17,7 @@ from typing import Any
 from remsvc.errors import ServeError, TransportEndedError
 from remsvc.execution.engine import create_engine
 from remsvc.execution.passing_jobs import PassingJobs
-from remsvc.server import health
+from remsvc.server import health, peer_owner
 from remsvc.server.access import Access
 from remsvc.server.audit import Audit
 from remsvc.server.audit_file import AuditFileInUseError
@@ -28,6 +28,7 @@ from remsvc.server.config import ServerConfig
 from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
 from remsvc.server.methods import methods_of
+from remsvc.server.own_user import runs_privileged
 from remsvc.server.policy_in_force import PolicyInForce
 from remsvc.server.reflection import ReflectionService
 from remsvc.server.reload import Reloader
@@ -63,6 +64,8 @@ def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_add
     """
     if (fault := transport_fault(config.transport)) is not None:
         raise ServeError(fault)
+    if config.auth.peer_uids is not None and (fault := peer_owner.fault()) is not None:
+        raise ServeError(f"[server] peer_uid: {fault}")
     try:
         logs = Logs(config.log_level, config.log_file)
     except OSError as error:
@@ -70,9 +73,19 @@ def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_add
     with logs:
         for warning in config.warnings:
             _logger.warning("%s", warning)
+        if config.lets_anybody_in and runs_privileged():
+            _logger.error("%s", _everybody_is_root(config))
         with _locked_state_dir(config) as state_dir:
             asyncio.run(_serve(config, state_dir, on_listening))
     return 0
+
+
+def _everybody_is_root(config: ServerConfig) -> str:
+    who = "who can connect" if config.exposed else "user of this host"
+    remedy = "give callers tokens (remsvc init makes everything that is needed)"
+    if not config.exposed and sys.platform == "linux":
+        remedy += ", or let root alone call: [server] peer_uid = 0, or --peer-uid 0"
+    return f"EVERY {who} IS ROOT: this server runs as root, and asks nobody who he is; {remedy}"
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from remsvc.server.client_certificates import (
     parse_alternative_name,
 )
 from remsvc.server.misplaced_secrets import in_path
+from remsvc.server.policy_section import OWN_USER
 from remsvc.server.settings import Settings
 from remsvc.server.tls import TlsConfig
 from remsvc.server.token_file import identity_problem, read_token_file
@@ -30,6 +34,7 @@ class AuthConfig:
         certificates: identity by name; None without a ``[certificates]`` section.
         required: what a caller must show.
         asks_for_certificates: whether TLS asks clients for a certificate; they may have none.
+        peer_uids: the users of this host who may call; None for anybody.
     """
 
     credentials: tuple[Credential, ...] = ()
@@ -37,6 +42,7 @@ class AuthConfig:
     certificates: Mapping[AlternativeName, str] | None = None
     required: Required = Required.ANY
     asks_for_certificates: bool = False
+    peer_uids: frozenset[int] | None = None
 
     @property
     def identities(self) -> frozenset[str]:
@@ -51,6 +57,7 @@ class AuthConfig:
             CertificateIdentities(self.certificates, authorities),
             self.required,
             anonymous=not (self.uses_tokens or self.asks_for_certificates),
+            peer_uids=self.peer_uids,
         )
 
 
@@ -76,6 +83,7 @@ def read_auth(settings: Settings, tls: TlsConfig | None) -> AuthConfig:
         _read_certificates(settings, tls),
         required,
         asks_for_certificates=tls is not None and tls.ca is not None,
+        peer_uids=_read_peer_uids(settings),
     )
     _check_required(settings, config, tls)
     return config
@@ -100,6 +108,31 @@ def _read_token_file(settings: Settings) -> list[Credential] | None:
     if not any(not credential.expired(now) for credential in file.credentials):
         settings.warnings.append(f"[server] token_file: {path} holds no token that is valid now")
     return file.credentials
+
+
+def _read_peer_uids(settings: Settings) -> frozenset[int] | None:
+    value = settings.given("server", "peer_uid")
+    if value is None:
+        return None
+    if sys.platform != "linux":
+        settings.report(value, "", "only Linux tells who is at the other end of a connection")
+        return frozenset()
+    import pwd
+
+    uids = set()
+    for name in (item.strip() for item in value.text.split(",")):
+        if re.fullmatch(r"[0-9]{1,10}", name):
+            uids.add(int(name))
+        elif name == OWN_USER:
+            uids.add(os.geteuid())
+        else:
+            try:
+                uids.add(pwd.getpwnam(name).pw_uid)
+            except (KeyError, ValueError):
+                settings.report(
+                    value, "", f"{name!r}: expected the number or the name of a user, or {OWN_USER}"
+                )
+    return frozenset(uids)
 
 
 def _read_certificates(settings: Settings, tls: TlsConfig | None) -> dict[AlternativeName, str] | None:

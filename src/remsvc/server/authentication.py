@@ -99,20 +99,28 @@ class Evidence:
         token_fault: what is wrong with the header, as the caller is told.
         certificate: the client's certificate, which TLS has checked.
         certificate_fault: why it cannot be used.
+        peer_uid: the user of this host who has connected; None where that is not known.
     """
 
     token: bytes | None = field(default=None, repr=False)
     token_fault: str = ""
     certificate: ClientCertificate | None = None
     certificate_fault: str = ""
+    peer_uid: int | None = None
 
     @classmethod
-    def shown(cls, authorization: Sequence[str], certificate: ShownCertificate = NO_CERTIFICATE) -> Evidence:
+    def shown(
+        cls,
+        authorization: Sequence[str],
+        certificate: ShownCertificate = NO_CERTIFICATE,
+        peer_uid: int | None = None,
+    ) -> Evidence:
         """Of a call.
 
         Args:
             authorization: the values of its ``authorization`` metadata.
             certificate: of its connection.
+            peer_uid: see the attribute.
         """
         token, fault = None, ""
         if not authorization:
@@ -123,7 +131,7 @@ class Evidence:
             fault = _INVALID
         else:
             token = digest_of(token_as_meant(authorization[0].removeprefix(_SCHEME)))
-        return cls(token, fault, certificate.certificate, certificate.fault)
+        return cls(token, fault, certificate.certificate, certificate.fault, peer_uid)
 
 
 class Authenticator:
@@ -134,6 +142,7 @@ class Authenticator:
         certificates: how certificates give identities.
         required: what a caller must show.
         anonymous: whether a caller that shows nothing is let in.
+        peer_uids: the users of this host who may call, whatever else they show; None for anybody.
     """
 
     def __init__(
@@ -143,14 +152,22 @@ class Authenticator:
         required: Required = Required.ANY,
         *,
         anonymous: bool = True,
+        peer_uids: frozenset[int] | None = None,
     ) -> None:
         self._tokens = tokens if required is not Required.CERTIFICATE else None
         self._certificates = certificates or CertificateIdentities(None)
         self._required = required
         self._anonymous = anonymous
+        self._peer_uids = peer_uids
 
     def authenticate(self, shown: Evidence) -> Caller:
         """Who it is. Raises :class:`AuthenticationError`."""
+        if self._peer_uids is not None and shown.peer_uid not in self._peer_uids:
+            who = "who cannot be told" if shown.peer_uid is None else str(shown.peer_uid)
+            raise AuthenticationError(
+                "this user of the server's host may not call ([server] peer_uid)",
+                f"the connection is of the user {who}",
+            )
         now = time.time()
         certificate = shown.certificate
         if shown.certificate_fault:

@@ -120,6 +120,11 @@ class ServerConfig:
         return self.auth.uses_tokens or self.mutual_tls
 
     @property
+    def lets_anybody_in(self) -> bool:
+        """Whether whoever can connect may call."""
+        return not self.authenticates and self.auth.peer_uids is None
+
+    @property
     def known_identities(self) -> frozenset[str] | None:
         """The identities that callers can have; None where any certificate's name is one."""
         if not self.authenticates:
@@ -273,6 +278,13 @@ def _check_exposure(settings: Settings, config: ServerConfig, allow_plaintext: b
                 "expected a loopback address, or [tls] enabled = true, or [server] "
                 "allow_plaintext_tokens = true: [auth] without TLS sends tokens in the clear",
             )
+    if config.auth.peer_uids is not None and (config.exposed or config.transport != HTTP2):
+        settings.report(
+            settings.given("server", "peer_uid"),
+            "",
+            f"expected [server] transport = {HTTP2} and a host that is a loopback address with it: who is at "
+            "the other end can be told within this host alone",
+        )
     if config.exposed and not config.authenticates:
         settings.warnings.append(
             f"[server] host = {config.host}: anyone who can connect may run commands: "

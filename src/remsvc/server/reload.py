@@ -22,7 +22,7 @@ _POLL_SECONDS = 1.0
 _TAKEN_OVER = frozenset(
     (
         *(("server", key) for key in ("token_file", "authentication", "allow_plaintext_tokens")),
-        *(("server", key) for key in ("host", "port")),
+        *(("server", key) for key in ("host", "port", "peer_uid")),
         *(("tls", key) for key in ("cert", "key", "ca", "enabled", "client_certificates")),
         *(("jobs", key) for key in ("admins", "time_limit_ms", "kill_grace_ms", "output_limit_bytes")),
         ("jobs", "max_output_limit_bytes"),

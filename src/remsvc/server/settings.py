@@ -27,6 +27,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "allow_plaintext_tokens",
         "token_file",
         "authentication",
+        "peer_uid",
     ),
     "tls": ("enabled", "cert", "key", "ca", "client_certificates"),
     "log": ("file", "level", "debug_level"),
@@ -76,7 +77,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
 # Keys that may be given more than once, as KEY.NAME.
 _REPEATABLE = {("audit", "redact")}
 # Those whose values are paths, names or patterns; those of the others are numbers, or one of some words.
-_TEXTS = {("server", key) for key in ("host", "state_dir", "token_file")}
+_TEXTS = {("server", key) for key in ("host", "state_dir", "token_file", "peer_uid")}
 _TEXTS |= {("tls", key) for key in ("cert", "key", "ca")} | {("jobs", key) for key in ("admins", "cgroup")}
 _TEXTS |= {("log", "file")} | {("audit", key) for key in ("file", "key_file", "syslog", "redact")}
 _FREE_SECTIONS = ("auth", "denylist", "allowlist", "certificates")
@@ -85,6 +86,7 @@ _FLAGS = {
     "port": ("server", "port"),
     "cmd_timeout_ms": ("server", "cmd_timeout_ms"),
     "transport": ("server", "transport"),
+    "peer_uid": ("server", "peer_uid"),
     "state_dir": ("server", "state_dir"),
     "tls": ("tls", "enabled"),
     "cert": ("tls", "cert"),

@@ -49,7 +49,8 @@ def open_transport(config: ServerConfig, methods: Methods, access: Access) -> Tr
     if config.transport == HTTP2:
         from remsvc.server.http2.server import Http2Server
 
-        return Http2Server(config.limits, calls, methods, lambda: access.tls)
+        asks_owner = config.auth.peer_uids is not None
+        return Http2Server(config.limits, calls, methods, lambda: access.tls, asks_owner=asks_owner)
     # Our log says what happened; gRPC would write lines of its own to standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if sys.platform == "linux":

@@ -15,6 +15,7 @@ from remsvc.server.grpc_transport.connection_guard import ConnectionGuard
 from remsvc.server.grpc_transport.handlers import Handlers
 from remsvc.server.grpc_transport.tls import server_credentials
 from remsvc.server.limits_config import LimitsConfig
+from remsvc.server.listen_fault import find_listen_fault, listen_fault
 from remsvc.server.methods import Methods
 from remsvc.server.tls import TlsConfig
 from remsvc.time_limit import TimeLimit
@@ -106,10 +107,12 @@ class GrpcServer:
                 bound = self._server.add_insecure_port(f"{shown}:{port}")
             else:
                 bound = self._server.add_secure_port(f"{shown}:{port}", self._credentials)
-        except RuntimeError as error:
+        except RuntimeError as error:  # gRPC does not say why
+            if (cause := find_listen_fault(host, port)) is not None:
+                raise ServeError(listen_fault(host, port, cause)) from error
             raise ServeError(
-                f"cannot listen on {shown}:{port}: the port is in use, the address is not this "
-                f"host's, or there is no permission"
+                f"cannot listen on {shown}:{port}: the address is free, but gRPC does not take it"
+                + (", or not the files in [tls]" if self._credentials is not None else "")
             ) from error
         return f"{shown}:{bound}"
 

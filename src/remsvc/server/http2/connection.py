@@ -49,6 +49,7 @@ class Connection(PacedInput):
         made: whether it was connected, with TLS if that is spoken.
         connecting: connects it; None where that is done.
         opened: when it was accepted, in the loop's time.
+        owner: the user of this host who has connected; None where that was not asked, or is not known.
     """
 
     def __init__(self, connections: Connections, peer: str, network: str) -> None:
@@ -60,6 +61,7 @@ class Connection(PacedInput):
         self.opened = self.loop.time()
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
+        self.owner: int | None = None
         self._session = Session(connections, peer, self._flush_soon, self._note_identity)
         self._answer_timeout = connections.limits.answer_timeout
         self._is_cut = False
@@ -134,7 +136,7 @@ class Connection(PacedInput):
             return
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         self._session.start(
-            self._connections.shown_certificates.of(tls) if tls is not None else NO_CERTIFICATE
+            self._connections.shown_certificates.of(tls) if tls is not None else NO_CERTIFICATE, self.owner
         )
         self._flush()
 

@@ -16,6 +16,8 @@ from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
 from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
+from remsvc.server.listen_fault import listen_fault
+from remsvc.server.peer_owner import peer_owner
 from remsvc.server.peers import endpoint, network_of, peer_name
 from remsvc.server.tls import TlsConfig
 from remsvc.time_limit import TimeLimit
@@ -38,6 +40,7 @@ class Listener:
         connections: which they become.
         tls: what the next connection is encrypted with; None for plaintext.
         handshake_timeout: seconds for it.
+        asks_owner: whether it matters which user of this host connects.
 
     Attributes:
         accepting: the tasks that accept connections, which end with an error or by :meth:`close`.
@@ -48,11 +51,14 @@ class Listener:
         connections: Connections,
         tls: Callable[[], TlsConfig | None],
         handshake_timeout: float,
+        *,
+        asks_owner: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connections = connections
         self._tls = tls
         self._handshake_timeout = handshake_timeout
+        self._asks_owner = asks_owner
         self._tls_turns = TlsTurns(connections.turns)
         self._not_accepted = CountedWarnings("connections could not be accepted")
         self._sockets: list[socket.socket] = []
@@ -67,10 +73,7 @@ class Listener:
         try:
             self._sockets = await self._bind(host, port)
         except OSError as error:
-            raise ServeError(
-                f"cannot listen on {shown}:{port}: the port is in use, the address is not this "
-                f"host's, or there is no permission ({error.strerror or error})"
-            ) from error
+            raise ServeError(listen_fault(host, port, error)) from error
         self.accepting = [self._spawn(self._accept(listening)) for listening in self._sockets]
         return f"{shown}:{self._sockets[0].getsockname()[1]}"
 
@@ -142,6 +145,8 @@ class Listener:
         if connection is None:
             accepted.close()
             return
+        if self._asks_owner:  # before its peer can have closed it, and be nobody
+            connection.owner = peer_owner(accepted)
         connection.connecting = self._spawn(self._connect(connection, accepted))
         # Not within the task: one that is cancelled before its first step never gets there.
         connection.connecting.add_done_callback(lambda _: self._after_connecting(connection, accepted))

@@ -26,6 +26,7 @@ class Http2Server:
         calls: answers what comes.
         methods: that can be called.
         tls: what the next connection is encrypted with; None for plaintext.
+        asks_owner: whether it matters which user of this host connects.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class Http2Server:
         calls: Calls,
         methods: Methods,
         tls: Callable[[], TlsConfig | None],
+        *,
+        asks_owner: bool = False,
     ) -> None:
         self._connections = Connections(limits, calls, methods)
-        self._listener = Listener(self._connections, tls, limits.handshake_timeout)
+        self._listener = Listener(self._connections, tls, limits.handshake_timeout, asks_owner=asks_owner)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> str:

@@ -86,6 +86,7 @@ class Session:
         self.closed: int | None = None
         self.finished = False
         self._certificate = NO_CERTIFICATE
+        self._owner: int | None = None
         self._engine: Engine | None = None
         self._meter = FrameMeter(preface=True)
         self._heard = self.idle_since = self._accepted = self.loop.time()
@@ -98,11 +99,15 @@ class Session:
         self._ended_calls = EndedCalls(self.loop, flush_soon)
         self._going_away = False
 
-    def start(self, certificate: ShownCertificate) -> None:
-        """Begin: TLS, if that is spoken, is done, and the peer has shown this certificate."""
+    def start(self, certificate: ShownCertificate, owner: int | None) -> None:
+        """Begin: TLS, if that is spoken, is done, and the peer has shown this certificate.
+
+        Args:
+            owner: the user of this host who has connected; None where that is not known.
+        """
         limits = self.limits
         self.is_running = True
-        self._certificate = certificate
+        self._certificate, self._owner = certificate, owner
         self._engine = Engine(
             server=True,
             max_streams=limits.max_streams,
@@ -183,7 +188,7 @@ class Session:
             self,
             stream,
             method,
-            Evidence.shown(head.authorization, self._certificate),
+            Evidence.shown(head.authorization, self._certificate, self._owner),
             head.metadata_bytes,
             half_closed=half_closed,
         )
