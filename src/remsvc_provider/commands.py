@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from remsvc.command import Command
 from remsvc.errors import InvalidCommandError
+from remsvc.validation import WORKING_DIRECTORY, check_arguments
 from remsvc_provider.job_keys import JOB_KEYS, check_environment, check_job_keys, check_working_directory
 from remsvc_provider.version_compat import AirflowException
 
@@ -17,6 +17,8 @@ KEYS = tuple(field.name for field in fields(Command))
 
 DEFAULT_MAX_OUTPUT_BYTES = 262_144
 ON_KILL = ("cancel", "leave")
+LONGEST_SECONDS = 315_360_000
+"""Of a time limit."""
 
 
 def check_commands(commands: object, env: object = None, cwd: object = None) -> list[dict[str, Any]]:
@@ -40,15 +42,19 @@ def check_commands(commands: object, env: object = None, cwd: object = None) -> 
         defaults = _defaults(env, cwd)
     except InvalidCommandError as error:
         raise AirflowException(str(error)) from None
-    problems = []
+    checked, problems = [], []
     for index, command in enumerate(commands):
         try:
             _check(command)
+            complete = _with_defaults(command, defaults)
+            _check_size(complete)
         except InvalidCommandError as error:
             problems.append(f"commands[{index}]: {error}")
+        else:
+            checked.append(complete)
     if problems:
         raise AirflowException("; ".join(problems))
-    return [_with_defaults(command, defaults) for command in commands]
+    return checked
 
 
 def _defaults(env: object, cwd: object) -> dict[str, Any]:
@@ -86,6 +92,12 @@ def _check(command: object) -> None:
     Command(**basic).validate()
 
 
+def _check_size(command: Mapping[str, Any]) -> None:
+    """Whether a server could start it: all of a list is refused for one, before the first runs."""
+    check_arguments(command.get("argv") or [command["cmd"]], command.get("env", {}))
+    WORKING_DIRECTORY.check(command.get("cwd", ""))
+
+
 def to_command(command: Mapping[str, Any]) -> Command:
     """A command of a stored trigger. The operator that stored it has checked it; a trigger of
     version 1.0.0, which checked less, may also hold ``None`` for what is left out."""
@@ -117,11 +129,14 @@ def check_stream_timeout(stream_timeout: object) -> float:
     """Check the time limit in seconds.
 
     Raises:
-        AirflowException: it is not a finite number above 0.
+        AirflowException: it is not a number above 0, or more than any clock has to count.
     """
     number = isinstance(stream_timeout, (int, float)) and not isinstance(stream_timeout, bool)
-    if not number or not math.isfinite(stream_timeout) or stream_timeout <= 0:  # type: ignore[arg-type, operator]
-        raise AirflowException(f"stream_timeout is {stream_timeout!r}; expected a number of seconds above 0")
+    if not number or not 0 < stream_timeout <= LONGEST_SECONDS:  # type: ignore[operator]
+        raise AirflowException(
+            f"stream_timeout is {stream_timeout!r}; expected a number of seconds above 0, at most "
+            f"{LONGEST_SECONDS} (ten years)"
+        )
     return float(stream_timeout)  # type: ignore[arg-type]
 
 

@@ -8,11 +8,23 @@ from pathlib import Path
 
 import pytest
 from test_job_log import LogReader, log  # noqa: F401  a fixture
-from triggering import RUN_STARTED, Triggerer, context, fire, next_try, results, task_instance, trigger, until
+from triggering import (
+    RUN_STARTED,
+    Triggerer,
+    context,
+    fire,
+    next_try,
+    restored,
+    results,
+    task_instance,
+    trigger,
+    until,
+)
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.jobs import JobSpec
 from remsvc_provider.origin import Origin
+from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
 
 @pytest.fixture
@@ -214,6 +226,19 @@ async def test_a_job_of_the_version_before_is_taken_over(conn_id, job_server, tr
             pass
     await fire(trigger(conn_id, f"echo x >> {trace}", ti=next_try(ti), durable=True))
     assert trace.read_text() == "x\n"
+
+
+async def test_a_trigger_that_the_version_before_stored_still_runs(conn_id):
+    ti = retried_task()
+    one = trigger(conn_id, "echo one", ti=ti, durable=True)
+    _, stored = one.serialize()
+    assert stored["origin"].keys() == {
+        *("request_id", "labels", "try_number", "first_try"),
+        *("run_cleared", "last_try"),  # which it did not know
+    }
+    del stored["origin"]["run_cleared"], stored["origin"]["last_try"]
+    again = restored(RemSvcTrigger(**stored), ti)
+    assert results(await fire(again))[0]["out"] == "one\n"
 
 
 async def test_what_a_policy_has_changed_is_taken_over(serve, connect, trace, tmp_path, log: LogReader):  # noqa: F811

@@ -18,6 +18,7 @@ from conftest import answer
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.command import crc32hex
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+from remsvc_provider.commands import LONGEST_SECONDS
 from remsvc_provider.origin import Origin
 
 
@@ -220,6 +221,16 @@ async def test_output_fits_into_airflows_database(conn_id, capsys):
 
 
 # ---- time
+
+
+async def test_the_longest_stream_timeout(conn_id):
+    limit = float(LONGEST_SECONDS)
+    by_jobs, over_a_stream = (
+        trigger(conn_id, "true", stream_timeout=limit, **more) for more in ({}, {"origin": None})
+    )
+    over_a_stream.task_instance = None
+    for one in (by_jobs, over_a_stream):
+        assert (await fire(one))["state"] == "SUCCESS"
 
 
 async def test_stream_timeout_ends_the_command(conn_id, tmp_path: Path):

@@ -82,6 +82,15 @@ def defer(task: RemSvcOperator) -> TaskDeferred:
         ([{"cmd": "true", "cwd": 1}], ["commands[0]", "cwd must be a string", "int"]),
         ([{"cmd": "true", "input": 1}], ["commands[0]", "input must be text or bytes", "int"]),
         ([{"cmd": "true", "input": b"x" * 1048577}], ["commands[0]", "1048577 bytes", "at most 1048576"]),
+        (
+            [{"cmd": "true"}, {"cmd": "x" * 131_072}],
+            ["commands[1]", "cmd: expected at most 131071 bytes, not 131072"],
+        ),
+        ([{"cmd": "true"}, {"argv": ["echo", "ä" * 65_536]}], ["commands[1]", "131071 bytes, not 131072"]),
+        ([{"argv": ["echo", *["x"] * 32_768]}], ["commands[0]", "argv: expected at most 32768 entries"]),
+        ([{"cmd": "true", "env": {"A": "x" * 131_070}}], ["commands[0]", "'A'", "131071 bytes, not 131072"]),
+        ([{"argv": ["x" * 100_000] * 22}], ["commands[0]", "together: expected at most 2097152 bytes"]),
+        ([{"cmd": "true", "cwd": "/" + "x" * 4095}], ["commands[0]", "working_directory", "4095 bytes"]),
     ],
 )
 def test_commands_that_cannot_be_used(commands, words):
@@ -91,7 +100,7 @@ def test_commands_that_cannot_be_used(commands, words):
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("stream_timeout", [0, -1, "60", None, True, float("nan"), float("inf")])
+@pytest.mark.parametrize("stream_timeout", [0, -1, "60", None, True, float("nan"), float("inf"), 1e12])
 def test_stream_timeout_must_be_a_number_above_zero(stream_timeout):
     with pytest.raises(AirflowException, match=r"stream_timeout is .*; expected a number of seconds above 0"):
         operator(stream_timeout=stream_timeout).execute({})

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import socket
 import subprocess
 import sys
+import threading
 import weakref
 from dataclasses import replace
 
 import grpc
 import pytest
-from triggering import until
+from triggering import fire, trigger, until
 
+from conftest import in_a_thread
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.transport import Readiness
 from remsvc_provider import channels
@@ -121,6 +125,38 @@ def test_a_closed_loop_is_forgotten(orderly):
     loops = [run() for _ in range(5)]
     gc.collect()
     assert [loop() for loop in loops[:-1]] == [None] * 4
+
+
+@pytest.mark.parametrize("transport", ["http2", "grpc"])
+@pytest.mark.parametrize(
+    ("extra", "asked"), [("", False), ("&http_connect=no", False), ("&http_connect=1", True)]
+)
+def test_a_proxy_gets_no_plaintext_token_unless_the_connection_asks_for_it(
+    serve, connect, monkeypatch, transport, extra, asked
+):
+    reached = threading.Event()
+    server = serve("[auth]\nairflow = tok-0123456789\n", "--host=127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = proxy.accept()
+                    reached.set()
+                    connection.close()
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        uri = f"remsvc://{server.target}?bearer_token=tok-0123456789&transport={transport}{extra}"
+        event = in_a_thread(asyncio.run, fire(trigger(connect(uri), "echo safe", origin=None)))
+        assert reached.is_set() is asked
+        assert event["state"] == ("FAILED" if asked else "SUCCESS"), event
+        proxy.shutdown(socket.SHUT_RDWR)
+    answering.join(30)
 
 
 def test_a_trigger_by_http2_loads_no_grpc(serve):

@@ -12,6 +12,8 @@ import grpc
 import pytest
 
 from local_airflow import DagRun, LocalAirflow, free_port
+from remsvc.client import Client, ConnectionOptions
+from remsvc.client.jobs import JobSpec, JobState
 from remsvc.command import crc32hex
 from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
 from tests.conftest import Serve, ServerProcess
@@ -218,6 +220,30 @@ def test_a_durable_retry_takes_over_what_has_succeeded_and_a_clear_starts_afresh
     assert trace.read_text().split() == ["a", "b", "b", "a", "b", "b"], logs(dag_run)
     assert "is taken over" not in dag_run.log("remote", 3)
     assert "Command 1 is taken over from try 3" in dag_run.log("remote", 4)
+
+
+def test_clearing_a_task_of_an_ended_run_ends_what_still_runs_of_it_first(
+    airflow: LocalAirflow, connection: str, server: ServerProcess
+) -> None:
+    """Airflow starts the run over, with another start date. What runs here stands for a job whose trigger
+    was never told that its task had ended."""
+    dag_run = run(airflow, "command", connection)
+    assert dag_run.wait(DEADLINE) == "success", logs(dag_run)
+    with Client(ConnectionOptions(server.target)) as client:
+        (ended,) = client.list_jobs(labels={"airflow_run_id": dag_run.run_id})
+        left = client.create_job(JobSpec(shell_command="sleep 300", labels=ended.spec.labels), "left behind")
+
+        dag_run.clear_task("remote")
+        dag_run.wait_for_task(
+            "remote", lambda task: task["try_number"] == 2 and task["state"] == "success", DEADLINE
+        )
+
+        assert client.get_job(left.id).state is JobState.CANCELLED, logs(dag_run)
+        assert client.get_job(left.id).reason == "Airflow started try 2"
+        second, *_ = client.list_jobs(labels={"airflow_run_id": dag_run.run_id})
+    assert second.spec.labels["airflow_try_number"] == "2"
+    started = [job.spec.labels["airflow_run_started"] for job in (ended, second)]
+    assert started[0] < started[1], "this is what the test is about"
 
 
 @pytest.fixture
