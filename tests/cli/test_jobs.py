@@ -275,6 +275,18 @@ def test_it_is_told_how_much_output_was_lost_and_why(remsvc: Remsvc, jobs: Scrip
     ]
 
 
+def test_wait_says_how_much_output_was_lost_and_why(remsvc: Remsvc, jobs: ScriptedJobs) -> None:
+    job = jobs.add(b"0123456789")
+    job.message.stdout.MergeFrom(jobs_pb2.Output(head_bytes=4, dropped_bytes=6))
+    jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0, reason="No space left on device")
+    run = remsvc("jobs", "wait", "-s", jobs.target, "job1")
+    assert (run.returncode, run.stdout) == (0, "")
+    assert run.stderr.splitlines() == [
+        "remsvc: warning: the server did not keep 6 bytes of stdout",
+        "remsvc: warning: job job1: No space left on device",
+    ]
+
+
 def test_output_that_the_server_has_lost_is_told_and_the_logs_end(remsvc: Remsvc, jobs: ScriptedJobs) -> None:
     job = jobs.finish(b"0123456789")
     job.message.stdout.MergeFrom(jobs_pb2.Output(total_bytes=15, head_bytes=15))

@@ -116,7 +116,9 @@ def test_any_valid_token_and_metadata_reach_the_server_unchanged(
 
     server = scripted(ping=ping)
 
-    @given(st.text(PRINTABLE, min_size=1, max_size=200), st.binary())
+    tokens = st.text(PRINTABLE, min_size=1, max_size=200).filter(lambda text: text.lower() != "bearer")
+
+    @given(tokens, st.binary())
     def check(token: str, data: bytes) -> None:
         with connect(ConnectionOptions(server.target, token=token)) as client:
             client.ping(metadata=[("x-data-bin", data)])

@@ -104,6 +104,16 @@ class OutputCollector:
         return {**texts, "lossy": lossy, **missing}
 
 
+def tell_dropped(job: Job) -> None:
+    """Say how much of an ended job's output the server did not keep, and why, where nobody has looked on."""
+    dropped = {name: _size(job, name).dropped for name in ("stdout", "stderr")}
+    for name, size in dropped.items():
+        if size:
+            warning_line(f"the server did not keep {size} bytes of {name}")
+    if any(dropped.values()) and (why := _why_missing(job)):
+        warning_line(f"job {job.id}: {why}")
+
+
 def _why_missing(job: Job) -> str:
     if job.reason:
         return job.reason

@@ -37,6 +37,9 @@ _SHELLS: dict[str, Any] = {"native": jobs_pb2.SHELL_TYPE_NATIVE, "powershell": j
 _STATES: dict[JobState, Any] = {state: jobs_pb2.JobState.Value(state.value) for state in JobState}
 _STATE_NAMES = {number: state for state, number in _STATES.items()}
 
+# What servers send has a fraction of it. Made of empty fields, a message takes twenty times as much when
+# it is read.
+_MOST_BYTES, _MOST_LIST_BYTES = 8 * 1024 * 1024, 16 * 1024 * 1024
 _MOST = 2**63 - 1
 _LONGEST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
 # A day from either end of what a datetime and every system's clock can say, in any time zone.
@@ -120,7 +123,7 @@ def decode_list(answer: bytes, page_size: int) -> tuple[list[Job], str]:
     Raises:
         ProtocolError: it cannot be read, or has more jobs than the ``page_size`` that was asked for.
     """
-    message = _parse(jobs_pb2.ListJobsResponse, answer)
+    message = _parse(jobs_pb2.ListJobsResponse, answer, _MOST_LIST_BYTES)
     if len(message.jobs) > page_size:
         raise ProtocolError(f"the server sent {len(message.jobs)} jobs, where at most {page_size} were due")
     return [_job(job) for job in message.jobs], message.next_page_token
@@ -265,7 +268,11 @@ def _serialize(message: Any) -> bytes:
     return serialized
 
 
-def _parse(kind: Any, answer: bytes) -> Any:
+def _parse(kind: Any, answer: bytes, most: int = _MOST_BYTES) -> Any:
+    if len(answer) > most:
+        raise ProtocolError(
+            f"the server's answer cannot be read: it has {len(answer)} bytes, more than {most}"
+        )
     try:
         return kind.FromString(answer)
     except (DecodeError, UnicodeDecodeError) as error:

@@ -67,6 +67,21 @@ def test_a_list_without_an_end_is_an_error(
             pass
 
 
+def test_an_answer_that_is_far_too_long_is_not_read(liar: LyingServer, connect: Connect) -> None:
+    """It would take twenty times its length: two bytes for each of its many arguments."""
+    job = b"\x0a\x00" * 5_000_000
+    liar.answers.update(dict.fromkeys(("GetJob", "WatchJob"), lambda _: [job]))
+    liar.answers["ListJobs"] = lambda _: [job * 2]
+    with connect(ConnectionOptions(liar.target)) as client:
+        for call in (
+            lambda: client.get_job("job1"),
+            lambda: next(client.list_jobs()),
+            lambda: next(client.watch_job("job1")),
+        ):
+            with pytest.raises(ProtocolError, match=r"has [12]0000000 bytes, more than"):
+                call()
+
+
 def test_a_list_with_some_empty_pages_is_whole(liar: LyingServer, connect: Connect) -> None:
     pages = [a_page("a", token="1"), a_page(token="2"), a_page(token="3"), a_page("b")]
     liar.answers["ListJobs"] = numbered_pages(lambda number: pages[number])

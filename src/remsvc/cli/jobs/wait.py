@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from remsvc.cli import parameters
 from remsvc.cli.exit_codes import exit_as_command, job_end_line, job_exit_code
 from remsvc.cli.job_description import as_json as job_as_json
-from remsvc.cli.job_output import ConnectionNotice
+from remsvc.cli.job_output import ConnectionNotice, tell_dropped
 from remsvc.cli.jobs.client import job_client
 from remsvc.cli.options import Argument, Option, switch
 from remsvc.cli.terminal import error_line, print_json, progress
@@ -58,6 +58,7 @@ def wait(options: ConnectionOptions, timeout: float | None, as_json: bool, job_i
                 job = event.job
     if as_json:
         print_json(job_as_json(job))
+    tell_dropped(job)
     if line := job_end_line(job):
         error_line(line)
     exit_as_command(job_exit_code(job))
