@@ -14,6 +14,9 @@ import pytest
 from remsvc.execution.job import Job, JobSpec
 from remsvc.execution.job_errors import QueueFullError, RequestReusedError
 from remsvc.execution.job_files import Piece
+from remsvc.execution.job_gate import JobPermission, OpenGate
+from remsvc.execution.job_limits import JobLimits
+from remsvc.execution.jobs import Jobs
 from remsvc.execution.journal import Filter
 from remsvc.job_state import JobState
 
@@ -441,3 +444,107 @@ async def test_a_watch_of_a_job_that_waits(host_with: HostWith) -> None:
         [JobState.QUEUED, JobState.SUCCEEDED],  # it was quicker than the watch
     )
     assert output == b"done\n"
+
+
+# What must not keep a job, its slot, or those who wait for it
+
+
+async def test_standard_input_that_cannot_be_removed(host_with: HostWith) -> None:
+    """The job ends, whoever watches hears of it, and the next one starts."""
+    host = await host_with(max_running=1)
+    job = await host.create(shell("cat; read line", time_limit=1.0), stdin=b"given\n")
+    next_one = await host.create(shell("echo next"))
+    await host.watch_until(job, b"given\n")
+    stdin = host.path / "jobs" / job.id / "stdin"
+    stdin.unlink(missing_ok=True)
+    stdin.mkdir()  # which unlink refuses, root's too
+    (stdin / "in the way").touch()
+    assert (await host.ended(job)).state.ended
+    assert (await host.watch(next_one)).stdout == b"next\n"
+
+
+class BrokenObserver:
+    """Tells nobody, and fails."""
+
+    def on_state(self, job: Job) -> None:
+        raise RuntimeError("on_state")
+
+    async def before_end(self, job: Job) -> None:
+        raise RuntimeError("before_end")
+
+
+class BrokenGate(OpenGate):
+    """Fails when a job is to start."""
+
+    broken = False
+
+    async def permit(self, job: Job) -> JobPermission:
+        if self.broken:
+            raise RuntimeError("permit")
+        return self
+
+
+async def test_an_observer_that_fails(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, JobLimits(max_running=1), observer=BrokenObserver())
+    await asyncio.wait_for(jobs.open(), DEADLINE)
+    try:
+        made = [await jobs.create("alice", f"r{n}", str(n), shell("true")) for n in range(3)]
+        for job in made:
+            assert (await end_of(jobs, job)).state is JobState.SUCCEEDED
+    finally:
+        await jobs.close()
+
+
+async def end_of(jobs: Jobs, job: Job) -> Job:
+    async def look() -> Job:
+        async for event in jobs.watch(job, None, None):
+            if isinstance(event, Job) and event.state.ended:
+                return event
+        raise AssertionError("a watch ends with the job's end")
+
+    return await asyncio.wait_for(look(), DEADLINE)
+
+
+async def test_a_start_that_fails_ends_the_job_and_frees_its_slot(tmp_path: Path) -> None:
+    gate = BrokenGate()
+    jobs = Jobs(tmp_path, JobLimits(max_running=1), gate=gate)
+    await asyncio.wait_for(jobs.open(), DEADLINE)
+    try:
+        running = await jobs.create("alice", "r1", "1", shell("sleep 1000"))
+        waiting = await jobs.create("alice", "r2", "2", shell("true"))
+        gate.broken = True
+        await jobs.cancel(running, "enough", kill=True)
+        ended = await end_of(jobs, waiting)
+        assert (ended.state, ended.reason) == (
+            JobState.FAILED,
+            "it could not be started: the server has failed",
+        )
+        gate.broken = False
+        third = await jobs.create("alice", "r3", "3", shell("true"))
+        assert (await end_of(jobs, third)).state is JobState.SUCCEEDED
+        assert jobs.running_of("alice") == 0
+    finally:
+        await jobs.close()
+
+
+@pytest.mark.parametrize(
+    "record", [{"cause": "time limit"}, {"totals": "x", "exit_code": 0}, {"exit_code": 0, "gaps": [[0, 0]]}]
+)
+async def test_a_record_that_is_not_understood_ends_its_job(host_with: HostWith, record: object) -> None:
+    host = await host_with(max_running=1)
+    job = await host.create(shell("sleep 1000"))
+    next_one = await host.create(shell("echo next"))
+    host.jobs.on_event({"event": "ended", "id": job.id, "record": record})
+    assert (await host.ended(job)).state is JobState.LOST
+    assert (await host.watch(next_one)).stdout == b"next\n"
+
+
+async def test_output_that_was_lost_is_said_whatever_became_of_the_job(host: JobHost) -> None:
+    """What a supervisor notes of a full disk."""
+    job = await host.create(shell("sleep 1000"))
+    lost = {"stdout": 12, "stderr": 0, "why": "No space left on device"}
+    record = {"exit_code": 0, "totals": [20, 0], "gaps": [[8, 20], [0, 0]], "lost": lost}
+    host.jobs.on_event({"event": "ended", "id": job.id, "record": record})
+    ended = await host.ended(job)
+    assert ended.state is JobState.SUCCEEDED
+    assert ended.reason == "12 bytes of standard output could not be stored: No space left on device"

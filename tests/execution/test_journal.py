@@ -483,3 +483,25 @@ def read_directly(path: Path) -> dict[str, str]:
         return dict(connection.execute("SELECT id, state FROM jobs"))
     finally:
         connection.close()
+
+
+async def test_after_it_was_closed_nobody_waits(tmp_path: Path) -> None:
+    """Whoever asks too late is refused: with a text that names no file."""
+    journal = Journal(tmp_path / "journal.sqlite")
+    claimed, _ = await journal.claim(a_job())
+    await journal.close()
+    calls = (
+        journal.claim(a_job(1)),
+        journal.update(claimed),
+        journal.note_reason(claimed),
+        journal.forget([claimed.id]),
+        journal.find(id=claimed.id),
+        journal.select(Filter(), 10),
+        journal.known([claimed.id]),
+        journal.ended_totals(),
+    )
+    for call in calls:
+        with pytest.raises(JournalError) as refused:
+            await asyncio.wait_for(call, 10)
+        assert refused.value.told == "the server is shutting down"
+    await journal.close()

@@ -371,6 +371,32 @@ def test_how_many_run(call: Call, tmp_path: Path) -> None:
     stream.cancel()
 
 
+@pytest.mark.parametrize("ends", ["by itself", "its caller goes away"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_job_that_waits_for_a_version_1_command_starts_when_that_ends(
+    call: Call, tmp_path: Path, ends: str, streamed: bool
+) -> None:
+    """With room for one, nothing else ends that could wake it."""
+    etl = call("[identity etl]\nmax_running = 1\n")["etl"]
+    text = f"touch {tmp_path}/begun; {go_file(tmp_path / 'go')}"
+    if streamed:
+        running = etl.commands.open_stream()
+        running.send(text)
+    else:
+        running = etl.commands.start(text)
+    wait_until((tmp_path / "begun").exists, "the command to begin")
+    waiting = etl.jobs.create(spec("echo at last"))
+    assert state(waiting) == "QUEUED"
+    if ends == "by itself":
+        (tmp_path / "go").touch()
+        assert (next(running) if streamed else running.result()).rc == 0
+    else:
+        running.cancel()
+    assert etl.jobs.watch(waiting.id).stdout == b"at last\n"
+    if streamed:
+        running.cancel()
+
+
 def test_how_many_are_asked_for(call: Call) -> None:
     callers = call("[identity etl]\nrate = 3/h\ndeny.1 = forbidden\n")
     etl = callers["etl"]

@@ -99,6 +99,7 @@ def test_a_policy_that_permits_it_still_costs_nothing(open_server: Open, audit: 
     assert [answer.out for answer in answers(stream, 3)] == ["", "two\n", "three\n"]
     stream.half_close()
     assert [outcome for outcome, _ in decisions(audit)] == ["allowed"] * 3, "each is decided once"
+    assert client.status().msg.endswith("commands=3"), "what was taken back and started later was run once"
 
 
 def test_a_stream_is_one_of_the_commands_that_may_run(open_server: Open, audit: Path, tmp_path: Path) -> None:

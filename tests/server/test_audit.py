@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX commands"
 
 DEADLINE = 60.0
 TOKENS = {"alice": "t0ken-of-alice", "bob": "t0ken-of-bob"}
+JOBS = "/remsvc.jobs.v1.JobService"
 AUTH = "[auth]\n" + "".join(f"{name} = {token}\n" for name, token in TOKENS.items())
 
 
@@ -125,6 +126,26 @@ def test_decisions_and_transitions_of_jobs(serve: Serve, path: Path) -> None:
     assert "of-a-variable" not in text
     assert "of-the-input" not in text
     assert "valid" in verify(path)
+
+
+def test_what_an_administrator_sees_of_others(serve: Serve, path: Path) -> None:
+    """Each look at somebody else's job is in the log; at one's own, no more than before."""
+    server = serve(f"{AUTH}[audit]\nfile = {path}\n[jobs]\nadmins = bob\n")
+    with client_of(server) as alice, client_of(server, "bob") as bob:
+        job = run_job(alice, JobSpec(shell_command="true"), "of alice")
+        own = run_job(bob, JobSpec(shell_command="true"), "of bob")
+        for look in (lambda: bob.get_job(job.id), lambda: list(bob.list_jobs())):
+            look()
+        bob.get_job(own.id)
+        alice.get_job(job.id)
+        list(alice.list_jobs())
+    wanted = {"event": "decision", "outcome": "allowed"}
+    wait_until(lambda: records(path, method=f"{JOBS}/ListJobs"), "it is in the log")
+    assert [
+        (each["identity"], each["job"], each["request_id"]) for each in records(path, method=f"{JOBS}/GetJob")
+    ] == [("bob", job.id, "of alice")]
+    (listed,) = records(path, method=f"{JOBS}/ListJobs", **wanted)
+    assert (listed["identity"], listed["jobs"]) == ("bob", [job.id])
 
 
 def test_version_1_commands(serve: Serve, path: Path) -> None:

@@ -232,3 +232,29 @@ def test_optional_certificates_authenticate(tmp_path: Path, tls: str) -> None:
     assert config.host == "0.0.0.0"
     with pytest.raises(AuthenticationError, match="expected a client certificate"):
         config.auth.authenticator().authenticate(Evidence.shown([]))
+
+
+def test_which_identities_there_are(tmp_path: Path, tls: str) -> None:
+    """Asked of a job that waited: could somebody be verified now to be the one who created it?"""
+    expired = "[auth]\na = t1\n[server]\ntoken_file = {tokens}\n"
+    line = f"c = sha256:{digest_of('t3').hex()} expires=2001-01-01T00:00:00Z\n"
+    (tmp_path / "tokens").touch(mode=0o600)
+    (tmp_path / "tokens").write_text(line)
+    by_token = expired.replace("{tokens}", str(tmp_path / "tokens"))
+    named = f"{tls}[certificates]\nDNS:b.example = b\n"
+    cases = [
+        ("", {"anonymous"}),
+        (by_token, {"a"}),
+        (tls, {"a", "b", "c", "other", "anonymous"}),  # whom the authorities name is not known
+        (named, {"b"}),
+        (by_token + tls, {"a"}),
+        (by_token + named, {"a", "b"}),
+        (by_token.replace("[server]", "[server]\nauthentication = token") + named, {"a"}),
+        (by_token.replace("[server]", "[server]\nauthentication = certificate") + named, {"b"}),
+        (by_token.replace("[server]", "[server]\nauthentication = both") + named, set()),
+        (by_token.replace("[server]", "[server]\nauthentication = both") + tls, {"a"}),
+    ]
+    for text, there in cases:
+        authenticator = load(tmp_path, text).auth.authenticator()
+        found = {name for name in ("a", "b", "c", "other", "anonymous") if authenticator.knows(name)}
+        assert found == there, text

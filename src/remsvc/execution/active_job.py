@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from remsvc.execution.job import Job
+from remsvc.execution.job_slots import JobSlot
 
 
 @dataclass(eq=False)
@@ -24,6 +25,7 @@ class ActiveJob:
         last_watched: when the last of them left, of the monotonic clock.
         ending: whether its end is being written down.
         text_bytes: of memory, of what it is to run.
+        slot: the room that it takes, once it runs or is about to.
     """
 
     job: Job
@@ -33,6 +35,7 @@ class ActiveJob:
     watchers: set[asyncio.Event] = field(default_factory=set)
     last_watched: float = field(default_factory=time.monotonic)
     ending: bool = False
+    slot: JobSlot | None = None
     text_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:

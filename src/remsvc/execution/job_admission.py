@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 
@@ -9,6 +10,7 @@ from remsvc.execution.active_job import ActiveJob
 from remsvc.execution.job import Job, JobSpec
 from remsvc.execution.job_errors import QueueFullError, RequestReusedError
 from remsvc.execution.job_files import JobFiles
+from remsvc.execution.job_gate import JobPermission
 from remsvc.execution.job_observer import JobObserver
 from remsvc.execution.job_runner import JobRunner
 from remsvc.execution.job_slots import JobSlots
@@ -35,7 +37,15 @@ class JobAdmission:
         self._slots = slots
         self._observer = observer
 
-    async def create(self, identity: str, request_id: str, digest: str, spec: JobSpec, stdin: bytes) -> Job:
+    async def create(
+        self,
+        identity: str,
+        request_id: str,
+        digest: str,
+        spec: JobSpec,
+        stdin: bytes,
+        permission: JobPermission | None,
+    ) -> Job:
         """See :meth:`remsvc.execution.jobs.Jobs.create`; must not be cancelled."""
         starts = bool(self._runner.instance) and self._slots.is_free(identity)
         refusal = "" if starts else self._slots.queue_refusal(identity)
@@ -55,26 +65,21 @@ class JobAdmission:
             supervisor=self._runner.instance if starts else "",
         )
         # Whatever the journal says has not ended is here: it is found by its id from the first moment on.
-        active = self._runner.active[job.id] = ActiveJob(job, told="")
-        self._slots.prepare(identity, starts)
+        active = ActiveJob(job, told="", slot=self._slots.take(identity) if starts else None)
+        self._runner.active[job.id] = active
+        claimed, is_new = None, False
         try:
-            if stdin:
-                await self._files.write_stdin(job.id, stdin)
-            claimed, is_new = await self._journal.claim(job)
-        except (JournalError, OSError) as error:
-            await self._abandon(active)
-            if isinstance(error, JournalError):
-                raise
-            raise JournalError(f"standard input cannot be kept: {error.strerror}") from error
+            claimed, is_new = await self._claim(active, stdin)
         finally:
-            self._slots.arrived(identity, starts)
+            if not is_new:
+                self._runner.let_go(active)
         if not is_new:
-            await self._abandon(active)
+            await self._files.remove([job.id])
             return self._same(claimed, digest)
         active.job = claimed
         self._observer.on_state(claimed)
         if starts:
-            await self._runner.start(active)
+            await self._runner.start(active, permission)
         else:
             self._slots.put(identity, claimed.id)
             self._runner.start_queued()
@@ -92,13 +97,22 @@ class JobAdmission:
             f"{own} of them those of {identity}"
         )
 
-    async def _abandon(self, active: ActiveJob) -> None:
-        """Undo the preparations for a job that was not claimed."""
-        del self._runner.active[active.job.id]
-        if active.job.state is JobState.RUNNING:
-            self._slots.vacate(active.job.identity)
-            self._runner.start_queued()
-        await self._files.remove([active.job.id])
+    async def _claim(self, active: ActiveJob, stdin: bytes) -> tuple[Job, bool]:
+        """Write a job down, after its standard input. Raises :class:`JournalError`: nothing is left of it."""
+        job = active.job
+        arriving = self._slots.arriving(job.identity) if active.slot is None else contextlib.nullcontext()
+        try:
+            with arriving:
+                if stdin:
+                    await self._files.write_stdin(job.id, stdin)
+                return await self._journal.claim(job)
+        except OSError as error:
+            await self._files.remove([job.id])
+            told = f"standard input cannot be kept: {error.strerror}"
+            raise JournalError(str(error), told) from error
+        except JournalError:
+            await self._files.remove([job.id])
+            raise
 
     def _same(self, job: Job, digest: str) -> Job:
         if job.digest != digest:

@@ -13,7 +13,8 @@ from remsvc.job_state import JobState
 def ended_job(job: Job, record: dict[str, Any]) -> Job:
     """The job that ended as ``record`` says (:mod:`remsvc.execution.exit_record`).
 
-    Where it was cancelled, its reason already says why.
+    Where it was cancelled, its reason already says why. Whatever its state, the reason says as well what of
+    its output could not be kept.
     """
     code, signal = record.get("exit_code"), record.get("signal")
     state, reason = JobState.FAILED, ""
@@ -35,7 +36,7 @@ def ended_job(job: Job, record: dict[str, Any]) -> Job:
     return dataclasses.replace(
         job,
         state=state,
-        reason=reason,
+        reason=_text("; ".join(filter(None, (reason, loss_of_output(record))))),
         exit_code=128 + signal if signal else code,
         signal=signal,
         started=record.get("started", job.started),
@@ -43,3 +44,16 @@ def ended_job(job: Job, record: dict[str, Any]) -> Job:
         stdout=sizes[0],
         stderr=sizes[1],
     )
+
+
+def loss_of_output(record: dict[str, Any]) -> str:
+    """What of the output could not be stored, as a record says it, for a person; empty for nothing."""
+    lost: dict[str, Any] = record.get("lost") or {}
+    streams = (("stdout", "standard output"), ("stderr", "standard error"))
+    parts = [f"{lost[key]} bytes of {name}" for key, name in streams if lost.get(key)]
+    return f"{' and '.join(parts)} could not be stored: {lost.get('why') or 'an error'}" if parts else ""
+
+
+def _text(reason: str) -> str:
+    """As it can be written down and sent: an error may name a file whose name is no text."""
+    return reason.encode(errors="replace").decode()

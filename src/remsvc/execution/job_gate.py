@@ -7,6 +7,18 @@ from typing import Protocol
 from remsvc.execution.job import Job
 
 
+class JobPermission(Protocol):
+    """That a job may start, as it was decided at some time."""
+
+    def stands(self) -> bool:
+        """Whether it would be decided the same way now; to be asked in the step that starts the job.
+
+        Raises:
+            StartError: who asked for the job may not have it run any more.
+        """
+        ...
+
+
 class JobGate(Protocol):
     """Asked while jobs are created and started. What it answers may change at any time."""
 
@@ -18,13 +30,17 @@ class JobGate(Protocol):
         """How many jobs of an identity may wait; None for as many as there is room for."""
         ...
 
-    async def refusal(self, job: Job) -> str:
-        """Why a job that was claimed earlier must not start now; empty where it may."""
+    async def permit(self, job: Job) -> JobPermission:
+        """Decide anew on a job that was claimed earlier.
+
+        Raises:
+            StartError: it must not start.
+        """
         ...
 
 
 class OpenGate:
-    """A gate that lets every job through."""
+    """A gate that lets every job through, and the permission for that."""
 
     def running_limit(self, identity: str) -> int | None:
         return None
@@ -32,5 +48,8 @@ class OpenGate:
     def queue_limit(self, identity: str) -> int | None:
         return None
 
-    async def refusal(self, job: Job) -> str:
-        return ""
+    async def permit(self, job: Job) -> JobPermission:
+        return self
+
+    def stands(self) -> bool:
+        return True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 from remsvc.execution.job import Job
+
+_logger = logging.getLogger("remsvc.job")
 
 
 class JobObserver(Protocol):
@@ -30,3 +33,22 @@ class NobodyObserves:
 
     async def before_end(self, job: Job) -> None:
         pass
+
+
+class GuardedObserver:
+    """Passes everything on to an observer. A defect of his is logged, and stops no job on its way."""
+
+    def __init__(self, observer: JobObserver) -> None:
+        self._observer = observer
+
+    def on_state(self, job: Job) -> None:
+        try:
+            self._observer.on_state(job)
+        except Exception:
+            _logger.exception("what became of job %s could not be told", job.id)
+
+    async def before_end(self, job: Job) -> None:
+        try:
+            await self._observer.before_end(job)
+        except Exception:
+            _logger.exception("that job %s has ended could not be told", job.id)

@@ -11,11 +11,12 @@ from typing import Any
 
 from remsvc.errors import StartError
 from remsvc.execution.active_job import ActiveJob, ActiveJobs
+from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.frames import Header
 from remsvc.execution.job import Job
-from remsvc.execution.job_end import ended_job
+from remsvc.execution.job_end import ended_job, loss_of_output
 from remsvc.execution.job_files import JobFiles
-from remsvc.execution.job_gate import JobGate
+from remsvc.execution.job_gate import JobGate, JobPermission
 from remsvc.execution.job_observer import JobObserver
 from remsvc.execution.job_process import job_process, job_start_message
 from remsvc.execution.job_slots import JobSlots
@@ -60,17 +61,25 @@ class JobRunner:
         self._tasks = tasks
         self._observer = observer
         self._gate = gate
+        slots.on_room = self.start_queued
         self._supervised = asyncio.Event()
         self._own_login = login()
 
     def remember(self, jobs: Iterable[Job]) -> None:
         """Take over the jobs that had not ended when the server before this one did."""
         for job in jobs:
-            self.active[job.id] = ActiveJob(job, cancelled=bool(job.reason))
+            active = self.active[job.id] = ActiveJob(job, cancelled=bool(job.reason))
             if job.state is JobState.QUEUED:
                 self._slots.put(job.identity, job.id)
             else:
-                self._slots.occupy(job.identity)
+                active.slot = self._slots.take(job.identity)
+
+    def let_go(self, active: ActiveJob) -> None:
+        """A job has ended, or was not claimed: whoever waits for it is told, and what it took is free."""
+        self.active.pop(active.job.id, None)
+        if active.slot is not None:
+            active.slot.release()
+        active.wake()
 
     # The supervisor
 
@@ -112,52 +121,74 @@ class JobRunner:
 
     # Start
 
-    async def start(self, active: ActiveJob, *, waited: bool = False) -> None:
-        """Start a job that has been claimed for a supervisor; ``waited``: some time ago.
+    async def start(self, active: ActiveJob, permission: JobPermission | None = None) -> None:
+        """Start a job that has been claimed for a supervisor.
 
         What may take longer goes on beside the caller.
+
+        Args:
+            active: it.
+            permission: by which it may start; None where that was given too long ago.
         """
         active.told = ""
-        if waited or active.job.spec.user:
-            self._tasks.spawn(self._start(active, waited=waited))
+        if permission is None or active.job.spec.user:
+            self._tasks.spawn(self._start(active, permission))
         else:
-            await self._start(active, waited=False)
+            await self._start(active, permission)
 
     def start_queued(self) -> None:
         """Start jobs that wait, while there is room."""
         while self.instance and (job_id := self._slots.next()) is not None:
             active = self.active[job_id]
-            self._slots.occupy(active.job.identity)
-            self._tasks.spawn(self._start_from_queue(active))
+            active.slot = self._slots.take(active.job.identity)
+            active.told = ""
+            self._tasks.spawn(self._start(active, None))
 
-    async def _start_from_queue(self, active: ActiveJob) -> None:
-        active.told = ""
-        self._observer.on_state(await self._claim_for_supervisor(active))
-        active.wake()
-        await self._start(active, waited=True)
-
-    async def _start(self, active: ActiveJob, *, waited: bool) -> None:
-        job = active.job
+    async def _start(self, active: ActiveJob, permission: JobPermission | None) -> None:
+        """Start it, or end it for the reason why it cannot be started: it is never left between the two."""
         try:
-            if waited and (refusal := await self._gate.refusal(job)):
-                raise StartError(refusal)
-            process = await job_process(job, self._own_login)
+            process = await self._ready(active, permission)
+            if process is None:
+                await self.take_record(active, {"cause": "cancelled"})
+                return
+            # From the last look at the permission to this there is no wait.
+            self._engine.send(job_start_message(self._engine, active.job, process, self._files))
         except (StartError, OSError) as error:
-            await self.take_record(active, {"error": str(error), "ended": time.time()})
-            return
-        if self.instance != job.supervisor:
-            # The supervisor that it was claimed for ended before it could be told: claim it for the next.
-            job = await self._claim_for_supervisor(active)
-        message = job_start_message(self._engine, job, process, self._files)
-        if active.cancelled:
-            await self.take_record(active, {"cause": "cancelled"})
-            return
-        self._engine.send(message)
-        active.told = self.instance
-        if active.watchers:
-            self.tell_watched(active)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            await self.take_record(active, {"error": reason, "ended": time.time()})
+        except Exception:
+            _logger.exception("job %s could not be started", active.job.id)
+            reason = "it could not be started: the server has failed"
+            await self.take_record(active, {"error": reason, "ended": time.time()})
+        else:
+            active.told = self.instance
+            if active.watchers:
+                self.tell_watched(active)
 
-    async def _claim_for_supervisor(self, active: ActiveJob) -> Job:
+    async def _ready(self, active: ActiveJob, permission: JobPermission | None) -> ProcessSpec | None:
+        """Have everything for the start of a job, at the same moment: the process, the claim, the permission.
+
+        Returns:
+            The process; None where the job was cancelled meanwhile.
+
+        Raises:
+            StartError, OSError: it must not or cannot be started.
+        """
+        process: ProcessSpec | None = None
+        # Whatever one of them had to be waited for, all are looked at again after it.
+        while not active.cancelled:
+            if permission is None or not permission.stands():
+                permission = await self._gate.permit(active.job)
+            elif process is None:
+                process = await job_process(active.job, self._own_login)
+            elif active.job.supervisor != self.instance or not self.instance:
+                # It was in the queue, or the supervisor that it was claimed for ended before it was told.
+                await self._claim_for_supervisor(active)
+            else:
+                return process
+        return None
+
+    async def _claim_for_supervisor(self, active: ActiveJob) -> None:
         """Write down that the job runs, and by which supervisor, before that is told."""
         while True:
             await self._supervised.wait()
@@ -169,9 +200,13 @@ class JobRunner:
                 _logger.error("job %s cannot be started yet: %s", claimed.id, error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            waited = active.job.state is JobState.QUEUED
             active.job = dataclasses.replace(active.job, state=JobState.RUNNING, supervisor=instance)
+            if waited:
+                self._observer.on_state(active.job)
+                active.wake()
             if self.instance == instance:
-                return active.job
+                return
 
     def note_start(self, active: ActiveJob, event: Header) -> None:
         """Note which process a job is."""
@@ -207,14 +242,23 @@ class JobRunner:
 
     async def take_record(self, active: ActiveJob, record: dict[str, Any]) -> None:
         """End a job as a record says (:mod:`remsvc.execution.exit_record`), once."""
-        if not active.ending:
-            active.ending = True
-            await self.end(active, ended_job(active.job, record))
+        if active.ending:
+            return
+        active.ending = True
+        try:
+            job = ended_job(active.job, record)
+        except Exception:  # whatever a supervisor says: its job must not stay for ever
+            _logger.exception("the record of job %s is not understood: %r", active.job.id, record)
+            reason = "what its supervisor says of its end is not understood"
+            job = dataclasses.replace(active.job, state=JobState.LOST, reason=reason, ended=time.time())
+        else:
+            if loss := loss_of_output(record):
+                _logger.warning("job %s: %s", job.id, loss)
+        await self.end(active, job)
 
     async def end(self, active: ActiveJob, job: Job) -> None:
         """Write the end of a job down before anybody hears of it."""
         active.ending = True
-        held_slot = active.job.state is JobState.RUNNING
         await self._observer.before_end(job)
         while True:
             try:
@@ -224,10 +268,12 @@ class JobRunner:
                 _logger.error("the end of job %s cannot be written yet: %s", job.id, error)
                 await asyncio.sleep(_RETRY_SECONDS)
         active.job = job
-        del self.active[job.id]
-        await self._files.remove_stdin(job.id)
-        self.tell_forget(job.id)
-        if held_slot:
-            self._slots.vacate(job.identity)
-        active.wake()
-        self.start_queued()
+        del self.active[job.id]  # from now on, the journal knows all of it
+        try:
+            await self._files.remove_stdin(job.id)
+        except OSError as error:
+            # It goes with the job's other files.
+            _logger.error("the standard input of job %s cannot be removed yet: %s", job.id, error)
+        finally:
+            self.tell_forget(job.id)
+            self.let_go(active)

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from remsvc.execution.fair_queue import FairQueue
 from remsvc.execution.job_gate import JobGate
 from remsvc.execution.job_limits import JobLimits
+
+
+class JobSlot:
+    """Room that a job which runs takes, until it is released. A job owns its slot; nothing else frees it."""
+
+    __slots__ = ("_identity", "_slots")
+
+    def __init__(self, slots: JobSlots, identity: str) -> None:
+        self._slots: JobSlots | None = slots
+        self._identity = identity
+
+    def release(self) -> None:
+        """The job does not run any more: another one may. Idempotent."""
+        if self._slots is not None:
+            slots, self._slots = self._slots, None
+            slots.free(self._identity)
 
 
 class JobSlots:
@@ -15,11 +33,15 @@ class JobSlots:
     Args:
         limits: of all identities together.
         gate: of each.
+
+    Attributes:
+        on_room: called whenever there is room for one more job.
     """
 
     def __init__(self, limits: JobLimits, gate: JobGate) -> None:
         self._limits = limits
         self._gate = gate
+        self.on_room: Callable[[], None] = lambda: None
         self._queue: FairQueue[str] = FairQueue()
         self._running: Counter[str] = Counter()
         self._arriving: Counter[str] = Counter()
@@ -47,22 +69,24 @@ class JobSlots:
             return f"{limit} jobs of {identity} are waiting already (rule max_queued)"
         return ""
 
-    def prepare(self, identity: str, starts: bool) -> None:
-        """Count a job that is about to run (``starts``) or to wait."""
-        (self._running if starts else self._arriving)[identity] += 1
-
-    def arrived(self, identity: str, starts: bool) -> None:
-        """A job that was prepared has been claimed, or has not."""
-        if not starts:
+    @contextmanager
+    def arriving(self, identity: str) -> Iterator[None]:
+        """Count a job, which will have to wait, in the block in which it is claimed."""
+        self._arriving[identity] += 1
+        try:
+            yield
+        finally:
             _count_down(self._arriving, identity)
 
-    def occupy(self, identity: str) -> None:
-        """Count a job that runs."""
+    def take(self, identity: str) -> JobSlot:
+        """Room for a job that is about to run."""
         self._running[identity] += 1
+        return JobSlot(self, identity)
 
-    def vacate(self, identity: str) -> None:
-        """Count it no longer."""
+    def free(self, identity: str) -> None:
+        """For :meth:`JobSlot.release` alone."""
         _count_down(self._running, identity)
+        self.on_room()
 
     def put(self, identity: str, job_id: str) -> None:
         """Let a job wait."""

@@ -22,9 +22,9 @@ from remsvc.execution.frames import Header
 from remsvc.execution.job import Job, JobSpec
 from remsvc.execution.job_admission import JobAdmission
 from remsvc.execution.job_files import JobFiles, Piece
-from remsvc.execution.job_gate import JobGate, OpenGate
+from remsvc.execution.job_gate import JobGate, JobPermission, OpenGate
 from remsvc.execution.job_limits import JobLimits
-from remsvc.execution.job_observer import JobObserver, NobodyObserves
+from remsvc.execution.job_observer import GuardedObserver, JobObserver, NobodyObserves
 from remsvc.execution.job_runner import JobRunner
 from remsvc.execution.job_slots import JobSlots
 from remsvc.execution.job_watches import JobWatches
@@ -71,10 +71,10 @@ class Jobs:
         self._state_dir = state_dir
         self._groups = groups
         self._limits = limits
-        self._observer = observer or NobodyObserves()
+        self._observer = GuardedObserver(observer or NobodyObserves())
         self._gate = gate or OpenGate()
         self.engine = PosixEngine(state_dir, jobs=self, groups=groups, limits=process_limits)
-        self.passing = PassingJobs(secrets.token_hex(4), observer)
+        self.passing = PassingJobs(secrets.token_hex(4), self._observer)
         self._slots = JobSlots(limits, self._gate)
         self._tasks = OwnedTasks(_logger, "a job could not be looked after")
 
@@ -127,19 +127,27 @@ class Jobs:
     # What callers ask for
 
     async def create(
-        self, identity: str, request_id: str, digest: str, spec: JobSpec, stdin: bytes = b""
+        self,
+        identity: str,
+        request_id: str,
+        digest: str,
+        spec: JobSpec,
+        stdin: bytes = b"",
+        permission: JobPermission | None = None,
     ) -> Job:
         """Claim a job on disk and start it, or return the one that this request made before.
 
         Args:
             digest: tells this content from any other, see :func:`~remsvc.execution.job.content_digest`.
+            permission: by which it may start at once; None to ask the gate. One that has to wait is
+                asked about when its turn comes.
 
         Raises:
             RequestReusedError: the request id belongs to a job with other content.
             QueueFullError: nothing was created.
             JournalError: nothing was created, as far as can be known.
         """
-        creation = self._admission.create(identity, request_id, digest, spec, stdin)
+        creation = self._admission.create(identity, request_id, digest, spec, stdin, permission)
         return await self._tasks.to_the_end(creation)
 
     async def get(self, job_id: str) -> Job | None:
@@ -163,7 +171,7 @@ class Jobs:
         return self._files.has_stdin(job_id)
 
     def start_waiting(self) -> None:
-        """Look whether jobs that wait may run, because what an identity may run has changed."""
+        """Look whether jobs that wait may run: what an identity may run has changed, or what else it runs."""
         self._runner.start_queued()
 
     def running_of(self, identity: str) -> int:
@@ -182,7 +190,11 @@ class Jobs:
             return found
         jobs = await self._journal.select(wanted, limit - len(found))
         active = self._runner.active
-        found += [await self._measured(active[job.id].job) if job.id in active else job for job in jobs]
+        # That one has ended the journal may know a moment before it is known here.
+        found += [
+            await self._measured(active[job.id].job) if job.id in active and not job.state.ended else job
+            for job in jobs
+        ]
         found.stopped_at = jobs.stopped_at
         return found
 

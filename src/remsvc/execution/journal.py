@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 import queue
 import sqlite3
@@ -24,6 +25,8 @@ from remsvc.execution.job import Job, JobSpec, OutputSize
 from remsvc.execution.journal_reader import JournalReader
 from remsvc.execution.journal_search import Filter, Found, JournalSearch
 from remsvc.job_state import JobState
+
+_logger = logging.getLogger("remsvc.job")
 
 SCHEMA_VERSION = 3
 
@@ -99,13 +102,26 @@ _KEPT = (
 _BATCH = 500
 _QUEUE = 10_000
 _BUSY_SECONDS = 10.0
+_CLOSE_SECONDS = 20.0
+
+_FULL_SQLITE = "disk is full"  # SQLITE_FULL; its number is not told before Python 3.11
+_CLOSED = "the server is shutting down"
+_FULL = "the server has no disk space left for its journal of jobs"
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], Any]
 
 
 class JournalError(ExecutionError):
-    """The journal cannot be read or written; nothing was changed."""
+    """The journal cannot be read or written; nothing was changed.
+
+    Attributes:
+        told: what a caller is told of it; the text itself names files and is for the log.
+    """
+
+    def __init__(self, text: str, told: str = "the server's journal of jobs cannot be used now") -> None:
+        self.told = told
+        super().__init__(text)
 
 
 class Journal:
@@ -135,6 +151,7 @@ class Journal:
             raise JournalError(f"{path}: {error}") from error
         self._changes: queue.SimpleQueue[tuple[Change, asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._closed = False
         self._writer = threading.Thread(target=self._write, name="journal-write", daemon=True)
         self._writer.start()
 
@@ -227,12 +244,20 @@ class Journal:
         return totals
 
     async def close(self) -> None:
-        """Write what is waiting, and close."""
+        """Write what is waiting, and close. Whoever asks for something later is refused. Idempotent.
+
+        What a disk that does not answer holds up is given up after a while.
+        """
+        if self._closed:
+            return
+        self._closed = True
         self._changes.put(None)
-        await asyncio.to_thread(self._writer.join)
-        self._reader.close()
-        self._searcher.close()
-        self._writing.close()
+        await asyncio.to_thread(self._writer.join, _CLOSE_SECONDS)
+        await asyncio.gather(self._reader.close(), self._searcher.close())
+        if self._writer.is_alive():
+            _logger.error("the journal could not be written to its end within %g s", _CLOSE_SECONDS)
+        else:
+            self._writing.close()
 
     # Threads
 
@@ -246,8 +271,11 @@ class Journal:
 
     async def _change(self, change: Change) -> Any:
         done: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            raise JournalError(f"{self._path}: closed", _CLOSED)
         if self._changes.qsize() >= _QUEUE:
-            raise JournalError("the journal cannot keep up: too many changes are waiting")
+            text = "the journal cannot keep up: too many changes are waiting"
+            raise JournalError(text, text)
         self._changes.put((change, done))
         return await done
 
@@ -279,7 +307,7 @@ class Journal:
                 for item in batch:
                     self._commit([item])
                 return
-            failure = JournalError(f"{self._path}: {error}")
+            failure = self._error(error)
             self._loop.call_soon_threadsafe(_fail, [done for _, done in batch], failure)
         else:
             self._loop.call_soon_threadsafe(_settle, [done for _, done in batch], results)
@@ -290,10 +318,16 @@ class Journal:
         )
 
     async def _read(self, reader: JournalReader, read: Callable[[sqlite3.Connection], T]) -> T:
+        if self._closed:
+            raise JournalError(f"{self._path}: closed", _CLOSED)
         try:
             return await reader.read(read)
         except (sqlite3.Error, UnicodeDecodeError, _RowError) as error:
-            raise JournalError(f"{self._path}: {error}") from error
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> JournalError:
+        text = f"{self._path}: {error}"
+        return JournalError(text, _FULL) if _FULL_SQLITE in str(error) else JournalError(text)
 
 
 def _settle(futures: list[asyncio.Future[Any]], results: list[Any]) -> None:

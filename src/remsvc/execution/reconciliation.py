@@ -110,7 +110,7 @@ class Reconciliation:
             job.supervisor in ("", instance) or has_ended(self._state_dir, job.supervisor)
         ):
             # It was claimed for a supervisor that never heard of it: it has not run.
-            await self._runner.start(active, waited=True)
+            await self._runner.start(active)
         elif not active.ending:
             active.ending = True
             return active

@@ -72,8 +72,8 @@ class Access:
 
         return commit
 
-    async def end_expired_streams(self) -> NoReturn:
-        """Work until cancelled: end streams when what their callers showed expires."""
+    async def end_expired_calls(self) -> NoReturn:
+        """Work until cancelled: end calls when what their callers showed expires."""
         while True:
             await asyncio.sleep(_EXPIRY_SECONDS)
             self.authentication.end_expired()

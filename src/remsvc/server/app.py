@@ -37,6 +37,8 @@ from remsvc.server.transport_choice import transport_fault
 
 _logger = logging.getLogger("remsvc.server")
 
+_READ_BUFFER = 512 * 1024  # asyncio reads up to 256 KiB at a time
+
 
 def _print_address(address: str) -> None:
     print(f"listening on {address}", flush=True)  # noqa: T201  the contract's line
@@ -126,14 +128,20 @@ async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Cal
 async def _serve_audited(
     config: ServerConfig, state_dir: Path | None, audit: Audit, on_listening: Callable[[str], None]
 ) -> None:
+    def refused(method: str, peer: str, reason: str) -> None:
+        if audit.unauthenticated(method, peer, reason):
+            _log_refusal(method, peer, reason)
+
     jobs = None
-    policy = PolicyInForce(config.policy())
+    access = Access(config, refused)
+    policy = PolicyInForce(config.policy(), access.authentication.knows)
     if state_dir is not None and config.jobs is not None:
         # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs import Jobs
 
         jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit, policy, config.command_limits)
         policy.jobs_running, policy.has_input = jobs.running_of, jobs.has_input
+        policy.on_room = jobs.start_waiting
     engine = jobs.engine if jobs is not None else create_engine(config.command_limits)
     await (jobs or engine).open()
     try:
@@ -145,22 +153,17 @@ async def _serve_audited(
         )
         reloader = Reloader(config)
         draining.add_done_callback(lambda _: runner.withdraw_waiting())
-        turns = Turns(runner, policy, audit, draining)
+        turns = Turns(runner, access.authentication, policy, audit, draining)
         commands = CommandService(runner, turns, config.limits.stream_idle, config.transport)
         services = {SERVICE_NAME: commands.methods()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
             from remsvc.server.job_service import JobService
 
-            job_service = JobService(jobs, policy, audit, config.jobs, draining)
+            job_service = JobService(jobs, access.authentication, policy, audit, config.jobs, draining)
             services[JOB_SERVICE_NAME] = job_service.methods()
             reloader.add(lambda new: partial(job_service.use, new.jobs or JobConfig()))
 
-        def refused(method: str, peer: str, reason: str) -> None:
-            if audit.unauthenticated(method, peer, reason):
-                _log_refusal(method, peer, reason)
-
-        access = Access(config, refused)
         reloader.add(access.prepare)
         reloader.add(lambda new: partial(setattr, policy, "policy", new.policy()))
         reloader.add(lambda _: runner.withdraw_waiting)  # what it permits may be other commands now
@@ -186,7 +189,8 @@ async def _serve_audited(
         on_listening(address)
         # What is here now stays: no reason to look through it again and again.
         gc.freeze()
-        async with _in_background(reloader.run(), access.end_expired_streams()):
+        _keep_read_buffers()
+        async with _in_background(reloader.run(), access.end_expired_calls()):
             grace = 0.0
             try:
                 received = await _signal_to_stop(stop, transport.ended())
@@ -199,6 +203,15 @@ async def _serve_audited(
                 second_signal.cancel()
     finally:
         await (jobs or engine).close()
+
+
+def _keep_read_buffers() -> None:
+    """Let the room for what is read from a connection not be asked of the system, and given back, each time.
+
+    glibc keeps pieces of memory up to the largest one that was freed so far; before that, up to 128 KiB.
+    """
+    freed = bytes(_READ_BUFFER)
+    del freed
 
 
 @asynccontextmanager

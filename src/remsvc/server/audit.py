@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from remsvc.execution.job import Job, JobSpec
 from remsvc.server.audit_config import AuditConfig
@@ -147,6 +147,11 @@ class Audit:
             return
         record = _decision(call, method, "allowed", request_id=job.request_id, job=job.id)
         self._note({**record, "reason": self.redact(reason)})
+
+    def permit_list(self, call: Call, method: str, jobs: Sequence[str]) -> None:
+        """Write that somebody was shown jobs of others; ``jobs``: their ids."""
+        if self._writer is not None:
+            self._note({**_decision(call, method, "allowed"), "jobs": list(jobs)})
 
     def unauthenticated(self, method: str, peer: str, reason: str) -> bool:
         """Write that a call was not authenticated.

@@ -57,12 +57,18 @@ class Caller:
         fingerprint: SHA-256 of the client's certificate (DER), 64 lower-case hex digits; empty
             without mutual TLS. It is there whether or not the certificate gave the identity.
         expires: Unix time at which what was shown expires; None for never.
+        verified_by: what has verified that.
     """
 
     identity: str = ANONYMOUS
     token_id: str = ""
     fingerprint: str = ""
     expires: float | None = None
+    verified_by: Authenticator | None = field(default=None, repr=False, compare=False)
+
+    def expired(self, now: float) -> bool:
+        """Whether what was shown is refused at Unix time ``now``."""
+        return self.expires is not None and now >= self.expires
 
 
 class ShownCertificate(NamedTuple):
@@ -196,7 +202,22 @@ class Authenticator:
             by_token.token_id if by_token else "",
             certificate.fingerprint if certificate else "",
             min((moment for moment in expiries if moment is not None), default=None),
+            self,
         )
+
+    def knows(self, identity: str) -> bool:
+        """Whether somebody could be verified now to be this identity.
+
+        A token that has expired counts for nothing. Whether there still is a certificate cannot be told: it
+        is enough that one may stand for the identity.
+        """
+        by_certificate = not self._anonymous and self._certificates.may_give(identity)
+        if self._tokens is None:
+            return identity == ANONYMOUS if self._anonymous else by_certificate
+        by_token = self._tokens.knows(identity, time.time())
+        if self._required is Required.BOTH:
+            return by_token and by_certificate
+        return by_token or (self._may_do_without_token() and by_certificate)
 
     def _may_do_without_token(self) -> bool:
         return self._required is Required.ANY and self._certificates.mapped

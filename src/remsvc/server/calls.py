@@ -44,16 +44,32 @@ class Calls:
             return
         admitted = self._admission.enter(call, lasting=method.one is None)
         try:
-            if method.one is None:
-                await self._stream(call, method)
+            if method.open_to_all:
+                await self._respond(call, method, data)
             else:
-                if data is None:
-                    data = await self._only(call)
-                    if not method.open_to_all:
-                        self._authentication.verify(call)  # its token may have been revoked meanwhile
-                await self._answer_one(call, method, data)
+                with self._authentication.opened(call):
+                    await self._respond(call, method, data)
         finally:
             self._admission.leave(admitted)
+
+    async def _respond(self, call: Call, method: Method, data: bytes | None) -> None:
+        """Answer an admitted call; ``data``: its one request, where that is here."""
+        if method.one is None:
+            await call.begin()
+        if method.stream is not None:
+            await self._converse(call, method)
+            return
+        if data is None:
+            data = await self._only(call)
+        if not method.open_to_all:
+            self._authentication.confirm(call)  # whom it lets in may have changed meanwhile
+        if method.one is not None:
+            await self._answer_one(call, method, data)
+            return
+        assert method.many is not None
+        async with aclosing(method.many(method.parse(data), call)) as responses:  # type: ignore[type-var]
+            async for response in responses:
+                await call.write(serialize(response))
 
     async def _answer_one(self, call: Call, method: Method, data: bytes) -> None:
         assert method.one is not None
@@ -62,33 +78,19 @@ class Calls:
             answer = serialize(await method.one(method.parse(data), call))
         await call.write(answer)
 
-    async def _stream(self, call: Call, method: Method) -> None:
-        await call.begin()
-        if method.open_to_all:
-            await self._respond(call, method)
-            return
-        self._authentication.verify(call)  # whom it lets in may have changed meanwhile
-        with self._authentication.streaming(call):
-            await self._respond(call, method)
+    async def _converse(self, call: Call, method: Method) -> None:
+        assert method.stream is not None
 
-    async def _respond(self, call: Call, method: Method) -> None:
-        if method.stream is not None:
-            with self._admission.holding(call) as held:
+        with self._admission.holding(call) as held:
 
-                async def read() -> Any:
-                    data = await call.read()
-                    if data is None:
-                        return None
-                    held.add(len(data))
-                    return method.parse(data)
+            async def read() -> Any:
+                data = await call.read()
+                if data is None:
+                    return None
+                held.add(len(data))
+                return method.parse(data)
 
-                await method.stream(read, call)
-            return
-        assert method.many is not None
-        request = method.parse(await self._only(call))
-        async with aclosing(method.many(request, call)) as responses:  # type: ignore[type-var]
-            async for response in responses:
-                await call.write(serialize(response))
+            await method.stream(read, call)
 
     async def _only(self, call: Call) -> bytes:
         """The one request of a call."""

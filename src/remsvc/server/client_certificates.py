@@ -147,6 +147,13 @@ class CertificateIdentities:
         self._authorities = _certificates(authorities) if authorities is not None else None
         self._trusts = functools.lru_cache(_CACHED)(self._leads_to_authority)
 
+    def may_give(self, identity: str) -> bool:
+        """Whether some certificate may stand for an identity.
+
+        Without ``[certificates]`` any name may be: which ones the authorities have signed is not known here.
+        """
+        return identity in self._identities.values() if self.mapped else True
+
     def check(self, certificate: ClientCertificate, now: float) -> None:
         """Raises :class:`CertificateError` where the certificate may not be used any more."""
         if not certificate.not_before <= now < certificate.not_after:

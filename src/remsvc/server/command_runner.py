@@ -61,6 +61,9 @@ class CommandRunner:
         passing: where they are listed while they run.
         time_limit: seconds for each command.
         output_limit: bytes of UTF-8 text kept of each output.
+
+    Attributes:
+        started: how many commands were started. One that waits for another one counts when its turn comes.
     """
 
     def __init__(self, engine: Engine, passing: PassingJobs, *, time_limit: float, output_limit: int) -> None:
@@ -115,8 +118,8 @@ class CommandRunner:
         """
         if prepared.spec is None:
             return
-        self.started += 1
         if after is None or after.process is None:
+            self.started += 1
             prepared.process = self._engine.start(prepared.spec)
         else:
             prepared.process = self._engine.start(prepared.spec, after.process)
@@ -158,7 +161,9 @@ class CommandRunner:
             assert started.problem is not None
             raise started.problem
         process = passing.process = started.process
-        self._waiting.discard(process)
+        if process in self._waiting:
+            self._waiting.discard(process)
+            self.started += 1  # not before: it could have been taken back
         if passing.cancel_reason:
             process.end()
         try:

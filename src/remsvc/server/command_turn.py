@@ -18,12 +18,15 @@ from remsvc.server.call import Call
 from remsvc.server.command_runner import CommandRunner, RunnableCommand
 from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.logs import fields
+from remsvc.server.open_calls import Authentication
 from remsvc.server.policy_in_force import PolicyInForce
 from remsvc.server.refusal import RefusedError
 from remsvc.status import Status
 from remsvc_proto import RemSvc_pb2
 
 _logger = logging.getLogger("remsvc.command")
+
+_LEEWAY_SECONDS = 10.0  # that a command may take to end beyond its time limit
 
 
 @dataclass(eq=False)
@@ -56,6 +59,7 @@ class Turns:
     """Checks commands, starts them and answers.
 
     Args:
+        authentication: asked again, whenever a command starts, whether its caller still may call.
         draining: done when the server is shutting down: what runs may finish, nothing else starts.
 
     Attributes:
@@ -63,13 +67,19 @@ class Turns:
     """
 
     def __init__(
-        self, runner: CommandRunner, policy: PolicyInForce, audit: Audit, draining: asyncio.Future[None]
+        self,
+        runner: CommandRunner,
+        authentication: Authentication,
+        policy: PolicyInForce,
+        audit: Audit,
+        draining: asyncio.Future[None],
     ) -> None:
         self.draining = draining
         # Not the future's own: to take one of many back, it would look through all of them.
         self.on_draining: set[Callable[[], None]] = set()
         draining.add_done_callback(self._tell_draining)
         self._runner = runner
+        self._authentication = authentication
         self._policy = policy
         self._audit = audit
 
@@ -118,6 +128,8 @@ class Turns:
         What would be refused now is left alone: it is asked again when its turn has come.
         """
         assert before.started is not None
+        if not self._outlasts(call, before.started):
+            return
         with contextlib.suppress(RefusedError):
             turn.started = await self._permit(turn, call, method, before=before.started)
 
@@ -173,11 +185,22 @@ class Turns:
                 except AuditError as error:
                     raise RefusedError(Status.UNAVAILABLE, str(error)) from error
                 turn.permitted = decision
+        # From here to the start there is no wait: what holds now holds when it starts.
+        self._authentication.confirm(call)
         if call.ended:
             # Whatever became of the news that its caller has gone: nothing may run for nobody.
             raise RefusedError(Status.CANCELLED, "the caller has gone")
         self._runner.start(prepared, before)
         return prepared
+
+    def _outlasts(self, call: Call, before: RunnableCommand) -> bool:
+        """Whether what a caller showed is valid until the command ``before`` has ended for certain.
+
+        What starts in its place starts without being asked about again.
+        """
+        caller, limit = call.caller, before.job.time_limit
+        assert caller is not None
+        return limit is None or not caller.expired(time.time() + limit + _LEEWAY_SECONDS)
 
     async def _decide(self, turn: Turn, identity: str) -> Decision:
         if self.draining.done():

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 from google.rpc import error_details_pb2
@@ -42,7 +42,8 @@ from remsvc.server.job_messages import (
 )
 from remsvc.server.logs import fields
 from remsvc.server.methods import Method
-from remsvc.server.policy_in_force import PolicyInForce
+from remsvc.server.open_calls import CREDENTIALS_ENDED, Authentication
+from remsvc.server.policy_in_force import JobPermission, PolicyInForce
 from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.status import Status
 from remsvc.validation import ID, REASON, REQUEST_ID, SOUGHT_REQUEST_ID
@@ -65,18 +66,21 @@ class JobService:
     """Checks requests and hands them to the engine.
 
     Args:
+        authentication: asked again, before a job is claimed and when it starts, whether its caller may call.
         draining: done when the server is shutting down: nothing new is created, and watches end.
     """
 
     def __init__(
         self,
         jobs: Jobs,
+        authentication: Authentication,
         policy: PolicyInForce,
         audit: Audit,
         config: JobConfig,
         draining: asyncio.Future[None],
     ) -> None:
         self._jobs = jobs
+        self._authentication = authentication
         self._policy = policy
         self._audit = audit
         self._config = config
@@ -101,8 +105,6 @@ class JobService:
     async def _create(self, request: jobs_pb2.CreateJobRequest, call: Call) -> jobs_pb2.Job:
         spec = None
         try:
-            if self._draining.done():
-                raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
             request_id = read_request_id(request.request_id)
             spec = read_spec(request.spec)
             return await self._create_permitted(request, request_id, spec, call)
@@ -127,11 +129,7 @@ class JobService:
         about = self._about(call, request_id, spec)
         digest = content_digest(spec, request.spec.standard_input)
         try:
-            has_input = bool(request.spec.standard_input)
-            decision = await self._check(spec, request.hash, call.identity, has_input=has_input)
-            await self._audit.permit(
-                call, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request_id
-            )
+            decision, permission = await self._permit(spec, request, call)
         except RefusedError as refused:
             if refused.code is Status.PERMISSION_DENIED:
                 made = await self._jobs.find(call.identity, request_id)
@@ -143,7 +141,9 @@ class JobService:
         spec = decision.limits.of_job(with_defaults(spec, self._config))
         if decision.program:
             spec = replace(spec, argv=(decision.program, *spec.argv[1:]))
-        job = await self._jobs.create(call.identity, request_id, digest, spec, request.spec.standard_input)
+        job = await self._jobs.create(
+            call.identity, request_id, digest, spec, request.spec.standard_input, permission
+        )
         _logger.info("job %s %s", fields(job=job.id, state=job.state.value), about)
         return self._message(job)
 
@@ -167,7 +167,10 @@ class JobService:
             if found is None:
                 raise _not_found(request.request_id)
             return self._message(found)
-        return self._message(await self._own(request.id, call, "GetJob", self._jobs.get))
+        job = await self._own(request.id, call, "GetJob", self._jobs.get)
+        if job.identity != call.identity:
+            self._audit.permit_access(call, _METHOD + "GetJob", job)
+        return self._message(job)
 
     async def _list(self, request: jobs_pb2.ListJobsRequest, call: Call) -> jobs_pb2.ListJobsResponse:
         size = min(request.page_size or _PAGE, _MAX_PAGE)
@@ -185,6 +188,8 @@ class JobService:
             answer.next_page_token = str(jobs[len(answer.jobs) - 1].seq)
         elif jobs.stopped_at is not None:
             answer.next_page_token = str(jobs.stopped_at)
+        if others := [job.id for job in answer.jobs if job.identity != call.identity]:
+            self._audit.permit_list(call, _METHOD + "ListJobs", others)
         return answer
 
     async def _cancel(self, request: jobs_pb2.CancelJobRequest, call: Call) -> jobs_pb2.Job:
@@ -216,24 +221,44 @@ class JobService:
             return jobs_pb2.WatchJobResponse(job=self._message(event))
         return chunk_bytes(event)
 
-    async def _check(
-        self,
-        spec: JobSpec,
-        hash: str,  # noqa: A002
-        identity: str,
-        *,
-        has_input: bool,
-    ) -> Decision:
-        self._policy.count_request(identity)
+    async def _permit(
+        self, spec: JobSpec, request: jobs_pb2.CreateJobRequest, call: Call
+    ) -> tuple[Decision, JobPermission]:
+        """Permit a job by the policy that is in force when this returns, once that is in the audit log.
+
+        Raises:
+            RefusedError: it is not permitted, or its caller may call no longer.
+        """
+        self._policy.count_request(call.identity)
         if spec.shell_command is not None:
             check_length(spec.shell_command, int(spec.powershell))
-        decision = await self._policy.decide(identity, CommandRequest.of_job(spec, has_input=has_input))
+        asked = CommandRequest.of_job(spec, has_input=bool(request.spec.standard_input))
+        permitted: Decision | None = None
+        while True:
+            if self._draining.done():
+                raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
+            policy = self._policy.policy
+            decision = await self._policy.decide(call.identity, asked)
+            self._check(spec, request.hash, decision)
+            if decision != permitted:
+                await self._audit.permit(
+                    call, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request.request_id
+                )
+                permitted = decision
+            self._authentication.confirm(call)
+            permission = JobPermission(self._policy, policy, partial(self._fault, call))
+            if permission.stands():
+                return decision, permission
+
+    def _check(self, spec: JobSpec, hash: str, decision: Decision) -> None:  # noqa: A002
         if not decision.allowed:
             raise RefusedError(Status.PERMISSION_DENIED, decision.message, rule=decision.rule)
         content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)
         if hash and hash != crc32hex(content):
             raise RefusedError(Status.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
-        return decision
+
+    def _fault(self, call: Call) -> str:
+        return CREDENTIALS_ENDED if self._authentication.fault(call) else ""
 
     async def _own(
         self,
@@ -285,28 +310,38 @@ def _refusing(
 
 def _refuse(error: Exception) -> None:
     """Raises the status that belongs to an error, where one does."""
-    if isinstance(error, QueueFullError | JournalError):
+    if isinstance(error, QueueFullError | JournalError | OSError):
         _logger.error("%s", error)
     if (refused := _as_status(error)) is not error:
         raise refused from error
 
 
+def _reused(error: RequestReusedError) -> RefusedError:
+    info = error_details_pb2.ErrorInfo(
+        reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
+    )
+    return RefusedError(Status.ALREADY_EXISTS, str(error), info)
+
+
+# What a caller is told of an error. Where the text of one names files of the server's, it is for the log.
+_STATUSES: dict[type[Exception], Callable[[Any], RefusedError]] = {
+    InvalidCommandError: lambda error: RefusedError(Status.INVALID_ARGUMENT, str(error)),
+    JobForgottenError: lambda error: RefusedError(Status.NOT_FOUND, str(error)),
+    WatchStoppedError: lambda error: RefusedError(Status.UNAVAILABLE, str(error)),
+    RequestReusedError: _reused,
+    AuditError: lambda error: RefusedError(Status.UNAVAILABLE, str(error)),
+    QueueFullError: lambda error: exhausted(str(error), _RETRY_SECONDS),
+    TooManySearchesError: lambda error: exhausted(str(error), _RETRY_SECONDS),
+    JournalError: lambda error: exhausted(error.told, _RETRY_SECONDS),
+    OSError: lambda error: RefusedError(
+        Status.UNAVAILABLE, f"the files of the job cannot be used: {error.strerror or 'an error'}"
+    ),
+}
+
+
 def _as_status(error: Exception) -> Exception:
     """The status that belongs to an error, or the error where none does."""
-    refused = error
-    if isinstance(error, InvalidCommandError):
-        refused = RefusedError(Status.INVALID_ARGUMENT, str(error))
-    elif isinstance(error, JobForgottenError):
-        refused = RefusedError(Status.NOT_FOUND, str(error))
-    elif isinstance(error, WatchStoppedError):
-        refused = RefusedError(Status.UNAVAILABLE, str(error))
-    elif isinstance(error, RequestReusedError):
-        info = error_details_pb2.ErrorInfo(
-            reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
-        )
-        refused = RefusedError(Status.ALREADY_EXISTS, str(error), info)
-    elif isinstance(error, AuditError):
-        refused = RefusedError(Status.UNAVAILABLE, str(error))
-    elif isinstance(error, QueueFullError | TooManySearchesError | JournalError):
-        refused = exhausted(str(error), _RETRY_SECONDS)
-    return refused
+    for kind, status in _STATUSES.items():
+        if isinstance(error, kind):
+            return status(error)
+    return error

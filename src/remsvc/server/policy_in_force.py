@@ -7,7 +7,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
+from remsvc.errors import StartError
 from remsvc.execution.job import Job
 from remsvc.server.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
 from remsvc.server.policy import Policy
@@ -23,16 +26,23 @@ _RETRY_SECONDS = 1.0
 class PolicyInForce:
     """One for a server. It is the :class:`~remsvc.execution.job_gate.JobGate` of its jobs, too.
 
+    Args:
+        policy: the one in force at first.
+        knows: whether there is an identity now.
+
     Attributes:
         policy: the one in force now; a reload replaces it.
         jobs_running: how many durable jobs of an identity run now.
         has_input: whether a durable job that waits, by its id, was given standard input.
+        on_room: called when a version-1 command has ended: a durable job may have waited for that.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, knows: Callable[[str], bool]) -> None:
         self.policy = policy
         self.jobs_running: Callable[[str], int] = lambda _: 0
         self.has_input: Callable[[str], bool] = lambda _: False
+        self.on_room: Callable[[], None] = lambda: None
+        self._knows = knows
         self._rates = RateLimiter()
         self._commands: Counter[str] = Counter()
 
@@ -79,6 +89,8 @@ class PolicyInForce:
             self._commands[identity] -= 1
             if not self._commands[identity]:
                 del self._commands[identity]
+            if limit is not None or self.policy.limits(identity).max_running is not None:
+                self.on_room()
 
     # As a JobGate
 
@@ -91,8 +103,34 @@ class PolicyInForce:
         """How many jobs of an identity may wait."""
         return self.policy.limits(identity).max_queued
 
-    async def refusal(self, job: Job) -> str:
-        """Why a job must not start, though it was permitted when it was created."""
+    async def permit(self, job: Job) -> JobPermission:
+        """Permit a job that was permitted when it was created, by the policy that is in force now."""
+        policy = self.policy
         request = CommandRequest.of_job(job.spec, has_input=self.has_input(job.id))
         decision = await self.decide(job.identity, request)
-        return "" if decision.allowed else f"not permitted any more: {decision.message}"
+        if not decision.allowed:
+            raise StartError(f"not permitted any more: {decision.message}")
+        return JobPermission(self, policy, partial(self._fault, job.identity))
+
+    def _fault(self, identity: str) -> str:
+        return "" if self._knows(identity) else f"there is no identity {identity} any more"
+
+
+@dataclass(frozen=True, slots=True)
+class JobPermission:
+    """See :class:`~remsvc.execution.job_gate.JobPermission`.
+
+    Attributes:
+        in_force: what has permitted the job,
+        policy: by this one.
+        fault: tells why the one who asked for it may not have it run any more; empty where he may.
+    """
+
+    in_force: PolicyInForce
+    policy: Policy
+    fault: Callable[[], str]
+
+    def stands(self) -> bool:
+        if fault := self.fault():
+            raise StartError(f"not permitted any more: {fault}")
+        return self.policy is self.in_force.policy

@@ -67,6 +67,9 @@ class TokenTable:
         for credential in credentials:
             self._index.setdefault(self._place(credential.digest), credential)
         self._nobody = Credential("", secrets.token_bytes(32))
+        self._by_identity: dict[str, list[Credential]] = {}
+        for credential in self._index.values():
+            self._by_identity.setdefault(credential.identity, []).append(credential)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -75,6 +78,10 @@ class TokenTable:
         """The credential with this digest, expired or not."""
         found = self._index.get(self._place(digest), self._nobody)
         return found if hmac.compare_digest(found.digest, digest) else None
+
+    def knows(self, identity: str, now: float) -> bool:
+        """Whether an identity has a credential that is valid at Unix time ``now``."""
+        return any(not credential.expired(now) for credential in self._by_identity.get(identity, ()))
 
     def _place(self, digest: bytes) -> bytes:
         return hashlib.blake2b(digest, key=self._key, digest_size=16).digest()
