@@ -74,10 +74,16 @@ class CommandStream:
         finally:
             running.close()
             self._turns.on_draining.discard(self._tell_news)
-            for task in (reading, self._writing):
-                await _end(task)
-            if self._next is not None:
-                self._turns.abandon(self._next, self._call)
+            ending = [task for task in (reading, self._writing) if task is not None]
+            for task in ending:
+                task.cancel()
+            # Before the wait as well: a call is cancelled again where it takes too long to end.
+            self._abandon_next()
+            await asyncio.wait(ending)
+            self._abandon_next()
+            for task in ending:
+                if not task.cancelled():
+                    task.exception()  # of a call that has ended for a reason of its own
 
     async def _written(self) -> None:
         """Wait until the last answer is on its way. While that takes, one more command runs."""
@@ -127,16 +133,12 @@ class CommandStream:
         turn, self._next = self._next, None
         return turn
 
+    def _abandon_next(self) -> None:
+        if (turn := self._take_next()) is not None:
+            self._turns.abandon(turn, self._call)
+
     def _tell_news(self, _: object = None) -> None:
         _wake(self._news)
-
-
-async def _end(task: asyncio.Future[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # of a call that has ended for a reason of its own
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
