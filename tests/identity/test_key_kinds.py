@@ -136,6 +136,44 @@ def test_kinds_that_nobody_can_use(issue: Issue, tmp_path: Path, kind: str, tran
         assert words in problem
 
 
+def unusual(authority: Authority, tmp_path: Path) -> Identity:
+    """A certificate of the kind RSA that OpenSSL can use and BoringSSL cannot: its exponent is large."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the program openssl to make such a certificate")
+    identity = Identity(tmp_path / "unusual.pem", tmp_path / "unusual.key")
+    options = ["-pkeyopt", "rsa_keygen_bits:2048", "-pkeyopt", "rsa_keygen_pubexp:1099511627791"]
+    arguments = ["req", "-x509", "-newkey", "rsa", *options, "-nodes", "-subj", "/CN=server", "-days", "2"]
+    arguments += ["-keyout", str(identity.key), "-out", str(identity.certificate)]
+    subprocess.run([openssl, *arguments], check=True, capture_output=True)
+    identity.key.chmod(0o600)
+    return identity
+
+
+def test_what_grpcs_own_library_cannot_use_is_found_by_trying(authority: Authority, tmp_path: Path) -> None:
+    """Whatever its kind: the files are checked by what serves them."""
+    identity = unusual(authority, tmp_path)
+    assert check(tmp_path, configuration(identity))[0] == []
+    (problem,) = check(tmp_path, configuration(identity, "grpc"))[0]
+    for words in (f"[tls] cert = {identity.certificate}", "gRPC's own library cannot use it", REMEDY):
+        assert words in problem
+
+
+@posix_only
+def test_a_reload_does_not_take_what_grpcs_library_cannot_use(
+    start: Start, call: Call, authority: Authority, tmp_path: Path
+) -> None:
+    """It said it had reloaded, and served the old certificate, or nobody."""
+    identity = authority.issue("good")
+    server = start(configuration(identity, "grpc"))
+    bad = unusual(authority, tmp_path)
+    replace(identity.certificate, bad.certificate.read_bytes())
+    replace(identity.key, bad.key.read_bytes())
+    server.reload_fails()
+    assert "gRPC's own library cannot use it" in server.process.log
+    call(server, credentials=trusting(authority)).client.ping()
+
+
 def test_a_brainpool_key_is_told_of(start: Start, issue: Issue, tmp_path: Path) -> None:
     text = configuration(issue("brainpoolP256r1"))
     problems, warnings = check(tmp_path, text)

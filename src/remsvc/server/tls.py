@@ -85,7 +85,8 @@ def read_tls(settings: Settings, transport: str) -> TlsConfig | None:
         context = _context(settings) if cert is not None and key is not None else None
     if cert is not None and context is not None:
         _check_validity(settings, cert)
-        _check_kind(settings, cert, context, transport)
+        if _check_kind(settings, cert, context, transport) and transport == GRPC:
+            _check_with_grpc(settings, cert, key or b"", ca)
         _check_unchanged(settings, contents)
         if ca is not None:
             context.load_verify_locations(cadata=ca.decode("ascii"))
@@ -157,8 +158,12 @@ def _check_unchanged(settings: Settings, contents: Mapping[str, bytes | None]) -
             settings.report(settings.given("tls", name), "", f"changed while it was read: {path}")
 
 
-def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transport: str) -> None:
-    """What can be loaded cannot always be used; and what OpenSSL can use, gRPC's own library may not."""
+def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transport: str) -> bool:
+    """What can be loaded cannot always be used; and what OpenSSL can use, gRPC's own library may not.
+
+    Returns:
+        Whether its kind is one that everybody can use.
+    """
     value = settings.given("tls", "cert")
     try:
         kind = key_kind(cert)
@@ -167,7 +172,7 @@ def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transp
     if fault := handshake_fault(context):
         settings.report(value, "", f"TLS cannot use its key, of the kind {kind} ({fault}): {_REMEDY}")
     elif kind in FOR_EVERYBODY:
-        return
+        return True
     elif transport == GRPC:
         settings.report(
             value, "", f"[server] transport = {GRPC} cannot use its key, of the kind {kind}: {_REMEDY}"
@@ -176,6 +181,25 @@ def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transp
         settings.warnings.append(
             f"{settings.path('tls', 'cert')}: its key is of the kind {kind}: clients by gRPC's own "
             f"library cannot connect, Airflow without the extra [http2] among them; {_REMEDY}"
+        )
+    return False
+
+
+def _check_with_grpc(settings: Settings, cert: bytes, key: bytes, ca: bytes | None) -> None:
+    from remsvc.server.grpc_transport.tls_trial import UntriedError, grpc_fault
+
+    try:
+        fault = grpc_fault(cert, key, ca)
+    except UntriedError as error:
+        settings.warnings.append(f"[tls] cert: whether gRPC's library can use it could not be tried: {error}")
+        return
+    if fault is not None:
+        name, reason = fault
+        remedy = f"{_REMEDY}, as openssl makes it by default" if name == "cert" else "write them anew"
+        settings.report(
+            settings.given("tls", name),
+            "",
+            f"[server] transport = {GRPC}: gRPC's own library cannot use it ({reason}): {remedy}",
         )
 
 
