@@ -102,7 +102,7 @@ def provider(session: nox.Session, airflow: str) -> None:
     """The provider inside an Airflow: imports without a warning, is listed, passes its tests."""
     requirement, date = AIRFLOWS[airflow]
     options = ["--exclude-newer", date, *_YOUNGER] if date else []
-    tests = ["pytest", "pytest-asyncio", "pytest-timeout", "psutil", "hpack"]
+    tests = ["pytest", "pytest-asyncio", "pytest-timeout", "psutil", "hpack", "hypothesis"]
     session.install(*options, f"{_wheel(session)}[server]", requirement, *tests)
     env = {"AIRFLOW_HOME": str(Path(session.create_tmp()).resolve())}
     session.run("python", "tests/packaging/import_provider.py", env=env)

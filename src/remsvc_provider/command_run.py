@@ -60,10 +60,13 @@ class CommandRun:
             return Outcome(JobState.FAILED, {}, error)
         return await run_commands(self._plan, self._options, self._log, self._masking)
 
-    async def cancel(self, reason: str) -> None:
-        """End the jobs that still run, after :meth:`outcome` was cancelled, or in its place."""
-        if self._jobs is not None:
-            await self._jobs.cancel(reason)
+    async def cancel(self, reason: str) -> str:
+        """End the jobs that still run, after :meth:`outcome` was cancelled, or in its place.
+
+        Returns:
+            What became of the commands, for a person.
+        """
+        return "the call was cancelled" if self._jobs is None else await self._jobs.cancel(reason)
 
     async def close(self) -> None:
         """Release what is held here. Jobs go on."""

@@ -40,6 +40,8 @@ from remsvc_provider.time_budget import TimeBudget, TimeIsUpError
 CANCEL_TIMEOUT = 10.0
 """Seconds to find the jobs that have not ended, and to order their end."""
 
+_NOT_KNOWN = "whether anything still runs is not known"
+
 
 class NoJobsError(RemSvcError):
     """The server knows no durable jobs. Nothing ran."""
@@ -123,12 +125,12 @@ class JobRun:
 
     async def _too_late(self) -> Outcome:
         limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
+        done = "nothing was running"
         if self._creations or self._taken or self._plan.resumed:
-            await self.cancel(limit)
+            done = await self.cancel(limit)
         if not self._taken and (why := self._why_not_taken()):
             # A retry is harmless, unlike after commands that have begun.
             return self._end(RunState.FAILED, f"{limit}, and nothing ran: {why}")
-        done = ", ".join(sorted(self._stopped)) or "whether anything still runs is not known"
         ended = f"{len(self._results)} of {len(self._plan.commands)} command(s) had ended"
         return self._end(RunState.CANCELLED, f"{limit}, {done}: {ended}")
 
@@ -146,14 +148,20 @@ class JobRun:
             why = str(error)
         return why
 
-    async def cancel(self, reason: str) -> None:
-        """End the jobs that are not known to have ended. :meth:`outcome` has been cancelled, or is over."""
+    async def cancel(self, reason: str) -> str:
+        """End the jobs that are not known to have ended. :meth:`outcome` has been cancelled, or is over.
+
+        Returns:
+            What became of them, for a person.
+        """
         try:
             with TimeLimit(CANCEL_TIMEOUT):
                 await self._cancel_all(reason)
         except TimeoutError:
+            self._stopped.add(_NOT_KNOWN)
             self._live.add("The server does not answer; what still runs is ended by its time limit", "error")
         await self._live.flush()
+        return ", ".join(sorted(self._stopped)) or "nothing was running"
 
     async def _cancel_all(self, reason: str) -> None:
         self._patience.stop()
@@ -167,6 +175,7 @@ class JobRun:
         try:
             self._unfinished |= await self._access.call(self._created_before)
         except RemSvcError as error:
+            self._stopped.add(_NOT_KNOWN)
             self._live.add(f"The server's jobs could not be listed: {error}", "warning")
         self._taken = self._taken or bool(self._unfinished)
         await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))

@@ -217,9 +217,12 @@ class RemSvcTrigger(BaseTrigger):
 
     async def _too_late(self, run: CommandRun) -> Outcome:
         problem = f"execution_timeout of {self._options['execution_timeout']:g} s exceeded"
-        if self._options["on_kill"] == "cancel" and not self._a_retry_takes_over:
-            await run.cancel(problem)
-            problem += ", what ran was cancelled"
+        if self._options["on_kill"] != "cancel":
+            problem += ", what runs goes on (on_kill is 'leave')"
+        elif self._a_retry_takes_over:
+            problem += ", what runs is left to the next try (durable)"
+        else:
+            problem += f", {await run.cancel(problem)}"
         self.log.error(problem)
         return Outcome(JobState.FAILED, {}, problem)
 
