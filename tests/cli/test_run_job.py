@@ -163,6 +163,7 @@ def test_an_end_that_is_not_the_commands_own_is_told(
         ),
         ({"state": jobs_pb2.LOST, "exit_code": 0}, 255, "is lost"),
         ({"state": jobs_pb2.CANCELLED, "exit_code": 0, "reason": "why"}, 130, "was cancelled: why"),
+        ({"state": jobs_pb2.CANCELLED}, 130, "was cancelled before it started, and nothing ran"),
         ({"state": jobs_pb2.TIMED_OUT, "exit_code": 0}, 124, "timed out"),
         ({"state": jobs_pb2.FAILED, "reason": "no"}, 1, "could not be started: no"),
         ({"state": jobs_pb2.FAILED, "exit_code": 143, "signal": 15}, 143, None),

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from tests.client.scripted_jobs import ScriptedJobs
 from tests.client.scripted_server import ScriptedServer
 
-from .conftest import PROGRAM, Remsvc, clean_environment
+from .conftest import PROGRAM, Remsvc, clean_environment, wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import ServerProcess
@@ -69,6 +71,26 @@ def test_waiting_shows_a_spinner_that_goes_away(server: ServerProcess) -> None:
     assert f"running on {server.target}" in text
     assert "\x1b[?25h" in text, "the cursor is shown again"
     assert text.endswith("done\r\n")
+
+
+def test_a_job_that_is_queued_is_said_to_be_queued(jobs: ScriptedJobs) -> None:
+    job = jobs.add(state=jobs_pb2.QUEUED, request_id="r")
+
+    def go_on() -> None:
+        wait_until(lambda: jobs.watches)
+        time.sleep(0.3)  # for the spinner to be drawn; too early would show less, not fail elsewhere
+        jobs.change(job, jobs_pb2.RUNNING)
+        time.sleep(0.3)
+        jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
+
+    server = threading.Thread(target=go_on)
+    server.start()
+    code, text = on_terminal("run", "-s", jobs.target, "--request-id", "r", "--", "x")
+    server.join()
+    assert code == 0
+    queued, running = text.find(f"job job1 is queued on {jobs.target}"), text.find("running on")
+    assert queued >= 0
+    assert running == -1 or queued < running
 
 
 def test_an_error_cannot_steer_the_terminal(scripted: Callable[..., ScriptedServer]) -> None:

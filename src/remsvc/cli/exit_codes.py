@@ -36,7 +36,7 @@ def job_exit_code(job: Job) -> int:
 def job_end_line(job: Job) -> str | None:
     """What to say about a job's end besides its exit code; None where that says it all."""
     nothing_ran = job.started_at is None and job.exit_code is None
-    before = ", before it had started: nothing ran" if nothing_ran else ""
+    before = " before it started, and nothing ran" if nothing_ran else ""
     if job.state is JobState.TIMED_OUT:
         end = f"job {job.id} timed out{before}"
     elif job.state is JobState.CANCELLED:
