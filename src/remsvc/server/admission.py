@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from remsvc.server.authentication import ANONYMOUS
@@ -21,6 +20,7 @@ _RETRY_SECONDS = 1.0
 _SMALL_REQUEST = 4 * 1024
 # Of a stream: the command that runs, and the next one.
 _AT_ONCE_ON_A_STREAM = 2
+_NOTHING_HELD = nullcontext()
 
 
 class _Places:
@@ -100,7 +100,7 @@ class _RequestMemory:
 
 
 class HeldRequests:
-    """The requests of one call that are being answered.
+    """The requests of one call that are being answered, which is in the block.
 
     Args:
         memory: in which they are counted.
@@ -121,8 +121,10 @@ class HeldRequests:
             self._memory.take(self._whose, size)
         self._sizes.append(size)
 
-    def release(self) -> None:
-        """All of them were answered."""
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
         while self._sizes:
             self._give_back()
 
@@ -184,14 +186,21 @@ class Admission:
         admitted.places.take(admitted.whose)
         return admitted
 
-    @contextmanager
-    def holding(self, call: Call) -> Iterator[HeldRequests]:
+    def holding(self, call: Call) -> HeldRequests:
         """Count the requests of a call while they are being answered, which is in the block."""
-        held = HeldRequests(self._requests, _whose(call))
-        try:
-            yield held
-        finally:
-            held.release()
+        return HeldRequests(self._requests, _whose(call))
+
+    def holding_one(self, call: Call, size: int) -> AbstractContextManager[object]:
+        """The same for a call's one request, of so many bytes.
+
+        Raises:
+            RefusedError: there is no room for it.
+        """
+        if size <= _SMALL_REQUEST:
+            return _NOTHING_HELD
+        held = self.holding(call)
+        held.add(size)
+        return held
 
     def leave(self, admitted: Admitted) -> None:
         """A call that was let in has ended."""

@@ -61,8 +61,8 @@ class Calls:
             return
         if data is None:
             data = await self._only(call)
-        if not method.open_to_all:
-            self._authentication.confirm(call)  # whom it lets in may have changed meanwhile
+            if not method.open_to_all:
+                self._authentication.confirm(call)  # whom it lets in may have changed meanwhile
         if method.one is not None:
             await self._answer_one(call, method, data)
             return
@@ -73,23 +73,22 @@ class Calls:
 
     async def _answer_one(self, call: Call, method: Method, data: bytes) -> None:
         assert method.one is not None
-        with self._admission.holding(call) as held:
-            held.add(len(data))
+        with self._admission.holding_one(call, len(data)):
             answer = serialize(await method.one(method.parse(data), call))
         await call.write(answer)
 
     async def _converse(self, call: Call, method: Method) -> None:
         assert method.stream is not None
+        held = self._admission.holding(call)
 
-        with self._admission.holding(call) as held:
+        async def read() -> Any:
+            data = await call.read()
+            if data is None:
+                return None
+            held.add(len(data))
+            return method.parse(data)
 
-            async def read() -> Any:
-                data = await call.read()
-                if data is None:
-                    return None
-                held.add(len(data))
-                return method.parse(data)
-
+        with held:
             await method.stream(read, call)
 
     async def _only(self, call: Call) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -40,6 +41,7 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
+@lru_cache(1024)  # a connection's calls ask again and again
 def network_of_peer(peer: str) -> str:
     """The same of a peer as gRPC names it; what is no IP address stands for itself."""
     found = parse_peer(peer)
