@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from remsvc.errors import InvalidCommandError
 from remsvc.server.call import Call
@@ -33,11 +34,19 @@ class CommandService:
         trees: tells by what commands' processes are told apart now, as ``GetStatus`` says, too.
     """
 
-    def __init__(self, runner: CommandRunner, turns: Turns, stream_idle: float, transport: str) -> None:
+    def __init__(
+        self,
+        runner: CommandRunner,
+        turns: Turns,
+        stream_idle: float,
+        transport: str,
+        trees: Callable[[], str] = str,
+    ) -> None:
         self._runner = runner
         self._turns = turns
         self._stream_idle = stream_idle
         self._transport = transport
+        self._trees = trees
         self._started = time.monotonic()
 
     def methods(self) -> tuple[Method, ...]:
