@@ -85,7 +85,8 @@ def test_an_endless_ping_sums_up_on_control_c(server: ServerProcess) -> None:
 def test_status(remsvc: Remsvc, server: ServerProcess) -> None:
     run = remsvc("status", "-s", server.target)
     assert (run.returncode, run.stderr) == (0, "")
-    assert re.fullmatch(r"state=OK uptime=\d+s commands=\d+ transport=(http2|grpc)\n", run.stdout)
+    beside = r"transport=(http2|grpc) process_trees=(cgroup|parentage)"
+    assert re.fullmatch(rf"state=OK uptime=\d+s commands=\d+ {beside}\n", run.stdout)
 
 
 def test_status_for_machines(remsvc: Remsvc, server: ServerProcess) -> None:

@@ -27,7 +27,7 @@ def groups() -> Iterator[Path]:
     own = own_group()
     if os.geteuid() != 0 or own is None:
         pytest.skip("needs root and a mounted version-2 control group hierarchy")
-    parent = own / f"remsvc-test-{os.getpid()}-{time.monotonic_ns()}"
+    parent = own / f"test-of-remsvc-{os.getpid()}-{time.monotonic_ns()}"
     parent.mkdir()
     yield parent
     assert not list(parent.glob("*/")), "supervisors remove their groups"
@@ -99,3 +99,33 @@ async def _last(jobs: Jobs, job: Job) -> Job:
     last = [event async for event in jobs.watch(job, None, None)][-1]
     assert isinstance(last, Job)
     return last
+
+
+async def test_an_empty_group_of_somebody_else_stays(groups: Path, tmp_path: Path) -> None:
+    """Another supervisor may be about to enter it."""
+    other = groups / "remsvc-fe00.1-00000000"
+    other.mkdir()
+    jobs = Jobs(tmp_path, JobLimits(), GroupParent("the test's", groups))
+    await jobs.open()
+    await jobs.close()
+    assert other.exists()
+    other.rmdir()
+
+
+async def test_one_that_moves_itself_elsewhere_is_ended(groups: Path, tmp_path: Path) -> None:
+    """Root can leave a group, even with nothing else that tells whose it is."""
+    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
+    home = own_group()
+    leave = f"echo 0 > {home}/cgroup.procs; exec sleep {duration}"
+    script = f"(env -i setsid sh -c '{leave}' >/dev/null 2>&1 </dev/null &) ; sleep {duration}"
+    jobs = Jobs(tmp_path, JobLimits(), GroupParent("the test's", groups))
+    await jobs.open()
+    try:
+        spec = JobSpec(shell_command=script, kill_grace=0.1)
+        job = await jobs.create("me", "one", content_digest(spec, b""), spec)
+        await eventually(lambda: len(processes_with(duration)) == 2, "all of it runs")
+        await jobs.cancel(job, "enough", kill=True)
+        assert (await _last(jobs, job)).state is JobState.CANCELLED
+        assert not processes_with(duration)
+    finally:
+        await jobs.close()

@@ -40,12 +40,13 @@ def status(options: ConnectionOptions, timeout: float, as_json: bool) -> None:
     """
     with open_client(options) as client:
         answer = client.status(timeout=timeout)
+    beside = {"transport": answer.transport, "process_trees": answer.process_trees}
+    told = {name: value for name, value in beside.items() if value}
     if as_json:
-        told = {"server": options.target, "rc": answer.rc, "msg": answer.msg, **_fields(answer.msg)}
-        print_json({**told, "transport": answer.transport} if answer.transport else told)
+        fields = _fields(answer.msg)
+        print_json({"server": options.target, "rc": answer.rc, "msg": answer.msg, **fields, **told})
     else:
-        transport = f" transport={answer.transport}" if answer.transport else ""
-        print_line(f"{printable(answer.msg)}{transport}")
+        print_line(" ".join([printable(answer.msg), *(f"{name}={value}" for name, value in told.items())]))
     sys.exit(0 if answer.rc == 0 else 1)
 
 

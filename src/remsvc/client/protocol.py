@@ -20,6 +20,7 @@ RUN = "/RS.RemSvc/RemCmd"
 RUN_STREAM = "/RS.RemSvc/RemCmdStrm"
 
 _TRANSPORT = "remsvc-transport"
+_TREES = "remsvc-process-trees"
 
 EMPTY = RemSvc_pb2.Empty().SerializeToString()
 
@@ -44,8 +45,14 @@ def decode_status(answer: bytes, trailers: Metadata) -> Status:
         message = RemSvc_pb2.StatusMsg.FromString(answer)
     except (DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the server's answer cannot be read: {error}") from error
-    transport = next((value for key, value in trailers if key == _TRANSPORT), "")
-    return Status(message.rc, message.msg, str(transport) if transport in (HTTP2, GRPC) else "")
+    beside = dict(trailers)
+    transport, trees = beside.get(_TRANSPORT), beside.get(_TREES)
+    return Status(
+        message.rc,
+        message.msg,
+        str(transport) if transport in (HTTP2, GRPC) else "",
+        str(trees) if trees in ("cgroup", "parentage") else "",
+    )
 
 
 def encode_command(command: Command, tid: int) -> bytes:

@@ -28,11 +28,14 @@ class Status:
         rc: 0.
         msg: ``state=OK uptime=<seconds>s commands=<number run>``.
         transport: by which the server takes calls, ``http2`` or ``grpc``; empty where it does not say.
+        process_trees: by what it tells the processes of a command apart, to end all of them: ``cgroup``, or
+            ``parentage``, which a command that means to can escape; empty where it does not say.
     """
 
     rc: int
     msg: str
     transport: str = ""
+    process_trees: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,14 +281,11 @@ def kill_marked_groups(parent: Path, owner: str, ids: Collection[str]) -> None:
 
 def _sweep(parent: Path, owner: str) -> None:
     """Remove what supervisors before this one left, and end what was to end with them."""
-    for folder in parent.glob(f"{_PREFIX}*"):
-        if folder.name.startswith(_OLD_PREFIX):
-            _remove(folder)
-        elif not read_file(f"{folder}/cgroup.threads"):  # its supervisor has ended
-            if folder in _domains(parent, owner):
-                _kill_in(folder, {_PASSING})
-            for group in folder.glob("*/"):
-                _remove(group)
+    for folder in parent.glob(f"{_OLD_PREFIX}*"):
+        _remove(folder)
+    for folder in _domains(parent, owner):
+        if not read_file(f"{folder}/cgroup.threads"):  # its supervisor has ended
+            _kill_in(folder, {_PASSING})
             _remove(folder)
 
 

@@ -154,7 +154,9 @@ async def _serve_audited(
         reloader = Reloader(config)
         draining.add_done_callback(lambda _: runner.withdraw_waiting())
         turns = Turns(runner, access.authentication, policy, audit, draining)
-        commands = CommandService(runner, turns, config.limits.stream_idle, config.transport)
+        commands = CommandService(
+            runner, turns, config.limits.stream_idle, config.transport, lambda: getattr(engine, "trees", "")
+        )
         services = {SERVICE_NAME: commands.methods()}
         if jobs is not None and config.jobs is not None:
             from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from remsvc.errors import InvalidCommandError
 from remsvc.server.call import Call
@@ -30,13 +31,22 @@ class CommandService:
     Args:
         stream_idle: seconds that a stream waits for its next command.
         transport: by which the server is reached, as ``GetStatus`` says beside the state.
+        trees: tells by what commands' processes are told apart now, as ``GetStatus`` says, too.
     """
 
-    def __init__(self, runner: CommandRunner, turns: Turns, stream_idle: float, transport: str) -> None:
+    def __init__(
+        self,
+        runner: CommandRunner,
+        turns: Turns,
+        stream_idle: float,
+        transport: str,
+        trees: Callable[[], str] = str,
+    ) -> None:
         self._runner = runner
         self._turns = turns
         self._stream_idle = stream_idle
         self._transport = transport
+        self._trees = trees
         self._started = time.monotonic()
 
     def methods(self) -> tuple[Method, ...]:
@@ -63,6 +73,8 @@ class CommandService:
         uptime = int(time.monotonic() - self._started)
         # Beside the message: its text is fixed.
         call.trailers = (("remsvc-transport", self._transport),)
+        if trees := self._trees():
+            call.trailers += (("remsvc-process-trees", trees),)
         return RemSvc_pb2.StatusMsg(rc=0, msg=f"state=OK uptime={uptime}s commands={self._runner.started}")
 
     async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> RemSvc_pb2.RemResMsg:
