@@ -61,8 +61,8 @@ class Calls:
             return
         if data is None:
             data = await self._only(call)
-        if not method.open_to_all:
-            self._authentication.confirm(call)  # whom it lets in may have changed meanwhile
+            if not method.open_to_all:
+                self._authentication.confirm(call)  # whom it lets in may have changed meanwhile
         if method.one is not None:
             await self._answer_one(call, method, data)
             return
