@@ -346,6 +346,21 @@ def test_limits_of_time_and_output(call: Call) -> None:
     assert etl.jobs.create(spec("true")).spec.time_limit.ToMilliseconds() == 300
 
 
+def test_the_same_request_is_the_same_whatever_a_policy_makes_of_it(serve: Serve, callers: Callers) -> None:
+    """What the caller asked for is compared: not what was made of it, now or then."""
+    limited = "[identity etl]\ntime_limit_ms = {0}\noutput_limit_bytes = {0}\n"
+    server = serve(TOKENS + limited.format(30_000))
+    etl = callers(server)["etl"]
+    asked = spec("echo once", time_limit=100, output_limit=10**6)
+    job = etl.jobs.create(asked, "once")
+    assert job.spec.time_limit.ToMilliseconds() == 30_000
+    assert etl.jobs.create(asked, "once").id == job.id
+    reload(server, TOKENS + limited.format(20_000))
+    assert etl.jobs.create(asked, "once").id == job.id
+    with refused(grpc.StatusCode.ALREADY_EXISTS):
+        etl.jobs.create(spec("echo once", time_limit=30, output_limit=10**6), "once")
+
+
 def test_how_many_run(call: Call, tmp_path: Path) -> None:
     callers = call("[identity etl]\nmax_running = 2\nmax_queued = 1\n")
     etl = callers["etl"]

@@ -246,9 +246,8 @@ class JobService:
                 )
                 permitted = decision
             self._authentication.confirm(call)
-            permission = JobPermission(self._policy, policy, partial(self._fault, call))
-            if permission.stands():
-                return decision, permission
+            if policy is self._policy.policy:
+                return decision, JobPermission(self._policy, policy, partial(self._fault, call))
 
     def _check(self, spec: JobSpec, hash: str, decision: Decision) -> None:  # noqa: A002
         if not decision.allowed:
