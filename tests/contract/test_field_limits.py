@@ -276,7 +276,7 @@ COUNTED = {
     "fields": ("CreateJob", b"\xf8\x07\x01" * (_ROOM // 3)),
     "states": ("ListJobs", inside(3, b"\x01" * 120_000)),
     "page_token": ("ListJobs", inside(2, b"9" * 1_000_000)),
-    "user": ("CreateJob", inside(2, inside(4, b"x" * 4_200_000))),
+    "user": ("CreateJob", inside(1, b"r") + inside(2, inside(1, b"true") + inside(4, b"x" * 4_190_000))),
     "cmd": ("RemCmd", inside(1, b"x" * 3_000_000)),
     "data": ("Ping", inside(3, bytes(3_000_000))),
     "reason": ("CancelJob", inside(2, b"x" * 3_000_000)),
