@@ -137,7 +137,7 @@ def test_kinds_that_nobody_can_use(issue: Issue, tmp_path: Path, kind: str, tran
 
 
 def unusual(authority: Authority, tmp_path: Path) -> Identity:
-    """A certificate of the kind RSA that OpenSSL can use and BoringSSL cannot: its public exponent is large."""
+    """A certificate of the kind RSA that OpenSSL can use and BoringSSL cannot: its exponent is large."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the program openssl to make such a certificate")

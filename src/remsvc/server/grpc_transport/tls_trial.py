@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -57,7 +58,7 @@ def tried(given: dict[str, Any]) -> tuple[str, str] | None:
     import grpc
 
     cert, key, ca = (base64.b64decode(given[name]) for name in ("cert", "key", "ca"))
-    server = grpc.server(None)
+    server = grpc.server(ThreadPoolExecutor(1))
     try:
         port = _listen(server, grpc.ssl_server_credentials([(key, cert)]))
     except RuntimeError:
@@ -83,8 +84,5 @@ def tried(given: dict[str, Any]) -> tuple[str, str] | None:
 
 def _listen(server: Any, credentials: Any) -> int:
     """A port of this host's alone. Raises ``RuntimeError`` where gRPC does not take the credentials."""
-    with socket.create_server(
-        ("127.0.0.1", 0)
-    ):  # where not even that can be, it is not the credentials' fault
-        pass
+    socket.create_server(("127.0.0.1", 0)).close()  # fails where it is not the credentials' fault
     return int(server.add_secure_port("127.0.0.1:0", credentials))
