@@ -82,6 +82,11 @@ def test_a_transport_that_nobody_uses_is_closed_after_some_time(serve, soon):
     asyncio.run(use())
 
 
+# The garbage collector meets what other tests have left open, too.
+of_others = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@of_others
 def test_a_channel_is_let_go_but_not_closed_under_its_user(serve, soon):
     target = serve("", "--host=127.0.0.1").target
 
@@ -100,6 +105,7 @@ def test_a_channel_is_let_go_but_not_closed_under_its_user(serve, soon):
     asyncio.run(use())
 
 
+@of_others
 @pytest.mark.parametrize("orderly", [True, False])
 def test_a_closed_loop_is_forgotten(orderly):
     """With its connections, locks and turns, as soon as another loop needs some."""
