@@ -224,6 +224,7 @@ class PosixEngine(asyncio.Protocol):
             "output_limit": spec.output_limit,
             "limits": self._limits_message,
             "output_wait": self._output_wait,
+            "caller": spec.caller,
         }
 
     def send(self, message: Header, within: float = 0.0) -> None:
