@@ -139,6 +139,8 @@ class PosixEngine(asyncio.Protocol):
         Raises:
             ExecutionError: it cannot be started.
         """
+        if not Path("/proc/self/fd").exists():
+            raise ExecutionError("there is no /proc here, which commands cannot do without: mount it first")
         try:
             self._launched = self._connect()
             alive = self._launched is not None or (self._state_dir is not None and is_alive(self._state_dir))
