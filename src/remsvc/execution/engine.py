@@ -46,6 +46,7 @@ class ProcessSpec:
         credentials: the user to become, or None to stay the server's own. POSIX only.
         time_limit: seconds until the process tree is killed; None for no limit.
         output_limit: bytes kept of each output stream; the rest is read and dropped.
+        caller: whose it is: starts that take long are counted, and wait, by caller.
     """
 
     argv: tuple[str, ...]
@@ -54,6 +55,7 @@ class ProcessSpec:
     credentials: Credentials | None = None
     time_limit: float | None = None
     output_limit: int = 262_144
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

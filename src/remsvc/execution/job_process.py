@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from remsvc.errors import StartError
 from remsvc.execution.engine import MARK, ProcessSpec
@@ -10,33 +12,43 @@ from remsvc.execution.frames import Header
 from remsvc.execution.job import Job
 from remsvc.execution.job_files import JobFiles
 from remsvc.execution.login import Login, login
+from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.shell import shell_argv
 from remsvc.time_limit import TimeLimit
 
 _LOOKUP_SECONDS = 10.0
 
+T = TypeVar("T")
 
-async def job_process(job: Job, own_login: Login) -> ProcessSpec:
+
+async def job_process(job: Job, own_login: Login, lookups: Lookups) -> ProcessSpec:
     """The process that a job runs.
 
     Args:
         own_login: the server's own, for a job that names no user.
+        lookups: how users and shells are looked up.
 
     Raises:
         StartError, OSError: its user or its shell cannot be had.
     """
     spec, surroundings = job.spec, own_login
-    try:
-        if spec.user:
+
+    async def look_up(what: str, look: Callable[[], T]) -> T:
+        try:
             with TimeLimit(_LOOKUP_SECONDS):
-                surroundings = await asyncio.to_thread(login, spec.user)
-    except TimeoutError:
-        raise StartError(f"user {spec.user} could not be looked up in time") from None
-    env = {**surroundings.env, **spec.env, MARK: job.id}
+                return await lookups.run(job.identity, look)
+        except TimeoutError:
+            raise StartError(f"{what} could not be looked up in time") from None
+
+    if spec.user:
+        surroundings = await look_up(f"user {spec.user}", partial(login, spec.user))
+    env = {**surroundings.variables(), **spec.env, MARK: job.id}
     argv = spec.argv
     if spec.shell_command is not None:
-        argv = shell_argv(spec.shell_command, int(spec.powershell), env.get("PATH", ""))
+        choose = partial(shell_argv, spec.shell_command, int(spec.powershell), env.get("PATH", ""))
+        # It is looked for in a PATH that the caller may have set.
+        argv = await look_up("PowerShell (pwsh)", choose) if spec.powershell else choose()
     return ProcessSpec(
         argv=argv,
         env=env,
@@ -44,6 +56,7 @@ async def job_process(job: Job, own_login: Login) -> ProcessSpec:
         credentials=surroundings.credentials,
         time_limit=spec.time_limit,
         output_limit=spec.output_limit,
+        caller=job.identity,
     )
 
 

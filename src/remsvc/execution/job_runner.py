@@ -22,6 +22,7 @@ from remsvc.execution.job_process import job_process, job_start_message
 from remsvc.execution.job_slots import JobSlots
 from remsvc.execution.journal import Journal, JournalError
 from remsvc.execution.login import login
+from remsvc.execution.lookups import Lookups
 from remsvc.execution.owned_tasks import OwnedTasks
 from remsvc.execution.posix import PosixEngine
 from remsvc.job_state import JobState
@@ -64,6 +65,7 @@ class JobRunner:
         slots.on_room = self.start_queued
         self._supervised = asyncio.Event()
         self._own_login = login()
+        self._lookups = Lookups()
 
     def remember(self, jobs: Iterable[Job]) -> None:
         """Take over the jobs that had not ended when the server before this one did."""
@@ -180,7 +182,7 @@ class JobRunner:
             if permission is None or not permission.stands():
                 permission = await self._gate.permit(active.job)
             elif process is None:
-                process = await job_process(active.job, self._own_login)
+                process = await job_process(active.job, self._own_login, self._lookups)
             elif active.job.supervisor != self.instance or not self.instance:
                 # It was in the queue, or the supervisor that it was claimed for ended before it was told.
                 await self._claim_for_supervisor(active)

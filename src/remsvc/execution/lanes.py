@@ -14,7 +14,7 @@ class Lanes:
         self._by_before: dict[Name, Prepared] = {}
         self._befores: dict[Name, Name] = {}
 
-    def __contains__(self, name: Name) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._befores
 
     def waiting_for(self, before: Name) -> Name | None:

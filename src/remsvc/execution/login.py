@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from remsvc.errors import StartError
 from remsvc.execution.engine import Credentials
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# A program that asks for SHELL wants to run a command, which these do not.
+_NO_SHELLS = ("nologin", "false", "true", "sync", "halt", "shutdown")
+_RUNTIME_DIRS = "/run/user"  # systemd-logind
 
 # All that a command gets of the server's own environment: how text and time are written. The rest
 # may hold secrets.
@@ -33,14 +38,23 @@ class Login:
     """The surroundings of a command.
 
     Attributes:
-        env: its whole environment.
+        env: its environment, without what comes and goes: see :meth:`variables`.
         cwd: the user's home directory.
         credentials: the user to become; None to stay the server's own.
+        runtime_dir: where the user's XDG_RUNTIME_DIR is while the user is logged in; empty for none.
     """
 
     env: Mapping[str, str]
     cwd: str
     credentials: Credentials | None = None
+    runtime_dir: str = ""
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a command that starts now."""
+        variables = dict(self.env)
+        if self.runtime_dir and _is_there(self.runtime_dir):
+            variables["XDG_RUNTIME_DIR"] = self.runtime_dir
+        return variables
 
 
 def login(user: str = "") -> Login:
@@ -67,14 +81,29 @@ def _posix_login(user: str) -> Login:
         if user:
             raise StartError(f"user not found: {user}") from None
         # A container may run as a number without a name.
-        return Login(_posix_environment(str(own), "/", "/bin/sh"), "/")
-    env = _posix_environment(entry.pw_name, entry.pw_dir, entry.pw_shell or "/bin/sh")
+        return Login(_posix_environment(str(own), "/", "/bin/sh"), "/", runtime_dir=f"{_RUNTIME_DIRS}/{own}")
+    shell = entry.pw_shell
+    if not shell or posixpath.basename(shell) in _NO_SHELLS:
+        shell = "/bin/sh"
+    env = _posix_environment(entry.pw_name, entry.pw_dir, shell)
+    runtime_dir = f"{_RUNTIME_DIRS}/{entry.pw_uid}"
     if not user or (entry.pw_uid == own and own != 0):
-        return Login(env, entry.pw_dir)
+        return Login(env, entry.pw_dir, runtime_dir=runtime_dir)
     if own != 0:
         raise StartError(f"cannot run as user {user}: the server is not privileged (it runs as uid {own})")
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    return Login(env, entry.pw_dir, Credentials(entry.pw_uid, entry.pw_gid, groups))
+    return Login(env, entry.pw_dir, Credentials(entry.pw_uid, entry.pw_gid, groups), runtime_dir)
+
+
+def _is_there(folder: str) -> bool:
+    """Whether there is such a folder. What its user may have mounted there is not asked anything."""
+    if sys.platform == "win32":
+        return False
+    try:
+        os.close(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _posix_environment(name: str, home: str, shell: str) -> dict[str, str]:

@@ -139,6 +139,8 @@ class PosixEngine(asyncio.Protocol):
         Raises:
             ExecutionError: it cannot be started.
         """
+        if not Path("/proc/self/fd").exists():
+            raise ExecutionError("there is no /proc here, which commands cannot do without: mount it first")
         try:
             self._launched = self._connect()
             alive = self._launched is not None or (self._state_dir is not None and is_alive(self._state_dir))
@@ -224,6 +226,7 @@ class PosixEngine(asyncio.Protocol):
             "output_limit": spec.output_limit,
             "limits": self._limits_message,
             "output_wait": self._output_wait,
+            "caller": spec.caller,
         }
 
     def send(self, message: Header, within: float = 0.0) -> None:

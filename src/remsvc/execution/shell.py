@@ -46,7 +46,9 @@ def shell_argv(cmd: str, cmdtyp: int, path: str) -> tuple[str, ...]:
         pwsh = shutil.which("pwsh", path=path)
         if pwsh is None:
             raise StartError(f"PowerShell (pwsh) is not installed: there is no pwsh in {path}")
-        return (pwsh, *_POWERSHELL_OPTIONS, cmd)
+        return (pwsh, *_POWERSHELL_OPTIONS, _powershell_text(cmd))
+    if cmd.startswith(("-", "+")):
+        return ("/bin/sh", "-c", "--", cmd)  # a text, not options
     return ("/bin/sh", "-c", cmd)
 
 
@@ -88,7 +90,16 @@ def _cmd_exe(cmd: str) -> tuple[str, ...]:
 
 def _windows_powershell(cmd: str) -> tuple[str, ...]:
     # Not -EncodedCommand: it makes PowerShell write its errors as XML.
-    return (_system_program(r"WindowsPowerShell\v1.0\powershell.exe"), *_POWERSHELL_OPTIONS, cmd)
+    return (
+        _system_program(r"WindowsPowerShell\v1.0\powershell.exe"),
+        *_POWERSHELL_OPTIONS,
+        _powershell_text(cmd),
+    )
+
+
+def _powershell_text(cmd: str) -> str:
+    """The text as its option takes it: a lone hyphen there would mean standard input."""
+    return f" {cmd}" if cmd == "-" else cmd
 
 
 def _system_program(name: str) -> str:

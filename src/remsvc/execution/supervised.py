@@ -11,14 +11,17 @@ from typing import Any
 
 from remsvc.execution.command_groups import CommandGroups, Group
 from remsvc.execution.engine import MARK, Credentials
+from remsvc.execution.forked_start import fork_start
 from remsvc.execution.frames import Header
+from remsvc.execution.local_paths import LocalPaths, Way
 from remsvc.execution.output_file import OutputFile
 from remsvc.execution.output_pipe import OutputPipe
 from remsvc.execution.output_wait import OutputWait
-from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
+from remsvc.execution.process_limits import ProcessLimits
 from remsvc.execution.process_tree import Command
 from remsvc.execution.processes import start_time
-from remsvc.execution.spawn import find_program, spawn
+from remsvc.execution.session import NewSession
+from remsvc.execution.spawn import make_room, spawn
 from remsvc.execution.tree_end import TreeEnd
 
 Pump = OutputPipe | OutputFile
@@ -47,6 +50,8 @@ class Supervised:
         output_wait: seconds that it is waited for output that others pass on, once it has ended.
         waiting: the wait for output that others pass on.
         began: when it was started, of the monotonic clock.
+        verdict: while it is on its way to becoming its program, the descriptor that will tell whether it
+            did (:mod:`remsvc.execution.forked_start`); else -1.
     """
 
     id: int | str
@@ -67,6 +72,7 @@ class Supervised:
     told: tuple[int, int] = (0, 0)
     telling: bool = False
     started: float = field(default_factory=time.time)
+    verdict: int = -1
     began: float = field(default_factory=time.monotonic)
     _tree: Command | None = None
 
@@ -125,23 +131,33 @@ class Supervised:
 
 
 class Prepared:
-    """A command that can start at once: what it is given is open. Whoever made it starts or closes it.
+    """A command that is ready to start: what it is given is open. Whoever made it starts or closes it.
 
     Args:
         header: the ``start`` message that describes it.
         null: the null device.
         scratch: room that its outputs are read into.
 
+    Attributes:
+        caller: whose it is.
+        folder: a durable job's files, else None.
+        pid, started: None; as of :class:`Supervised`.
+
     Raises:
         OSError: something cannot be opened; nothing is left open.
     """
 
+    pid: int | None = None
+    started: float | None = None
+
     def __init__(self, header: Header, null: int, scratch: bytearray) -> None:
         self.header = header
+        self.id: int | str = header["id"]
+        self.caller: str = header.get("caller", "")
         self._opened: list[int] = []
         self._pumps: list[Pump] = []
         job: dict[str, Any] | None = header.get("job")
-        self._folder = Path(job["folder"]) if job else None
+        self.folder = Path(job["folder"]) if job else None
         self._kill_grace: float = job["kill_grace"] if job else 0.0
         self._stdin = null
         try:
@@ -150,7 +166,7 @@ class Prepared:
                 self._stdin = os.open(Path(job["folder"], "stdin"), flags)
                 self._opened.append(self._stdin)
             self._writers = [self._open_output(name, scratch) for name in ("stdout", "stderr")]
-            self._argv = find_program(header["argv"], header["env"])
+            make_room(self._writers[1])
         except BaseException:
             self.close()
             raise
@@ -160,49 +176,81 @@ class Prepared:
         self._opened.append(writer)
         limit: int = self.header["output_limit"]
         try:
-            if self._folder is None:
+            if self.folder is None:
                 self._pumps.append(OutputPipe(reader, limit, scratch))
             else:
-                self._pumps.append(OutputFile(reader, self._folder / name, limit, scratch))
+                self._pumps.append(OutputFile(reader, self.folder / name, limit, scratch))
         except OSError:
             os.close(reader)
             raise
         return writer
 
-    def start(self, groups: CommandGroups | None) -> Supervised:
+    def start(
+        self, groups: CommandGroups | None, session: NewSession, paths: LocalPaths, *, may_take_long: bool
+    ) -> Supervised | None:
         """Start it, in a group of its own where there are any.
 
+        Args:
+            may_take_long: whether it may be started where something may hold that up.
+
+        Returns:
+            It; None where it was not started, because its start may take long.
+
         Raises:
-            OSError, ValueError, subprocess.SubprocessError: it could not be started; nothing is left open.
+            OSError, ValueError: it could not be started; nothing is left open.
         """
         header = self.header
         mark: str = header["env"].get(MARK, "")
         credentials = header["credentials"]
-        limits = header.get("limits")
-        entered = groups.entered(header["id"]) if groups else contextlib.nullcontext()
+        entered = groups.entered(self.id) if groups else contextlib.nullcontext()
+        way = None
         try:
-            with entered as group:
-                pid = spawn(
-                    self._argv,
-                    env=header["env"],
-                    cwd=header["cwd"],
-                    cwd_required=header.get("cwd_required", False),
-                    credentials=credentials and Credentials(*credentials),
-                    streams=(self._stdin, self._writers[0], self._writers[1]),
-                    limits=ProcessLimits.from_message(limits) if limits else NO_LIMITS,
-                )
+            if credentials is None and not header.get("limits"):
+                cwd_required = header.get("cwd_required", False)
+                search = header["env"].get("PATH", "")
+                way = paths.way(header["cwd"], header["argv"][0], search, cwd_required=cwd_required)
+            # else it has something to do before it becomes the program
+            if way is None and not may_take_long:
+                return None
+            with entered as group, session:
+                pid, verdict = self._fork() if way is None else (self._spawn(way), -1)
         except BaseException:
             self.close()
             raise
+        finally:
+            if way is not None:
+                way.close()
         started = time.time()
         for fd in self._opened:
             os.close(fd)
         return Supervised(
-            *(header["id"], pid, mark, (self._pumps[0], self._pumps[1]), self._folder),
+            *(self.id, pid, mark, (self._pumps[0], self._pumps[1]), self.folder),
             kill_grace=self._kill_grace,
             user=credentials[0] if credentials else os.geteuid(),
             group=group,
             started=started,
+            verdict=verdict,
+        )
+
+    def _spawn(self, way: Way) -> int:
+        return spawn(
+            (way.program, *self.header["argv"][1:]),
+            env=self.header["env"],
+            folder=way.folder,
+            folder_required=self.header.get("cwd_required", False),
+            streams=(self._stdin, self._writers[0], self._writers[1]),
+        )
+
+    def _fork(self) -> tuple[int, int]:
+        header = self.header
+        return fork_start(
+            header["argv"],
+            env=header["env"],
+            cwd=header["cwd"],
+            cwd_required=header.get("cwd_required", False),
+            credentials=header["credentials"] and Credentials(*header["credentials"]),
+            streams=(self._stdin, self._writers[0], self._writers[1]),
+            limits=ProcessLimits.from_message(header.get("limits") or {}),
         )
 
     def close(self) -> None:

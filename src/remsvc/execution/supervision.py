@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import selectors
-import subprocess
+import signal
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from remsvc.execution.command_groups import CommandGroups
 from remsvc.execution.engine import DRAIN_GRACE, OUTPUT_WAIT
+from remsvc.execution.forked_start import describe_failure, read_verdict
 from remsvc.execution.frames import Header
 from remsvc.execution.lanes import Lanes
+from remsvc.execution.local_paths import LocalPaths
 from remsvc.execution.output_wait import OutputWait
 from remsvc.execution.process_tree import Others, no_group
+from remsvc.execution.session import NewSession
+from remsvc.execution.starts import MAX_STARTING, START_SECONDS, Starts
 from remsvc.execution.supervised import Prepared, Pump, Supervised
 from remsvc.execution.timers import Timers
 from remsvc.execution.tree_end import TreeEnd
@@ -86,33 +90,42 @@ class Supervision:
         self._commands: dict[int | str, Supervised] = {}
         self._by_pid: dict[int, Supervised] = {}
         self._lanes = Lanes()
+        self._starts = Starts()
+        self._paths = LocalPaths()
+        self._session = NewSession(reports.complain)
         self._read: set[int] = set()  # the pipes that the selector looks at
         self._left_open: OrderedDict[int, Pump] = OrderedDict()
         self.ends: deque[Supervised] = deque()
         self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
-        self.timers = Timers(self._commands)
+        self.timers = Timers(self)
         self._scratch = bytearray(65536)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def __len__(self) -> int:
         return len(self._commands)
 
-    def __contains__(self, name: int | str) -> bool:
-        return name in self._commands or name in self._lanes
+    def __contains__(self, name: object) -> bool:
+        return name in self._commands or name in self._lanes or name in self._starts
 
     @property
-    def jobs(self) -> list[Supervised]:
+    def jobs(self) -> Sequence[Supervised | Prepared]:
         """The durable jobs that have not ended."""
-        return [command for command in self._commands.values() if command.folder]
+        started = [command for command in self._commands.values() if command.folder]
+        return [*started, *(prepared for prepared in self._starts if prepared.folder)]
 
     @property
     def has_jobs(self) -> bool:
         """Whether there are any."""
-        return any(command.folder for command in self._commands.values())
+        return any(command.folder for command in self._commands.values()) or any(
+            prepared.folder for prepared in self._starts
+        )
 
     def on_disconnect(self) -> None:
         """The server has gone: nobody watches, and what is no durable job ends, or never starts."""
         self._lanes.withdraw_all()
+        for prepared in list(self._starts):
+            if prepared.folder is None:
+                self.withdraw(prepared.id)
         for command in list(self._commands.values()):
             command.watched = False
             if command.folder is None:
@@ -131,9 +144,15 @@ class Supervision:
             self.withdraw(name)
 
     def withdraw(self, name: int | str) -> None:
-        """Do not start a command that waits for another one to end, if it still does."""
+        """Do not start a command that waits for another one to end or to start, if it still does."""
         if self._lanes.withdraw(name):
             self._reports.tell({"event": "ended", "id": name, "record": {"withdrawn": True}})
+        elif (prepared := self._starts.take(name)) is not None:
+            if (waiting := self._lanes.waiting_for(name)) is not None:
+                self.withdraw(waiting)
+            prepared.close()
+            end = {"withdrawn": True} if prepared.folder is None else {"cause": "cancelled"}
+            self._finish_unstarted(name, prepared.folder, end)
 
     def watch(self, name: int | str, on: bool) -> None:
         """Tell of the output of a command, if it is still there, from now on, or no more."""
@@ -150,18 +169,29 @@ class Supervision:
         try:
             prepared = Prepared(message, self._null, self._scratch)
         except (OSError, ValueError) as error:
-            self._finish_unstarted(message, _describe(error))
+            folder = Path(job["folder"]) if (job := message.get("job")) else None
+            self._finish_unstarted(message["id"], folder, {"error": describe_failure(error)})
             return
-        if (before := message.get("after")) in self._commands and self._lanes.waiting_for(before) is None:
+        before: int | str = message.get("after", "")
+        if (before in self._commands or before in self._starts) and self._lanes.waiting_for(before) is None:
             self._lanes.put(prepared, before)
         else:
             self._start(prepared)
 
     def _start(self, prepared: Prepared) -> None:
         try:
-            command = prepared.start(self._groups)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self._finish_unstarted(prepared.header, _describe(error))
+            command = prepared.start(
+                self._groups,
+                self._session,
+                self._paths,
+                may_take_long=self._starts.has_room(prepared.caller),
+            )
+        except (OSError, ValueError) as error:
+            self._finish_unstarted(prepared.id, prepared.folder, {"error": describe_failure(error)})
+            return
+        if command is None:
+            self._starts.put(prepared)
+            self.timers.after(START_SECONDS, prepared.id, "start")
             return
         self._commands[command.id] = command
         self._by_pid[command.pid] = command
@@ -169,22 +199,84 @@ class Supervision:
         self.timers.after(_READ_SECONDS, command.id, "read")
         if prepared.header["time_limit"] is not None:
             self.timers.after(prepared.header["time_limit"], command.id, "time limit")
+        if command.verdict < 0:
+            self._tell_started(command)
+            return
+        self._starts.begin(command.pid, prepared.caller)
+        self._hear(command)
+        if command.verdict >= 0:
+            on_verdict = partial(self._on_verdict, command)
+            self._selector.register(command.verdict, selectors.EVENT_READ, on_verdict)
+            self.timers.after(START_SECONDS, command.id, "start")
+
+    def _tell_started(self, command: Supervised) -> None:
         if command.folder is not None:
             self._reports.tell_soon(
                 {"event": "started", "id": command.id, "pid": command.pid, "started": command.started}
             )
+
+    def _hear(self, command: Supervised) -> None:
+        """Go on with a command that has become its program; end one that could not."""
+        failure = read_verdict(command.verdict)
+        if failure is None:
+            return
+        self._close_verdict(command)
+        self._starts.end(command.pid)
+        if failure:
+            self._fail_start(command, failure)
+        else:
+            self._tell_started(command)
+
+    def _on_verdict(self, command: Supervised, _: int = 0) -> None:
+        if command.verdict >= 0:  # not heard in an earlier event of the same round
+            self._hear(command)
+            self._start_waiting()
+
+    def _give_up_start(self, name: int | str) -> None:
+        """End a command that has not become its program in time, or has not had its turn."""
+        limit = f"it could not be started within {START_SECONDS:g} s"
+        if (command := self._commands.get(name)) is not None:
+            if command.verdict >= 0:
+                # It counts for its caller until it is gone: what it waits for may keep even SIGKILL waiting.
+                os.kill(command.pid, signal.SIGKILL)
+                self._close_verdict(command)
+                self._fail_start(command, f"{limit}: its program or its working directory does not answer")
+        elif (prepared := self._starts.take(name)) is not None:
+            prepared.close()
+            reason = f"{limit}: {MAX_STARTING} others of the same caller are starting, and do not get on"
+            self._finish_unstarted(name, prepared.folder, {"error": reason})
+
+    def _close_verdict(self, command: Supervised) -> None:
+        if command.verdict in self._selector.get_map():
+            self._selector.unregister(command.verdict)
+        os.close(command.verdict)
+        command.verdict = -1
+
+    def _fail_start(self, command: Supervised, failure: str) -> None:
+        del self._commands[command.id]
+        for output in command.outputs:
+            output.stop_keeping()
+            self._close(output)
+        if self._groups is not None and command.group is not None:
+            self._groups.give_back(command.group)
+        self._finish_unstarted(command.id, command.folder, {"error": failure})
+
+    def _start_waiting(self) -> None:
+        """Start what waited for other starts to be over."""
+        while (prepared := self._starts.next()) is not None:
+            self._start(prepared)
 
     def _start_next(self, name: int | str) -> None:
         """Start the command that waits for this one, if there is one."""
         if (prepared := self._lanes.take(name)) is not None:
             self._start(prepared)
 
-    def _finish_unstarted(self, message: Header, error: str) -> None:
-        record: dict[str, Any] = {"error": error, "ended": time.time(), "totals": [0, 0]}
-        if job := message.get("job"):
-            self._reports.keep(message["id"], Path(job["folder"]), record)
-        self._reports.tell({"event": "ended", "id": message["id"], "record": record})
-        self._start_next(message["id"])
+    def _finish_unstarted(self, name: int | str, folder: Path | None, end: Header) -> None:
+        record: dict[str, Any] = {"ended": time.time(), "totals": [0, 0], **end}
+        if folder is not None:
+            self._reports.keep(name, folder, record)
+        self._reports.tell({"event": "ended", "id": name, "record": record})
+        self._start_next(name)
 
     def _read_from_now_on(self, command: Supervised) -> None:
         for output in command.outputs:
@@ -230,6 +322,12 @@ class Supervision:
         return True
 
     def _on_reaped(self, command: Supervised) -> None:
+        if command.verdict >= 0:
+            self._on_verdict(command)
+        elif self._starts.end(command.pid):  # it was given up
+            self._start_waiting()
+        if command.id not in self._commands:
+            return  # it never was its program
         # What it wrote before it ended is in the pipes now.
         for output in command.outputs:
             output.drain()
@@ -266,6 +364,8 @@ class Supervision:
     def _finish(self, command: Supervised) -> None:
         record = command.record()
         del self._commands[command.id]
+        if command.verdict >= 0:
+            self._close_verdict(command)  # it could not be ended, and counts for its caller until it is gone
         self._start_next(command.id)  # before anything that takes time
         heads = [bytes(output.head) for output in command.outputs] if command.folder is None else []
         if command.folder is not None:
@@ -380,7 +480,9 @@ class Supervision:
     def run_timers(self) -> None:
         """Do what has fallen due."""
         for name, purpose in self.timers.due():
-            if command := self._commands.get(name):
+            if purpose == "start":
+                self._give_up_start(name)
+            elif command := self._commands.get(name):
                 self._survive(command, self._on_timer, purpose)
 
     def _on_timer(self, command: Supervised, purpose: str) -> None:
@@ -414,12 +516,3 @@ class Supervision:
             return False
         self.timers.after(DRAIN_GRACE, command.id, "drain")
         return True
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, OSError):
-        if error.errno == errno.E2BIG:
-            return "the command and its environment are longer than the system can start"
-        name = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{name}"
-    return str(error)

@@ -29,7 +29,7 @@ from remsvc.execution.command_groups import LOOK_SECONDS, CommandGroups, owner_o
 from remsvc.execution.frames import VERSION, Header
 from remsvc.execution.kept_records import KeptRecords
 from remsvc.execution.process_tree import become_subreaper
-from remsvc.execution.spawn import drop_ambient_capabilities, open_more_files, restore_signals
+from remsvc.execution.spawn import drop_ambient_capabilities, restore_signals
 from remsvc.execution.supervision import SHUTDOWN_SECONDS, Supervision
 from remsvc.execution.supervisor_link import Link, Listener, note_end
 
@@ -226,7 +226,6 @@ def main(fd: int, state_dir: str, groups: str) -> None:
     become_subreaper()
     drop_ambient_capabilities()
     restore_signals()
-    open_more_files()
     with socket.socket(fileno=fd) as control:
         folder = Path(state_dir) if state_dir else None
         Supervisor(control, folder, _open_groups(groups, owner_of(folder))).run()

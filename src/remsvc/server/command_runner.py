@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakSet
 
 from remsvc.command import Command, CommandType
@@ -13,6 +14,7 @@ from remsvc.errors import StartError
 from remsvc.execution.engine import MARK, Engine, Outcome, Output, Process, ProcessSpec
 from remsvc.execution.job import JobSpec
 from remsvc.execution.login import login
+from remsvc.execution.lookups import Lookups
 from remsvc.execution.passing_jobs import PassingJob, PassingJobs
 from remsvc.execution.shell import shell_argv
 from remsvc.server.decision import IdentityLimits
@@ -72,6 +74,7 @@ class CommandRunner:
         self._time_limit = time_limit
         self._output_limit = output_limit
         self._own_login = login()
+        self._lookups = Lookups()
         # One that is taken back is nobody's any more, and leaves by itself.
         self._waiting: WeakSet[Process] = WeakSet()
         self.started = 0
@@ -97,15 +100,16 @@ class CommandRunner:
             source=command.src,
         )
 
-    async def prepare(self, command: Command, limits: IdentityLimits) -> RunnableCommand:
+    async def prepare(self, command: Command, limits: IdentityLimits, identity: str) -> RunnableCommand:
         """Get a valid command ready to start.
 
         Args:
             limits: of its caller, beside those for every command.
+            identity: its caller.
         """
         prepared = RunnableCommand(command, limits.of_job(self.as_job(command)))
         try:
-            prepared.spec = await self._spec(command, prepared.job)
+            prepared.spec = await self._spec(command, prepared.job, identity)
         except StartError as error:
             prepared.problem = error
         return prepared
@@ -179,22 +183,23 @@ class CommandRunner:
             )
             raise StartError(f"{who}{error}") from error
 
-    async def _spec(self, command: Command, job: JobSpec) -> ProcessSpec:
+    async def _spec(self, command: Command, job: JobSpec, identity: str) -> ProcessSpec:
         surroundings = self._own_login
         if command.cmdusr:
             try:
                 with TimeLimit(_LOOKUP_SECONDS):
-                    surroundings = await asyncio.to_thread(login, command.cmdusr)
+                    surroundings = await self._lookups.run(identity, partial(login, command.cmdusr))
             except TimeoutError:
                 raise StartError(f"user {command.cmdusr} could not be looked up in time") from None
         return ProcessSpec(
             argv=shell_argv(command.cmd, command.cmdtyp, surroundings.env.get("PATH", "")),
-            env={**surroundings.env, MARK: f"{self._mark}-{next(self._marks)}"},
+            env={**surroundings.variables(), MARK: f"{self._mark}-{next(self._marks)}"},
             cwd=surroundings.cwd,
             credentials=surroundings.credentials,
             time_limit=job.time_limit,
             # A character that straddles the limit has to be seen whole to be left out whole.
             output_limit=job.output_limit + 4,
+            caller=identity,
         )
 
 

@@ -178,7 +178,7 @@ class Turns:
                 running.close()
                 running.enter_context(self._policy.running_command(call.identity))
             if prepared is None or decision != turn.permitted:
-                prepared = await self._runner.prepare(turn.command, decision.limits)
+                prepared = await self._runner.prepare(turn.command, decision.limits, call.identity)
             if decision != turn.permitted:
                 try:
                     await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=turn.job_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from functools import partial
 
 from remsvc.errors import StartError
 from remsvc.execution.job import Job
+from remsvc.execution.lookups import Lookups
 from remsvc.server.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
 from remsvc.server.policy import Policy
 from remsvc.server.rate_limit import RateLimiter
@@ -45,6 +45,7 @@ class PolicyInForce:
         self._knows = knows
         self._rates = RateLimiter()
         self._commands: Counter[str] = Counter()
+        self._lookups = Lookups()
 
     def count_request(self, identity: str) -> None:
         """Count a command that is asked for, permitted or not.
@@ -67,7 +68,7 @@ class PolicyInForce:
             return policy.decide(identity, request)
         try:
             with TimeLimit(_DECISION_SECONDS):
-                return await asyncio.to_thread(policy.decide, identity, request)
+                return await self._lookups.run(identity, partial(policy.decide, identity, request))
         except TimeoutError:
             return Decision(False, DEFAULT_RULE, "it could not be decided in time whether this is permitted")
 

@@ -1,0 +1,64 @@
+"""Looking something up that may never answer: users, programs, links.
+
+Each look has a thread of its own. The threads that the event loop lends (``asyncio.to_thread``) are few,
+and the whole server's: lookups that hang would soon have them all, and a server that ends waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+MAX_LOOKUPS = 4
+"""Lookups of one caller at a time; the others of that caller wait."""
+
+T = TypeVar("T")
+
+
+class Lookups:
+    """One for all callers, in an event loop."""
+
+    def __init__(self) -> None:
+        # A place is held by whoever waits for it, and by each thread that has one.
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def run(self, caller: str, look: Callable[[], T]) -> T:
+        """What ``look`` returns or raises. To be given a time limit.
+
+        Cancelled, the look goes on for nobody, and counts for its caller until it has its answer.
+        """
+        places = self._places.get(caller)
+        if places is None:
+            places = self._places[caller] = asyncio.Semaphore(MAX_LOOKUPS)
+        await places.acquire()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(give: Callable[[], None]) -> None:
+            places.release()
+            if not answer.done():
+                give()
+
+        def work() -> None:
+            give: Callable[[], None]
+            try:
+                result = look()
+            except BaseException as error:  # noqa: BLE001
+                failure = error  # beyond the block
+                give = lambda: answer.set_exception(failure)  # noqa: E731
+            else:
+                give = lambda: answer.set_result(result)  # noqa: E731
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(settle, give)
+
+        try:
+            # A daemon: nothing may wait for it, not even the end of the server.
+            threading.Thread(target=work, name="lookup", daemon=True).start()
+        except BaseException:
+            places.release()
+            raise
+        return await answer
