@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from remsvc.execution.engine import Engine, Outcome, Process, ProcessSpec
+from remsvc.execution.posix import PosixEngine
 
 from .job_host import JobHost, program
 from .processes import eventually, processes_with
@@ -81,3 +82,16 @@ async def test_a_cancellation_does_not_wait(host: JobHost) -> None:
     await host.jobs.cancel(job, "enough", kill=True)
     assert (await host.ended(job)).state.value == "CANCELLED"
     assert not processes_with(duration)
+
+
+async def test_the_wait_can_be_switched_off() -> None:
+    assert BASH is not None
+    engine = PosixEngine(output_wait=0.0)
+    await engine.open()
+    try:
+        script = f"exec > >({SLOW}); echo a; echo b; echo c"
+        spec = ProcessSpec((BASH, "-c", script), {"PATH": os.environ["PATH"]}, "/")
+        outcome = await asyncio.wait_for(engine.start(spec).wait(), 30)
+        assert outcome.stdout.head != b"got a\ngot b\ngot c\n"
+    finally:
+        await engine.close()

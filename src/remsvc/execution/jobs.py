@@ -18,6 +18,7 @@ from pathlib import Path
 
 from remsvc.errors import ExecutionError
 from remsvc.execution.cgroup import GroupParent
+from remsvc.execution.engine import OUTPUT_WAIT
 from remsvc.execution.frames import Header
 from remsvc.execution.job import Job, JobSpec
 from remsvc.execution.job_admission import JobAdmission
@@ -53,6 +54,7 @@ class Jobs:
         observer: is told what becomes of them, and of version-1 commands.
         gate: bounds the jobs of single identities.
         process_limits: what each process is held to.
+        output_wait: seconds that it is waited for output that others pass on, when its command has ended.
 
     Attributes:
         engine: runs them, and commands that are none.
@@ -67,13 +69,16 @@ class Jobs:
         observer: JobObserver | None = None,
         gate: JobGate | None = None,
         process_limits: ProcessLimits = NO_LIMITS,
+        output_wait: float = OUTPUT_WAIT,
     ) -> None:
         self._state_dir = state_dir
         self._groups = groups
         self._limits = limits
         self._observer = GuardedObserver(observer or NobodyObserves())
         self._gate = gate or OpenGate()
-        self.engine = PosixEngine(state_dir, jobs=self, groups=groups, limits=process_limits)
+        self.engine = PosixEngine(
+            state_dir, jobs=self, groups=groups, limits=process_limits, output_wait=output_wait
+        )
         self.passing = PassingJobs(secrets.token_hex(4), self._observer)
         self._slots = JobSlots(limits, self._gate)
         self._tasks = OwnedTasks(_logger, "a job could not be looked after")

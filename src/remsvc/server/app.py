@@ -139,7 +139,15 @@ async def _serve_audited(
         # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs import Jobs
 
-        jobs = Jobs(state_dir, config.jobs.limits, config.jobs.groups, audit, policy, config.command_limits)
+        jobs = Jobs(
+            state_dir,
+            config.jobs.limits,
+            config.jobs.groups,
+            audit,
+            policy,
+            config.command_limits,
+            config.jobs.output_wait,
+        )
         policy.jobs_running, policy.has_input = jobs.running_of, jobs.has_input
         policy.on_room = jobs.start_waiting
     engine = jobs.engine if jobs is not None else create_engine(config.command_limits)

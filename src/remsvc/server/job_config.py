@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from remsvc.execution.cgroup import GroupParent, find_parent
+from remsvc.execution.engine import OUTPUT_WAIT
 from remsvc.execution.job_limits import JobLimits
 from remsvc.server.settings import Settings
 
@@ -23,6 +24,7 @@ class JobConfig:
         output_limit: bytes kept of each output of a job that names no limit.
         max_output_limit: the highest limit that a job may name.
         admins: identities that see and cancel everyone's jobs.
+        output_wait: seconds that output which others pass on is waited for, when its command has ended.
         groups: where control groups for commands can be had; None for nowhere.
     """
 
@@ -32,6 +34,7 @@ class JobConfig:
     output_limit: int = 64 * 1024**2
     max_output_limit: int = 1024**3
     admins: frozenset[str] = frozenset()
+    output_wait: float = OUTPUT_WAIT
     groups: GroupParent | None = None
 
 
@@ -53,6 +56,7 @@ def read_jobs(settings: Settings) -> JobConfig | None:
         )
     config = JobConfig(
         groups=groups,
+        output_wait=number("output_wait_ms", round(OUTPUT_WAIT * 1000), 0, 600_000) / 1000,
         limits=JobLimits(
             max_running=number("max_running", limits.max_running, 1, 100_000),
             max_queued=number("max_queued", limits.max_queued, 0, 1_000_000),

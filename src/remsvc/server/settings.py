@@ -45,6 +45,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "retention_bytes",
         "admins",
         "cgroup",
+        "output_wait_ms",
     ),
     "limits": (
         "max_connections",
