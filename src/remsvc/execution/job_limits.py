@@ -20,7 +20,7 @@ class JobLimits:
 
     max_running: int = 256
     max_queued: int = 10_000
-    max_text_bytes: int = 48 * 1024**2
+    max_text_bytes: int = 32 * 1024**2
     retention_seconds: float = 7 * 86_400
     retention_count: int = 10_000
     retention_bytes: int = 10 * 1024**3

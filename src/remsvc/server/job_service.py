@@ -58,7 +58,6 @@ _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
 _RETRY_SECONDS = 1
 _SPECS, _LARGEST_KNOWN = 64, 16 * 1024
-_LARGE = 256 * 1024  # bytes of a request: what takes longer to read than to hand to a thread
 
 T = TypeVar("T")
 
@@ -107,7 +106,7 @@ class JobService:
         spec = None
         try:
             request_id = read_request_id(request.request_id)
-            spec = await _beside(request, read_spec, request.spec)
+            spec = read_spec(request.spec)
             return await self._create_permitted(request, request_id, spec, call)
         except Exception as error:
             if isinstance(refused := _as_status(error), RefusedError):
@@ -128,7 +127,7 @@ class JobService:
         self, request: jobs_pb2.CreateJobRequest, request_id: str, spec: JobSpec, call: Call
     ) -> jobs_pb2.Job:
         about = self._about(call, request_id, spec)
-        digest = await _beside(request, content_digest, spec, request.spec.standard_input)
+        digest = content_digest(spec, request.spec.standard_input)
         try:
             decision, permission = await self._permit(spec, request, call)
         except RefusedError as refused:
@@ -288,13 +287,6 @@ class JobService:
                 self._specs.clear()
             known = self._specs[id(spec)] = spec, spec_message(spec)
         return known[1]
-
-
-async def _beside(request: jobs_pb2.CreateJobRequest, work: Callable[..., T], *given: Any) -> T:
-    """Do some work for a request: for a large one in a thread, where others are served meanwhile."""
-    if request.ByteSize() < _LARGE:
-        return work(*given)
-    return await asyncio.to_thread(work, *given)
 
 
 def _not_found(name: str) -> RefusedError:
