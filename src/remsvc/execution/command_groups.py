@@ -51,6 +51,7 @@ class Group:
     """A group that one command's processes are in, and nothing else.
 
     Attributes:
+        marked: whose it is, as was noted last.
         shared: this process is in it, too, and must not be frozen with it.
     """
 
@@ -58,7 +59,7 @@ class Group:
         """Raises ``OSError``."""
         self.folder = folder
         self.shared = False
-        self._mark = ""
+        self.marked = ""
         self._name = str(folder)
         self._tail = f"/{folder.parent.name}/{folder.name}/"
         self._threads = os.open(folder / "cgroup.threads", os.O_RDWR | os.O_CLOEXEC)
@@ -107,12 +108,11 @@ class Group:
 
     def mark(self, mark: str) -> None:
         """Note whose it is, for those who find it when this supervisor is gone."""
-        if mark != self._mark:
-            self._mark = mark
-            try:  # noqa: SIM105  each command pays for what is called here
-                os.setxattr(self._name, _MARK, mark.encode())
-            except OSError:
-                pass  # before Linux 5.7 only root may
+        self.marked = mark
+        try:  # noqa: SIM105  each command pays for what is called here
+            os.setxattr(self._name, _MARK, mark.encode())
+        except OSError:
+            pass  # before Linux 5.7 only root may
 
     def reusable(self) -> bool:
         """Whether all that was in it has ended, and what comes next would run. Raises ``OSError``."""
@@ -197,7 +197,9 @@ class CommandGroups:
         except OSError:
             return None
         try:
-            group.mark(name if isinstance(name, str) else _PASSING)
+            mark = name if isinstance(name, str) else _PASSING
+            if mark != group.marked:
+                group.mark(mark)
             group.enter()
         except OSError:
             group.close()
@@ -220,7 +222,7 @@ class CommandGroups:
     def give_back(self, group: Group) -> None:
         """A command has ended: use its group again, once what it left behind has ended as well."""
         if not self._take_back(group):
-            group.mark("")
+            group.mark("")  # what a command leaves behind when it ends by itself may stay
             self.left.append(group)
 
     def look(self) -> None:

@@ -344,8 +344,11 @@ class Supervision:
         try:
             action(command, *arguments)
         except Exception:  # noqa: BLE001
-            self._reports.complain(f"command {command.id}: {traceback.format_exc()}")
-            self.timers.after(_AGAIN_SECONDS, command.id, "drain" if command.cause is None else "look")
+            self._try_again(command)
+
+    def _try_again(self, command: Supervised) -> None:
+        self._reports.complain(f"command {command.id}: {traceback.format_exc()}")
+        self.timers.after(_AGAIN_SECONDS, command.id, "drain" if command.cause is None else "look")
 
     def _finish_if_possible(self, command: Supervised, *, waited: bool = False) -> None:
         if command.id not in self._commands:
@@ -483,7 +486,10 @@ class Supervision:
             if purpose == "start":
                 self._give_up_start(name)
             elif command := self._commands.get(name):
-                self._survive(command, self._on_timer, purpose)
+                try:
+                    self._on_timer(command, purpose)
+                except Exception:  # noqa: BLE001
+                    self._try_again(command)
 
     def _on_timer(self, command: Supervised, purpose: str) -> None:
         if purpose == "time limit":
