@@ -532,7 +532,7 @@ async def test_a_start_that_fails_ends_the_job_and_frees_its_slot(tmp_path: Path
 )
 async def test_a_record_that_is_not_understood_ends_its_job(host_with: HostWith, record: object) -> None:
     host = await host_with(max_running=1)
-    job = await host.create(shell("sleep 1000"))
+    job = await host.create(shell("sleep 5"))
     next_one = await host.create(shell("echo next"))
     host.jobs.on_event({"event": "ended", "id": job.id, "record": record})
     assert (await host.ended(job)).state is JobState.LOST
@@ -541,7 +541,7 @@ async def test_a_record_that_is_not_understood_ends_its_job(host_with: HostWith,
 
 async def test_output_that_was_lost_is_said_whatever_became_of_the_job(host: JobHost) -> None:
     """What a supervisor notes of a full disk."""
-    job = await host.create(shell("sleep 1000"))
+    job = await host.create(shell("sleep 5"))
     lost = {"stdout": 12, "stderr": 0, "why": "No space left on device"}
     record = {"exit_code": 0, "totals": [20, 0], "gaps": [[8, 20], [0, 0]], "lost": lost}
     host.jobs.on_event({"event": "ended", "id": job.id, "record": record})
