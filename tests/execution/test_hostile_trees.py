@@ -41,6 +41,7 @@ os.execve("/bin/sleep", ["sleep", sys.argv[1]], {})
 CHAIN = r"""
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 extern char **environ;
 int main(int count, char **arguments) {
@@ -54,11 +55,12 @@ int main(int count, char **arguments) {
     getrlimit(RLIMIT_RTTIME, &limit);
     limit.rlim_cur = 123456;
     setrlimit(RLIMIT_RTTIME, &limit);
-    for (;;) {
+    for (time_t ends = time(0) + 90; time(0) < ends;) { // for whoever kills the test
         pid_t child = fork();
         if (child > 0) _exit(0);
         if (child == 0) { setsid(); write(trace, "x", 1); }
     }
+    _exit(0);
 }
 """
 

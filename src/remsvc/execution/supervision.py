@@ -7,7 +7,7 @@ import selectors
 import signal
 import time
 import traceback
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -97,6 +97,7 @@ class Supervision:
         self._left_open: OrderedDict[int, Pump] = OrderedDict()
         self.ends: deque[Supervised] = deque()
         self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
+        self._orphans: Counter[int] = Counter()  # how many have ended, by user
         self.timers = Timers(self)
         self._scratch = bytearray(65536)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -310,15 +311,17 @@ class Supervision:
         """Take the statuses of processes that have ended. Whether there may be more."""
         for _ in range(_MAX_REAPED):
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
             except ChildProcessError:
                 return False
-            if pid == 0:
+            if ended is None:
                 return False
-            command = self._by_pid.pop(pid, None)
-            if command is not None:  # else an orphan that a command left behind
-                command.status = os.waitstatus_to_exitcode(status)
-                self._survive(command, self._on_reaped)
+            command = self._by_pid.pop(ended.si_pid, None)
+            if command is None:
+                self._orphans[ended.si_uid] += 1
+                continue
+            command.status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            self._survive(command, self._on_reaped)
         return True
 
     def _on_reaped(self, command: Supervised) -> None:
@@ -423,7 +426,9 @@ class Supervision:
         elif not kill:
             return
         if command.end is None:
-            command.end = TreeEnd(command.tree, lambda: self._others(command))
+            command.end = TreeEnd(
+                command.tree, lambda: self._others(command), lambda: self._orphans_of(command.user)
+            )
         if kill or command.kill_grace <= 0:
             self._kill(command)
         else:
@@ -447,6 +452,10 @@ class Supervision:
             alone=not same and self._last_ends.get(command.user, 0.0) < command.began,
             grouped=self._groups.contain if self._groups is not None else no_group,
         )
+
+    def _orphans_of(self, user: int) -> int:
+        # What root starts may become anybody's.
+        return self._orphans.total() if user == 0 else self._orphans[user]
 
     def work(self) -> None:
         """Go on with the ends of commands, for a few milliseconds."""

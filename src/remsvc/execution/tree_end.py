@@ -17,6 +17,7 @@ LOOK_SECONDS = 0.02
 """How often it is looked whether anything is left."""
 
 _FREEZE_SECONDS = 0.2
+_REAP_SECONDS = 0.001
 _NAMED = 5
 
 
@@ -25,6 +26,8 @@ class TreeEnd:
 
     Args:
         others: tells of the other commands as they are now.
+        orphans: tells how many processes have ended so far that may have been the command's, and were
+            the first process of none.
 
     Attributes:
         ended: all that belonged to the command has ended.
@@ -32,12 +35,13 @@ class TreeEnd:
         left: what is, or may be, for a person; empty for nothing.
     """
 
-    def __init__(self, command: Command, others: Callable[[], Others]) -> None:
+    def __init__(self, command: Command, others: Callable[[], Others], orphans: Callable[[], int]) -> None:
         self.ended = False
         self.given_up = False
         self.left = ""
         self._command = command
         self._others = others
+        self._orphans = orphans
         self._doubtful: set[Process] = set()
         self._guarded: set[Process] = set()
         self._known: set[Process] = set()
@@ -76,7 +80,7 @@ class TreeEnd:
             yield from self._signal_all(number)
         while True:
             began = time.monotonic()
-            if not (yield from self._any()):
+            if (yield from self._none()):
                 self._finish()
                 return
             # Looking through a crowd is dear: not more than a quarter of the time.
@@ -95,7 +99,7 @@ class TreeEnd:
         killed: set[Process] = set()
         while True:
             began, before = time.monotonic(), len(killed)
-            if not (yield from self._any(killed)):
+            if (yield from self._none(killed)):
                 break
             if time.monotonic() > deadline:
                 self._give_up()
@@ -113,12 +117,26 @@ class TreeEnd:
         # The kernel's list of children may miss one while others end (proc(5)): look twice.
         while quiet < 2 and time.monotonic() < deadline:
             quiet += 1
+            ended = self._orphans()
             for process in self._walk():
                 if process is not None and process not in signalled:
                     quiet = 0
                     signalled.add(process)
                     self._send(process, number)
                 yield 0.0
+            if self._orphans() != ended:
+                quiet = 0
+
+    def _none(self, killed: set[Process] | None = None) -> Generator[float, None, bool]:
+        """Whether nothing is left; what is found goes into ``killed``, and is."""
+        ended = self._orphans()
+        if (yield from self._any(killed)):
+            return False
+        if not self._command.may_leave:
+            return True
+        # Of a chain, each of whose links starts the next one and ends, none may have been there to be seen.
+        yield _REAP_SECONDS
+        return self._orphans() == ended
 
     def _any(self, killed: set[Process] | None = None) -> Generator[float, None, bool]:
         """Whether anything is left; what is found goes into ``killed``, and is."""
@@ -160,6 +178,9 @@ class TreeEnd:
     def _give_up(self) -> None:
         self.given_up = True
         left = {process for process in self._walk() if process is not None}
+        if not left:
+            self.left = "may have left processes behind that start others and end too quickly to be found"
+            return
         why = ", some of which this server may not signal" if self._guarded & left else ""
         self.left = f"could not be ended whole: left are {_names(left)}{why}"
 
