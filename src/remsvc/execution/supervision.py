@@ -7,7 +7,7 @@ import selectors
 import signal
 import time
 import traceback
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from remsvc.execution.forked_start import describe_failure, read_verdict
 from remsvc.execution.frames import Header
 from remsvc.execution.lanes import Lanes
 from remsvc.execution.local_paths import LocalPaths
+from remsvc.execution.open_outputs import OpenOutputs
 from remsvc.execution.output_wait import OutputWait
 from remsvc.execution.process_tree import Others, no_group
 from remsvc.execution.session import NewSession
@@ -30,7 +31,6 @@ from remsvc.execution.tree_end import TreeEnd
 SHUTDOWN_SECONDS = 5.0
 """How long to wait for a killed command, which may be stuck in the kernel, or fork too fast."""
 
-_MAX_LEFT_OPEN = 1024
 _TELL_SECONDS = 0.005
 _LATER_SECONDS = 0.02
 _SLICE_SECONDS = 0.003  # of each turn of the loop, for all ends together
@@ -93,8 +93,7 @@ class Supervision:
         self._starts = Starts()
         self._paths = LocalPaths()
         self._session = NewSession(reports.complain)
-        self._read: set[int] = set()  # the pipes that the selector looks at
-        self._left_open: OrderedDict[int, Pump] = OrderedDict()
+        self._outputs = OpenOutputs(selector)
         self.ends: deque[Supervised] = deque()
         self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
         self._orphans: Counter[int] = Counter()  # how many have ended, by user
@@ -257,7 +256,7 @@ class Supervision:
         del self._commands[command.id]
         for output in command.outputs:
             output.stop_keeping()
-            self._close(output)
+            self._outputs.close(output)
         if self._groups is not None and command.group is not None:
             self._groups.give_back(command.group)
         self._finish_unstarted(command.id, command.folder, {"error": failure})
@@ -281,22 +280,13 @@ class Supervision:
 
     def _read_from_now_on(self, command: Supervised) -> None:
         for output in command.outputs:
-            if output.open and output.fd not in self._read:
-                self._selector.register(output.fd, selectors.EVENT_READ, self._reader(command, output))
-                self._read.add(output.fd)
+            self._outputs.read(output, partial(self._on_read, command, output))
 
-    def _reader(self, command: Supervised, output: Pump) -> Callable[[int], None]:
-        def read(_: int) -> None:
-            if output.fd < 0:
-                return  # closed by an earlier event of the same round
-            output.read()
-            if not output.open:
-                self._close(output)
-                self._finish_if_possible(command)
-            if command.watched and command.told != command.totals:
-                self._tell_totals(command)
-
-        return read
+    def _on_read(self, command: Supervised, output: Pump) -> None:
+        if not output.open:
+            self._finish_if_possible(command)
+        if command.watched and command.told != command.totals:
+            self._tell_totals(command)
 
     def _tell_totals(self, command: Supervised) -> None:
         """Say at once that output has come, then at most every few milliseconds."""
@@ -338,7 +328,7 @@ class Supervision:
             self._start_next(command.id)  # nothing more can come of this one
         for output in command.outputs:
             if not output.open:
-                self._close(output)
+                self._outputs.close(output)
         self.timers.after(DRAIN_GRACE, command.id, "drain")
         self._finish_if_possible(command)
 
@@ -382,39 +372,9 @@ class Supervision:
         for output in command.outputs:
             output.stop_keeping()
             if output.open:
-                self._leave_open(output)
+                self._outputs.leave(output)
         if self._groups is not None and command.group is not None:
             self._groups.give_back(command.group)
-
-    def _leave_open(self, output: Pump) -> None:
-        """Read on and drop: closing would kill a background process that still writes."""
-        self._left_open[output.fd] = output
-
-        def drop(_: int) -> None:
-            if output.fd >= 0:
-                output.read()
-                if not output.open:
-                    self._close(output)
-
-        if output.fd in self._read:
-            self._selector.modify(output.fd, selectors.EVENT_READ, drop)
-        else:
-            self._selector.register(output.fd, selectors.EVENT_READ, drop)
-            self._read.add(output.fd)
-        if len(self._left_open) > _MAX_LEFT_OPEN:
-            self._close(next(iter(self._left_open.values())))
-
-    def _close(self, output: Pump) -> None:
-        """Close a pipe, once: afterwards its number may be another's."""
-        if output.fd < 0:
-            return
-        self._left_open.pop(output.fd, None)
-        if output.fd in self._read:
-            self._read.discard(output.fd)
-            self._selector.unregister(output.fd)
-        os.close(output.fd)
-        output.fd = -1
-        output.open = False
 
     # Ending a command
 
