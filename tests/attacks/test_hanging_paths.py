@@ -7,6 +7,8 @@ caller's calls may take here is a small part of that, and much more than a busy 
 from __future__ import annotations
 
 import itertools
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -57,6 +59,12 @@ IN_A_MOUNT: dict[str, _Attack] = {
     "interpreter": lambda folder: _argv(_script(folder)),
     "working directory": lambda folder: jobs_pb2.JobSpec(shell_command="true", working_directory=str(folder)),
     "working directory below": lambda folder: _argv("true", working_directory=f"{folder}/a/b"),
+    "working directory with two slashes": lambda folder: _argv(
+        "true", working_directory=f"{folder.parent}//{folder.name}"
+    ),
+    "working directory with a dot": lambda folder: _argv(
+        "true", working_directory=f"{folder.parent}/./{folder.name}"
+    ),
     "working directory by a link": lambda folder: _argv("true", working_directory=_link(folder)),
     "working directory by /proc": lambda folder: _argv(
         "true", working_directory=f"/proc/self/root{folder}/x"
@@ -148,6 +156,30 @@ def test_a_file_system_that_does_not_answer(serve: Serve, folder: Path, attack: 
             bad.cancel(job)
         assert {bad.end_of(job).state for job in jobs} <= {jobs_pb2.CANCELLED, jobs_pb2.FAILED}
         check_service(good, "nobody")
+
+
+_HOLDER = """
+import os, sys, time
+held = os.open(sys.argv[1], os.O_PATH)
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("ends", ["by itself", "by cancelling"])
+def test_a_process_that_holds_open_what_does_not_answer(serve: Serve, folder: Path, ends: str) -> None:
+    holder = shlex.join(["exec", sys.executable, "-I", "-S", "-c", _HOLDER, str(folder)])
+    if ends == "by cancelling":
+        holder = f"({holder}); sleep 1000"
+    with callers(serve(_CONFIG)) as (good, bad):
+        check_service(good)
+        job = bad.create(jobs_pb2.JobSpec(shell_command=holder)).result()
+        for _ in range(3):
+            check_service(good)
+        bad.cancel(job)
+        assert bad.end_of(job).state in (jobs_pb2.SUCCEEDED, jobs_pb2.CANCELLED)
+        check_service(good)
 
 
 def test_a_program_with_a_lease_on_it(serve: Serve, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class LocalPaths:
     def __init__(self) -> None:
         self._mounts = Mounts()
         self._settled: set[str] = set()
+        self._settled_in = self._mounts.generation
         self._cached_lookup = True
         self._looked_at = -_LOOK_SECONDS
 
@@ -69,8 +70,10 @@ class LocalPaths:
         settled, now = self._settled, time.monotonic()
         if now > self._looked_at + _LOOK_SECONDS:
             self._looked_at = now
-            if self._mounts.changed():
-                settled.clear()
+            self._mounts.refresh()
+        if self._settled_in != self._mounts.generation:
+            self._settled_in = self._mounts.generation
+            settled.clear()
         if program in settled and cwd in settled:
             return Way(program, cwd)
         path = self._program(program, search)
@@ -90,16 +93,17 @@ class LocalPaths:
         """A directory that can be entered at once: settled, or open with ``O_PATH``."""
         if not path.startswith("/"):
             return None
-        if self._cached_lookup and ".." not in path and self._mounts.lead_to(path):
+        before = self._mounts.generation
+        if self._cached_lookup and self._mounts.lead_to(path):
             # What the kernel remembers of paths it tells in one call, which never waits.
             name = path.encode(errors="surrogateescape")
             if b"\0" in name:
                 raise ValueError("embedded null byte")
             folder: int = _syscall(_SYS_OPENAT2, _AT_FDCWD, name, _HOW_REFERENCE, _HOW_SIZE)
             if folder >= 0:
-                if not self._mounts.changed():
-                    return folder  # so the mounts were what they seemed to be
-                self._settled.clear()
+                # So the mounts were what they seemed to be, and so was the path.
+                if self._mounts.refresh() == before and self._mounts.has(folder):
+                    return folder
                 os.close(folder)
             else:
                 self._cached_lookup = ctypes.get_errno() not in _UNSUPPORTED

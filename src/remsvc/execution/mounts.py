@@ -21,6 +21,9 @@ class Mounts:
     """The mounts of this process, as they are now.
 
     The file system that ``/`` is on counts as local whatever it is: the server is on it, too.
+
+    Attributes:
+        generation: rises whenever they are found to have changed.
     """
 
     def __init__(self) -> None:
@@ -30,23 +33,30 @@ class Mounts:
         self._poll = changes.poll
         self._local: set[int] = set()
         self._points: dict[str, bool] = {}
+        self.generation = 0
         self._read()
 
-    def changed(self) -> bool:
-        """Whether they have changed since this was asked last."""
-        if not self._poll(0):
-            return False
-        self._read()
-        return True
+    def refresh(self) -> int:
+        """Look whether they have changed; the :attr:`generation` as it is then."""
+        if self._poll(0):
+            self.generation += 1
+            self._read()
+        return self.generation
 
     def has(self, descriptor: int) -> bool:
         """Whether a descriptor is on a local mount. No file system is asked."""
         if _mount_of(descriptor) in self._local:
             return True
-        return self.changed() and _mount_of(descriptor) in self._local
+        before = self.generation
+        return self.refresh() != before and _mount_of(descriptor) in self._local
 
     def lead_to(self, path: str) -> bool:
-        """Whether only local mounts are on the way to a path that has no links in it."""
+        """Whether only local mounts are on the way to a path that has no links in it.
+
+        False for one that is not written plainly, which is no mount's name, and may lead there all the same.
+        """
+        if "//" in path or "/." in path:
+            return False
         points = self._points
         while path:
             if not points.get(path, True):

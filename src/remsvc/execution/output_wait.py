@@ -8,18 +8,16 @@ comes to the pipe's end, and then to its own.
 from __future__ import annotations
 
 import array
-import contextlib
 import dataclasses
 import fcntl
 import os
 import select
-import stat
 import termios
 import time
 from dataclasses import dataclass, field
 
 from remsvc.execution.process_tree import Command, Others, walk
-from remsvc.execution.processes import describe
+from remsvc.execution.processes import Pipe, copy_of_pipe, describe, pipes_of
 
 _MAX_PROCESSES = 64
 _MAX_DESCRIPTORS = 64
@@ -46,7 +44,8 @@ class OutputWait:
 
     def goes_on(self, command: Command, others: Others, totals: tuple[int, int]) -> bool:
         """Whether to wait on. Where nothing has moved for a while, what is there does not end by itself."""
-        way = _on_its_way(command, others)
+        # The kernel's list of children may miss one while others end (proc(5)): look twice.
+        way = _on_its_way(command, others) or _on_its_way(command, others)
         if way is None:
             return False
         now = time.monotonic()
@@ -62,9 +61,9 @@ class OutputWait:
 
 @dataclass(slots=True)
 class _Pipes:
-    """The pipes that a process has: inode numbers, and for those it reads, a path to each."""
+    """The pipes that a process has, by their inode numbers."""
 
-    reads: dict[int, str] = field(default_factory=dict)
+    reads: dict[int, Pipe] = field(default_factory=dict)
     writes: set[int] = field(default_factory=set)
 
 
@@ -97,11 +96,11 @@ def _on_its_way(command: Command, others: Others) -> _OnItsWay | None:
     seen = set(pending)
     while pending:
         reader = pending.pop()
-        for inode, path in held[reader].reads.items():
+        for inode, pipe in held[reader].reads.items():
             writers = {pid for pid, pipes in held.items() if inode in pipes.writes}
             pending += writers - seen
             seen |= writers
-            if not writers and (size := _size_at_end(path)) is not None:
+            if not writers and (size := _size_at_end(reader, pipe)) is not None:
                 found.add(reader)
                 unread += size
     return _OnItsWay(tuple(sorted(found)), tuple(sorted(held)), unread) if found else None
@@ -109,27 +108,18 @@ def _on_its_way(command: Command, others: Others) -> _OnItsWay | None:
 
 def _pipes_of(pid: int) -> _Pipes:
     pipes = _Pipes()
-    with contextlib.suppress(OSError):
-        for number, entry in enumerate(os.scandir(f"/proc/{pid}/fd")):
-            if number == _MAX_DESCRIPTORS:
-                break
-            with contextlib.suppress(OSError):
-                status = entry.stat()
-                if not stat.S_ISFIFO(status.st_mode):
-                    continue
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if mode & stat.S_IWUSR:
-                    pipes.writes.add(status.st_ino)
-                if mode & stat.S_IRUSR:
-                    pipes.reads[status.st_ino] = entry.path
+    for pipe in pipes_of(pid, _MAX_DESCRIPTORS):
+        if pipe.writes:
+            pipes.writes.add(pipe.inode)
+        if pipe.reads:
+            pipes.reads[pipe.inode] = pipe
     return pipes
 
 
-def _size_at_end(path: str) -> int | None:
+def _size_at_end(pid: int, pipe: Pipe) -> int | None:
     """How much is still in a pipe that nobody writes to; None where somebody does."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    file = copy_of_pipe(pid, pipe)
+    if file is None:
         return None
     try:
         poll = select.poll()

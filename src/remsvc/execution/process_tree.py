@@ -16,10 +16,8 @@ commands where there are no groups. Then
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import stat
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -30,6 +28,7 @@ from remsvc.execution.processes import (
     Process,
     children,
     environment,
+    pipes_of,
     read_process,
     real_user,
     send_signal,
@@ -168,15 +167,7 @@ def _belongs(orphan: Process, command: Command, others: Others) -> bool | None:
 
 
 def _holds(pid: int, pipes: Collection[int]) -> bool:
-    with contextlib.suppress(OSError):
-        for number, entry in enumerate(os.scandir(f"/proc/{pid}/fd")):
-            if number > _MAX_DESCRIPTORS:
-                break
-            with contextlib.suppress(OSError):
-                status = entry.stat()
-                if stat.S_ISFIFO(status.st_mode) and status.st_ino in pipes:
-                    return True
-    return False
+    return any(pipe.inode in pipes for pipe in pipes_of(pid, _MAX_DESCRIPTORS))
 
 
 def kill_marked(marks: Collection[str], users: Collection[int]) -> None:

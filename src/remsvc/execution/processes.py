@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _ENOUGH = 1 << 16
+_SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; since Linux 5.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,59 @@ def _status(pid: int, name: bytes) -> int:
 def environment(pid: int) -> list[bytes]:
     """Its variables as it was started, ``NAME=value`` each; none where they cannot be read."""
     return read_file(f"/proc/{pid}/environ").split(b"\0")
+
+
+class Pipe(NamedTuple):
+    """An end of a pipe that a process has open.
+
+    Attributes:
+        descriptor: its number there.
+        inode: which pipe it is of.
+        reads, writes: what the process may do with it.
+    """
+
+    descriptor: int
+    inode: int
+    reads: bool
+    writes: bool
+
+
+def pipes_of(pid: int, most: int) -> Iterator[Pipe]:
+    """The pipes among so many descriptors of a process; none where they are guarded.
+
+    No descriptor is followed: what it is open on may be a file system that never answers.
+    """
+    with contextlib.suppress(OSError):
+        for number, entry in enumerate(os.scandir(f"/proc/{pid}/fd")):
+            if number == most:
+                return
+            with contextlib.suppress(OSError):
+                if (inode := _pipe_inode(entry.path)) is not None:
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    yield Pipe(int(entry.name), inode, bool(mode & stat.S_IRUSR), bool(mode & stat.S_IWUSR))
+
+
+def copy_of_pipe(pid: int, pipe: Pipe) -> int | None:
+    """A copy of a process's end of a pipe; None where it has that no more, or it cannot be had."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        copy: int = ctypes.CDLL(None).syscall(_SYS_PIDFD_GETFD, handle, pipe.descriptor, 0)
+    finally:
+        os.close(handle)
+    if copy < 0:
+        return None
+    if _pipe_inode(f"/proc/self/fd/{copy}") == pipe.inode:
+        return copy
+    os.close(copy)
+    return None
+
+
+def _pipe_inode(path: str) -> int | None:
+    text = os.readlink(path)  # noqa: PTH115  a path object takes twice as long
+    return int(text[6:-1]) if text.startswith("pipe:[") else None
 
 
 def describe(pid: int) -> str:

@@ -351,10 +351,10 @@ class Supervision:
                 return  # told to end, but not all of it has; its end goes on
             if command.status is None and not command.end.given_up:
                 return  # it is about to be reaped
-            for output in command.outputs:
-                output.drain()
         elif command.status is None or not (command.drained or waited):
             return
+        for output in command.outputs:
+            output.drain()  # the last words of one that has just ended
         self._finish(command)
 
     def _finish(self, command: Supervised) -> None:
