@@ -143,7 +143,7 @@ async def test_a_command_is_not_taken_for_a_server(host: JobHost, hides: tuple[s
     spy = await host.run(program(sys.executable, "-c", CONNECT, str(host.path), *hides))
     assert b"hello" not in spy.stdout
     if not hides:
-        assert spy.stdout == b"heard b''\n"
+        assert b"refused" in spy.stdout
     assert (await host.run(shell("echo still here"))).stdout == b"still here\n"
     assert len(supervisors_of(host.path)) == 1
 
@@ -152,3 +152,39 @@ async def test_a_command_is_not_taken_for_a_server(host: JobHost, hides: tuple[s
 def duration() -> str:
     """A number of seconds that no other process has among its arguments."""
     return f"{os.getpid() * 1000 + 10**6}.25"
+
+
+SERVE = """
+import asyncio, sys
+from pathlib import Path
+from remsvc.errors import ExecutionError
+from remsvc.execution.posix import PosixEngine
+try:
+    asyncio.run(PosixEngine(Path(sys.argv[1])).open())
+except ExecutionError as error:
+    print("refused:", error)
+"""
+
+
+async def test_a_server_that_a_job_starts_costs_no_job(host: JobHost, duration: str, tmp_path: Path) -> None:
+    """It is refused, as whatever comes from a command, and starts no second supervisor beside the first."""
+    job = await host.create(shell(f"sleep {duration}"))
+    go, told = tmp_path / "go", tmp_path / "told"
+    words = f"'{sys.executable}' -c '{SERVE}' '{host.path}' > '{told}.part' 2>&1; mv '{told}.part' '{told}'"
+    starter = await host.create(
+        shell(
+            f"while ! [ -e '{go}' ]; do sleep 0.05; done; {words}",
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    )
+    (supervisor,) = host.supervisors()
+    await host.close()
+    go.touch()
+    await eventually(told.exists, "it was tried")
+    assert "start the server by other means" in told.read_text()
+    await host.open()
+    assert host.supervisors() == {supervisor}
+    assert (await host.ended(starter)).state is JobState.SUCCEEDED
+    found = await host.jobs.get(job.id)
+    assert found is not None
+    assert found.state is JobState.RUNNING

@@ -75,18 +75,25 @@ class Group:
 
     @property
     def empty(self) -> bool:
-        """Whether all that was in it has ended."""
-        return b"populated 0" in os.pread(self._events, 256, 0)
+        """Whether all that was in it has ended. So it has where somebody removed it: that must be root."""
+        try:
+            return b"populated 0" in os.pread(self._events, 256, 0)
+        except OSError:
+            return True
 
     @property
     def frozen(self) -> bool:
         """Whether nothing in it runs."""
-        return b"frozen 1" in os.pread(self._events, 256, 0)
+        try:
+            return b"frozen 1" in os.pread(self._events, 256, 0)
+        except OSError:
+            return True
 
     def freeze(self, on: bool = True) -> None:
-        """Let nothing in it run, soon, or all of it again. Raises ``OSError``."""
+        """Let nothing in it run, soon, or all of it again, where it is still there."""
         if not self.shared:
-            (self.folder / "cgroup.freeze").write_text("1" if on else "0")
+            with contextlib.suppress(OSError):
+                (self.folder / "cgroup.freeze").write_text("1" if on else "0")
 
     def holds(self, path: str) -> bool:
         """Whether a process in the group that the kernel calls ``path`` is in this one."""
@@ -170,7 +177,7 @@ class CommandGroups:
         self._folder.mkdir()
         self._count = 0
         self._spare: list[Group] = []
-        self.left: deque[Group] = deque()
+        self.left: deque[Path] = deque()
         self._next_look = 0.0
         self._stuck = False
         try:
@@ -220,20 +227,21 @@ class CommandGroups:
         return f"/{self._folder.name}/" in path
 
     def give_back(self, group: Group) -> None:
-        """A command has ended: use its group again, once what it left behind has ended as well."""
+        """A command has ended: use its group again, or remove it once what was left in it has ended."""
         if not self._take_back(group):
             group.mark("")  # what a command leaves behind when it ends by itself may stay
-            self.left.append(group)
+            group.close()  # it may stay for ever, as may many others
+            self.left.append(group.folder)
 
     def look(self) -> None:
-        """Take back the groups whose last process has ended, if the last look is some time ago."""
+        """Remove the groups whose last process has ended, if the last look is some time ago."""
         if not self.left or time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + LOOK_SECONDS
         for _ in range(min(len(self.left), _LOOKS)):
-            group = self.left.popleft()
-            if not self._take_back(group):
-                self.left.append(group)
+            folder = self.left.popleft()
+            if b"populated 1" in read_file(f"{folder}/cgroup.events") or not _remove(folder):
+                self.left.append(folder)
 
     def _take_back(self, group: Group) -> bool:
         """Use a group again, or remove it; False while something is in it."""
@@ -262,9 +270,11 @@ class CommandGroups:
 
     def close(self) -> None:
         """Remove what is not in use any more, at this process's end."""
-        for group in (*self._spare, *self.left):
+        for group in self._spare:
             group.close()
             _remove(group.folder)
+        for folder in self.left:
+            _remove(folder)
         with contextlib.suppress(OSError):
             (self._home / "cgroup.procs").write_text("0")
         _remove(self._folder)

@@ -22,6 +22,7 @@ _MAX_STEPS = 100  # of a path, those of its links included
 _MAX_SETTLED = 1000
 _MAX_INTERPRETERS = 4
 _LOOK_SECONDS = 1.0
+_SETTLED_SECONDS = 5.0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 # linux/openat2.h; asm-generic/unistd.h
@@ -44,7 +45,8 @@ class LocalPaths:
     """What this process knows of paths that it has looked at.
 
     A path is *settled* where nobody but root can put something else in its place, mount something over it,
-    or hold a lease on it. It stays so as long as root mounts nothing, and is not looked at again.
+    or hold a lease on it. It is taken for so for some seconds, as long as root mounts nothing: root may have
+    given it away meanwhile.
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,7 @@ class LocalPaths:
         self._settled_in = self._mounts.generation
         self._cached_lookup = True
         self._looked_at = -_LOOK_SECONDS
+        self._settled_until = 0.0
 
     def way(self, cwd: str, program: str, search: str, *, cwd_required: bool) -> Way | None:
         """How to start a program so that nothing can hold that up; None where something could.
@@ -71,8 +74,9 @@ class LocalPaths:
         if now > self._looked_at + _LOOK_SECONDS:
             self._looked_at = now
             self._mounts.refresh()
-        if self._settled_in != self._mounts.generation:
+        if self._settled_in != self._mounts.generation or now > self._settled_until:
             self._settled_in = self._mounts.generation
+            self._settled_until = now + _SETTLED_SECONDS
             settled.clear()
         if program in settled and cwd in settled:
             return Way(program, cwd)

@@ -17,9 +17,10 @@ import time
 from dataclasses import dataclass, field
 
 from remsvc.execution.process_tree import Command, Others, walk
-from remsvc.execution.processes import Pipe, copy_of_pipe, describe, pipes_of
+from remsvc.execution.processes import Pipe, describe, open_pipe, pipes_of
 
-_MAX_PROCESSES = 64
+_MAX_PROCESSES = 32
+_MAX_STEPS = 1000
 _MAX_DESCRIPTORS = 64
 _STILL_SECONDS = 1.0
 _NAMED = 5
@@ -42,10 +43,19 @@ class OutputWait:
         self._moved = now
         self._seen: tuple[int, ...] = ()
 
+    @property
+    def left(self) -> float:
+        """Seconds until it is over in any case."""
+        return max(0.0, self._until - time.monotonic())
+
     def goes_on(self, command: Command, others: Others, totals: tuple[int, int]) -> bool:
         """Whether to wait on. Where nothing has moved for a while, what is there does not end by itself."""
-        # The kernel's list of children may miss one while others end (proc(5)): look twice.
-        way = _on_its_way(command, others) or _on_its_way(command, others)
+        try:
+            # The kernel's list of children may miss one while others end (proc(5)): look twice.
+            way = _on_its_way(command, others) or _on_its_way(command, others)
+        except _TooManyError:
+            self.note = "output may be cut off: too many processes may still be passing it on"
+            return False
         if way is None:
             return False
         now = time.monotonic()
@@ -82,15 +92,26 @@ class _OnItsWay:
     unread: int
 
 
+class _TooManyError(Exception):
+    """There are too many processes to be asked."""
+
+
 def _on_its_way(command: Command, others: Others) -> _OnItsWay | None:
-    """What is on its way to the command's outputs. None for nothing, and where there are too many to ask."""
+    """What is on its way to the command's outputs; None for nothing.
+
+    Raises:
+        _TooManyError: it cannot be told.
+    """
     held: dict[int, _Pipes] = {}
     others = dataclasses.replace(others, alone=False)
     for number, process in enumerate(walk(command, others, set())):
-        if number == 4 * _MAX_PROCESSES or len(held) == _MAX_PROCESSES:
-            return None
-        if process is not None:
-            held[process.pid] = _pipes_of(process.pid)
+        if number == _MAX_STEPS:
+            raise _TooManyError
+        if process is None:
+            continue
+        if len(held) == _MAX_PROCESSES:
+            raise _TooManyError
+        held[process.pid] = _pipes_of(process.pid)
     found, unread = set(), 0
     pending = [pid for pid, pipes in held.items() if pipes.writes & command.pipes]
     seen = set(pending)
@@ -118,7 +139,7 @@ def _pipes_of(pid: int) -> _Pipes:
 
 def _size_at_end(pid: int, pipe: Pipe) -> int | None:
     """How much is still in a pipe that nobody writes to; None where somebody does."""
-    file = copy_of_pipe(pid, pipe)
+    file = open_pipe(pid, pipe)
     if file is None:
         return None
     try:

@@ -129,9 +129,18 @@ class PosixEngine(asyncio.Protocol):
         except _NoHelloError as error:
             if self._supervisor is not None:
                 raise
-            # One that had nothing to do may have been about to end.
+            # One that had nothing to do may have been about to end. Beside one that lives, another one would
+            # take all of its jobs for lost.
+            await self._wait_for_end()
             _logger.warning("%s; starting another one", error)
             await self._meet(self._start_supervisor())
+
+    async def _wait_for_end(self) -> None:
+        deadline = time.monotonic() + _REACH_SECONDS
+        while self._state_dir is not None and is_alive(self._state_dir):
+            if time.monotonic() > deadline:
+                raise ExecutionError(f"{self._state_dir}: its supervisor lives, and takes no server")
+            await asyncio.sleep(_REACH_AGAIN_SECONDS)
 
     def launch(self) -> None:
         """Start a supervisor, where there is none. :meth:`open` waits for it: it needs a while.
@@ -290,6 +299,13 @@ class PosixEngine(asyncio.Protocol):
             kind, name = event.get("event"), event.get("id")
             if kind == "hello":
                 self._greet(event)
+            elif kind == "refused" and self._hello is not None and not self._hello.done():
+                self._hello.set_exception(
+                    ExecutionError(
+                        f"{self._state_dir}: its supervisor takes no server that one of its own commands has "
+                        f"started ({event.get('reason')}); jobs go on: start the server by other means"
+                    )
+                )
             elif kind == "ended" and isinstance(name, int):
                 self._note_left(event)
                 self._settle(event, blobs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import stat
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _ENOUGH = 1 << 16
-_SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; since Linux 5.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,12 @@ def start_time(pid: int) -> int:
     """When the process with this number started, in ticks, ended or not; 0 where there is none."""
     fields = _stat(pid)
     return int(fields[19]) if fields else 0
+
+
+def session_of(pid: int) -> int:
+    """The session that a process is in, or was when it ended; 0 where there is none."""
+    fields = _stat(pid)
+    return int(fields[3]) if fields else 0
 
 
 def children(pid: int) -> Iterator[int]:
@@ -108,22 +112,22 @@ def pipes_of(pid: int, most: int) -> Iterator[Pipe]:
                     yield Pipe(int(entry.name), inode, bool(mode & stat.S_IRUSR), bool(mode & stat.S_IWUSR))
 
 
-def copy_of_pipe(pid: int, pipe: Pipe) -> int | None:
-    """A copy of a process's end of a pipe; None where it has that no more, or it cannot be had."""
+def open_pipe(pid: int, pipe: Pipe) -> int | None:
+    """Open what a process reads of a pipe, too; None where it has that no more, or it is guarded."""
     try:
-        handle = os.pidfd_open(pid)
+        # Opened so, it is only named: it may have become something that never answers.
+        named = os.open(f"/proc/{pid}/fd/{pipe.descriptor}", os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        copy: int = ctypes.CDLL(None).syscall(_SYS_PIDFD_GETFD, handle, pipe.descriptor, 0)
-    finally:
-        os.close(handle)
-    if copy < 0:
+        own = f"/proc/self/fd/{named}"
+        if _pipe_inode(own) != pipe.inode:
+            return None
+        return os.open(own, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
         return None
-    if _pipe_inode(f"/proc/self/fd/{copy}") == pipe.inode:
-        return copy
-    os.close(copy)
-    return None
+    finally:
+        os.close(named)
 
 
 def _pipe_inode(path: str) -> int | None:

@@ -86,7 +86,8 @@ class Reconciliation:
             stdout, stderr = await self._files.sizes(job.id)
         except OSError as error:
             stdout, stderr = job.stdout, job.stderr
-            reason = f"{reason}; its output cannot be read: {error}"
+            _logger.error("the output of job %s cannot be read: %s", job.id, error)
+            reason = f"{reason}; its output cannot be read: {error.strerror}"
         now = time.time()
         return dataclasses.replace(
             job, state=JobState.LOST, reason=reason, ended=now, stdout=stdout, stderr=stderr

@@ -47,6 +47,7 @@ class Supervised:
         group: the control group that it is in, if it has one.
         end: what ends it, once it is being ended.
         worked_on: whether the loop's next turns are for its end.
+        caller: who asked for it.
         output_wait: seconds that it is waited for output that others pass on, once it has ended.
         waiting: the wait for output that others pass on.
         began: when it was started, of the monotonic clock.
@@ -67,6 +68,7 @@ class Supervised:
     group: Group | None = None
     end: TreeEnd | None = None
     worked_on: bool = False
+    caller: str = ""
     output_wait: float = 0.0
     waiting: OutputWait | None = None
     told: tuple[int, int] = (0, 0)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from remsvc.execution.cgroup import group_path
 from remsvc.execution.command_groups import CommandGroups
 from remsvc.execution.engine import DRAIN_GRACE, OUTPUT_WAIT
 from remsvc.execution.forked_start import describe_failure, read_verdict
@@ -22,6 +23,7 @@ from remsvc.execution.local_paths import LocalPaths
 from remsvc.execution.open_outputs import OpenOutputs
 from remsvc.execution.output_wait import OutputWait
 from remsvc.execution.process_tree import Others, no_group
+from remsvc.execution.processes import session_of
 from remsvc.execution.session import NewSession
 from remsvc.execution.starts import MAX_STARTING, START_SECONDS, Starts
 from remsvc.execution.supervised import Prepared, Pump, Supervised
@@ -96,7 +98,10 @@ class Supervision:
         self._outputs = OpenOutputs(selector)
         self.ends: deque[Supervised] = deque()
         self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
-        self._orphans: Counter[int] = Counter()  # how many have ended, by user
+        self._orphans: Counter[int] = Counter()  # how many have ended of which nothing tells whose, by user
+        self._ending: set[int | str] = set()
+        self._waiting: dict[int | str, str] = {}  # those whose output is waited for, and their callers
+        self._looks: deque[Supervised] = deque()
         self.timers = Timers(self)
         self._scratch = bytearray(65536)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -170,7 +175,10 @@ class Supervision:
             prepared = Prepared(message, self._null, self._scratch)
         except (OSError, ValueError) as error:
             folder = Path(job["folder"]) if (job := message.get("job")) else None
-            self._finish_unstarted(message["id"], folder, {"error": describe_failure(error)})
+            # The files are this server's own: where they are is no caller's business.
+            self._reports.complain(f"command {message['id']} could not be prepared: {error}")
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._finish_unstarted(message["id"], folder, {"error": f"it could not be prepared: {reason}"})
             return
         before: int | str = message.get("after", "")
         if (before in self._commands or before in self._starts) and self._lanes.waiting_for(before) is None:
@@ -196,6 +204,7 @@ class Supervision:
         self._commands[command.id] = command
         self._by_pid[command.pid] = command
         command.output_wait = prepared.header.get("output_wait", OUTPUT_WAIT)
+        command.caller = prepared.caller
         self.timers.after(_READ_SECONDS, command.id, "read")
         if prepared.header["time_limit"] is not None:
             self.timers.after(prepared.header["time_limit"], command.id, "time limit")
@@ -237,6 +246,9 @@ class Supervision:
         limit = f"it could not be started within {START_SECONDS:g} s"
         if (command := self._commands.get(name)) is not None:
             if command.verdict >= 0:
+                self._hear(command)  # it may just have become it
+                self._start_waiting()
+            if command.verdict >= 0:
                 # It counts for its caller until it is gone: what it waits for may keep even SIGKILL waiting.
                 os.kill(command.pid, signal.SIGKILL)
                 self._close_verdict(command)
@@ -254,6 +266,7 @@ class Supervision:
 
     def _fail_start(self, command: Supervised, failure: str) -> None:
         del self._commands[command.id]
+        self._ending.discard(command.id)
         for output in command.outputs:
             output.stop_keeping()
             self._outputs.close(output)
@@ -300,15 +313,20 @@ class Supervision:
     def reap(self) -> bool:
         """Take the statuses of processes that have ended. Whether there may be more."""
         for _ in range(_MAX_REAPED):
+            # While something is being ended, orphans are looked at before nothing tells whose they were.
+            looks = bool(self._ending)
             try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | (os.WNOWAIT if looks else 0))
             except ChildProcessError:
                 return False
             if ended is None:
                 return False
+            if looks:
+                if ended.si_pid not in self._by_pid and not self._is_known(ended.si_pid):
+                    self._orphans[ended.si_uid] += 1
+                os.waitpid(ended.si_pid, 0)
             command = self._by_pid.pop(ended.si_pid, None)
             if command is None:
-                self._orphans[ended.si_uid] += 1
                 continue
             command.status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
             self._survive(command, self._on_reaped)
@@ -360,6 +378,8 @@ class Supervision:
     def _finish(self, command: Supervised) -> None:
         record = command.record()
         del self._commands[command.id]
+        self._ending.discard(command.id)
+        self._waiting.pop(command.id, None)
         if command.verdict >= 0:
             self._close_verdict(command)  # it could not be ended, and counts for its caller until it is gone
         self._start_next(command.id)  # before anything that takes time
@@ -386,6 +406,7 @@ class Supervision:
         elif not kill:
             return
         if command.end is None:
+            self._ending.add(command.id)
             command.end = TreeEnd(
                 command.tree, lambda: self._others(command), lambda: self._orphans_of(command.user)
             )
@@ -413,12 +434,23 @@ class Supervision:
             grouped=self._groups.contain if self._groups is not None else no_group,
         )
 
+    def _is_known(self, orphan: int) -> bool:
+        """Whether something tells which command an ended process without a parent belonged to."""
+        if self._groups is not None:
+            return self._groups.contain(group_path(orphan))
+        return session_of(orphan) in self._by_pid
+
     def _orphans_of(self, user: int) -> int:
         # What root starts may become anybody's.
         return self._orphans.total() if user == 0 else self._orphans[user]
 
+    @property
+    def busy(self) -> bool:
+        """Whether :meth:`work` has something to do."""
+        return bool(self.ends or self._looks)
+
     def work(self) -> None:
-        """Go on with the ends of commands, for a few milliseconds."""
+        """Go on with the ends of commands, and with looking for their output, for a few milliseconds."""
         until = time.monotonic() + _SLICE_SECONDS
         for _ in range(len(self.ends)):
             command = self.ends.popleft()
@@ -427,6 +459,9 @@ class Supervision:
                 self._survive(command, self._go_on, until)
             if time.monotonic() >= until:
                 return
+        while self._looks and time.monotonic() < until:
+            command = self._looks.popleft()
+            self._survive(command, self._look_for_output)
 
     def _go_on(self, command: Supervised, until: float) -> None:
         assert command.end is not None
@@ -474,20 +509,29 @@ class Supervision:
             command.telling = False
             command.told = command.totals
             self._reports.tell({"event": "output", "id": command.id, "totals": command.totals})
+        elif purpose == "drain" and (command.drained or command.cause is not None):
+            self._finish_if_possible(command, waited=True)
         elif purpose == "drain":
-            self._finish_if_possible(command, waited=not self._waits_for_output(command))
+            self._looks.append(command)
         elif command.end is not None and command.end.over:
             self._finish_if_possible(command)
         elif command.end is not None:
             self._work_on(command)
 
-    def _waits_for_output(self, command: Supervised) -> bool:
-        """Whether output of a command that has ended is still on its way; then it is looked again."""
+    def _look_for_output(self, command: Supervised) -> None:
+        """See whether output of a command that has ended is still on its way; then it is looked again."""
+        if command.id not in self._commands:
+            return
         if command.drained or command.cause is not None:
-            return False
+            self._finish_if_possible(command, waited=True)
+            return
         if command.waiting is None:
             command.waiting = OutputWait(command.output_wait)
+        began = time.monotonic()
         if not command.waiting.goes_on(command.tree, self._others(command), command.totals):
-            return False
-        self.timers.after(DRAIN_GRACE, command.id, "drain")
-        return True
+            self._finish_if_possible(command, waited=True)
+            return
+        self._waiting[command.id] = command.caller
+        # However many of a caller are waited for, looking takes no more than a twentieth of the time.
+        pause = 20 * (time.monotonic() - began) * list(self._waiting.values()).count(command.caller)
+        self.timers.after(max(DRAIN_GRACE, min(pause, command.waiting.left)), command.id, "drain")

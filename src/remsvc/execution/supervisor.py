@@ -70,7 +70,7 @@ class Supervisor:
             self._listener.open(self._selector, self._accept)
         self._connect(self._first)
         while not self._idle():
-            busy = self._unreaped or bool(self._commands.ends)
+            busy = self._unreaped or self._commands.busy
             ready = self._selector.select(0 if busy else self._next_timer())
             if self._unreaped or any(key.fd == wakeup for key, _ in ready):
                 self._survive(self._reap, wakeup)  # before all else: a command may wait for an end
@@ -78,7 +78,7 @@ class Supervisor:
                 if key.fd != wakeup:
                     self._survive(key.data, events)
             self._survive(self._commands.run_timers)
-            if self._commands.ends:
+            if self._commands.busy:
                 self._survive(self._commands.work)
             if self._groups is not None and self._groups.left:
                 self._survive(self._groups.look)

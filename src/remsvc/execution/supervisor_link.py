@@ -177,6 +177,8 @@ class Listener:
         except OSError as error:
             refusal = str(error)
         if refusal:
+            with contextlib.suppress(OSError):  # it need not wait to be told
+                connection.send(encode_frame({"event": "refused", "reason": refusal}), socket.MSG_DONTWAIT)
             connection.close()
             self._complain(f"a connection was refused: {refusal}")
             return

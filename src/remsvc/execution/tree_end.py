@@ -46,6 +46,7 @@ class TreeEnd:
         self._guarded: set[Process] = set()
         self._known: set[Process] = set()
         self._steps: Iterator[float] = iter(())
+        self._deadline = float("inf")
 
     @property
     def over(self) -> bool:
@@ -57,8 +58,9 @@ class TreeEnd:
         self._steps = self._terminate()
 
     def kill(self, within: float) -> None:
-        """End its processes, and give up after ``within`` seconds."""
-        self._steps = self._kill(time.monotonic() + within)
+        """End its processes, and give up ``within`` seconds after this was asked for first."""
+        self._deadline = min(self._deadline, time.monotonic() + within)
+        self._steps = self._kill(self._deadline)
 
     def work(self, until: float) -> float:
         """Go on until that time of the monotonic clock.
@@ -87,6 +89,10 @@ class TreeEnd:
             yield max(LOOK_SECONDS, 3 * (time.monotonic() - began))
 
     def _kill(self, deadline: float) -> Iterator[float]:
+        if time.monotonic() > deadline:  # it was tried before, and failed
+            self.given_up = True
+            self.left = "could not be ended: this server could not look after its processes"
+            return
         group = self._command.group
         if group is not None:
             group.freeze()
@@ -117,15 +123,12 @@ class TreeEnd:
         # The kernel's list of children may miss one while others end (proc(5)): look twice.
         while quiet < 2 and time.monotonic() < deadline:
             quiet += 1
-            ended = self._orphans()
             for process in self._walk():
                 if process is not None and process not in signalled:
                     quiet = 0
                     signalled.add(process)
                     self._send(process, number)
                 yield 0.0
-            if self._orphans() != ended:
-                quiet = 0
 
     def _none(self, killed: set[Process] | None = None) -> Generator[float, None, bool]:
         """Whether nothing is left; what is found goes into ``killed``, and is."""

@@ -158,13 +158,15 @@ class _RotatedFile(logging.handlers.RotatingFileHandler):
             self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), _MODE
         )
         with contextlib.suppress(OSError):  # it is somebody else's
-            _withdraw(descriptor)
+            if not Path(self.baseFilename).is_symlink():  # what a link leads to has its own rights
+                _withdraw(descriptor)
         return TextIOWrapper(open(descriptor, "ab"), encoding=self.encoding, errors=self.errors)  # noqa: PTH123
 
 
 def _withdraw(file: int | str) -> None:
     """Take the rights from a file of ours that others than its owner and its group have."""
-    status = os.stat(file)  # noqa: PTH116  a descriptor, too
+    # Where others may make files beside the log, a link could lead to any file of ours.
+    status = os.fstat(file) if isinstance(file, int) else os.lstat(file)
     if sys.platform != "win32" and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
         wanted = stat.S_IMODE(status.st_mode) & (_MODE | stat.S_ISGID)
         if wanted != stat.S_IMODE(status.st_mode):
