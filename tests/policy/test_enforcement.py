@@ -116,7 +116,22 @@ def test_the_path_that_was_decided_on_is_the_one_that_is_started(call: Call, tmp
     etl = call(f"[identity etl]\nprograms = {real}/tool\n")["etl"]
     created = etl.jobs.create(spec(None, f"{real}/link/../tool"))
     assert etl.jobs.watch(created.id).stdout == b"good\n"
-    assert list(created.spec.argv.args) == [f"{real}/tool"]
+    assert list(created.spec.argv.args) == [f"{real}/link/../tool"], "the job says what was asked for"
+
+
+def test_a_job_that_waited_is_decided_on_as_it_was_asked_for(call: Call, tmp_path: Path) -> None:
+    """Patterns speak of the path that the caller writes, programs of its plain form: also after a wait."""
+    folder, go = tmp_path.resolve(), tmp_path.resolve() / "go"
+    (folder / "tool").write_text(f"#!/bin/sh\n{go_file(go)}\necho $0\n")
+    (folder / "tool").chmod(0o755)
+    asked = f"{folder}/./tool"
+    etl = call(f"[identity etl]\nmax_running = 1\nallow.1 = ^{asked} .$\nprograms = {folder}/tool\n")["etl"]
+    jobs = [etl.jobs.create(spec(None, asked, number)) for number in "12"]
+    assert [state(job) for job in jobs] == ["RUNNING", "QUEUED"]
+    go.touch()
+    for job in jobs:
+        watched = etl.jobs.watch(job.id)
+        assert (watched.states[-1], watched.stdout.decode()) == ("SUCCEEDED", f"{folder}/tool\n")
 
 
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "ENV", "IFS", "GCONV_PATH", "PS4"])

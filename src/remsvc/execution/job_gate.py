@@ -10,6 +10,11 @@ from remsvc.execution.job import Job
 class JobPermission(Protocol):
     """That a job may start, as it was decided at some time."""
 
+    @property
+    def program(self) -> str:
+        """The path to start in place of the job's first argument; empty for that argument itself."""
+        ...
+
     def stands(self) -> bool:
         """Whether it would be decided the same way now; to be asked in the step that starts the job.
 
@@ -41,6 +46,10 @@ class JobGate(Protocol):
 
 class OpenGate:
     """A gate that lets every job through, and the permission for that."""
+
+    @property
+    def program(self) -> str:
+        return ""
 
     def running_limit(self, identity: str) -> int | None:
         return None

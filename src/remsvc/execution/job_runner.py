@@ -186,6 +186,9 @@ class JobRunner:
             elif active.job.supervisor != self.instance or not self.instance:
                 # It was in the queue, or the supervisor that it was claimed for ended before it was told.
                 await self._claim_for_supervisor(active)
+            elif permission.program:
+                # The job itself keeps what was asked for: that is what is decided on each time.
+                return dataclasses.replace(process, argv=(permission.program, *process.argv[1:]))
             else:
                 return process
         return None

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, TypeVar
 
@@ -139,8 +138,6 @@ class JobService:
                     return self._message(made)
             raise
         spec = decision.limits.of_job(with_defaults(spec, self._config))
-        if decision.program:
-            spec = replace(spec, argv=(decision.program, *spec.argv[1:]))
         job = await self._jobs.create(
             call.identity, request_id, digest, spec, request.spec.standard_input, permission
         )
@@ -247,7 +244,8 @@ class JobService:
                 permitted = decision
             self._authentication.confirm(call)
             if policy is self._policy.policy:
-                return decision, JobPermission(self._policy, policy, partial(self._fault, call))
+                fault = partial(self._fault, call)
+                return decision, JobPermission(self._policy, policy, decision.program, fault)
 
     def _check(self, spec: JobSpec, hash: str, decision: Decision) -> None:  # noqa: A002
         if not decision.allowed:

@@ -111,7 +111,7 @@ class PolicyInForce:
         decision = await self.decide(job.identity, request)
         if not decision.allowed:
             raise StartError(f"not permitted any more: {decision.message}")
-        return JobPermission(self, policy, partial(self._fault, job.identity))
+        return JobPermission(self, policy, decision.program, partial(self._fault, job.identity))
 
     def _fault(self, identity: str) -> str:
         return "" if self._knows(identity) else f"there is no identity {identity} any more"
@@ -124,11 +124,13 @@ class JobPermission:
     Attributes:
         in_force: what has permitted the job,
         policy: by this one.
+        program: what it starts; see :class:`~remsvc.server.decision.Decision`.
         fault: tells why the one who asked for it may not have it run any more; empty where he may.
     """
 
     in_force: PolicyInForce
     policy: Policy
+    program: str
     fault: Callable[[], str]
 
     def stands(self) -> bool:
