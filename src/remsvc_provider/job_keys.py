@@ -144,7 +144,7 @@ def job_spec(command: Mapping[str, Any], *, labels: Mapping[str, str], time_limi
         user=command.get("cmdusr") or "",
         working_directory=command.get("cwd") or "",
         environment=command.get("env") or {},
-        standard_input=_input_bytes(command.get("input")),
+        standard_input=input_bytes(command.get("input")),
         time_limit=time_limit,
         labels=labels,
         source=command.get("src") or "",
@@ -172,7 +172,8 @@ async def same_job(
         return None  # the second and the third: its labels are none of ours
 
 
-def _input_bytes(value: Any) -> bytes:
+def input_bytes(value: Any) -> bytes:
+    """The input of a stored command, as the command reads it: no input is an empty one."""
     if isinstance(value, Mapping):
         return base64.b64decode(value["base64"])
     return value.encode() if isinstance(value, str) else value or b""
