@@ -47,7 +47,6 @@ class Limit:
 
 _ARGUMENT = 131_071
 _ARGUMENT_WHY = "the longest argument that Linux starts a program with"
-_USER_WHY = "the longest name of a user on Linux"
 _SOURCE_WHY = "a path; it stands in every log line of the command"
 
 _NOT_FOUND_WHY = "what a server never gave is not found, rather than refused"
@@ -74,7 +73,7 @@ ARGUMENTS = Limit(
     "bytes",
     "what Linux starts a program with by default",
 )
-USER = Limit("user", 256, "bytes", _USER_WHY)
+USER = Limit("user", 256, "bytes", "the longest name of a user on Linux")
 WORKING_DIRECTORY = Limit("working_directory", 4095, "bytes", "the longest path on Linux")
 SOURCE = Limit("source", 4096, "bytes", _SOURCE_WHY)
 STANDARD_INPUT = Limit("standard_input", 1024 * 1024, "bytes", "what comes before the command can read more")
@@ -98,8 +97,8 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = {
     "CancelJobRequest": (ID, REASON),
     "WatchJobRequest": (ID,),
 }
-"""The whole table, by the messages that the fields are of. A hash needs none: but one of eight digits it is
-wrong, and goes no further."""
+"""The whole table, by the messages that the fields are of. A hash has no limit of its own: whatever is not
+the right eight digits is a mismatch, and goes no further."""
 
 MESSAGE_BYTES: Mapping[str, int] = {
     "Empty": 4 * 1024,
