@@ -16,7 +16,7 @@ from remsvc_provider.version_compat import masked_parts, names_a_secret
 
 MASK = "***"
 LEAST_CHARACTERS = 5
-"""Of a secret. Airflow masks no shorter one either: it would be found in the middle of words."""
+"""Of a secret. By default, Airflow masks no shorter one either: it would be found in the middle of words."""
 LEAST_FRAGMENT = 4
 """Characters of a secret's beginning or end that are masked, where a text was cut off in it."""
 

@@ -17,7 +17,7 @@ from triggering import context, fire, restored, results, task_instance
 from conftest import answer, in_a_thread
 from remsvc.command import crc32hex
 from remsvc_provider import sealing
-from remsvc_provider.masking import MASK, Masking
+from remsvc_provider.masking import MASK, Masking, secrets_in
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
@@ -182,6 +182,35 @@ async def test_without_a_key_it_runs_and_masks_all_the_same(masker, conn_id, mon
 def test_nothing_more_is_stored_where_there_are_no_secrets(masker, conn_id):
     _, arguments = deferred([{"cmd": "true"}]).serialize()
     assert not {"secrets", "sealed_commands"} & arguments.keys()
+
+
+@pytest.fixture(params=["_secrets_masker", "should_hide_value_for_key"])
+def another_airflow(masker, request, monkeypatch):
+    """One in which a name is gone that was never promised."""
+    mask_secret(SECRET)
+    mask_secret("other-secret")
+    monkeypatch.delattr(f"airflow.sdk._shared.secrets_masker.{request.param}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"echo {SECRET}", SECRET),
+        (f"{SECRET}:other-secret\n{SECRET}", f"{SECRET} other-secret"),
+        (f"a *** b {SECRET}", SECRET),
+        ("nothing", ""),
+        ("", ""),
+    ],
+)
+def test_an_airflow_that_keeps_its_secrets_elsewhere(another_airflow, text, expected):
+    assert set(expected.split()) <= secrets_in([{"cmd": text}])
+    shown = Masking(secrets_in([{"cmd": text}]))(expected)
+    assert set(shown.split()) <= {MASK}
+
+
+def test_names_in_such_an_airflow(another_airflow):
+    assert "hunter-two" in secrets_in({"env": {"DB_PASSWORD": "hunter-two"}})
+    assert not secrets_in({"env": {"PLAIN": "hunter-two"}})
 
 
 TEXTS = st.text("abc\n", max_size=30)
