@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
 from remsvc.errors import InvalidCommandError
-from remsvc.validation import CMD, CMDUSR, SRC
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+from remsvc.validation import CMD, CMDUSR, SRC, check_text
 
 
 class CommandType(IntEnum):
@@ -45,15 +42,7 @@ class Command:
             InvalidCommandError: saying what is wrong, in one line.
         """
         for limit in (CMD, CMDUSR, SRC):
-            name = limit.field
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
-            if "\0" in value:
-                raise InvalidCommandError(f"{name} must not contain a NUL character")
-            if _SURROGATE.search(value):
-                raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
-            limit.check(value)
+            check_text(limit.field, getattr(self, limit.field), limit)
         if not self.cmd.strip():
             raise InvalidCommandError("cmd must not be blank")
         if isinstance(self.cmdtyp, bool) or not isinstance(self.cmdtyp, int):

@@ -8,7 +8,6 @@ parameter, percent-encoded or not, which Airflow hands on as ``{"extra": "<that 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from remsvc.client.bearer_token import bearer_token
 from remsvc.client.options import DEFAULT_PORT, TRANSPORTS, ConnectionOptions
 from remsvc.client.target import parse_target
 from remsvc.errors import ConfigurationError
+from remsvc.token_text import token_as_meant
 from remsvc_provider.version_compat import AirflowException, names_a_secret
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ NESTED_EXTRAS = ("extra", "__extra__")
 
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off", "")
-
-_SCHEME = re.compile(r"((?:bearer\s+)*)(.*)", re.IGNORECASE | re.DOTALL)
-"""A token with the word that belongs to the header, maybe more than once, before it."""
 
 
 def connection_options(connection: Connection, warn: Callable[[str], None]) -> ConnectionOptions:
@@ -120,10 +117,9 @@ def _nested(outer: Mapping[str, Any], key: str) -> dict[str, Any]:
     elif not isinstance(value, dict):
         raise ValueError(f"extra {key!r} must be a JSON object, not {type(value).__name__}")
     token = value.get("bearer_token")
-    if isinstance(token, str):
+    if isinstance(token, str) and (meant := token_as_meant(token)):
         # An unencoded "+" arrives as a space, and a bearer token never has a space (RFC 6750).
-        scheme, token = _SCHEME.fullmatch(token.strip("\ufeff \t\r\n")).groups()  # type: ignore[union-attr]
-        value["bearer_token"] = scheme + token.replace(" ", "+")
+        value["bearer_token"] = meant.replace(" ", "+")
     return {**before, **after, **value}
 
 

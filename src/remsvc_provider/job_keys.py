@@ -6,14 +6,15 @@ A worker checks keys and makes no jobs: what only a job needs is loaded with the
 from __future__ import annotations
 
 import base64
-import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from remsvc.command import CommandType, crc32hex
 from remsvc.errors import AlreadyExistsError, InvalidCommandError
+from remsvc.validation import STANDARD_INPUT, check_text, check_unicode
 
 if TYPE_CHECKING:
     from remsvc.client import AsyncClient
@@ -23,8 +24,6 @@ TIME_LIMIT = "airflow_time_limit"
 """Label of a job: the seconds that were asked for, of which a policy may leave less."""
 
 JOB_KEYS = ("argv", "env", "cwd", "input")
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_job_keys(command: Mapping[str, Any]) -> None:
@@ -48,7 +47,7 @@ def _check_argv(command: Mapping[str, Any]) -> None:
     if isinstance(argv, (str, bytes)) or not isinstance(argv, Sequence):
         raise InvalidCommandError(f"argv must be a list of strings, not {type(argv).__name__}")
     for index, argument in enumerate(argv):
-        _check_text(f"argv[{index}]", argument)
+        check_text(f"argv[{index}]", argument)
     if not argv or not argv[0]:
         raise InvalidCommandError("argv must begin with the name of a program")
     if "cmd" in command:
@@ -70,11 +69,11 @@ def check_environment(name: str, env: object) -> dict[str, str]:
     if not isinstance(env, Mapping):
         raise InvalidCommandError(f"{name} must be a dict of strings, not {type(env).__name__}")
     for variable, value in env.items():
-        _check_text(f"the name of a variable in {name}", variable)
+        check_text(f"the name of a variable in {name}", variable)
         if not variable or "=" in variable:
             raise InvalidCommandError(f"{name} has {variable!r}, which cannot be the name of a variable")
         if isinstance(value, bool) or not isinstance(value, int):
-            _check_text(f"{name}[{variable!r}]", value)
+            check_text(f"{name}[{variable!r}]", value)
     return {variable: str(value) for variable, value in env.items()}
 
 
@@ -84,7 +83,7 @@ def check_working_directory(name: str, cwd: object) -> str:
     Raises:
         InvalidCommandError: it is no absolute path.
     """
-    _check_text(name, cwd)
+    check_text(name, cwd)
     path = str(cwd)
     if not (PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()):
         raise InvalidCommandError(f"{name} is {path!r}; expected an absolute path")
@@ -94,22 +93,9 @@ def check_working_directory(name: str, cwd: object) -> str:
 def _check_input(value: object) -> None:
     if not isinstance(value, (str, bytes)):
         raise InvalidCommandError(f"input must be text or bytes, not {type(value).__name__}")
-    if isinstance(value, str) and _SURROGATE.search(value):
-        raise InvalidCommandError("input is not valid Unicode text: it has a lone surrogate")
-    from remsvc.client.jobs import MAX_STANDARD_INPUT
-
-    size = len(value.encode() if isinstance(value, str) else value)
-    if size > MAX_STANDARD_INPUT:
-        raise InvalidCommandError(f"input has {size} bytes; expected at most {MAX_STANDARD_INPUT}")
-
-
-def _check_text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
-    if "\0" in value:
-        raise InvalidCommandError(f"{name} must not contain a NUL character")
-    if _SURROGATE.search(value):
-        raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
+    if isinstance(value, str):
+        check_unicode("input", value)
+    replace(STANDARD_INPUT, field="input").check(value)
 
 
 def storable(command: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +130,7 @@ def job_spec(command: Mapping[str, Any], *, labels: Mapping[str, str], time_limi
         user=command.get("cmdusr") or "",
         working_directory=command.get("cwd") or "",
         environment=command.get("env") or {},
-        standard_input=_input_bytes(command.get("input")),
+        standard_input=input_bytes(command.get("input")),
         time_limit=time_limit,
         labels=labels,
         source=command.get("src") or "",
@@ -172,7 +158,8 @@ async def same_job(
         return None  # the second and the third: its labels are none of ours
 
 
-def _input_bytes(value: Any) -> bytes:
+def input_bytes(value: Any) -> bytes:
+    """The input of a stored command, as the command reads it: no input is an empty one."""
     if isinstance(value, Mapping):
         return base64.b64decode(value["base64"])
     return value.encode() if isinstance(value, str) else value or b""

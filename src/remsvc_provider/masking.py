@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from remsvc_provider.job_keys import input_bytes
 from remsvc_provider.version_compat import masked_parts, names_a_secret
 
 MASK = "***"
 LEAST_CHARACTERS = 5
-"""Of a secret. Airflow masks no shorter one either: it would be found in the middle of words."""
+"""Of a secret. By default, Airflow masks no shorter one either: it would be found in the middle of words."""
 LEAST_FRAGMENT = 4
 """Characters of a secret's beginning or end that are masked, where a text was cut off in it."""
 
@@ -59,10 +60,14 @@ class Masking:
         return text[:-end] + MASK if end else text
 
     def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        """A command without the secrets, for people."""
+        """A stored command without the secrets, for people. Of an input of bytes nothing is left where it
+        has one: what is around the secret need not be text."""
         masked = dict(command)
         for key, value in command.items():
-            if isinstance(value, str):
+            if key == "input" and isinstance(value, Mapping):
+                text = _text(input_bytes(value))
+                masked[key] = value if self(text) == text else MASK
+            elif isinstance(value, str):
                 masked[key] = self(value)
             elif isinstance(value, Sequence):
                 masked[key] = [self(str(element)) for element in value]
@@ -85,15 +90,21 @@ def secrets_in(value: object, name: str = "") -> set[str]:
     those of Variables and connections, and those under a name that says so (``DB_PASSWORD``).
 
     Args:
-        value: text, or lists and dicts of it.
+        value: text or bytes, or lists and dicts of them.
         name: under which it stands.
     """
     if isinstance(value, str):
-        return {value} if name and names_a_secret(name) else masked_parts(value)
+        # A program may take a value apart, and print a secret in it without the rest.
+        return masked_parts(value) | ({value} if name and names_a_secret(name) else set())
     if isinstance(value, bytes):
-        return secrets_in(value.decode("utf-8", "ignore"), name)
+        return secrets_in(_text(value), name)
     if isinstance(value, Mapping):
         return {secret for key, element in value.items() for secret in secrets_in(element, str(key))}
     if isinstance(value, Sequence):
         return {secret for element in value for secret in secrets_in(element, name)}
     return set()
+
+
+def _text(data: bytes) -> str:
+    """All of ``data`` that can be read as text."""
+    return data.decode("utf-8", "ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -52,15 +53,36 @@ async def amask_secret(secret: str) -> None:
 
 def masked_parts(text: str) -> set[str]:
     """What Airflow would mask of a text in this process's logs."""
-    from airflow.sdk._shared.secrets_masker import _secrets_masker
-
     # Its public functions say what is left, but not what they took out.
-    pattern = _secrets_masker().replacer
+    try:
+        from airflow.sdk._shared.secrets_masker import _secrets_masker
+
+        pattern = _secrets_masker().replacer
+    except (ImportError, AttributeError):
+        return _parts_left_out(text, _as_logged("", text))
     return set() if pattern is None else {found.group() for found in pattern.finditer(text)}
 
 
 def names_a_secret(name: str) -> bool:
     """Whether Airflow hides what stands under this name: of a Variable, or a key in a field."""
-    from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
-
+    try:
+        from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
+    except ImportError:
+        return _as_logged(name, "") != ""
     return bool(should_hide_value_for_key(name))  # type: ignore[no-untyped-call]
+
+
+def _as_logged(name: str, text: str) -> str:
+    """What Airflow would log of a text under this name."""
+    from airflow.sdk.log import mask_logs
+
+    return str(mask_logs(None, "", {name: text})[name])
+
+
+def _parts_left_out(text: str, masked: str) -> set[str]:
+    """What stands in ``text`` where ``masked`` has ``***``; and all of the text, because with several such
+    parts it is not certain where each of them ends."""
+    if masked == text:
+        return set()
+    parts = re.fullmatch("(.+?)".join(map(re.escape, masked.split("***"))), text, re.DOTALL)
+    return {text, *(parts.groups() if parts else ())}

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from airflow.sdk import Connection
+from tests.copied_tokens import AFTER, BEFORE, NOTHING_BUT
 
 from remsvc_provider.hooks.remsvc import RemSvcHook
 from remsvc_provider.version_compat import AirflowException
@@ -189,29 +190,28 @@ def test_settings_without_effect_are_mentioned(connect, capsys):
     assert "ca_cert_path ignored, because use_ssl is not true" in log
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        f"{TOKEN}\n",
-        f" {TOKEN}\r\n",
-        f"\ufeff{TOKEN}",
-        f"Bearer {TOKEN}",
-        f"bearer  {TOKEN}\n",
-        f"Bearer Bearer {TOKEN}",
-        f"\ufeffBearer {TOKEN}\r\n",
-    ],
-)
+@pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("nested", [False, True])
-def test_accidents_around_a_token(connect, written, nested):
+def test_accidents_around_a_token(connect, before, nested):
     """A line end, a byte order mark or the word of the header came along when it was copied."""
-    extra = {"bearer_token": written}
-    if nested:
-        value = f"remsvc://host?extra={quote(json.dumps(extra), safe='')}"
-    else:
-        value = json.dumps({"conn_type": "remsvc", "host": "host", "extra": extra})
-    hook = RemSvcHook(connect(value))
-    assert hook.options.token == TOKEN
-    assert hook.get_call_metadata() == [("authorization", f"Bearer {TOKEN}")]
+    for after in AFTER:
+        extra = {"bearer_token": f"{before}{TOKEN}{after}"}
+        if nested:
+            value = f"remsvc://host?extra={quote(json.dumps(extra), safe='')}"
+        else:
+            value = json.dumps({"conn_type": "remsvc", "host": "host", "extra": extra})
+        hook = RemSvcHook(connect(value))
+        assert hook.options.token == TOKEN
+        assert hook.get_call_metadata() == [("authorization", f"Bearer {TOKEN}")]
+
+
+@pytest.mark.parametrize("written", NOTHING_BUT)
+def test_the_word_of_the_header_alone_is_no_token(connect, written):
+    """Also where the extras are nested, and a space may have been a plus."""
+    extra = quote(json.dumps({"bearer_token": written}), safe="")
+    hook = RemSvcHook(connect(f"remsvc://host?extra={extra}"))
+    with pytest.raises(AirflowException, match="extra bearer_token: the token after 'Bearer' is missing"):
+        _ = hook.options
 
 
 @pytest.mark.parametrize(

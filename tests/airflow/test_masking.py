@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -16,7 +17,7 @@ from triggering import context, fire, restored, results, task_instance
 from conftest import answer, in_a_thread
 from remsvc.command import crc32hex
 from remsvc_provider import sealing
-from remsvc_provider.masking import MASK, Masking
+from remsvc_provider.masking import MASK, Masking, secrets_in
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
@@ -101,6 +102,13 @@ async def test_values_under_a_name_that_says_so(masker, conn_id, log: LogReader)
     assert "hunter-two" not in everywhere(event, log)
 
 
+async def test_a_secret_within_such_a_value(masker, conn_id, log: LogReader):  # noqa: F811
+    command = {"cmd": 'echo "${DATABASE_PASSWORD#user:}" $DATABASE_PASSWORD'}
+    event = await fire(deferred([command], env={"DATABASE_PASSWORD": f"user:{SECRET}"}))
+    assert results(event)[0]["out"] == f"{MASK} {MASK}\n"
+    assert SECRET not in everywhere(event, log)
+
+
 async def test_secrets_of_the_connection(masker, job_server, connect, log: LogReader):  # noqa: F811
     extra = {"bearer_token": "tok-0123456789", "other_secret": "of-an-extra", "plain": "to-be-seen"}
     host, _, port = job_server.target.rpartition(":")
@@ -145,6 +153,25 @@ def test_what_is_stored_does_not_show_it(masker, conn_id):
     assert restored(trigger).serialize()[1] == arguments
 
 
+@pytest.mark.parametrize("around", [b"", b"\xff\0"])
+async def test_an_input_of_bytes(masker, conn_id, around, log: LogReader):  # noqa: F811
+    """A template that is rendered natively may give them."""
+    given = around + SECRET.encode() + around
+    trigger = deferred([{"cmd": "cat; exit 1", "input": given}])
+    _, arguments = trigger.serialize()
+    assert arguments["commands"] == [{"cmd": "cat; exit 1", "input": MASK}]
+    assert base64.b64encode(given).decode() not in json.dumps(arguments)
+    assert restored(trigger).serialize()[1] == arguments
+    event = await fire(trigger)
+    assert MASK in results(event)[0]["out"]
+    assert SECRET not in everywhere(event, log)
+
+
+def test_an_input_of_bytes_without_a_secret_is_stored_as_it_is(masker, conn_id):
+    _, arguments = deferred([{"cmd": f"cat; echo {SECRET}", "input": b"\xff\0"}]).serialize()
+    assert arguments["commands"] == [{"cmd": f"cat; echo {MASK}", "input": {"base64": "/wA="}}]
+
+
 async def test_without_a_key_it_runs_and_masks_all_the_same(masker, conn_id, monkeypatch, log: LogReader):  # noqa: F811
     monkeypatch.setattr(sealing, "can_seal", lambda: False)
     event = await fire(deferred([{"cmd": f"echo {SECRET}"}]))
@@ -155,6 +182,35 @@ async def test_without_a_key_it_runs_and_masks_all_the_same(masker, conn_id, mon
 def test_nothing_more_is_stored_where_there_are_no_secrets(masker, conn_id):
     _, arguments = deferred([{"cmd": "true"}]).serialize()
     assert not {"secrets", "sealed_commands"} & arguments.keys()
+
+
+@pytest.fixture(params=["_secrets_masker", "should_hide_value_for_key"])
+def another_airflow(masker, request, monkeypatch):
+    """One in which a name is gone that was never promised."""
+    mask_secret(SECRET)
+    mask_secret("other-secret")
+    monkeypatch.delattr(f"airflow.sdk._shared.secrets_masker.{request.param}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"echo {SECRET}", SECRET),
+        (f"{SECRET}:other-secret\n{SECRET}", f"{SECRET} other-secret"),
+        (f"a *** b {SECRET}", SECRET),
+        ("nothing", ""),
+        ("", ""),
+    ],
+)
+def test_an_airflow_that_keeps_its_secrets_elsewhere(another_airflow, text, expected):
+    assert set(expected.split()) <= secrets_in([{"cmd": text}])
+    shown = Masking(secrets_in([{"cmd": text}]))(expected)
+    assert set(shown.split()) <= {MASK}
+
+
+def test_names_in_such_an_airflow(another_airflow):
+    assert "hunter-two" in secrets_in({"env": {"DB_PASSWORD": "hunter-two"}})
+    assert not secrets_in({"env": {"PLAIN": "hunter-two"}})
 
 
 TEXTS = st.text("abc\n", max_size=30)

@@ -81,7 +81,10 @@ def defer(task: RemSvcOperator) -> TaskDeferred:
         ([{"cmd": "true", "cwd": "tmp"}], ["commands[0]", "cwd is 'tmp'", "absolute path"]),
         ([{"cmd": "true", "cwd": 1}], ["commands[0]", "cwd must be a string", "int"]),
         ([{"cmd": "true", "input": 1}], ["commands[0]", "input must be text or bytes", "int"]),
-        ([{"cmd": "true", "input": b"x" * 1048577}], ["commands[0]", "1048577 bytes", "at most 1048576"]),
+        (
+            [{"cmd": "true", "input": b"x" * 1048577}],
+            ["commands[0]: input: expected at most 1048576 bytes, not 1048577"],
+        ),
         (
             [{"cmd": "true"}, {"cmd": "x" * 131_072}],
             ["commands[1]", "cmd: expected at most 131071 bytes, not 131072"],

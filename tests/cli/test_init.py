@@ -149,14 +149,21 @@ def test_the_printed_connection_is_the_contracts(remsvc: Remsvc, directory: Path
 
 
 def test_hosts_decide_where_the_server_listens(remsvc: Remsvc, directory: Path) -> None:
-    for options, host in (
-        ([], "127.0.0.1"),
-        (["--host", "localhost"], "127.0.0.1"),
-        (["--host", "build7"], "0.0.0.0"),
-        (["--host", "[2001:db8::1]"], "::"),
+    """And as what clients are told to reach it: by an address, where that is this machine. The name localhost
+    may mean ::1 as well, where another user can listen."""
+    for options, host, target in (
+        ([], "127.0.0.1", "127.0.0.1:50051"),
+        (["--host", "localhost"], "127.0.0.1", "127.0.0.1:50051"),
+        (["--host", "LocalHost.", "--host", "::1"], "127.0.0.1", "127.0.0.1:50051"),
+        (["--host", "::1"], "::1", "[::1]:50051"),
+        (["--host", "127.0.0.2"], "127.0.0.2", "127.0.0.2:50051"),
+        (["--host", "build7"], "0.0.0.0", "build7:50051"),
+        (["--host", "[2001:db8::1]"], "::", "[2001:db8::1]:50051"),
     ):
-        initialise(remsvc, directory, "--force", *options)
+        made = initialise(remsvc, directory, "--force", *options)
         assert f"\nhost = {host}\n" in (directory / "server.ini").read_text()
+        assert made["server"] == target
+        assert str(made["connection_uri"]).startswith(f"remsvc://{target}?")
         assert remsvc("check-config", directory / "server.ini").returncode == 0
 
 

@@ -87,7 +87,7 @@ def test_the_server_learns_who_runs_it(remsvc: Remsvc, any_server: ServerProcess
         (["--cwd", "srv/app", "--", "x"], "remsvc: --cwd must be an absolute path, not 'srv/app'"),
         (["--label", "a", "--", "x"], "'a' is not KEY=VALUE"),
         (["--label", "=a", "--", "x"], "'=a' is not KEY=VALUE"),
-        (["--label", "k" * 64 + "=a", "--", "x"], "remsvc: the key of a label must have 1 to 63 characters"),
+        (["--label", "k" * 64 + "=a", "--", "x"], "k': expected a key of 1 to 63 characters, not 64"),
         (["--", " "], "remsvc: shell_command must not be blank"),
         (["--shell", "none", "--", ""], "remsvc: argv must begin with the name of a program"),
         (["--env", "1A=b", "--", "x"], "'1A' is not the name of a variable"),

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from tests.client.scripted_jobs import ScriptedJobs
 from tests.client.scripted_server import ScriptedServer
 
-from .conftest import PROGRAM, Remsvc, clean_environment, wait_until
+from .conftest import PROGRAM, Remsvc, clean_environment
 
 if TYPE_CHECKING:
     from tests.conftest import ServerProcess
@@ -27,8 +26,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
 
-def on_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Exit code and everything that appears on a terminal (standard output and error together)."""
+DEADLINE = 60.0
+
+
+def on_terminal(
+    *arguments: str, on_text: Callable[[str], None] = lambda text: None, **environment: str
+) -> tuple[int, str]:
+    """Exit code and everything that appears on a terminal (standard output and error together).
+
+    ``on_text`` is told what has appeared so far, whenever there is more.
+    """
     # Not pexpect: it forks in Python, which gRPC's threads in this process do not survive.
     terminal, program_side = os.openpty()
     with subprocess.Popen(
@@ -41,13 +48,18 @@ def on_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
     ) as process:
         os.close(program_side)
         shown = b""
+        kill = threading.Timer(DEADLINE, process.kill)
+        kill.start()
         try:
             while chunk := os.read(terminal, 4096):
                 shown += chunk
+                on_text(shown.decode(errors="ignore"))
         except OSError as error:  # how Linux says that the other side is closed
             if error.errno != errno.EIO:
                 raise
-        os.close(terminal)
+        finally:
+            kill.cancel()
+            os.close(terminal)
     return process.returncode, shown.decode()
 
 
@@ -74,23 +86,20 @@ def test_waiting_shows_a_spinner_that_goes_away(server: ServerProcess) -> None:
 
 
 def test_a_job_that_is_queued_is_said_to_be_queued(jobs: ScriptedJobs) -> None:
+    """Until it runs, and then that is said."""
     job = jobs.add(state=jobs_pb2.QUEUED, request_id="r")
+    queued, running = f"job job1 is queued on {jobs.target}", f"running on {jobs.target}"
 
-    def go_on() -> None:
-        wait_until(lambda: jobs.watches)
-        time.sleep(0.3)  # for the spinner to be drawn; too early would show less, not fail elsewhere
-        jobs.change(job, jobs_pb2.RUNNING)
-        time.sleep(0.3)
-        jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
+    def go_on(text: str) -> None:
+        state = job.message.state
+        if state == jobs_pb2.QUEUED and queued in text:
+            jobs.change(job, jobs_pb2.RUNNING)
+        elif state == jobs_pb2.RUNNING and running in text:
+            jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
 
-    server = threading.Thread(target=go_on)
-    server.start()
-    code, text = on_terminal("run", "-s", jobs.target, "--request-id", "r", "--", "x")
-    server.join()
+    code, text = on_terminal("run", "-s", jobs.target, "--request-id", "r", "--", "x", on_text=go_on)
     assert code == 0
-    queued, running = text.find(f"job job1 is queued on {jobs.target}"), text.find("running on")
-    assert queued >= 0
-    assert running == -1 or queued < running
+    assert 0 <= text.find(queued) < text.find(running)
 
 
 def test_an_error_cannot_steer_the_terminal(scripted: Callable[..., ScriptedServer]) -> None:

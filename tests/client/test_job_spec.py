@@ -47,7 +47,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"shell_command": "x", "environment": {"A=": "b"}}, "'A=' is not the name of a variable"),
     ({"shell_command": "x", "environment": {"A": 1}}, "environment variable A must be a string, not int"),
     ({"shell_command": "x", "standard_input": "text"}, "standard_input must be bytes, not str"),
-    ({"shell_command": "x", "standard_input": bytes(2**20 + 1)}, "at most 1048576 bytes, not 1048577"),
+    (
+        {"shell_command": "x", "standard_input": bytes(2**20 + 1)},
+        "standard_input: expected at most 1048576 bytes, not 1048577",
+    ),
     ({"shell_command": "x", "time_limit": 0}, "time_limit must be a number of seconds above 0, not 0"),
     ({"shell_command": "x", "time_limit": float("nan")}, "time_limit must be a number of seconds above 0"),
     ({"shell_command": "x", "time_limit": True}, "time_limit must be a number of seconds, not bool"),
@@ -56,10 +59,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"shell_command": "x", "lease": float("inf")}, "lease must be a number of seconds above 0, not inf"),
     ({"shell_command": "x", "output_limit": -1}, "output_limit must be a number of bytes"),
     ({"shell_command": "x", "output_limit": 1.5}, "output_limit must be a number of bytes"),
-    ({"shell_command": "x", "labels": {"": "v"}}, "must have 1 to 63 characters, not 0"),
-    ({"shell_command": "x", "labels": {"k" * 64: "v"}}, "must have 1 to 63 characters, not 64"),
-    ({"shell_command": "x", "labels": {"k": "v" * 256}}, "label k must have at most 255 characters, not 256"),
-    ({"shell_command": "x", "labels": {str(n): "" for n in range(33)}}, "labels must be at most 32, not 33"),
+    ({"shell_command": "x", "labels": {"": "v"}}, "labels: '': expected a key of 1 to 63 characters, not 0"),
+    ({"shell_command": "x", "labels": {"k" * 64: "v"}}, "expected a key of 1 to 63 characters, not 64"),
+    (
+        {"shell_command": "x", "labels": {"k": "v" * 256}},
+        "labels: 'k': expected a value of at most 255 characters, not 256",
+    ),
+    (
+        {"shell_command": "x", "labels": {str(n): "" for n in range(33)}},
+        "labels: expected at most 32 entries, not 33",
+    ),
 ]
 
 

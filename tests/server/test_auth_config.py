@@ -13,6 +13,7 @@ from remsvc.server.client_certificates import AlternativeName, parse_alternative
 from remsvc.server.config import ServerConfig, check_config, load_config
 from remsvc.server.tokens import digest_of
 from tests.contract.certificates import Authority
+from tests.copied_tokens import AFTER, BEFORE, NOTHING_BUT
 
 
 @pytest.fixture
@@ -63,26 +64,22 @@ def test_a_hash_in_auth_stands_for_its_token(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        *("secret\n", "secret\r\n", "\ufeffsecret", " secret\t", "Bearer secret", "bearer  secret\n"),
-        *("\ufeffBearer Bearer secret\r\n", f"Bearer sha256:{digest_of('secret').hex()}\n"),
-    ],
-)
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("kept", ["secret", f"sha256:{digest_of('secret').hex()}"])
 def test_what_came_along_with_a_token_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, kept: str
 ) -> None:
-    monkeypatch.setenv("COPIED", value)
+    monkeypatch.setenv("COPIED", before + kept + after)
     config = load(tmp_path, "[auth]\na = $COPIED\n")
-    sent = ["secret", "Bearer secret", " secret", "BEARER bearer secret ", "secret2", "Bearersecret", ""]
-    assert [identity(config, token) for token in sent] == ["a"] * 4 + [None] * 3
+    sent = ["secret", before + "secret" + after, "Bearer secret", "secret2", "Bearersecret", ""]
+    assert [identity(config, token) for token in sent] == ["a"] * 3 + [None] * 3
 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("Bearer", "expected a token"),
+        *((text, "expected a token") for text in NOTHING_BUT),
         ("\ufeff\n", "expected a token"),
         ("two\nlines", "expected printable ASCII characters (value not shown)"),
         ("sécret", "expected printable ASCII characters (value not shown)"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 import shlex
 import socket
@@ -46,12 +45,15 @@ class Plan:
 
     @property
     def target(self) -> Target:
-        return Target(self.hosts[0] if self.hosts else "localhost", self.port)
+        """Where clients reach the server."""
+        host = self.hosts[0] if self.hosts else "localhost"
+        # The name may mean ::1 as well, where this server does not listen and another user can.
+        return Target("127.0.0.1" if host.lower() == "localhost" else host, self.port)
 
     @property
     def listen_on(self) -> str:
-        if all(map(_is_loopback, self.hosts)):
-            return "127.0.0.1"
+        if all(Target(host, self.port).is_loopback for host in self.hosts):
+            return self.target.host
         return "::" if any(":" in host for host in self.hosts) else "0.0.0.0"  # noqa: S104
 
 
@@ -165,10 +167,3 @@ def _own_names() -> list[str]:
         return [parse_target(socket.gethostname()).host]
     except ConfigurationError:  # a name that no certificate can hold
         return []
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

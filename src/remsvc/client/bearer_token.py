@@ -1,7 +1,7 @@
-"""A bearer token as it was written down somewhere, read as it was meant.
+"""A bearer token that a program, a variable or a file gives a client.
 
-Tokens are copied by hand and by programs: a line end, a byte order mark or the word ``Bearer`` comes along.
-What is surely such an accident is left out; anything else is an error that names the place, not the value.
+What surely came along with it by accident is left out; anything else that is no token is an error, which
+names the place and not the value.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from remsvc.errors import ConfigurationError
+from remsvc.token_text import token_as_meant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SCHEME = "bearer"
-_AROUND = "\ufeff \t\r\n\v\f"
 _LONGEST_FILE = 64 * 1024
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -31,13 +30,10 @@ def bearer_token(text: object, source: str) -> str:
     """
     if not isinstance(text, str):
         raise ConfigurationError([f"{source}: expected text, not {type(text).__name__}"])
-    token = text.strip(_AROUND)
+    token = token_as_meant(text)
     if not token:
-        raise ConfigurationError([f"{source}: is empty"])
-    while token[: len(_SCHEME)].lower() == _SCHEME and not token[len(_SCHEME) :][:1].strip():
-        token = token[len(_SCHEME) :].strip(_AROUND)
-        if not token:
-            raise ConfigurationError([f"{source}: the token after 'Bearer' is missing"])
+        without = "the token after 'Bearer' is missing" if "bearer" in text.lower() else "is empty"
+        raise ConfigurationError([f"{source}: {without}"])
     if token.isascii() and token.isprintable():
         return token
     if (lines := len(token.splitlines())) > 1:

@@ -11,24 +11,22 @@ from typing import Literal
 from remsvc.errors import InvalidCommandError
 from remsvc.job_state import JobState as JobState
 from remsvc.validation import (
-    LABEL_KEY,
-    LABEL_VALUE,
-    LABELS,
+    REQUEST_ID,
     SHELL_COMMAND,
     SOURCE,
     STANDARD_INPUT,
     USER,
     WORKING_DIRECTORY,
-    Limit,
     check_arguments,
+    check_labels,
+    check_text,
 )
 
 MAX_STANDARD_INPUT = STANDARD_INPUT.most
 """Bytes of standard input that a job may carry."""
 
 _MAX_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_REQUEST_ID = re.compile(r"[ -~]{1,128}")
+_REQUEST_ID = re.compile(rf"[ -~]{{1,{REQUEST_ID.most}}}")
 
 
 MOST_OUTPUT = 2**63 - 1
@@ -78,7 +76,7 @@ class JobSpec:
         """
         self._check_program()
         for text in (USER, WORKING_DIRECTORY, SOURCE):
-            _check_text(text.field, getattr(self, text.field), text)
+            check_text(text.field, getattr(self, text.field), text)
         if self.working_directory and not _is_absolute(self.working_directory):
             raise InvalidCommandError(
                 f"working_directory must be an absolute path, not {self.working_directory!r}"
@@ -90,10 +88,7 @@ class JobSpec:
             raise InvalidCommandError(
                 f"standard_input must be bytes, not {type(self.standard_input).__name__}"
             )
-        if len(self.standard_input) > MAX_STANDARD_INPUT:
-            raise InvalidCommandError(
-                f"standard_input must have at most {MAX_STANDARD_INPUT} bytes, not {len(self.standard_input)}"
-            )
+        STANDARD_INPUT.check(self.standard_input)
         _check_seconds("time_limit", self.time_limit)
         _check_seconds("kill_grace", self.kill_grace, zero_allowed=True)
         _check_seconds("lease", self.lease)
@@ -107,7 +102,7 @@ class JobSpec:
         if self.shell_type not in ("native", "powershell"):
             raise InvalidCommandError(f"shell_type must be native or powershell, not {self.shell_type!r}")
         if self.argv is None:
-            _check_text("shell_command", self.shell_command, SHELL_COMMAND)
+            check_text("shell_command", self.shell_command, SHELL_COMMAND)
             if not str(self.shell_command).strip():
                 raise InvalidCommandError("shell_command must not be blank")
             return
@@ -116,32 +111,22 @@ class JobSpec:
         if self.shell_type != "native":
             raise InvalidCommandError("shell_type is for shell_command: argv is run without a shell")
         for number, argument in enumerate(self.argv):
-            _check_text(f"argv[{number}]", argument)
+            check_text(f"argv[{number}]", argument)
         if not self.argv or not self.argv[0]:
             raise InvalidCommandError("argv must begin with the name of a program")
 
     def _check_environment(self) -> None:
         for name, value in _items("environment", self.environment):
-            _check_text("the name of a variable in environment", name)
+            check_text("the name of a variable in environment", name)
             if not name or "=" in name:
                 raise InvalidCommandError(f"environment: {name!r} is not the name of a variable")
-            _check_text(f"environment variable {name}", value)
+            check_text(f"environment variable {name}", value)
 
     def _check_labels(self) -> None:
-        labels = _items("labels", self.labels)
-        if len(labels) > LABELS.most:
-            raise InvalidCommandError(f"labels must be at most {LABELS.most}, not {len(labels)}")
-        for key, value in labels:
-            _check_text("the key of a label", key)
-            _check_text(f"label {key}", value)
-            if not 1 <= len(key) <= LABEL_KEY.most:
-                raise InvalidCommandError(
-                    f"the key of a label must have 1 to {LABEL_KEY.most} characters, not {len(key)}"
-                )
-            if len(value) > LABEL_VALUE.most:
-                raise InvalidCommandError(
-                    f"label {key} must have at most {LABEL_VALUE.most} characters, not {len(value)}"
-                )
+        for key, value in _items("labels", self.labels):
+            check_text("the key of a label", key)
+            check_text(f"label {key}", value)
+        check_labels(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,19 +222,8 @@ def check_request_id(request_id: str) -> None:
     """
     if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
         raise InvalidCommandError(
-            f"request_id must have 1 to 128 printable ASCII characters, not {request_id!r}"
+            f"request_id must have 1 to {REQUEST_ID.most} printable ASCII characters, not {request_id!r}"
         )
-
-
-def _check_text(name: str, value: object, limit: Limit | None = None) -> None:
-    if not isinstance(value, str):
-        raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
-    if "\0" in value:
-        raise InvalidCommandError(f"{name} must not contain a NUL character")
-    if _SURROGATE.search(value):
-        raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
-    if limit is not None:
-        limit.check(value)
 
 
 def _check_seconds(name: str, value: object, *, zero_allowed: bool = False) -> None:

@@ -10,15 +10,14 @@ from datetime import datetime
 
 from remsvc.client import job_protocol
 from remsvc.client.jobs import Job, JobState
-from remsvc.errors import ProtocolError
+from remsvc.errors import InvalidCommandError, ProtocolError
+from remsvc.validation import PAGE_TOKEN
 
 MOST_JOBS = 1_000_000
 """No server keeps so many. A list that is longer is one without an end."""
 
 _MOST_EMPTY_PAGES = 1_000
 """In a row: a server may look through some of its jobs, find none, and have the rest asked for."""
-
-_LONGEST_TOKEN = 1024
 
 
 class Listing:
@@ -63,10 +62,10 @@ class Listing:
         self.complete = not token
         self._jobs += len(jobs)
         self._empty_pages = 0 if jobs else self._empty_pages + 1
-        if len(token) > _LONGEST_TOKEN:
-            raise ProtocolError(
-                f"the server's page_token has {len(token)} characters, more than {_LONGEST_TOKEN}"
-            )
+        try:
+            PAGE_TOKEN.check(token)  # it could not be sent back
+        except InvalidCommandError as error:
+            raise ProtocolError(f"the server's {error}") from None
         if token and token == self._token:
             raise ProtocolError("the server's list of jobs does not end: a page leads to itself")
         if self._empty_pages > _MOST_EMPTY_PAGES:

@@ -14,7 +14,8 @@ from remsvc.server.client_certificates import (
     ClientCertificate,
     read_certificate,
 )
-from remsvc.server.tokens import TokenTable, digest_of, token_as_meant
+from remsvc.server.tokens import TokenTable, digest_of
+from remsvc.token_text import token_as_meant
 
 ANONYMOUS = "anonymous"
 _SCHEME = "Bearer "

@@ -13,7 +13,8 @@ from remsvc.server.ini import NAMED_SECTIONS, Entry, parse_ini, section_key, sec
 from remsvc.server.misplaced_secrets import NOT_SHOWN, in_known_key, in_path, in_unknown_key
 from remsvc.server.patterns import PatternError, Rule, compile_pattern
 from remsvc.server.token_file import is_hash, parse_hash
-from remsvc.server.tokens import Credential, digest_of, token_as_meant
+from remsvc.server.tokens import Credential, digest_of
+from remsvc.token_text import token_as_meant
 
 _KEYS: dict[str, tuple[str, ...]] = {
     "server": (

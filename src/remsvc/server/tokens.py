@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,20 +28,6 @@ class Credential:
     def expired(self, now: float) -> bool:
         """Whether it is refused at Unix time ``now``."""
         return self.expires is not None and now >= self.expires
-
-
-_AROUND = "\ufeff \t\r\n\v\f"
-_SCHEMES = re.compile(r"(?:bearer(?:\s+|$))+", re.IGNORECASE)
-
-
-def token_as_meant(text: str) -> str:
-    """A token without what surely came along by accident: blanks, line ends and byte order marks around it,
-    and the word ``Bearer`` before it. Clients leave the same out.
-    """
-    text = text.strip(_AROUND)
-    if match := _SCHEMES.match(text):
-        text = text[match.end() :]
-    return text
 
 
 def digest_of(token: str | bytes) -> bytes:

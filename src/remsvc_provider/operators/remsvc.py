@@ -168,7 +168,7 @@ class RemSvcOperator(BaseOperator):
         # Here, and not above: neither whoever reads the DAG file nor the worker that resumes needs it.
         from remsvc_provider.origin import Origin
 
-        commands = [storable(command) for command in check_commands(self.commands, self.env, self.cwd)]
+        checked = check_commands(self.commands, self.env, self.cwd)
         stream_timeout = check_stream_timeout(self.stream_timeout)
         options: dict[str, Any] = {
             "max_output_bytes": check_number("max_output_bytes", self.max_output_bytes, 1),
@@ -180,7 +180,9 @@ class RemSvcOperator(BaseOperator):
         metadata = check_metadata(self.metadata)
         public, secret = sealing.split(metadata)
         secret = self._hidden_metadata or secret
-        secrets = sorted(secrets_in([*commands, *public]))
+        # Of the commands as they are: in a stored one, bytes do not show what they hold.
+        secrets = sorted(secrets_in([*checked, *public]))
+        commands = [storable(command) for command in checked]
         task_instance = context.get("ti")
         origin = Origin.of(task_instance, context) if task_instance is not None else None
         if self.deferrable and self._may_store(secret):
