@@ -98,8 +98,10 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = {
     "CancelJobRequest": (ID, REASON),
     "WatchJobRequest": (ID,),
 }
-"""The whole table, by the messages that the fields are of. A hash needs none: but one of eight digits it is
-wrong, and goes no further."""
+"""The whole table, by the messages that the fields are of.
+
+A hash has no limit of its own: whatever is not the right eight digits is a mismatch, and goes no further.
+"""
 
 MESSAGE_BYTES: Mapping[str, int] = {
     "Empty": 4 * 1024,
