@@ -39,8 +39,9 @@ def _argv(*args: str, **options: object) -> jobs_pb2.JobSpec:
 def _script(folder: Path) -> str:
     """A script of root's whose interpreter is in the folder."""
     script = folder.parent / "script"
-    script.write_text(f"#!{folder}/interpreter\n")
-    script.chmod(0o755)
+    if not script.exists():  # else it may be being started, and is not to be written to
+        script.write_text(f"#!{folder}/interpreter\n")
+        script.chmod(0o755)
     return str(script)
 
 

@@ -1,4 +1,4 @@
-"""With control groups, nothing that a job starts escapes its end."""
+"""With control groups, what a job has started ends with it, wherever it went."""
 
 from __future__ import annotations
 

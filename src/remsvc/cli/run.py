@@ -104,10 +104,11 @@ def run(
 
     \b
     Exit codes, besides the command's own (128+N when signal N ended it);
-    each comes with a line on standard error:
+    each but 141 comes with a line on standard error:
       1    the command could not be started
       124  its time limit ended it
       130  it was cancelled
+      141  nobody reads the output here any more: the job is cancelled
       255  what became of it is not known, or remsvc itself failed
 
     A server that has protocol version 1 alone runs it too, for 30 s unless configured otherwise:

@@ -22,6 +22,7 @@ from remsvc.time_limit import TimeLimit
 
 _LOOKUP_SECONDS = 10.0
 _TIMED_OUT = "process timed out"
+_NOT_ENDED = "the process could not be ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,8 @@ def _answer(outcome: Outcome, output_limit: int) -> Answer:
     if outcome.timed_out:
         return Answer(1, out, _TIMED_OUT)
     rc = outcome.exit_code if outcome.signal is None else 128 + outcome.signal
-    assert rc is not None
+    if rc is None:  # it was told to end, and even SIGKILL did not reach it
+        return Answer(1, out, _NOT_ENDED)
     return Answer(rc, out, _text(outcome.stderr, output_limit))
 
 

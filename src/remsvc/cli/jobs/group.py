@@ -18,7 +18,7 @@ class JobVerbs(Verbs):
 def jobs() -> None:
     """Find, watch and cancel durable jobs: what "remsvc run" has started, and others.
 
-    You see your own jobs: those that were created with the same token.
+    You see your own jobs: those that were created by the same identity.
 
     \b
     Examples:

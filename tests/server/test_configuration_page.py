@@ -1,0 +1,64 @@
+"""docs/server-configuration.md names each limit of the configuration, with the default that it has."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from remsvc.execution.engine import OUTPUT_WAIT
+from remsvc.server.config import ServerConfig
+from remsvc.server.job_config import JobConfig
+from remsvc.server.limits_config import LimitsConfig
+
+_PAGE = (Path(__file__).parents[2] / "docs" / "server-configuration.md").read_text(encoding="utf-8")
+
+
+def defaults_in(heading: str, column: int) -> dict[str, str]:
+    """What the table under a heading says, by its keys."""
+    section = _PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:]] for row in section.splitlines() if row[:3] == "| `"]
+    return {row[0].removesuffix(" *").strip("`"): row[column].strip("`") for row in rows}
+
+
+def milliseconds(seconds: float | None) -> str:
+    return str(round((seconds or 0) * 1000))
+
+
+def test_limits_of_callers() -> None:
+    expected = {}
+    for field in dataclasses.fields(LimitsConfig):
+        value = getattr(LimitsConfig(), field.name)
+        if isinstance(value, float):
+            expected[f"{field.name}_ms"] = milliseconds(value)
+        else:
+            expected[field.name] = str(value)
+    assert defaults_in("`[limits]`: of callers", 1) == expected
+
+
+def test_jobs() -> None:
+    jobs = JobConfig()
+    assert defaults_in("`[jobs]`", 1) == {
+        "enabled": "true",
+        "max_running": str(jobs.limits.max_running),
+        "max_queued": str(jobs.limits.max_queued),
+        "max_text_bytes": str(jobs.limits.max_text_bytes),
+        "time_limit_ms": milliseconds(jobs.time_limit),
+        "kill_grace_ms": milliseconds(jobs.kill_grace),
+        "output_limit_bytes": str(jobs.output_limit),
+        "max_output_limit_bytes": str(jobs.max_output_limit),
+        "retention_hours": str(round(jobs.limits.retention_seconds / 3600)),
+        "retention_count": str(jobs.limits.retention_count),
+        "retention_bytes": str(jobs.limits.retention_bytes),
+        "output_wait_ms": milliseconds(OUTPUT_WAIT),
+        "cgroup": "auto",
+        "admins": "",
+    }
+
+
+def test_server() -> None:
+    server = ServerConfig()
+    told = defaults_in("`[server]`", 2)
+    assert told["port"] == str(server.port)
+    assert told["cmd_timeout_ms"] == milliseconds(server.cmd_timeout)
+    assert told["max_output_bytes"] == str(server.max_output_bytes)
+    assert told["shutdown_grace_ms"] == milliseconds(server.shutdown_grace)
