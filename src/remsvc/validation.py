@@ -6,6 +6,7 @@ can say what is too large before anything is sent or run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -45,9 +46,10 @@ class Limit:
         return InvalidCommandError(f"{self.field}: expected at most {self.most} {self.unit}, not {size}")
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 _ARGUMENT = 131_071
 _ARGUMENT_WHY = "the longest argument that Linux starts a program with"
-_USER_WHY = "the longest name of a user on Linux"
 _SOURCE_WHY = "a path; it stands in every log line of the command"
 
 _NOT_FOUND_WHY = "what a server never gave is not found, rather than refused"
@@ -74,7 +76,7 @@ ARGUMENTS = Limit(
     "bytes",
     "what Linux starts a program with by default",
 )
-USER = Limit("user", 256, "bytes", _USER_WHY)
+USER = Limit("user", 256, "bytes", "the longest name of a user on Linux")
 WORKING_DIRECTORY = Limit("working_directory", 4095, "bytes", "the longest path on Linux")
 SOURCE = Limit("source", 4096, "bytes", _SOURCE_WHY)
 STANDARD_INPUT = Limit("standard_input", 1024 * 1024, "bytes", "what comes before the command can read more")
@@ -116,6 +118,32 @@ MESSAGE_BYTES: Mapping[str, int] = {
     "ServerReflectionRequest": 4 * 1024,
 }
 """Bytes that a whole request may have. Those of larger ones are not taken in."""
+
+
+def check_text(name: str, value: object, limit: Limit | None = None) -> None:
+    """Check that ``value`` is text which can be sent, and which a program can be given.
+
+    Args:
+        name: of the field, for the error.
+        value: from anybody.
+        limit: that the field has; None where it is checked together with others.
+
+    Raises:
+        InvalidCommandError: naming the field. The value is not quoted: it may be a secret.
+    """
+    if not isinstance(value, str):
+        raise InvalidCommandError(f"{name} must be a string, not {type(value).__name__}")
+    if "\0" in value:
+        raise InvalidCommandError(f"{name} must not contain a NUL character")
+    check_unicode(name, value)
+    if limit is not None:
+        limit.check(value)
+
+
+def check_unicode(name: str, text: str) -> None:
+    """Check that text has a UTF-8. Raises :class:`InvalidCommandError`, naming the field."""
+    if _SURROGATE.search(text):
+        raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
 
 
 def check_arguments(argv: Collection[str], environment: Mapping[str, str]) -> None:
