@@ -12,7 +12,7 @@ from remsvc.http2.messages import prefix
 from remsvc.server.call import Call
 from remsvc.server.health import HealthService
 from remsvc.server.http2.call import Http2Call
-from remsvc.server.methods import Method, Methods, Read, methods_of
+from remsvc.server.methods import Method, Methods, Requests, methods_of
 from remsvc.server.reflection import ReflectionService
 from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.status import Status
@@ -86,28 +86,32 @@ class Answers:
                 yield self._message(rng, written)
             self._fail_perhaps(rng)
 
-    async def _stream(self, read: Read, call: Call) -> None:
+    async def _stream(self, requests: Requests, call: Call) -> None:
         with self._noted(call) as (rng, written):
             if rng.random() < 0.4:
-                await self._read_ahead(read, call, rng, written)
+                await self._read_ahead(requests, call, rng, written)
             else:
                 for _ in range(rng.choice((0, 1, 3, 1_000))):
-                    if await read() is None:
+                    if await requests.read() is None:
                         break
                     await self._pause(rng, call)
                     for _ in range(rng.choice((0, 1, 1, 3))):
                         await call.write(self._message(rng, written))
+                    requests.answered()
             self._fail_perhaps(rng)
 
-    async def _read_ahead(self, read: Read, call: Call, rng: random.Random, written: bytearray) -> None:
+    async def _read_ahead(
+        self, requests: Requests, call: Call, rng: random.Random, written: bytearray
+    ) -> None:
         """Read and write at the same time, as streams of commands do."""
-        reading = asyncio.ensure_future(read())
+        reading = asyncio.ensure_future(requests.read())
         try:
             while (request := await reading) is not None:
-                reading = asyncio.ensure_future(read())
+                reading = asyncio.ensure_future(requests.read())
                 await self._pause(rng, call)
                 if request is not None:
                     await call.write(self._message(rng, written))
+                requests.answered()
         finally:
             reading.cancel()
             await asyncio.wait([reading])

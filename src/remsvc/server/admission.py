@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -12,14 +12,11 @@ from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.peers import network_of_peer
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.server.request_memory import SMALL_REQUEST, CallRequests, RequestMemory
 from remsvc.server.sharing import may_have_more
 from remsvc.status import Status
 
 _RETRY_SECONDS = 1.0
-# A request of fewer bytes is not counted: how many of them there may be is bounded by how many calls.
-_SMALL_REQUEST = 4 * 1024
-# Of a stream: the command that runs, and the next one.
-_AT_ONCE_ON_A_STREAM = 2
 _NOTHING_HELD = nullcontext()
 
 
@@ -66,73 +63,6 @@ class Admitted(NamedTuple):
     whose: str
 
 
-class _RequestMemory:
-    """How many bytes the requests have that are being answered.
-
-    Args:
-        most: of all identities together.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: Counter[str] = Counter()  # by whom
-        self._total = 0
-
-    def take(self, whose: str, size: int) -> None:
-        """Count a request. Raises :class:`RefusedError` where others would have no room."""
-        own = self._taken[whose] + size
-        free = self._most - self._total - size
-        if not may_have_more(whose, own, free):
-            raise exhausted(
-                f"the requests being answered have {self._total} bytes already, {own - size} of them "
-                f"those of {whose}",
-                _RETRY_SECONDS,
-            )
-        self._taken[whose] = own
-        self._total += size
-
-    def give_back(self, whose: str, size: int) -> None:
-        """It was answered."""
-        self._total -= size
-        self._taken[whose] -= size
-        if not self._taken[whose]:
-            del self._taken[whose]
-
-
-class HeldRequests:
-    """The requests of one call that are being answered, which is in the block.
-
-    Args:
-        memory: in which they are counted.
-        whose: the call's identity.
-    """
-
-    def __init__(self, memory: _RequestMemory, whose: str) -> None:
-        self._memory = memory
-        self._whose = whose
-        self._sizes: deque[int] = deque()
-
-    def add(self, size: int) -> None:
-        """One more, of so many bytes. Raises :class:`RefusedError` where there is no room for it."""
-        size = size if size > _SMALL_REQUEST else 0
-        while len(self._sizes) >= _AT_ONCE_ON_A_STREAM:
-            self._give_back()
-        if size:
-            self._memory.take(self._whose, size)
-        self._sizes.append(size)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        while self._sizes:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        if size := self._sizes.popleft():
-            self._memory.give_back(self._whose, size)
-
-
 class Admission:
     """Refuses calls that are too many or too large.
 
@@ -145,7 +75,8 @@ class Admission:
         # All that strangers may ask is health: once, or to be told for as long as they like.
         most = max(limits.max_calls // 10, 1)
         self._of_strangers, self._lasting_of_strangers = _Places(most), _Places(most)
-        self._requests = _RequestMemory(limits.max_request_bytes)
+        self._requests = RequestMemory(limits.max_request_bytes)
+        self._waiting_requests = RequestMemory(limits.max_request_bytes, "the requests that wait for room")
         self._rates = RateLimiter()
 
     @property
@@ -186,9 +117,9 @@ class Admission:
         admitted.places.take(admitted.whose)
         return admitted
 
-    def holding(self, call: Call) -> HeldRequests:
-        """Count the requests of a call while they are being answered, which is in the block."""
-        return HeldRequests(self._requests, _whose(call))
+    def holding(self, call: Call) -> CallRequests:
+        """Count the requests of a call until they are answered, or the block ends."""
+        return CallRequests(self._requests, self._waiting_requests, _whose(call), self._limits.stream_idle)
 
     def holding_one(self, call: Call, size: int) -> AbstractContextManager[object]:
         """The same for a call's one request, of so many bytes.
@@ -196,7 +127,7 @@ class Admission:
         Raises:
             RefusedError: there is no room for it.
         """
-        if size <= _SMALL_REQUEST:
+        if size <= SMALL_REQUEST:
             return _NOTHING_HELD
         held = self.holding(call)
         held.add(size)

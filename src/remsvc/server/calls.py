@@ -10,6 +10,7 @@ from remsvc.server.call import Call
 from remsvc.server.methods import Method, serialize
 from remsvc.server.open_calls import Authentication
 from remsvc.server.refusal import RefusedError
+from remsvc.server.request_memory import CallRequests
 from remsvc.status import Status
 from remsvc.time_limit import TimeLimit
 
@@ -80,16 +81,8 @@ class Calls:
     async def _converse(self, call: Call, method: Method) -> None:
         assert method.stream is not None
         held = self._admission.holding(call)
-
-        async def read() -> Any:
-            data = await call.read()
-            if data is None:
-                return None
-            held.add(len(data))
-            return method.parse(data)
-
         with held:
-            await method.stream(read, call)
+            await method.stream(_Requests(call, method, held), call)
 
     async def _only(self, call: Call) -> bytes:
         """The one request of a call."""
@@ -104,3 +97,21 @@ class Calls:
         if request is None:
             raise RefusedError(Status.INVALID_ARGUMENT, "expected one request, got none")
         return request
+
+
+class _Requests:
+    """See :class:`~remsvc.server.methods.Requests`."""
+
+    def __init__(self, call: Call, method: Method, held: CallRequests) -> None:
+        self._call = call
+        self._method = method
+        self._held = held
+        self.answered = held.answered
+
+    async def read(self) -> Any:
+        await self._held.before_read()
+        data = await self._call.read()
+        if data is None:
+            return None
+        await self._held.add_after(len(data))
+        return self._method.parse(data)

@@ -13,7 +13,7 @@ from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_stream import CommandStream
 from remsvc.server.command_turn import Turns
 from remsvc.server.logs import fields
-from remsvc.server.methods import Method, Read
+from remsvc.server.methods import Method, Requests
 from remsvc.server.refusal import RefusedError
 from remsvc.status import Status
 from remsvc.validation import DATA
@@ -83,5 +83,5 @@ class CommandService:
             await self._turns.begin(turn, call, _RUN, running)
             return await self._turns.finish(turn, call)
 
-    async def _rem_cmd_strm(self, read: Read, call: Call) -> None:
-        await CommandStream(read, call, self._turns, _RUN_STREAM, self._stream_idle).serve()
+    async def _rem_cmd_strm(self, requests: Requests, call: Call) -> None:
+        await CommandStream(requests, call, self._turns, _RUN_STREAM, self._stream_idle).serve()

@@ -12,7 +12,7 @@ import contextlib
 
 from remsvc.server.call import Call
 from remsvc.server.command_turn import Turn, Turns
-from remsvc.server.methods import Read, serialize
+from remsvc.server.methods import Requests, serialize
 from remsvc.server.refusal import RefusedError
 from remsvc.status import Status
 from remsvc.time_limit import TimeLimit
@@ -22,12 +22,12 @@ class CommandStream:
     """One call.
 
     Args:
-        read: reads its next command.
+        requests: its commands.
         idle: seconds to wait for the next command.
     """
 
-    def __init__(self, read: Read, call: Call, turns: Turns, method: str, idle: float) -> None:
-        self._read_request = read
+    def __init__(self, requests: Requests, call: Call, turns: Turns, method: str, idle: float) -> None:
+        self._requests = requests
         self._call = call
         self._turns = turns
         self._method = method
@@ -61,6 +61,7 @@ class CommandStream:
                     answer = await self._turns.finish(turn, self._call)
                 finally:
                     self._current = None
+                self._requests.answered()
                 await self._written()
                 self._writing = asyncio.ensure_future(self._call.write(serialize(answer)))
                 turn = self._take_begun()
@@ -92,17 +93,24 @@ class CommandStream:
             await writing
 
     async def _read(self) -> None:
-        """Read ahead, one command at most."""
-        while (request := await self._read_request()) is not None:
+        """Read ahead, one command at most: what is read takes memory."""
+        while True:
+            while self._next is not None:
+                await self._change()
+            request = await self._requests.read()
+            if request is None:
+                return
             turn = self._turns.new(request, self._call)
-            # Until it is next, and it is known after whom.
-            while self._next is not None or not (self._current is not None or self._waiting):
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
+            while not (self._current is not None or self._waiting):  # until it is known after whom it comes
+                await self._change()
             if (before := self._current) is not None and self._turns.may_look_ahead:
                 await self._turns.begin_ahead(turn, self._call, self._method, before)
             self._next = turn
             self._tell_news()
+
+    async def _change(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        await self._room
 
     async def _take(self, reading: asyncio.Future[None]) -> Turn | None:
         """The next command; None where there will be none."""

@@ -31,9 +31,10 @@ _LEEWAY_SECONDS = 10.0  # that a command may take to end beyond its time limit
 
 @dataclass(eq=False)
 class Turn:
-    """A command that somebody asked for.
+    """A command that somebody asked for. The message itself is not kept: its text would be held twice.
 
     Attributes:
+        tid, hash: as they came with the request.
         job_id: under which it is listed, and in the audit log.
         about: it, as log lines show it.
         counted: whether it has been counted against its identity's rate.
@@ -41,7 +42,8 @@ class Turn:
         started: it, once it was permitted and given to the engine.
     """
 
-    request: RemSvc_pb2.RemCmdMsg
+    tid: int
+    hash: str
     command: Command
     job_id: str
     about: str
@@ -99,7 +101,7 @@ class Turns:
             src=request.src,
             cmd=self._audit.redact(request.cmd),
         )
-        return Turn(request, command, self._runner.new_id(), about)
+        return Turn(request.tid, request.hsh, command, self._runner.new_id(), about)
 
     async def begin(self, turn: Turn, call: Call, method: str, running: contextlib.ExitStack) -> None:
         """Start it; that it runs is counted until ``running`` is closed.
@@ -151,10 +153,7 @@ class Turns:
             raise
         duration = f"{time.monotonic() - began:.3f}s"
         _logger.info("command %s %s", fields(rc=answer.rc, duration=duration), turn.about)
-        request = turn.request
-        return RemSvc_pb2.RemResMsg(
-            rc=answer.rc, tid=request.tid, out=answer.out, err=answer.err, hsh=request.hsh
-        )
+        return RemSvc_pb2.RemResMsg(rc=answer.rc, tid=turn.tid, out=answer.out, err=answer.err, hsh=turn.hash)
 
     def abandon(self, turn: Turn, call: Call) -> None:
         """Its caller went away before its turn came: end it, should it have started."""
@@ -208,7 +207,7 @@ class Turns:
         if not turn.counted:
             self._policy.count_request(identity)
             turn.counted = True
-        command, expected = turn.command, turn.request.hsh
+        command, expected = turn.command, turn.hash
         try:
             command.validate()
             check_length(command.cmd, command.cmdtyp)

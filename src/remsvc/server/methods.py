@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -15,8 +15,19 @@ from remsvc.server.refusal import RefusedError
 from remsvc.status import Status
 from remsvc.validation import LIMITS, MESSAGE_BYTES
 
-Read: TypeAlias = Callable[[], Awaitable[Any]]
-"""Reads the next request of a stream; None after the last. Raises :class:`RefusedError`."""
+
+class Requests(Protocol):
+    """The requests of a stream."""
+
+    async def read(self) -> Any:
+        """The next one; None after the last.
+
+        Raises:
+            RefusedError: it cannot be taken, and the call ends with this status.
+        """
+
+    def answered(self) -> None:
+        """The oldest one that was read is not needed any more: others have its room in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,7 @@ class Method:
     request: type[Any]
     one: Callable[[Any, Call], Awaitable[Any]] | None = None
     many: Callable[[Any, Call], AsyncIterator[Any]] | None = None
-    stream: Callable[[Read, Call], Awaitable[None]] | None = None
+    stream: Callable[[Requests, Call], Awaitable[None]] | None = None
     open_to_all: bool = False
 
     longest_request: int = field(init=False)

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection_pb2
 
 from remsvc.server.call import Call
-from remsvc.server.methods import Method, Read, serialize
+from remsvc.server.methods import Method, Requests, serialize
 from remsvc.status import Status
 
 _ALPHA = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
@@ -40,9 +40,10 @@ class ReflectionService:
             Method(f"/{name}/ServerReflectionInfo", request, stream=self._info) for name in SERVICE_NAMES
         )
 
-    async def _info(self, read: Read, call: Call) -> None:
-        while (request := await read()) is not None:
+    async def _info(self, requests: Requests, call: Call) -> None:
+        while (request := await requests.read()) is not None:
             await call.write(serialize(self._answer(request)))
+            requests.answered()
 
     def _answer(self, request: Any) -> Any:
         answer = reflection_pb2.ServerReflectionResponse(valid_host=request.host, original_request=request)
