@@ -30,7 +30,10 @@ class ResultOutput:
     def __init__(self, limit: int, masking: Masking) -> None:
         self._limit = limit
         self._masking = masking
+        self._before = ""
+        """What was kept up to the last gap, masked."""
         self._kept = bytearray()
+        """What was kept since."""
         self._seen = 0
 
     @property
@@ -43,7 +46,9 @@ class ResultOutput:
         if self.full:
             return
         if chunk.dropped:
-            self._kept += f"\n\x01[remSvc: {_gap(chunk.dropped, lost=chunk.lost)}]\x01\n".encode()
+            self._before = self._text(cut=True)
+            self._before += f"\n\x01[remSvc: {_gap(chunk.dropped, lost=chunk.lost)}]\x01\n"
+            self._kept.clear()
             self._seen += chunk.dropped
         room = max(0, self._limit - self._seen)
         self._kept += chunk.data[:room]
@@ -52,11 +57,17 @@ class ResultOutput:
     def text(self, size: OutputSize, job_id: str) -> str:
         """The output as text; cut, it says so, never inside of a character."""
         if size.total <= self._limit:
-            text = self._masking(self._kept.decode("utf-8", "replace"))
             missing = size.total - self._seen
-            return f"{text}\n\x01[remSvc: {_gap(missing)}]\x01\n" if missing > 0 else text
+            if missing <= 0:
+                return self._text(cut=False)
+            return f"{self._text(cut=True)}\n\x01[remSvc: {_gap(missing)}]\x01\n"
         cut = _cut(bytes(self._kept), self._limit, self._masking)
-        return f"{cut}[remSvc: all of it: remsvc jobs logs {job_id}]\n"
+        return f"{self._before}{cut}[remSvc: all of it: remsvc jobs logs {job_id}]\n"
+
+    def _text(self, *, cut: bool) -> str:
+        """What was kept so far; ``cut``: not as far as the output goes on."""
+        text = self._kept.decode("utf-8", "replace")
+        return self._before + self._masking.cut(text, begin=bool(self._before), end=cut)
 
 
 def _gap(size: int, *, lost: bool = False) -> str:
@@ -100,6 +111,8 @@ class LoggedOutput:
         self._job_id = job_id
         self._line = ""
         self._restart()
+        self._after_gap = False
+        """Whether the line may have lost its beginning."""
         self._left_out = 0
         self._end = b""
         self.offset = 0
@@ -114,8 +127,9 @@ class LoggedOutput:
         """Take the next chunk."""
         self.offset = chunk.offset + len(chunk.data)
         if chunk.dropped:
-            self._finish_line()
+            self._finish_line(cut=True)
             self._live.add(f"{self._prefix}... {_gap(chunk.dropped, lost=chunk.lost)}")
+            self._after_gap = True
         for start in range(0, len(chunk.data), PIECE_BYTES):
             piece = chunk.data[start : start + PIECE_BYTES]
             if self.behind:
@@ -132,8 +146,9 @@ class LoggedOutput:
     def finish(self, size: OutputSize | None) -> None:
         """The output has ended; with what size, where that is known."""
         self._catch_up(self._end)
-        self._finish_line()
-        if size is not None and (missing := size.total - self.offset) > 0:
+        missing = 0 if size is None else size.total - self.offset
+        self._finish_line(cut=missing > 0)
+        if missing > 0:
             self._live.add(f"{self._prefix}... {_gap(missing)}")
 
     def _leave_out(self, data: bytes) -> None:
@@ -141,8 +156,7 @@ class LoggedOutput:
             self._catch_up(self._end + data)
             return
         if not self._left_out:
-            self._line = self._masking.cut(self._line)
-            self._finish_line()
+            self._finish_line(cut=True)
         self._left_out += len(data)
         self._end = (self._end + data)[-TAIL_BYTES:]
 
@@ -158,7 +172,8 @@ class LoggedOutput:
         self._live.add(
             f"{self._prefix}... {missing} bytes are left out here; all of it: remsvc jobs logs {self._job_id}"
         )
-        self._log(self._masking.cut(self._decoder.decode(shown)))
+        self._after_gap = True
+        self._log(self._decoder.decode(shown))
 
     def _restart(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -166,25 +181,31 @@ class LoggedOutput:
 
     def _log(self, text: str) -> None:
         *lines, self._line = (self._line + text).split("\n")
+        self._add(lines)
         if "\r" in self._line:  # a progress bar: of a line that is written again, only the last state counts
             end = "\r" if self._line.endswith("\r") else ""
             self._line = last_state(self._line) + end
         # Nothing is broken off that may be the beginning of something that has to be seen as a whole.
         if len(self._line) > LINE_CHARACTERS + LONGEST_SEQUENCE + self._masking.longest:
-            *broken, self._line = self._pieces(self._masking(self._line))
-            lines += broken
-        self._add(lines)
+            *broken, self._line = self._pieces(self._masked(self._line))
+            self._add(broken)
 
-    def _finish_line(self) -> None:
+    def _finish_line(self, *, cut: bool) -> None:
+        """Add the line as far as it has come; ``cut``: it goes on, with what is not shown."""
         line = self._line + self._decoder.decode(b"", final=True)
         self._restart()
         if line:
-            self._add([line])
+            self._add([self._masking.cut(line, begin=False) if cut else line])
 
     def _add(self, lines: list[str]) -> None:
         for line in lines:
-            for piece in self._pieces(self._masking(last_state(line))):
+            for piece in self._pieces(self._masked(last_state(line))):
                 self._live.add(f"{self._prefix}{clean(piece).rstrip()}")
+
+    def _masked(self, line: str) -> str:
+        """The next line, or its beginning, without secrets."""
+        after_gap, self._after_gap = self._after_gap, False
+        return self._masking.cut(line, begin=after_gap, end=False)
 
     def _pieces(self, line: str) -> list[str]:
         """A line, broken where it is too long."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 END_PATIENCE = 30.0
 """Seconds to wait for the end of a job that was cancelled, before its successor is created."""
 
+_LONGEST_NUMBER = 9
+"""Digits of a try or a command."""
+
 _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 _RUNS_OR_RAN = (*_UNFINISHED, JobState.SUCCEEDED)
 
@@ -121,5 +124,6 @@ async def _ended(job: Job, plan: Plan, client: AsyncClient) -> None:
 
 
 def _number(job: Job, label: str) -> int:
+    """Of a label, which may be anybody's; 0 for one that is none of ours."""
     text = job.spec.labels.get(label, "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else 0

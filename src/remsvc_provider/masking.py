@@ -50,14 +50,15 @@ class Masking:
         """The text without the secrets."""
         return text if self._pattern is None else self._pattern.sub(MASK, text)
 
-    def cut(self, text: str) -> str:
-        """The same for a text that was cut off at either end, maybe in the middle of a secret."""
+    def cut(self, text: str, *, begin: bool = True, end: bool = True) -> str:
+        """The same for a text that was cut off at its beginning, its end or both, maybe in the middle of a
+        secret."""
         text = self(text)
-        begin = max((_overlap(secret, text) for secret in self._secrets), default=0)
-        if begin:
-            text = MASK + text[begin:]
-        end = max((_overlap(text, secret) for secret in self._secrets), default=0)
-        return text[:-end] + MASK if end else text
+        if begin and (size := max((_overlap(secret, text) for secret in self._secrets), default=0)):
+            text = MASK + text[size:]
+        if end and (size := max((_overlap(text, secret) for secret in self._secrets), default=0)):
+            text = text[:-size] + MASK
+        return text
 
     def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """A stored command without the secrets, for people. Of an input of bytes nothing is left where it

@@ -6,7 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -79,8 +79,9 @@ class Origin:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Origin:
-        """What :meth:`arguments` gave."""
-        return cls(**arguments)
+        """What :meth:`arguments` gave, of this version or another: what a later one adds is left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in arguments.items() if name in known})
 
     @classmethod
     def unknown(cls) -> Origin:

@@ -23,6 +23,7 @@ from triggering import (
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.jobs import JobSpec
+from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from remsvc_provider.origin import Origin
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
@@ -226,6 +227,19 @@ async def test_a_job_of_the_version_before_is_taken_over(conn_id, job_server, tr
             pass
     await fire(trigger(conn_id, f"echo x >> {trace}", ti=next_try(ti), durable=True))
     assert trace.read_text() == "x\n"
+
+
+async def test_a_try_that_a_server_made_up_is_no_try(scripted_jobs, connect):
+    ti = retried_task()
+    labels = {**Origin.of(ti, context(ti)).labels, "airflow_try_number": "9" * 5000, "airflow_command": "1"}
+    theirs = scripted_jobs.add(spec=jobs_pb2.JobSpec(shell_command="a", labels=labels))
+    scripted_jobs.change(theirs, jobs_pb2.SUCCEEDED, exit_code=0)
+    running = asyncio.create_task(
+        fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", ti=next_try(ti), durable=True))
+    )
+    await until(lambda: len(scripted_jobs.jobs) > 1)
+    scripted_jobs.change(scripted_jobs.jobs["job2"], jobs_pb2.SUCCEEDED, exit_code=0)
+    assert (await running)["state"] == "SUCCESS"
 
 
 async def test_a_trigger_that_the_version_before_stored_still_runs(conn_id):

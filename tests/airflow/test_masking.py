@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -12,11 +13,15 @@ from airflow.sdk.log import mask_secret
 from hypothesis import given
 from hypothesis import strategies as st
 from test_job_log import LogReader, log  # noqa: F401  a fixture
-from triggering import context, fire, restored, results, task_instance
+from triggering import context, fire, restored, results, task_instance, until
 
 from conftest import answer, in_a_thread
+from remsvc.client.jobs import OutputChunk
 from remsvc.command import crc32hex
+from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from remsvc_provider import sealing
+from remsvc_provider.command_output import LoggedOutput
+from remsvc_provider.live_log import LiveLog
 from remsvc_provider.masking import MASK, Masking, secrets_in
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
@@ -134,6 +139,52 @@ async def test_a_secret_across_the_end_of_a_result(masker, conn_id, limit):
     event = await fire(deferred([{"cmd": f"printf 'a{SECRET}b'"}], max_output_bytes=limit))
     out = results(event)[0]["out"].partition("\n\x01[remSvc")[0]
     assert not any(SECRET[:size] in out for size in range(4, len(SECRET)))
+
+
+@pytest.mark.parametrize("chunk", [3, 1 << 16])
+@pytest.mark.parametrize("place", [0, 1, 4, 5, 8, 11, 12])
+async def test_a_secret_across_what_a_server_did_not_keep(masker, scripted_jobs, connect, log, place, chunk):  # noqa: F811
+    """Of a long output, a server keeps the beginning and the end."""
+    connect(f"remsvc://{scripted_jobs.target}")
+    mask_secret(secret := "Q1Z2W3X4K5J6")
+    running = asyncio.create_task(fire(deferred([{"cmd": f"a {secret}"}])))
+    await until(lambda: scripted_jobs.jobs)
+    job = scripted_jobs.jobs["job1"]
+    job.chunk = chunk
+    job.message.stdout.head_bytes, job.message.stdout.dropped_bytes = 2 + place, 100
+    scripted_jobs.write(job, f"a {secret[:place]}{'-' * 100}{secret[place:]} {secret} b".encode())
+    scripted_jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
+    shown = everywhere(await running, log)
+    assert "100 bytes were not kept" in shown
+    assert not [secret[:size] for size in range(4, 13) if secret[:size] in shown or secret[-size:] in shown]
+
+
+def test_a_secret_across_the_end_of_what_a_log_left_out():
+    """A log that has caught up goes on with the last lines that it left out, and with what follows."""
+    secret, written = "Q1Z2W3X4K5J6", []
+    full = True
+
+    class SlowLog(LiveLog):
+        """A log that is full until the test says so."""
+
+        @property
+        def full(self) -> bool:
+            return full
+
+        @property
+        def has_room(self) -> bool:
+            return not full
+
+        def add(self, text: str, level: str = "info") -> None:
+            written.append(text)
+
+    output = LoggedOutput(SlowLog(None, Masking()), "", "job1", Masking([secret]))  # type: ignore[arg-type]
+    output.feed(OutputChunk("stdout", 0, b"left out\n" + secret[8:].encode()))
+    full = False
+    output.feed(OutputChunk("stdout", 13, f"\nline {secret[:6]}".encode()))
+    output.feed(OutputChunk("stdout", 25, f"{secret[6:]} end\n".encode()))
+    output.finish(None)
+    assert written[-1] == f"line {MASK} end"
 
 
 async def test_a_secret_of_several_lines(masker, conn_id, log: LogReader):  # noqa: F811

@@ -119,6 +119,12 @@ def test_arguments_of_the_version_before():
     assert (origin.run_cleared, origin.last_try) == (False, False)
 
 
+def test_what_a_later_version_stored_besides_is_left_alone():
+    """Workers may be upgraded before triggerers are."""
+    origin = Origin.of(ti := task_instance(), context(ti))
+    assert Origin.from_arguments({**origin.arguments(), "of_a_later_version": 1}) == origin
+
+
 def test_the_first_try_since_a_clear():
     ti = task_instance(max_tries=2)
     ti.task.retries = 2
