@@ -8,12 +8,13 @@ import pwd
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from remsvc.errors import StartError
 from remsvc.execution.engine import Engine, Process, ProcessSpec, WithdrawnError
-from remsvc.execution.starts import MAX_STARTING
+from remsvc.execution.starts import MAX_STARTING, START_SECONDS, Starts
 
 from .hanging_files import hanging_mount, leased_program
 from .processes import children, eventually, processes_with
@@ -140,3 +141,17 @@ async def test_a_folder_in_a_mount_that_comes_and_goes(engine: Engine, tmp_path:
         held_up.end()
         assert await ended(held_up) == "signal 9"
     assert await ended(start(engine, "", **where)) == "exit code 0"
+
+
+def test_one_that_waits_is_given_up_only_where_nothing_of_its_caller_gets_on() -> None:
+    starts = Starts()
+    for pid in range(MAX_STARTING):
+        starts.begin(pid, "slow")
+    waits = SimpleNamespace(id="waits", caller="slow")
+    starts.put(waits)  # type: ignore[arg-type]
+    assert starts.patience("waits") == 0
+    starts.end(0)  # it could not be started
+    assert starts.patience("waits") == 0
+    starts.end(1, became=True)
+    assert 0 < starts.patience("waits") <= START_SECONDS
+    assert starts.patience("another") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from remsvc.execution.supervised import Prepared
 Name = int | str
 
 START_SECONDS = 10.0
-"""How long a start may take, waiting for others of its caller included."""
+"""How long a start may take, and how long it is waited for one of its caller's to get on."""
 
 MAX_STARTING = 16
 """Processes of one caller that may be on their way to becoming their programs."""
@@ -23,6 +24,7 @@ class Starts:
         self._starting: dict[int, str] = {}
         self._of_caller: Counter[str] = Counter()
         self._waiting: dict[Name, Prepared] = {}
+        self._got_on: dict[str, float] = {}  # when one of a caller's did last
 
     def __contains__(self, name: object) -> bool:
         return name in self._waiting
@@ -40,15 +42,25 @@ class Starts:
         self._starting[pid] = caller
         self._of_caller[caller] += 1
 
-    def end(self, pid: int) -> bool:
-        """It became its program, or is gone. False where it was not on its way."""
+    def end(self, pid: int, *, became: bool = False) -> bool:
+        """It ``became`` its program, or is gone. False where it was not on its way."""
         if pid not in self._starting:
             return False
         caller = self._starting.pop(pid)
         self._of_caller[caller] -= 1
+        if became:
+            self._got_on[caller] = time.monotonic()
         if not self._of_caller[caller]:
             del self._of_caller[caller]
+            self._got_on.pop(caller, None)
         return True
+
+    def patience(self, name: Name) -> float:
+        """Seconds for which a command waits on, since others of its caller get on; 0 where they do not."""
+        prepared = self._waiting.get(name)
+        if prepared is None or (got_on := self._got_on.get(prepared.caller)) is None:
+            return 0.0
+        return max(0.0, got_on + START_SECONDS - time.monotonic())
 
     def put(self, prepared: Prepared) -> None:
         """Let a command wait for room."""

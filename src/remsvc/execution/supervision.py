@@ -230,7 +230,7 @@ class Supervision:
         if failure is None:
             return
         self._close_verdict(command)
-        self._starts.end(command.pid)
+        self._starts.end(command.pid, became=not failure)
         if failure:
             self._fail_start(command, failure)
         else:
@@ -253,6 +253,8 @@ class Supervision:
                 os.kill(command.pid, signal.SIGKILL)
                 self._close_verdict(command)
                 self._fail_start(command, f"{limit}: its program or its working directory does not answer")
+        elif patience := self._starts.patience(name):
+            self.timers.after(patience, name, "start")
         elif (prepared := self._starts.take(name)) is not None:
             prepared.close()
             reason = f"{limit}: {MAX_STARTING} others of the same caller are starting, and do not get on"
