@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+
+from remsvc.execution.cgroup import find_parent
 
 from .client import Client, bearer
 from .commands import posix_only
@@ -78,6 +81,25 @@ def test_a_server_without_jobs_is_a_version_1_server(serve: Serve) -> None:
             with refused(grpc.StatusCode.UNIMPLEMENTED):
                 call()
         assert Client(channel).run("echo fine").out == "fine\n"
+
+
+@pytest.mark.parametrize("enabled", ["true", "false"])
+@pytest.mark.parametrize("cgroup", ["auto", "off"])
+def test_version_1_needs_no_jobs_for_its_control_groups(
+    serve: Serve, remsvc: Callable[..., Any], enabled: str, cgroup: str
+) -> None:
+    server = serve(f"[jobs]\nenabled = {enabled}\ncgroup = {cgroup}\n")
+    expected = "cgroup" if cgroup == "auto" and find_parent("") is not None else "parentage"
+    assert f"process_trees={expected}" in remsvc("status", "-s", server.target).stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(("milliseconds", "answer"), [(20_000, "got a\n"), (0, "")])
+def test_version_1_needs_no_jobs_to_wait_for_output(serve: Serve, milliseconds: int, answer: str) -> None:
+    server = serve(f"[jobs]\nenabled = false\noutput_wait_ms = {milliseconds}\n")
+    script = "exec > >(read line; sleep 1; echo got $line); echo a"
+    with grpc.insecure_channel(server.target) as channel:
+        assert Client(channel).run(f"exec bash -c '{script}'").out == answer
 
 
 def serve_and_wait(*flags: str, env: dict[str, str] | None = None) -> tuple[int, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remsvc.errors import ConfigurationError
+from remsvc.execution.cgroup import find_parent
 from remsvc.server.config import ServerConfig, check_config, load_config
 from remsvc.server.tokens import digest_of
 
@@ -196,3 +199,20 @@ def test_any_file_is_a_configuration_or_lists_its_problems(tmp_path: Path, conte
     path.write_bytes(content)
     found, _ = check_config(path)
     assert all(line.startswith((f"{path}:", "[")) for line in found)
+
+
+def test_to_read_a_configuration_mounts_nothing() -> None:
+    """What is found out about control groups by mounting their hierarchy is for a server that starts."""
+    group = find_parent("")
+    if group is None or group.path is not None:
+        pytest.skip("needs root, and a hierarchy of control groups that is mounted nowhere")
+    script = (
+        "import os\n"
+        "from remsvc.server.config import load_config\n"
+        "before = os.listdir('/proc/self/fd')\n"
+        "config = load_config(None)\n"
+        "assert os.listdir('/proc/self/fd') == before\n"
+        "assert config.trees.find_groups() is not None\n"
+        "assert os.listdir('/proc/self/fd') != before\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from remsvc.errors import ExecutionError
+from remsvc.execution.cgroup import GroupParent
 from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
 
 MARK = "REMSVC_COMMAND_ID"
@@ -163,12 +164,20 @@ class Engine(Protocol):
         ...
 
 
-def create_engine(limits: ProcessLimits = NO_LIMITS) -> Engine:
-    """The engine for this platform; on POSIX it holds each process to ``limits``."""
+def create_engine(
+    limits: ProcessLimits = NO_LIMITS, groups: GroupParent | None = None, output_wait: float = OUTPUT_WAIT
+) -> Engine:
+    """The engine for this platform.
+
+    Args:
+        limits: what each process is held to. This and the rest is for POSIX alone.
+        groups: where control groups for processes can be had; None for nowhere.
+        output_wait: seconds that it is waited for output that others pass on, when its process has ended.
+    """
     if sys.platform == "win32":
         from remsvc.execution.windows import WindowsEngine
 
         return WindowsEngine()
     from remsvc.execution.posix import PosixEngine
 
-    return PosixEngine(limits=limits)
+    return PosixEngine(groups=groups, limits=limits, output_wait=output_wait)

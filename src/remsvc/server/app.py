@@ -135,6 +135,7 @@ async def _serve_audited(
     jobs = None
     access = Access(config, refused)
     policy = PolicyInForce(config.policy(), access.authentication.knows)
+    groups = config.trees.find_groups()
     if state_dir is not None and config.jobs is not None:
         # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs import Jobs
@@ -142,15 +143,19 @@ async def _serve_audited(
         jobs = Jobs(
             state_dir,
             config.jobs.limits,
-            config.jobs.groups,
+            groups,
             audit,
             policy,
             config.command_limits,
-            config.jobs.output_wait,
+            config.trees.output_wait,
         )
         policy.jobs_running, policy.has_input = jobs.running_of, jobs.has_input
         policy.on_room = jobs.start_waiting
-    engine = jobs.engine if jobs is not None else create_engine(config.command_limits)
+    engine = (
+        jobs.engine
+        if jobs is not None
+        else create_engine(config.command_limits, groups, config.trees.output_wait)
+    )
     await (jobs or engine).open()
     try:
         loop = asyncio.get_running_loop()

@@ -28,6 +28,7 @@ from remsvc.server.policy_warnings import policy_warnings
 from remsvc.server.settings import Settings
 from remsvc.server.tls import TlsConfig, read_tls
 from remsvc.server.transport_choice import HTTP2, TRANSPORTS, default_transport, transport_fault
+from remsvc.server.tree_config import TreeConfig, read_trees
 
 DEFAULT_PORT = 50051
 _LOOPBACK = "127.0.0.1"
@@ -78,6 +79,7 @@ class ServerConfig:
         deny, allow: the policy's patterns, in the order they are tried.
         sections: the policy of single identities and groups.
         jobs: durable jobs, or None where they are switched off.
+        trees: how the processes of all commands are kept together.
         limits: on what callers may take of the server.
         command_limits: what the system holds each command to.
         audit: the audit log.
@@ -102,6 +104,7 @@ class ServerConfig:
     log_file: Path | None = None
     log_level: int = logging.INFO
     jobs: JobConfig | None = field(default_factory=JobConfig)
+    trees: TreeConfig = field(default_factory=TreeConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     command_limits: ProcessLimits = NO_LIMITS
     audit: AuditConfig = field(default_factory=AuditConfig)
@@ -200,6 +203,7 @@ def _read(settings: Settings) -> ServerConfig:
         sections=read_sections(settings),
         log_file=_read_log_file(settings),
         jobs=read_jobs(settings),
+        trees=read_trees(settings),
         limits=read_limits(settings),
         command_limits=read_command_limits(settings),
         audit=read_audit(settings),

@@ -1,11 +1,9 @@
-"""The ``[jobs]`` section of the configuration."""
+"""The ``[jobs]`` section of the configuration, but for what ``tree_config`` reads of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from remsvc.execution.cgroup import GroupParent, find_parent
-from remsvc.execution.engine import OUTPUT_WAIT
 from remsvc.execution.job_limits import JobLimits
 from remsvc.server.settings import Settings
 
@@ -24,8 +22,6 @@ class JobConfig:
         output_limit: bytes kept of each output of a job that names no limit.
         max_output_limit: the highest limit that a job may name.
         admins: identities that see and cancel everyone's jobs.
-        output_wait: seconds that output which others pass on is waited for, when its command has ended.
-        groups: where control groups for commands can be had; None for nowhere.
     """
 
     limits: JobLimits = field(default_factory=JobLimits)
@@ -34,8 +30,6 @@ class JobConfig:
     output_limit: int = 64 * 1024**2
     max_output_limit: int = 1024**3
     admins: frozenset[str] = frozenset()
-    output_wait: float = OUTPUT_WAIT
-    groups: GroupParent | None = None
 
 
 def read_jobs(settings: Settings) -> JobConfig | None:
@@ -47,16 +41,7 @@ def read_jobs(settings: Settings) -> JobConfig | None:
 
     time_limit = number("time_limit_ms", 0, 0, _MAX, "0 for none")
     hours = number("retention_hours", round(limits.retention_seconds / 3600), 0, 24 * 3660)
-    named = settings.text("jobs", "cgroup") or ""
-    groups = find_parent(named if named not in ("auto", "off") else "") if named != "off" else None
-    if groups is None and named not in ("", "auto", "off"):
-        value = settings.given("jobs", "cgroup")
-        settings.report(
-            value, "", "expected auto, off, or a version-2 control group that the server may write to"
-        )
     config = JobConfig(
-        groups=groups,
-        output_wait=number("output_wait_ms", round(OUTPUT_WAIT * 1000), 0, 600_000) / 1000,
         limits=JobLimits(
             max_running=number("max_running", limits.max_running, 1, 100_000),
             max_queued=number("max_queued", limits.max_queued, 0, 1_000_000),
