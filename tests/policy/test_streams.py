@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import Serve, ServerProcess
 from tests.contract.client import Client, Stream, bearer, refused
-from tests.contract.jobs import JobClient
+from tests.contract.jobs import JobClient, spec, state
 from tests.contract.processes import descendants
 from tests.contract.waiting import wait_until
 
@@ -173,3 +173,26 @@ def test_a_command_that_somebody_cancels_does_not_take_the_next_with_it(
     first, second = answers(stream, 2)
     assert first.rc == 128 + signal.SIGKILL
     assert (second.tid, second.out) == (2, "two\n")
+
+
+def test_a_stream_waits_for_the_job_that_has_taken_its_place(open_server: Open, tmp_path: Path) -> None:
+    """Between two of its commands, a job that waits may start: the stream then goes on after that one."""
+    _, client = open_server("[identity etl]\nmax_running = 1\n")
+    jobs = JobClient(client.channel, bearer("te"))
+    first, second = tmp_path / "first", tmp_path / "second"
+    stream = client.open_stream()
+    stream.send(until(first), tid=1)
+    wait_until(Path(f"{first}.runs").exists, "the first command to run")
+    queued = [jobs.create(spec(until(second))), jobs.create(spec("true"))]
+    assert [state(job) for job in queued] == ["QUEUED", "QUEUED"]
+    first.touch()
+    assert next(stream).tid == 1
+    wait_until(Path(f"{second}.runs").exists, "the job to take the place")
+    stream.send(f"[ -e {second} ] && ls {tmp_path}", tid=2)
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
+        client.run("true")
+    second.touch()
+    assert (next(stream).rc, state(jobs.get(queued[0].id))) == (0, "SUCCEEDED")
+    stream.half_close()
+    assert list(stream) == []
+    assert jobs.watch(queued[1].id).states[-1] == "SUCCEEDED"

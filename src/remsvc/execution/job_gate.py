@@ -35,6 +35,10 @@ class JobGate(Protocol):
         """How many jobs of an identity may wait; None for as many as there is room for."""
         ...
 
+    def note_room(self, identity: str) -> None:
+        """A job of an identity has ended: told before another one takes its place."""
+        ...
+
     async def permit(self, job: Job) -> JobPermission:
         """Decide anew on a job that was claimed earlier.
 
@@ -56,6 +60,9 @@ class OpenGate:
 
     def queue_limit(self, identity: str) -> int | None:
         return None
+
+    def note_room(self, identity: str) -> None:
+        pass
 
     async def permit(self, job: Job) -> JobPermission:
         return self

@@ -86,6 +86,7 @@ class JobSlots:
     def free(self, identity: str) -> None:
         """For :meth:`JobSlot.release` alone."""
         _count_down(self._running, identity)
+        self._gate.note_room(identity)
         self.on_room()
 
     def put(self, identity: str, job_id: str) -> None:

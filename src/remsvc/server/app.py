@@ -149,8 +149,8 @@ async def _serve_audited(
             config.command_limits,
             config.trees.output_wait,
         )
-        policy.jobs_running, policy.has_input = jobs.running_of, jobs.has_input
-        policy.on_room = jobs.start_waiting
+        policy.has_input = jobs.has_input
+        policy.places.jobs_running, policy.places.on_room = jobs.running_of, jobs.start_waiting
     engine = (
         jobs.engine
         if jobs is not None
@@ -182,6 +182,7 @@ async def _serve_audited(
         reloader.add(access.prepare)
         reloader.add(lambda new: partial(setattr, policy, "policy", new.policy()))
         reloader.add(lambda _: runner.withdraw_waiting)  # what it permits may be other commands now
+        reloader.add(lambda _: policy.places.note_limits)
         if jobs is not None:
             start_waiting = jobs.start_waiting
             reloader.add(lambda _: start_waiting)  # more may run now

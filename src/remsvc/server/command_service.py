@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -79,8 +78,9 @@ class CommandService:
 
     async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> RemSvc_pb2.RemResMsg:
         turn = self._turns.new(request, call)
-        with contextlib.ExitStack() as running:
-            await self._turns.begin(turn, call, _RUN, running)
+        place = self._turns.place(call)
+        with place:
+            await self._turns.begin(turn, call, _RUN, place)
             return await self._turns.finish(turn, call)
 
     async def _rem_cmd_strm(self, requests: Requests, call: Call) -> None:

@@ -8,7 +8,6 @@ is asked again in its turn, so a caller sees each command checked and answered i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from remsvc.server.call import Call
 from remsvc.server.command_turn import Turn, Turns
@@ -48,32 +47,34 @@ class CommandStream:
         reading = asyncio.ensure_future(self._read())
         reading.add_done_callback(self._tell_news)
         self._turns.on_draining.add(self._tell_news)
-        running = contextlib.ExitStack()
+        place = self._turns.place(self._call)
+        answered = False
         try:
             turn = await self._take(reading)
             while turn is not None:
                 if not turn.has_begun:
-                    running.close()
-                    await self._turns.begin(turn, self._call, self._method, running)
+                    await self._turns.begin(turn, self._call, self._method, place, patiently=answered)
                 self._current = turn
                 _wake(self._room)
                 try:
                     answer = await self._turns.finish(turn, self._call)
                 finally:
                     self._current = None
+                answered = True
                 self._requests.answered()
                 await self._written()
                 self._writing = asyncio.ensure_future(self._call.write(serialize(answer)))
                 turn = self._take_begun()
                 if turn is None:
-                    running.close()
+                    if self._next is None:
+                        place.give_back()
                     await self._written()
                     turn = await self._take(reading)
         except RefusedError:
             await self._written()
             raise
         finally:
-            running.close()
+            place.give_back()
             self._turns.on_draining.discard(self._tell_news)
             ending = [task for task in (reading, self._writing) if task is not None]
             for task in ending:

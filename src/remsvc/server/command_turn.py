@@ -15,6 +15,7 @@ from remsvc.execution.shell import check_length
 from remsvc.server.audit import Audit
 from remsvc.server.audit_writer import AuditError
 from remsvc.server.call import Call
+from remsvc.server.command_places import Place
 from remsvc.server.command_runner import CommandRunner, RunnableCommand
 from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.logs import fields
@@ -103,14 +104,23 @@ class Turns:
         )
         return Turn(request.tid, request.hsh, command, self._runner.new_id(), about)
 
-    async def begin(self, turn: Turn, call: Call, method: str, running: contextlib.ExitStack) -> None:
-        """Start it; that it runs is counted until ``running`` is closed.
+    def place(self, call: Call) -> Place:
+        """What counts as running what a call begins."""
+        return self._policy.place(call.identity)
+
+    async def begin(
+        self, turn: Turn, call: Call, method: str, place: Place, *, patiently: bool = False
+    ) -> None:
+        """Start it, in the call's place.
+
+        Args:
+            patiently: to wait where there is no place: something of the call has run.
 
         Raises:
             RefusedError: it does not start, and this is logged.
         """
         try:
-            turn.started = await self._permit(turn, call, method, running)
+            turn.started = await self._permit(turn, call, method, place, patiently=patiently)
         except RefusedError as refused:
             reason = str(refused)
             noted = self._audit.refuse(
@@ -165,17 +175,18 @@ class Turns:
         turn: Turn,
         call: Call,
         method: str,
-        running: contextlib.ExitStack | None = None,
+        place: Place | None = None,
         before: RunnableCommand | None = None,
+        *,
+        patiently: bool = False,
     ) -> RunnableCommand:
         """Start it by the policy that is in force when it starts, once that is in the audit log."""
         policy = prepared = None
         while prepared is None or policy is not self._policy.policy or self.draining.done():
             policy = self._policy.policy
             decision = await self._decide(turn, call.identity)
-            if running is not None:
-                running.close()
-                running.enter_context(self._policy.running_command(call.identity))
+            if place is not None:
+                await place.take(patiently=patiently)
             if prepared is None or decision != turn.permitted:
                 prepared = await self._runner.prepare(turn.command, decision.limits, call.identity)
             if decision != turn.permitted:

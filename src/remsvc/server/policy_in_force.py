@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from remsvc.errors import StartError
 from remsvc.execution.job import Job
 from remsvc.execution.lookups import Lookups
+from remsvc.server.command_places import CommandPlaces, Place
 from remsvc.server.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
 from remsvc.server.policy import Policy
 from remsvc.server.rate_limit import RateLimiter
@@ -20,7 +19,6 @@ from remsvc.time_limit import TimeLimit
 
 _DECISION_SECONDS = 10.0
 _LONG = 64 * 1024  # characters: what takes longer to match than to hand to a thread
-_RETRY_SECONDS = 1.0
 
 
 class PolicyInForce:
@@ -32,19 +30,16 @@ class PolicyInForce:
 
     Attributes:
         policy: the one in force now; a reload replaces it.
-        jobs_running: how many durable jobs of an identity run now.
+        places: for version-1 commands.
         has_input: whether a durable job that waits, by its id, was given standard input.
-        on_room: called when a version-1 command has ended: a durable job may have waited for that.
     """
 
     def __init__(self, policy: Policy, knows: Callable[[str], bool]) -> None:
         self.policy = policy
-        self.jobs_running: Callable[[str], int] = lambda _: 0
+        self.places = CommandPlaces(lambda identity: self.policy.limits(identity).max_running)
         self.has_input: Callable[[str], bool] = lambda _: False
-        self.on_room: Callable[[], None] = lambda: None
         self._knows = knows
         self._rates = RateLimiter()
-        self._commands: Counter[str] = Counter()
         self._lookups = Lookups()
 
     def count_request(self, identity: str) -> None:
@@ -72,37 +67,24 @@ class PolicyInForce:
         except TimeoutError:
             return Decision(False, DEFAULT_RULE, "it could not be decided in time whether this is permitted")
 
-    @contextmanager
-    def running_command(self, identity: str) -> Iterator[None]:
-        """A version-1 command counts as running in the block.
-
-        Raises:
-            RefusedError: as many run as may.
-        """
-        limit = self.policy.limits(identity).max_running
-        if limit is not None and self._commands[identity] + self.jobs_running(identity) >= limit:
-            reason = f"{limit} commands are running already (rule max_running)"
-            raise exhausted(reason, _RETRY_SECONDS, rule="max_running")
-        self._commands[identity] += 1
-        try:
-            yield
-        finally:
-            self._commands[identity] -= 1
-            if not self._commands[identity]:
-                del self._commands[identity]
-            if limit is not None or self.policy.limits(identity).max_running is not None:
-                self.on_room()
+    def place(self, identity: str) -> Place:
+        """What counts a version-1 command as running, once it is taken."""
+        return Place(self.places, identity)
 
     # As a JobGate
 
     def running_limit(self, identity: str) -> int | None:
         """How many jobs of an identity may run beside its version-1 commands."""
         limit = self.policy.limits(identity).max_running
-        return None if limit is None else limit - self._commands.get(identity, 0)
+        return None if limit is None else limit - self.places.beside(identity)
 
     def queue_limit(self, identity: str) -> int | None:
         """How many jobs of an identity may wait."""
         return self.policy.limits(identity).max_queued
+
+    def note_room(self, identity: str) -> None:
+        """A job has ended: a version-1 command may have waited for that."""
+        self.places.note_room(identity)
 
     async def permit(self, job: Job) -> JobPermission:
         """Permit a job that was permitted when it was created, by the policy that is in force now."""

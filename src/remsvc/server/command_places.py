@@ -1,0 +1,149 @@
+"""How many version-1 commands an identity runs, beside its durable jobs, and who waits to run one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from remsvc.server.refusal import exhausted
+from remsvc.time_limit import TimeLimit
+
+_RETRY_SECONDS = 1.0
+_PATIENCE_SECONDS = 60.0
+
+
+class CommandPlaces:
+    """Places of all identities.
+
+    Args:
+        limit: how many commands and jobs an identity may run; None for any number.
+
+    Attributes:
+        jobs_running: how many durable jobs of an identity run now.
+        on_room: called when a command has ended: a durable job may have waited for that.
+    """
+
+    def __init__(self, limit: Callable[[str], int | None]) -> None:
+        self.jobs_running: Callable[[str], int] = lambda _: 0
+        self.on_room: Callable[[], None] = lambda: None
+        self._limit = limit
+        self._taken: Counter[str] = Counter()
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}  # first those who came first
+
+    def beside(self, identity: str) -> int:
+        """How many durable jobs leave alone: those of commands that run, or wait to run."""
+        return self._taken.get(identity, 0) + len(self._waiting.get(identity, ()))
+
+    def take(self, identity: str) -> None:
+        """Take one.
+
+        Raises:
+            RefusedError: as many run as may.
+        """
+        if not self._is_free(identity):
+            reason = f"{self._limit(identity)} commands are running already (rule max_running)"
+            raise exhausted(reason, _RETRY_SECONDS, rule="max_running")
+        self._taken[identity] += 1
+
+    async def take_patiently(self, identity: str) -> None:
+        """Take one, or the next one that is free: jobs that wait for theirs come after this.
+
+        Raises:
+            RefusedError: for some time, as many ran as may.
+        """
+        if self._is_free(identity):
+            self.take(identity)
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(identity, {})[place] = None
+        try:
+            with TimeLimit(_PATIENCE_SECONDS):
+                await place
+        except TimeoutError:
+            if not self._was_given(identity, place):
+                self.take(identity)
+        except asyncio.CancelledError:
+            if self._was_given(identity, place):
+                self.give_back(identity)
+            raise
+
+    def give_back(self, identity: str) -> None:
+        """A command has ended."""
+        self._taken[identity] -= 1
+        if not self._taken[identity]:
+            del self._taken[identity]
+        self.note_room(identity)
+        if self._limit(identity) is not None:
+            self.on_room()
+
+    def note_room(self, identity: str) -> None:
+        """Something of an identity has ended: the command takes its place that has waited for longest."""
+        waiting = self._waiting.get(identity, {})
+        while waiting and self._is_free(identity):
+            place = next(iter(waiting))
+            self._forget(identity, place)
+            if not place.done():
+                self.take(identity)
+                place.set_result(None)
+
+    def note_limits(self) -> None:
+        """More may run now, of any identity."""
+        for identity in list(self._waiting):
+            self.note_room(identity)
+
+    def _was_given(self, identity: str, place: asyncio.Future[None]) -> bool:
+        """Whether somebody who waits no longer has a place; if not, what is free is for others."""
+        if place.done() and not place.cancelled():
+            return True
+        self._forget(identity, place)
+        self.on_room()
+        return False
+
+    def _forget(self, identity: str, place: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(identity, {})
+        waiting.pop(place, None)
+        if not waiting:
+            self._waiting.pop(identity, None)
+
+    def _is_free(self, identity: str) -> bool:
+        limit = self._limit(identity)
+        return limit is None or self._taken[identity] + self.jobs_running(identity) < limit
+
+
+class Place:
+    """The place of one call, for one command after the other; given back at the end of the block."""
+
+    def __init__(self, places: CommandPlaces, identity: str) -> None:
+        self._places = places
+        self._identity = identity
+        self._held = False
+
+    async def take(self, *, patiently: bool) -> None:
+        """Take it, where that was not done.
+
+        Args:
+            patiently: to wait where none is free.
+
+        Raises:
+            RefusedError: as many commands run as may.
+        """
+        if self._held:
+            return
+        if patiently:
+            await self._places.take_patiently(self._identity)
+        else:
+            self._places.take(self._identity)
+        self._held = True
+
+    def give_back(self) -> None:
+        """Nothing runs now. Idempotent."""
+        if self._held:
+            self._held = False
+            self._places.give_back(self._identity)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
