@@ -302,6 +302,26 @@ def test_policy_and_administrators_follow(start: Start, call: Call, tokens: Toke
         watcher.jobs.cancel(job.id)
 
 
+def test_who_is_no_administrator_any_more_watches_no_longer(
+    start: Start, call: Call, tokens: Tokens, tmp_path: Path
+) -> None:
+    owner, other = tokens.add("owner"), tokens.add("other")
+    server = start()
+    text = server.config.read_text()
+    server.write(f"{text}[jobs]\nadmins = other\n")
+    server.reload()
+    go = fifo(tmp_path)
+    job = call(server, owner).jobs.create(spec(f"echo before; read line <{go}; echo $line"))
+    watches = [call(server, token).jobs.open_watch(job.id) for token in (other, owner)]
+    assert [first_output(watch) for watch in watches] == [b"before\n", b"before\n"]
+    server.write(text)
+    server.reload()
+    go.write_text("after\n")
+    with refused(grpc.StatusCode.NOT_FOUND):
+        list(watches[0])
+    assert first_output(watches[1]) == b"after\n"
+
+
 def test_killing_the_server_while_tokens_are_rotated(start: Start, call: Call, tokens: Tokens) -> None:
     """``kill -9`` in the midst of it: the next start knows exactly the tokens that are in the file."""
     kept = tokens.add("kept")

@@ -208,6 +208,8 @@ class JobService:
             ]
             async with aclosing(self._jobs.watch(job, offsets[0], offsets[1])) as events:
                 async for event in events:
+                    if not self._may_see(job, call):  # any more: a watch may take as long as its job
+                        raise _not_found(request.id)
                     yield self._event(event)
         except Exception as error:
             _refuse(error)
@@ -266,11 +268,14 @@ class JobService:
     ) -> Job:
         ID.check(job_id)
         job = await find(job_id)
-        if job is None or (job.identity != call.identity and call.identity not in self._config.admins):
+        if job is None or not self._may_see(job, call):
             reason = "there is no such job" if job is None else f"the job is of {job.identity}"
             self._audit.refuse(call, _METHOD + method, None, code="NOT_FOUND", reason=reason, job=job_id)
             raise _not_found(job_id)
         return job
+
+    def _may_see(self, job: Job, call: Call) -> bool:
+        return job.identity == call.identity or call.identity in self._config.admins
 
     def _message(self, job: Job) -> jobs_pb2.Job:
         return job_message(job, self._config.limits.retention_seconds, self._spec_message(job.spec))
