@@ -52,6 +52,7 @@ class JobRunner:
         *,
         observer: JobObserver,
         gate: JobGate,
+        lookups: Lookups,
     ) -> None:
         self.active = ActiveJobs()
         self.instance = ""
@@ -65,7 +66,7 @@ class JobRunner:
         slots.on_room = self.start_queued
         self._supervised = asyncio.Event()
         self._own_login = login()
-        self._lookups = Lookups()
+        self._lookups = lookups
 
     def remember(self, jobs: Iterable[Job]) -> None:
         """Take over the jobs that had not ended when the server before this one did."""

@@ -32,6 +32,7 @@ from remsvc.execution.job_watches import JobWatches
 from remsvc.execution.journal import Journal
 from remsvc.execution.journal_search import Filter, Found
 from remsvc.execution.leases import end_unwatched
+from remsvc.execution.lookups import Lookups
 from remsvc.execution.owned_tasks import OwnedTasks
 from remsvc.execution.passing_jobs import PassingJobs
 from remsvc.execution.posix import PosixEngine
@@ -55,6 +56,7 @@ class Jobs:
         gate: bounds the jobs of single identities.
         process_limits: what each process is held to.
         output_wait: seconds that it is waited for output that others pass on, when its command has ended.
+        lookups: those of the whole process, by which users and shells are looked up.
 
     Attributes:
         engine: runs them, and commands that are none.
@@ -70,9 +72,11 @@ class Jobs:
         gate: JobGate | None = None,
         process_limits: ProcessLimits = NO_LIMITS,
         output_wait: float = OUTPUT_WAIT,
+        lookups: Lookups | None = None,
     ) -> None:
         self._state_dir = state_dir
         self._groups = groups
+        self._lookups = lookups or Lookups()
         self._limits = limits
         self._observer = GuardedObserver(observer or NobodyObserves())
         self._gate = gate or OpenGate()
@@ -107,6 +111,7 @@ class Jobs:
             *(journal, files, self.engine, self._slots, self._tasks),
             observer=self._observer,
             gate=self._gate,
+            lookups=self._lookups,
         )
         self._admission = JobAdmission(
             journal, files, runner, self._slots, self._observer, self._limits.max_text_bytes

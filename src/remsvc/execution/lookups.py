@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Lookups:
-    """One for all callers, in an event loop."""
+    """One for all callers and all that is looked up for them, in an event loop."""
 
     def __init__(self) -> None:
         # A place is held by whoever waits for it, and by each thread that has one.

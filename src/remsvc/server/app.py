@@ -16,6 +16,7 @@ from typing import Any
 
 from remsvc.errors import ServeError, TransportEndedError
 from remsvc.execution.engine import create_engine
+from remsvc.execution.lookups import Lookups
 from remsvc.execution.passing_jobs import PassingJobs
 from remsvc.server import health, peer_owner
 from remsvc.server.access import Access
@@ -134,7 +135,8 @@ async def _serve_audited(
 
     jobs = None
     access = Access(config, refused)
-    policy = PolicyInForce(config.policy(), access.authentication.knows)
+    lookups = Lookups()
+    policy = PolicyInForce(config.policy(), access.authentication.knows, lookups)
     groups = config.trees.find_groups()
     if state_dir is not None and config.jobs is not None:
         # Not on Windows, where half of what they import does not exist.
@@ -148,6 +150,7 @@ async def _serve_audited(
             policy,
             config.command_limits,
             config.trees.output_wait,
+            lookups,
         )
         policy.has_input = jobs.has_input
         policy.places.jobs_running, policy.places.on_room = jobs.running_of, jobs.start_waiting
@@ -162,7 +165,11 @@ async def _serve_audited(
         draining: asyncio.Future[None] = loop.create_future()
         passing = jobs.passing if jobs is not None else PassingJobs("", audit)
         runner = CommandRunner(
-            engine, passing, time_limit=config.cmd_timeout, output_limit=config.max_output_bytes
+            engine,
+            passing,
+            time_limit=config.cmd_timeout,
+            output_limit=config.max_output_bytes,
+            lookups=lookups,
         )
         reloader = Reloader(config)
         draining.add_done_callback(lambda _: runner.withdraw_waiting())

@@ -64,18 +64,27 @@ class CommandRunner:
         passing: where they are listed while they run.
         time_limit: seconds for each command.
         output_limit: bytes of UTF-8 text kept of each output.
+        lookups: the server's, by which users are looked up.
 
     Attributes:
         started: how many commands were started. One that waits for another one counts when its turn comes.
     """
 
-    def __init__(self, engine: Engine, passing: PassingJobs, *, time_limit: float, output_limit: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        passing: PassingJobs,
+        *,
+        time_limit: float,
+        output_limit: int,
+        lookups: Lookups | None = None,
+    ) -> None:
         self._engine = engine
         self._passing = passing
         self._time_limit = time_limit
         self._output_limit = output_limit
         self._own_login = login()
-        self._lookups = Lookups()
+        self._lookups = lookups or Lookups()
         # One that is taken back is nobody's any more, and leaves by itself.
         self._waiting: WeakSet[Process] = WeakSet()
         self.started = 0

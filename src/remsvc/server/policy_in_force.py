@@ -27,6 +27,7 @@ class PolicyInForce:
     Args:
         policy: the one in force at first.
         knows: whether there is an identity now.
+        lookups: the server's, by which folders of programs are looked at.
 
     Attributes:
         policy: the one in force now; a reload replaces it.
@@ -34,13 +35,13 @@ class PolicyInForce:
         has_input: whether a durable job that waits, by its id, was given standard input.
     """
 
-    def __init__(self, policy: Policy, knows: Callable[[str], bool]) -> None:
+    def __init__(self, policy: Policy, knows: Callable[[str], bool], lookups: Lookups | None = None) -> None:
         self.policy = policy
         self.places = CommandPlaces(lambda identity: self.policy.limits(identity).max_running)
         self.has_input: Callable[[str], bool] = lambda _: False
         self._knows = knows
         self._rates = RateLimiter()
-        self._lookups = Lookups()
+        self._lookups = lookups or Lookups()
 
     def count_request(self, identity: str) -> None:
         """Count a command that is asked for, permitted or not.
