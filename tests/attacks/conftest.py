@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import psutil
@@ -30,6 +32,14 @@ TOKEN = "a-good-client-s-own-token-0123456789"
 CREDENTIALS = ("authorization", f"Bearer {TOKEN}")
 METADATA = (CREDENTIALS,)
 AUTH = f"[auth]\ngood = {TOKEN}\n"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, whichever user a command runs as; pytest's own are closed."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def raw(server: ServerProcess, source: str = "") -> RawPeer:

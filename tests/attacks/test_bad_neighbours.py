@@ -116,10 +116,8 @@ def enter_if_possible(
 
 @pytest.mark.timeout(300 + 10 * SECONDS)
 def test_all_bad_neighbours_at_once(
-    serve: Serve, tmp_path: Path, record_property: Callable[..., None]
+    serve: Serve, tmp_path: Path, open_folder: Path, record_property: Callable[..., None]
 ) -> None:
-    for each in (tmp_path, *tmp_path.parents[:-2]):
-        each.chmod(each.stat().st_mode | 0o055)
     server = serve(_CONFIG % (tmp_path / "audit.log"))
     process = psutil.Process(server.process.pid)
     options = [("grpc.use_local_subchannel_pool", 1)]
@@ -127,9 +125,9 @@ def test_all_bad_neighbours_at_once(
         good = GoodCaller(stack.enter_context(grpc.insecure_channel(server.target, options=options)))
         good.call_all()
         idle = most = process.memory_info().rss
-        stack.enter_context(what_hangs(tmp_path))
+        stack.enter_context(what_hangs(open_folder))
         for name in NEIGHBOURS:
-            stack.enter_context(neighbour(name, server, tmp_path))
+            stack.enter_context(neighbour(name, server, open_folder))
         good.longest.clear()
         ends = time.monotonic() + SECONDS
         while time.monotonic() < ends:

@@ -137,11 +137,9 @@ def _job_of(caller: Caller) -> Callable[[], None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(open_folder: Path) -> Iterator[Path]:
     """A folder that does not answer, in one that everybody may enter."""
-    for each in (tmp_path, *tmp_path.parents[:-2]):
-        each.chmod(each.stat().st_mode | 0o055)
-    with hanging_mount(tmp_path / "hanging") as mounted:
+    with hanging_mount(open_folder / "hanging") as mounted:
         yield mounted
 
 

@@ -139,9 +139,10 @@ def audited(serve: Serve, tmp_path: Path) -> Callable[..., RunningServer]:
 def create_held(server: RunningServer, jobs: JobClient, tmp_path: Path, change: Callable[[], object]) -> Any:
     """A CreateJob that was decided on and waits for the disk while ``change`` is made and taken in."""
     with held_journal(tmp_path / "state"):
-        creating = jobs.start_create(spec(f"touch {tmp_path}/ran"), "held")
-        wait_until(lambda: '"allowed"' in (tmp_path / "audit").read_text(), "the decision", DEADLINE)
-        time.sleep(0.05)  # most often enough for it to come as far as the claim
+        creating = jobs.start_create(spec(f"touch {tmp_path}/ran", standard_input=b"x"), "held")
+        # Written once all is decided, right before the claim.
+        given = (tmp_path / "state" / "jobs").glob
+        wait_until(lambda: [*given("*/stdin")], "the claim", DEADLINE)
         change()
         server.reload()
     return creating
@@ -155,12 +156,9 @@ def test_a_job_that_starts_at_once_sees_a_policy_that_has_changed_meanwhile(
     jobs = call(server, "te").jobs
     denied = server.config.read_text() + "[identity etl]\ndeny.1 = touch\n"
     creating = create_held(server, jobs, tmp_path, lambda: server.write(denied))
-    if creating.code() is grpc.StatusCode.OK:
-        watched = jobs.watch(creating.result().id)
-        assert watched.states[-1] == "FAILED"
-        assert watched.job.reason.startswith("not permitted any more: command denied by denylist")
-    else:  # the change came between the decision's way to the disk and the claim
-        assert creating.code() is grpc.StatusCode.PERMISSION_DENIED
+    watched = jobs.watch(creating.result().id)
+    assert watched.states[-1] == "FAILED"
+    assert watched.job.reason.startswith("not permitted any more: command denied by denylist")
     assert not (tmp_path / "ran").exists()
 
 
@@ -179,12 +177,10 @@ def test_a_job_that_starts_at_once_sees_that_its_caller_is_revoked(
         creating.result()
     admin = call(server, root).jobs
     after = admin.run(spec("true")).job  # written down after the one before, which has begun by now, or never
-    for job in admin.list().jobs:  # no other, where the change came before the claim
-        if job.id == after.id:
-            continue
-        watched = admin.watch(job.id)
-        assert watched.states[-1] == "FAILED"
-        assert watched.job.reason == f"not permitted any more: {ENDED}"
+    (held,) = (job for job in admin.list().jobs if job.id != after.id)
+    watched = admin.watch(held.id)
+    assert watched.states[-1] == "FAILED"
+    assert watched.job.reason == f"not permitted any more: {ENDED}"
     assert not (tmp_path / "ran").exists()
 
 
