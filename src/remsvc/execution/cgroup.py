@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mountinfo")
-_OWN = Path("/proc/self/cgroup")
 _SYSTEMD = Path("/run/systemd/system")
 # What systemd sets on a group that it leaves to a unit.
 _DELEGATED = ("trusted.delegate", "user.delegate")

@@ -81,7 +81,7 @@ class Admission:
 
     @property
     def in_progress(self) -> int:
-        """Calls that were let in and have not ended."""
+        """Calls that were let in and have not ended; for those who look whether any is left."""
         return sum(each.total for each in (self._of_callers, self._of_strangers, self._lasting_of_strangers))
 
     def check(self, call: Call) -> None:
