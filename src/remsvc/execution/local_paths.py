@@ -52,6 +52,7 @@ class LocalPaths:
     def __init__(self) -> None:
         self._mounts = Mounts()
         self._settled: set[str] = set()
+        self._unsettled: set[str] = set()  # directories that were looked at, and are not
         self._settled_in = self._mounts.generation
         self._cached_lookup = True
         self._looked_at = -_LOOK_SECONDS
@@ -78,6 +79,7 @@ class LocalPaths:
             self._settled_in = self._mounts.generation
             self._settled_until = now + _SETTLED_SECONDS
             settled.clear()
+            self._unsettled.clear()
         if program in settled and cwd in settled:
             return Way(program, cwd)
         path = self._program(program, search)
@@ -98,7 +100,8 @@ class LocalPaths:
         if not path.startswith("/"):
             return None
         before = self._mounts.generation
-        if self._cached_lookup and self._mounts.lead_to(path):
+        # One that turns out to be settled is not looked at the next time: worth a longer look once.
+        if path in self._unsettled and self._cached_lookup and self._mounts.lead_to(path):
             # What the kernel remembers of paths it tells in one call, which never waits.
             name = path.encode(errors="surrogateescape")
             if b"\0" in name:
@@ -121,6 +124,9 @@ class LocalPaths:
             os.close(found)
             self._settle(path)
             return path
+        if len(self._unsettled) >= _MAX_SETTLED:
+            self._unsettled.clear()
+        self._unsettled.add(path)
         return found
 
     def _program(self, name: str, search: str) -> str | None:
