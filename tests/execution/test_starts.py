@@ -103,7 +103,9 @@ async def test_a_time_limit_counts_while_a_start_is_held_up(engine: Engine, leas
 
 async def test_one_that_is_held_up_holds_no_pipe_of_others(engine: Engine, leased: Path) -> None:
     """Or the end of their output would not be seen as long as it lasts."""
-    others = [start(engine, "/bin/sleep", "good", argv=("/bin/sleep", "0.2")) for _ in range(3)]
+    others = [start(engine, "/bin/sleep", "good", argv=("/bin/sleep", "1.0625")) for _ in range(3)]
+    # For a moment, each of them is a copy of the supervisor, too.
+    await eventually(lambda: len(processes_with("1.0625")) == 3 and not starting(), "they run")
     held_up = start(engine, leased)
     await eventually(starting, "it is on its way")
     (pid,) = starting()
