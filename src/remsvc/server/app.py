@@ -26,6 +26,7 @@ from remsvc.server.command_runner import CommandRunner
 from remsvc.server.command_service import SERVICE_NAME, CommandService
 from remsvc.server.command_turn import Turns
 from remsvc.server.config import ServerConfig
+from remsvc.server.freed_memory import give_back_freed_memory
 from remsvc.server.job_config import JobConfig
 from remsvc.server.logs import Logs, fields
 from remsvc.server.methods import methods_of
@@ -37,8 +38,6 @@ from remsvc.server.transport import open_transport
 from remsvc.server.transport_choice import transport_fault
 
 _logger = logging.getLogger("remsvc.server")
-
-_READ_BUFFER = 512 * 1024  # asyncio reads up to 256 KiB at a time
 
 
 def _print_address(address: str) -> None:
@@ -69,6 +68,7 @@ def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_add
         raise ServeError(fault)
     if config.auth.peer_uids is not None and (fault := peer_owner.fault()) is not None:
         raise ServeError(f"[server] peer_uid: {fault}")
+    give_back_freed_memory()
     try:
         logs = Logs(config.log_level, config.log_file)
     except OSError as error:
@@ -212,7 +212,6 @@ async def _serve_audited(
         on_listening(address)
         # What is here now stays: no reason to look through it again and again.
         gc.freeze()
-        _keep_read_buffers()
         async with _in_background(reloader.run(), access.end_expired_calls()):
             grace = 0.0
             try:
@@ -226,15 +225,6 @@ async def _serve_audited(
                 second_signal.cancel()
     finally:
         await (jobs or engine).close()
-
-
-def _keep_read_buffers() -> None:
-    """Let the room for what is read from a connection not be asked of the system, and given back, each time.
-
-    glibc keeps pieces of memory up to the largest one that was freed so far; before that, up to 128 KiB.
-    """
-    freed = bytes(_READ_BUFFER)
-    del freed
 
 
 @asynccontextmanager

@@ -53,9 +53,9 @@ class LimitsConfig:
     max_message_bytes: int = 16 * 1024 * 1024
     max_request_bytes: int = 8 * 1024 * 1024
     call_rate: Rate = _CALLS
-    max_unread_bytes: int = 24 * 1024 * 1024
+    max_unread_bytes: int = 16 * 1024 * 1024
     max_unsent_bytes: int = 4 * 1024 * 1024
-    max_unsent_bytes_total: int = 40 * 1024 * 1024
+    max_unsent_bytes_total: int = 24 * 1024 * 1024
     handshake_timeout: float = 10.0
     header_timeout: float = 10.0
     request_timeout: float = 30.0
