@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from remsvc.client import Client
 from remsvc.client.jobs import JobSpec, OutputChunk
 from remsvc.errors import ResourceExhaustedError, ServerError
+from tests.small_disk import small_disk
 
 from .conftest import HostWith
 from .counted_jobs import CountedJob
@@ -23,16 +23,8 @@ from .server_host import ServerHost, lines, wait_until
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for 12 megabytes."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {result.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "size=12m") as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +26,7 @@ from remsvc.server.audit_file import AuditFile
 from remsvc.server.audit_record import bounded
 from remsvc.server.audit_writer import AuditWriter
 from tests.server.test_audit import AUTH, DEADLINE, client_of, path, records, run_job, verify, wait_until
+from tests.small_disk import small_disk
 
 if TYPE_CHECKING:
     from tests.conftest import Serve
@@ -157,16 +157,8 @@ def test_strangers_are_told_of_together(serve: Serve, path: Path) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for 20 megabytes."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=700", "tmpfs", str(folder)]
-    result = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {result.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "size=20m,mode=700") as folder:
+        yield folder
 
 
 def test_refusals_leave_the_last_of_the_disk_to_what_is_permitted(serve: Serve, disk: Path) -> None:
