@@ -94,7 +94,7 @@ def test_output_that_finds_no_room(host: ServerHost, disk: Path, tmp_path: Path)
     assert ended.stdout.total == total + 2 * len(head)
     assert ended.stdout.dropped > 5_000_000
     assert ended.reason.endswith("bytes of standard output could not be stored: No space left on device")
-    assert ended.reason in host.log
+    wait_until(lambda: ended.reason in host.log, "the log says so, too")
     assert sum(len(piece.data) for piece in pieces) == ended.stdout.total - ended.stdout.dropped
     assert b"".join(piece.data for piece in pieces).startswith(head + bytes(100_000))
     assert lines(log) == ["other", "run"]
