@@ -60,8 +60,9 @@ class Interruption:
 
     def ends(self, job_id: str) -> None:
         """Name the job that is to be ended; also by a signal that came before."""
-        self._worker = threading.Thread(target=self._cancel, args=(job_id,), name="cancel job", daemon=True)
-        self._worker.start()
+        worker = threading.Thread(target=self._cancel, args=(job_id,), name="cancel job", daemon=True)
+        worker.start()
+        self._worker = worker  # once it runs: a signal may come at any step, and the end joins it
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._count += 1

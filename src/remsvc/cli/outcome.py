@@ -41,6 +41,8 @@ def errors_told(*others: type[Exception]) -> Iterator[None]:
         forget_output()
         sys.exit(FAILURE)
     except Exception as error:  # noqa: BLE001 - a defect must not look like the exit code of a command
+        if _came_of_interruption(error):
+            sys.exit(INTERRUPTED)
         if os.environ.get("REMSVC_TRACEBACK"):
             import traceback  # slow to load
 
@@ -48,3 +50,11 @@ def errors_told(*others: type[Exception]) -> Iterator[None]:
         error_line(f"internal error: {type(error).__name__}: {error} (REMSVC_TRACEBACK=1 shows where)")
         forget_output()
         sys.exit(FAILURE)
+
+
+def _came_of_interruption(error: BaseException) -> bool:
+    """Whether it was raised while Ctrl-C was on its way out: that comes at any step, and upsets any block."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause is not None

@@ -157,7 +157,8 @@ class _Connection:
     """
 
     def __init__(self, endpoint: Endpoint, deadline: float) -> None:
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._socket = dial(endpoint, deadline)
         self._session = Session(
             scheme=endpoint.scheme,
@@ -255,7 +256,7 @@ class _Connection:
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
         if not self._reading and not self._writing:
             self._socket.close()
-        self._lock.notify_all()
+        self._changed.notify_all()
 
     # Waiting
 
@@ -281,7 +282,7 @@ class _Connection:
             if self._session.ended is not None:
                 self._close_now()
         else:
-            self._lock.wait(left)
+            self._changed.wait(left)
 
     def _receive(self, patience: float | None) -> None:
         """Read for all, and send what is to be sent, for at most so many seconds. Needs the lock."""
@@ -303,7 +304,7 @@ class _Connection:
             self._reading = False
             if session.ended is not None:
                 self._close_now()
-            self._lock.notify_all()
+            self._changed.notify_all()
 
     def _outside(
         self, reading: list[socket.socket], writing: list[socket.socket], limit: float | None
@@ -373,8 +374,9 @@ class _Connection:
         with self._lock:
             self._streams += 1
             if self._keeper is None or not self._keeper.is_alive():
-                self._keeper = threading.Thread(target=self._look_after, name="remsvc-connection")
-                self._keeper.start()
+                keeper = threading.Thread(target=self._look_after, name="remsvc-connection")
+                keeper.start()
+                self._keeper = keeper  # once it runs: Ctrl-C may come at any step, and close() joins it
         try:
             yield
         finally:
@@ -384,12 +386,17 @@ class _Connection:
     def _look_after(self) -> None:
         # Not a daemon, which could be stopped while it holds the lock: it sees the end of the program itself.
         while threading.main_thread().is_alive() and not self._over.wait(_LOOK_SECONDS):
-            with self._lock:
+            # Ctrl-C at a bad moment leaves the lock with a thread that never gives it back.
+            if not self._lock.acquire(timeout=_LOOK_SECONDS):
+                continue
+            try:
                 if not self._streams or self._session.ended is not None:
                     self._keeper = None
                     return
                 if not self._reading and time.monotonic() - self._heard >= _LOOK_SECONDS:
                     self._receive(0.0)
+            finally:
+                self._lock.release()
 
 
 def _must_wait(error: OSError) -> bool:
