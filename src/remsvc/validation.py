@@ -140,6 +140,11 @@ def check_text(name: str, value: object, limit: Limit | None = None) -> None:
         limit.check(value)
 
 
+def is_request_id(text: str) -> bool:
+    """Whether text has 1 to 128 printable ASCII characters."""
+    return 1 <= len(text) <= REQUEST_ID.most and text.isascii() and text.isprintable()
+
+
 def check_unicode(name: str, text: str) -> None:
     """Check that text has a UTF-8. Raises :class:`InvalidCommandError`, naming the field."""
     if _SURROGATE.search(text):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,8 +112,7 @@ class _LoopPool:
 _pools = PerLoop(_LoopPool)
 
 
-@contextmanager
-def pooled_transport(options: ConnectionOptions) -> Iterator[AsyncTransport]:
+def pooled_transport(options: ConnectionOptions) -> AbstractContextManager[AsyncTransport]:
     """The running loop's connection for these options, to be used in a ``with`` block. The pool closes it.
 
     A certificate or key file that was replaced counts as new credentials; the connection of the old ones
@@ -123,8 +122,7 @@ def pooled_transport(options: ConnectionOptions) -> Iterator[AsyncTransport]:
         RuntimeError: no event loop is running.
         RemSvcError: the options cannot be used, for example a file is missing.
     """
-    with _pools.get().transport(options) as transport:
-        yield transport
+    return _pools.get().transport(options)
 
 
 def pooled_channel(options: ConnectionOptions) -> grpc.aio.Channel:

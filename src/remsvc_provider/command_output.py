@@ -109,7 +109,6 @@ class LoggedOutput:
         self._masking = masking
         self._prefix = prefix
         self._job_id = job_id
-        self._line = ""
         self._restart()
         self._after_gap = False
         """Whether the line may have lost its beginning."""
@@ -229,7 +228,6 @@ class CommandOutput:
     """
 
     def __init__(self, job: Job, live: LiveLog, tid: int, limit: int, masking: Masking) -> None:
-        self._job_id = job.id
         self._result = {"stdout": ResultOutput(limit, masking), "stderr": ResultOutput(limit, masking)}
         self._logged = {
             "stdout": LoggedOutput(live, f"{tid} out | ", shown_id(job.id), masking),

@@ -66,9 +66,7 @@ def connection_options(connection: Connection, warn: Callable[[str], None]) -> C
         if (options.client_cert is None) != (options.client_key is None):
             missing = "client_key_path" if options.client_key is None else "client_cert_path"
             raise ValueError(f"extra {missing} is missing: mutual TLS takes both a certificate and a key")
-    except ValueError as error:
-        raise AirflowException(f"{where}: {error}") from None
-    except ConfigurationError as error:
+    except (ValueError, ConfigurationError) as error:
         raise AirflowException(f"{where}: {error}") from None
     if idle := [name for name in IGNORED_FIELDS if getattr(connection, name)]:
         hint = "" if idle == ["schema"] else "; the token goes into extra bearer_token"

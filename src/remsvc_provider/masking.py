@@ -80,9 +80,12 @@ class Masking:
 def _overlap(before: str, after: str) -> int:
     """How many characters at the end of ``before`` are the beginning of ``after``; 0 for few ones, and where
     all of either is."""
-    for size in range(min(len(before), len(after)) - 1, LEAST_FRAGMENT - 1, -1):
-        if before.endswith(after[:size]):
-            return size
+    head = after[:LEAST_FRAGMENT]
+    start = before.find(head, len(before) - min(len(before), len(after)) + 1)
+    while start >= 0:  # the longest overlap begins first
+        if after.startswith(before[start:]):
+            return len(before) - start
+        start = before.find(head, start + 1)
     return 0
 
 

@@ -25,9 +25,6 @@ class PerLoop(Generic[T]):
         self._values: dict[asyncio.AbstractEventLoop, T] = {}
         self._lock = threading.Lock()  # a worker's threads may have loops of their own
 
-    def __len__(self) -> int:
-        return len(self._values)
-
     def get(self) -> T:
         """The running loop's value.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 Render = Callable[[Any], Any]
 
-_NATIVE_KEYS = ("cmdtyp", "argv", "env")
+_NATIVE_KEYS = ("cmdtyp", "argv")
 """Keys of a command under which a template may stand for something that is not text."""
 
 # With it at its end a text has no final newline, and is no literal of Python.

@@ -13,7 +13,7 @@ from airflow.sdk.log import mask_secret
 from hypothesis import given
 from hypothesis import strategies as st
 from test_job_log import LogReader, log  # noqa: F401  a fixture
-from triggering import context, fire, restored, results, task_instance, until
+from triggering import context, deferral, fire, restored, results, task_instance, until
 
 from conftest import answer, in_a_thread
 from remsvc.client.jobs import OutputChunk
@@ -25,11 +25,6 @@ from remsvc_provider.live_log import LiveLog
 from remsvc_provider.masking import MASK, Masking, secrets_in
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
-
-try:
-    from airflow.sdk.exceptions import TaskDeferred
-except ImportError:  # Airflow 3.1
-    from airflow.exceptions import TaskDeferred
 
 SECRET = "s3cr3t-of-a-variable"
 
@@ -47,9 +42,7 @@ def deferred(commands: list[dict[str, Any]], **options: Any) -> RemSvcTrigger:
     mask_secret(SECRET)
     ti = task_instance()
     task = RemSvcOperator(task_id="run", grpc_conn_id="remsvc_test", commands=commands, **options)
-    with pytest.raises(TaskDeferred) as caught:
-        task.execute(context(ti))
-    trigger = restored(caught.value.trigger, ti)
+    trigger = restored(deferral(task.execute, context(ti)).trigger, ti)
     reset_secrets_masker()
     return trigger
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from triggering import context, task_instance
+from triggering import context, deferral, task_instance
 
 from conftest import answer, in_a_thread, run_python
 from remsvc.command import crc32hex
@@ -20,21 +20,10 @@ from remsvc_provider.origin import Origin
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
-try:
-    from airflow.sdk.exceptions import TaskDeferred
-except ImportError:  # Airflow 3.1
-    from airflow.exceptions import TaskDeferred
-
 
 def operator(commands: Any = ({"cmd": "true"},), **options: Any) -> RemSvcOperator:
     commands = list(commands) if isinstance(commands, tuple) else commands
     return RemSvcOperator(task_id="run", commands=commands, **{"grpc_conn_id": "remsvc_test", **options})
-
-
-def defer(task: RemSvcOperator) -> TaskDeferred:
-    with pytest.raises(TaskDeferred) as caught:
-        task.execute({})
-    return caught.value
 
 
 # ---- parameters
@@ -153,7 +142,7 @@ def test_other_parameters_that_cannot_be_used(options, words):
 def test_defers_to_the_trigger():
     commands = [{"cmd": "echo 1", "cmdtyp": 0}, {"cmd": "echo 2", "cmdusr": "nobody", "src": "dag"}]
     task = operator(commands, stream_timeout=60, metadata=[("x-run", "1")])
-    deferred = defer(task)
+    deferred = deferral(task.execute, {})
     assert deferred.method_name == "execute_complete"
     assert deferred.timeout is None
     assert isinstance(deferred.trigger, RemSvcTrigger)
@@ -168,14 +157,15 @@ def test_defers_to_the_trigger():
 
 
 def test_defaults():
-    _, arguments = defer(RemSvcOperator(task_id="run", commands=[{"cmd": "true"}])).trigger.serialize()
+    task = RemSvcOperator(task_id="run", commands=[{"cmd": "true"}])
+    _, arguments = deferral(task.execute, {}).trigger.serialize()
     assert arguments["grpc_conn_id"] == "remsvc_default"
     assert arguments["stream_timeout"] == 3600.0
     assert arguments["metadata"] == []
 
 
 def test_execution_timeout_limits_the_deferral():
-    deferred = defer(operator(execution_timeout=timedelta(minutes=5)))
+    deferred = deferral(operator(execution_timeout=timedelta(minutes=5)).execute, {})
     assert deferred.trigger.serialize()[1]["execution_timeout"] == 300
     # The trigger ends before Airflow's own limit, which knows no retry in Airflow 3.1.0.
     assert timedelta(minutes=5) < deferred.timeout <= timedelta(minutes=7)
@@ -192,7 +182,8 @@ def test_templates():
         grpc_conn_id="{{ conn }}",
         metadata=[("x-ds", "{{ ds }}")],
     )
-    _, arguments = defer(render(task, ds="2030-01-02", user="nobody", conn="other")).trigger.serialize()
+    render(task, ds="2030-01-02", user="nobody", conn="other")
+    _, arguments = deferral(task.execute, {}).trigger.serialize()
     assert arguments["commands"] == [{"cmd": "echo 2030-01-02", "cmdusr": "nobody"}]
     assert arguments["grpc_conn_id"] == "other"
     assert arguments["metadata"] == [("x-ds", "2030-01-02")]
@@ -207,7 +198,7 @@ def test_an_authorization_entry_is_neither_shown_nor_stored():
     task = operator(metadata=[("Authorization", "Bearer {{ token }}"), ("x-run", "1")])
     render(task, token="t0ken-of-the-dag")
     assert task.metadata == [("Authorization", "***"), ("x-run", "1")]
-    _, arguments = defer(task).trigger.serialize()
+    _, arguments = deferral(task.execute, {}).trigger.serialize()
     assert "t0ken" not in json.dumps(arguments)
     assert arguments["metadata"] == [("x-run", "1")]
 
@@ -225,9 +216,7 @@ def test_what_jobs_need_travels_with_the_trigger():
         skip_on_exit_code=99,
         max_output_bytes=1000,
     )
-    with pytest.raises(TaskDeferred) as caught:
-        task.execute(context(ti))
-    _, arguments = caught.value.trigger.serialize()
+    _, arguments = deferral(task.execute, context(ti)).trigger.serialize()
     assert json.loads(json.dumps(arguments)) == arguments
     assert arguments["commands"] == [
         {"argv": ["cat", "-"], "env": {"A": "1", "B": "1"}, "cwd": "/"},
@@ -246,7 +235,7 @@ def test_templates_of_what_jobs_need():
         env={"E": "{{ ds }}"},
         cwd="/{{ ds }}",
     )
-    _, arguments = defer(render(task, ds="2030-01-02")).trigger.serialize()
+    _, arguments = deferral(render(task, ds="2030-01-02").execute, {}).trigger.serialize()
     day = "2030-01-02"
     assert arguments["commands"] == [
         {"argv": ["echo", day], "input": day, "env": {"D": day, "E": day}, "cwd": f"/{day}"}
@@ -302,11 +291,10 @@ def test_a_retry_that_airflow_resumes_with_the_event_of_the_try_before_starts_ov
     """As Airflow 3.1.0 does."""
     ti = task_instance(try_number=2)
     event = {"state": "FAILED", "results": {}, "error_msg": "command 1 (commands[0]) ended with rc 3"}
-    with pytest.raises(TaskDeferred) as caught:
-        operator().execute_complete(context(ti), event, try_number=1)
-    assert caught.value.kwargs == {"try_number": 2}
+    deferred = deferral(operator().execute_complete, context(ti), event, try_number=1)
+    assert deferred.kwargs == {"try_number": 2}
     with pytest.raises(AirflowException, match="rc 3"):
-        operator().execute_complete(context(ti), event, **caught.value.kwargs)
+        operator().execute_complete(context(ti), event, **deferred.kwargs)
 
 
 def test_an_exit_code_to_skip_on_skips():
@@ -423,7 +411,7 @@ task.execute({})
 
 def test_on_kill_of_a_deferred_task_does_nothing():
     task = operator()
-    defer(task)
+    deferral(task.execute, {})
     task.on_kill()
 
 

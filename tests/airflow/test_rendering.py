@@ -8,14 +8,9 @@ import pytest
 from airflow.sdk import DAG
 from hypothesis import given
 from hypothesis import strategies as st
-from triggering import context, fire, restored, results, task_instance
+from triggering import context, deferral, fire, restored, results, task_instance
 
 from remsvc_provider.operators.remsvc import RemSvcOperator
-
-try:
-    from airflow.sdk.exceptions import TaskDeferred
-except ImportError:  # Airflow 3.1
-    from airflow.exceptions import TaskDeferred
 
 BOTH = pytest.mark.parametrize("native", [False, True])
 
@@ -116,9 +111,7 @@ async def test_the_command_gets_it_to_the_byte(native, conn_id):
         ],
     )
     ti = task_instance()
-    with pytest.raises(TaskDeferred) as caught:
-        task.execute(context(ti))
-    event = await fire(restored(caught.value.trigger, ti))
+    event = await fire(restored(deferral(task.execute, context(ti)).trigger, ti))
     data, variables = results(event)
     assert data["out"].split() == ["a", r"\r", r"\n", "8", "0", "8", "0", r"\n"]
     assert variables["out"] == "8080 7\n"

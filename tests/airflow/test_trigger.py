@@ -16,6 +16,7 @@ import pytest
 from airflow.triggers.base import TriggerEvent
 from cryptography.fernet import Fernet
 from packaging.version import Version
+from triggering import until
 
 from conftest import answer, in_a_thread
 from remsvc.command import crc32hex
@@ -132,8 +133,7 @@ async def test_waiting_for_a_free_call_may_be_tried_again(serve, connect, tmp_pa
     held = asyncio.create_task(
         fire(trigger(conn_id, f"touch {tmp_path}/1; until [ -e {tmp_path}/go ]; do sleep 0.02; done"))
     )
-    while not (tmp_path / "1").exists():
-        await asyncio.sleep(0.02)
+    await until((tmp_path / "1").exists)
     event = await fire(trigger(conn_id, f"touch {tmp_path}/2", stream_timeout=1.0))
     assert event["state"] == "FAILED"
     assert event["error_msg"] == (
@@ -190,14 +190,6 @@ async def test_a_server_that_dies_is_not_asked_again(serve, connect, tmp_path: P
     assert "not retried to prevent duplicate execution" in event["error_msg"]
     assert "(1 of 2 had been answered)" in event["error_msg"]
     assert event["results"]["1"]["out"] == "one\n"
-
-
-async def until(condition) -> None:
-    """Wait for something that must happen."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "gave up waiting"
-        await asyncio.sleep(0.02)
 
 
 async def test_log_tells_the_story(serve, connect, capsys):

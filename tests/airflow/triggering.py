@@ -20,6 +20,11 @@ from airflow.sdk.execution_time import task_runner
 from remsvc_provider.origin import Origin
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # Airflow 3.1
+    from airflow.exceptions import TaskDeferred
+
 DEADLINE = 30.0
 RUN_STARTED = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 
@@ -52,6 +57,13 @@ def next_try(ti: SimpleNamespace, *, cleared: bool = False) -> SimpleNamespace:
 def context(ti: SimpleNamespace, started: datetime = RUN_STARTED, cleared: int = 0) -> dict[str, Any]:
     """As much of a task's context as the operator looks at."""
     return {"ti": ti, "dag_run": SimpleNamespace(start_date=started, clear_number=cleared)}
+
+
+def deferral(method: Callable[..., object], *arguments: Any, **named: Any) -> TaskDeferred:
+    """What an operator's method hands over to the triggerer."""
+    with pytest.raises(TaskDeferred) as caught:
+        method(*arguments, **named)
+    return caught.value
 
 
 def trigger(

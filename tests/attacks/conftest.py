@@ -33,6 +33,10 @@ CREDENTIALS = ("authorization", f"Bearer {TOKEN}")
 METADATA = (CREDENTIALS,)
 AUTH = f"[auth]\ngood = {TOKEN}\n"
 
+ATTACKERS_TOKEN = "an-attacker-s-own-token-0123456789"
+ATTACKER = ("authorization", f"Bearer {ATTACKERS_TOKEN}")
+AUTH_BOTH = f"{AUTH}other = {ATTACKERS_TOKEN}\n"
+
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:

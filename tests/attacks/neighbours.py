@@ -26,6 +26,7 @@ from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from tests.attacks.abuses import Target as RawTarget
 from tests.attacks.abuses import deaf_readers
+from tests.contract.wire import inside
 
 _SECONDS = 30.0
 _CREATE, _LIST = "/remsvc.jobs.v1.JobService/CreateJob", "/remsvc.jobs.v1.JobService/ListJobs"
@@ -86,8 +87,7 @@ def repeated_fields(bad: Neighbour) -> None:
     bad.send(_LIST, b"\x18\x01" * 60_000)
     bad.send(_LIST, b"\x18\x01" * 4_000_000)
     argv = b"\x0a\x00" * 1_000_000
-    spec = b"\x12" + _varint(len(argv)) + argv
-    bad.send(_CREATE, b"\x0a\x01a\x12" + _varint(len(spec)) + spec)
+    bad.send(_CREATE, inside(1, b"a") + inside(2, inside(2, argv)))
 
 
 def refused_texts(bad: Neighbour) -> None:
@@ -144,14 +144,6 @@ NEIGHBOURS: dict[str, Callable[[Neighbour], None]] = {
     )
 }
 """Each by its name. Once called, it has done its worst once."""
-
-
-def _varint(number: int) -> bytes:
-    octets = bytearray()
-    while number > 127:
-        octets.append(number & 127 | 128)
-        number >>= 7
-    return bytes((*octets, number))
 
 
 def _again_and_again(what: Callable[[], None]) -> None:

@@ -65,7 +65,6 @@ class GoodCaller:
     def __init__(self, channel: grpc.Channel) -> None:
         self._commands = RemSvc_pb2_grpc.RemSvcStub(channel)
         self._jobs = jobs_pb2_grpc.JobServiceStub(channel)
-        self._channel = channel
         self._number = 0
         self.longest: dict[str, float] = {}
 

@@ -12,12 +12,10 @@ import pytest
 
 from remsvc_proto import RemSvc_pb2, RemSvc_pb2_grpc
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2, jobs_pb2_grpc
-from tests.attacks.conftest import AUTH, METADATA, eventually, status_of
+from tests.attacks.conftest import ATTACKER, AUTH, AUTH_BOTH, METADATA, eventually, status_of
 from tests.conftest import DEADLINE, Serve
 
-_OTHER = "an-attacker-s-own-token-0123456789"
-_ATTACKER = (("authorization", f"Bearer {_OTHER}"),)
-_BOTH = f"{AUTH}other = {_OTHER}\n"
+_BY_ATTACKER = (ATTACKER,)
 _EXHAUSTED, _OK = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OK
 
 
@@ -46,19 +44,19 @@ def calls(channel: grpc.Channel) -> dict[str, Callable[[object], object]]:
 
 @pytest.mark.parametrize("transport", ["http2", "grpc"])
 def test_every_method_counts_as_a_call(serve: Serve, transport: str) -> None:
-    server = serve(f"{_BOTH}[limits]\ncall_rate = 9/h\n", "--transport", transport)
+    server = serve(f"{AUTH_BOTH}[limits]\ncall_rate = 9/h\n", "--transport", transport)
     with grpc.insecure_channel(server.target) as channel:
         each = calls(channel)
         assert len(each) == 9
         for call in each.values():
-            assert status_of(lambda call=call: call(_ATTACKER)) is not _EXHAUSTED
+            assert status_of(lambda call=call: call(_BY_ATTACKER)) is not _EXHAUSTED
         for call in calls(channel).values():
-            assert status_of(lambda call=call: call(_ATTACKER)) is _EXHAUSTED
+            assert status_of(lambda call=call: call(_BY_ATTACKER)) is _EXHAUSTED
         assert status_of(lambda: each["Ping"](METADATA)) is _OK
 
 
 def test_an_unhurried_caller_is_told_when_to_come_back(serve: Serve) -> None:
-    server = serve(f"{_BOTH}[limits]\ncall_rate = 1/s\n")
+    server = serve(f"{AUTH_BOTH}[limits]\ncall_rate = 1/s\n")
     with grpc.insecure_channel(server.target) as channel:
         ping = calls(channel)["Ping"]
         # The second one may come too late to be too early, where the machine is busy.
@@ -68,14 +66,14 @@ def test_an_unhurried_caller_is_told_when_to_come_back(serve: Serve) -> None:
 
 @pytest.mark.parametrize("way", ["calls", "streams"])
 def test_large_commands_that_run_take_no_more_than_their_share(serve: Serve, way: str) -> None:
-    server = serve(f"{_BOTH}[limits]\nmax_request_bytes = 4194304\n")
+    server = serve(f"{AUTH_BOTH}[limits]\nmax_request_bytes = 4194304\n")
     large = RemSvc_pb2.RemCmdMsg(cmd="exec sleep 1000 #" + "x" * 120_000)
     with grpc.insecure_channel(server.target) as channel:
         stub = RemSvc_pb2_grpc.RemSvcStub(channel)
         if way == "calls":
-            held = [stub.RemCmd.future(large, metadata=_ATTACKER) for _ in range(40)]
+            held = [stub.RemCmd.future(large, metadata=_BY_ATTACKER) for _ in range(40)]
         else:
-            held = [stub.RemCmdStrm(iter([large]), metadata=_ATTACKER) for _ in range(40)]
+            held = [stub.RemCmdStrm(iter([large]), metadata=_BY_ATTACKER) for _ in range(40)]
         eventually(lambda: sum(call.done() for call in held) >= 5)
         refused = [call for call in held if call.done()]
         assert {call.code() for call in refused} == {_EXHAUSTED}
@@ -85,10 +83,12 @@ def test_large_commands_that_run_take_no_more_than_their_share(serve: Serve, way
         other = RemSvc_pb2.RemCmdMsg(cmd="true #" + "x" * 120_000)
         assert stub.RemCmd(other, metadata=METADATA, timeout=DEADLINE).rc == 0
         small = RemSvc_pb2.RemCmdMsg(cmd="true")
-        assert stub.RemCmd(small, metadata=_ATTACKER, timeout=DEADLINE).rc == 0
+        assert stub.RemCmd(small, metadata=_BY_ATTACKER, timeout=DEADLINE).rc == 0
         for call in held:
             call.cancel()
-        eventually(lambda: status_of(lambda: stub.RemCmd(other, metadata=_ATTACKER, timeout=DEADLINE)) is _OK)
+        eventually(
+            lambda: status_of(lambda: stub.RemCmd(other, metadata=_BY_ATTACKER, timeout=DEADLINE)) is _OK
+        )
 
 
 @pytest.mark.parametrize("transport", ["http2", "grpc"])

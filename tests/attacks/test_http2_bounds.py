@@ -12,7 +12,9 @@ import pytest
 from remsvc_proto import RemSvc_pb2
 from tests.attacks.abuses import COMMAND_PATH, PING_PATH, STREAM_PATH, WATCH_PATH
 from tests.attacks.conftest import (
+    ATTACKER,
     AUTH,
+    AUTH_BOTH,
     CREDENTIALS,
     METADATA,
     a_good_client_is_served,
@@ -45,9 +47,6 @@ from tests.conftest import DEADLINE, Serve, ServerProcess
 
 pytestmark = pytest.mark.own_http2
 
-_OTHER = "an-attacker-s-own-token-0123456789"
-_ATTACKER = ("authorization", f"Bearer {_OTHER}")
-_BOTH = f"{AUTH}other = {_OTHER}\n"
 _PIECE = 16_000
 
 
@@ -170,14 +169,14 @@ def sleeping(server: ServerProcess) -> list[psutil.Process]:
 
 
 def test_a_thousand_answers_that_nobody_takes(serve: Serve) -> None:
-    server = serve(f"{_BOTH}[limits]\nmax_unsent_bytes_total = 16777216\nmax_unread_bytes = 16777216\n")
+    server = serve(f"{AUTH_BOTH}[limits]\nmax_unsent_bytes_total = 16777216\nmax_unread_bytes = 16777216\n")
     body = ping_of(800_000)
     with a_good_client_is_served(server, 160e6), raw(server) as peer:
         peer.greet(settings((4, 0))[9:])
         peer.send(frame(SETTINGS, ACK, 0))
         with suppress(OSError):  # the server may have had enough
             for stream in range(1, 2001, 2):
-                peer.call(stream, PING_PATH, _ATTACKER)
+                peer.call(stream, PING_PATH, ATTACKER)
                 Upload(peer, stream).send(body, end=True)
 
 
@@ -223,7 +222,7 @@ def test_a_call_that_has_ended_is_let_go_of_whatever_is_half_sent(serve: Serve) 
 
 
 def test_long_messages_hit_whoever_sends_most(serve: Serve) -> None:
-    server = serve(f"{_BOTH}[limits]\nmax_unread_bytes = 4194304\nmax_message_bytes = 16777216\n")
+    server = serve(f"{AUTH_BOTH}[limits]\nmax_unread_bytes = 4194304\nmax_message_bytes = 16777216\n")
     with raw(server) as good, greeted(server) as peer:
         good.greet(settings((4, 2**24))[9:])
         good.send(frame(SETTINGS, ACK, 0), window_update(0, 2**24))
@@ -232,7 +231,7 @@ def test_long_messages_hit_whoever_sends_most(serve: Serve) -> None:
         assert Upload(good, 1).send(body[:-1])
         with a_good_client_is_served(server, 64e6):
             for stream in range(1, 41, 2):
-                peer.call(stream, PING_PATH, _ATTACKER)
+                peer.call(stream, PING_PATH, ATTACKER)
                 Upload(peer, stream).send(body[:-1])
         good.send(frame(DATA, END_STREAM, 1, body[-1:]))
         assert b"grpc-status: 0" in answer_to(good, 1)
@@ -240,12 +239,12 @@ def test_long_messages_hit_whoever_sends_most(serve: Serve) -> None:
 
 def test_a_message_that_is_read_makes_room_for_no_more_than_itself(serve: Serve) -> None:
     """The memory stays within its bound, whether the caller is held back or loses his call."""
-    server = serve(f"{_BOTH}[limits]\nmax_unread_bytes = 4194304\nmax_message_bytes = 2097152\n")
+    server = serve(f"{AUTH_BOTH}[limits]\nmax_unread_bytes = 4194304\nmax_message_bytes = 2097152\n")
     # What nobody knows of a message is not looked at, and as long as one likes: here the field 100.
     padding = b"\xa2\x06\xc0\x84\x3d" + bytes(1_000_000)
     long = message(RemSvc_pb2.RemCmdMsg(cmd="sleep 0.03").SerializeToString() + padding)
     with a_good_client_is_served(server, 40e6), greeted(server) as peer:
-        peer.call(1, STREAM_PATH, _ATTACKER)
+        peer.call(1, STREAM_PATH, ATTACKER)
         upload = Upload(peer, 1)
         for number in range(60):
             if not upload.send(long * 3):
@@ -270,9 +269,9 @@ def test_data_of_strangers_is_bounded_by_one_window(serve: Serve) -> None:
 
 
 def test_a_million_data_frames_of_one_byte(serve: Serve) -> None:
-    server = serve(_BOTH)
+    server = serve(AUTH_BOTH)
     with a_good_client_is_served(server, 64e6), greeted(server) as peer, suppress(OSError):
-        peer.call(1, STREAM_PATH, _ATTACKER)
+        peer.call(1, STREAM_PATH, ATTACKER)
         peer.send(frame(DATA, 0, 1, message(claimed=1_000_000)))
         for _ in range(1000):
             peer.send(frame(DATA, 0, 1, b"x") * 1000)
@@ -281,7 +280,7 @@ def test_a_million_data_frames_of_one_byte(serve: Serve) -> None:
 
 
 def test_half_a_megabyte_of_empty_headers(serve: Serve) -> None:
-    server = serve(_BOTH)
+    server = serve(AUTH_BOTH)
     with a_good_client_is_served(server, 64e6), greeted(server) as peer, suppress(OSError):
         for first in range(1, 114_000, 200):
             peer.send(*(frame(HEADERS, END_HEADERS, stream) for stream in range(first, first + 200, 2)))

@@ -17,7 +17,10 @@ from remsvc_proto import RemSvc_pb2
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from tests.attacks.abuses import COMMAND_PATH, PING_PATH, STREAM_PATH
 from tests.attacks.conftest import (
+    ATTACKER,
+    ATTACKERS_TOKEN,
     AUTH,
+    AUTH_BOTH,
     CREDENTIALS,
     METADATA,
     TOKEN,
@@ -45,9 +48,6 @@ from tests.conftest import DEADLINE, Serve
 
 pytestmark = pytest.mark.own_http2
 
-_OTHER = "an-attacker-s-own-token-0123456789"
-_ATTACKER = ("authorization", f"Bearer {_OTHER}")
-_BOTH = f"{AUTH}other = {_OTHER}\n"
 _PING = RemSvc_pb2.PingMsg(seq=1)
 
 
@@ -56,12 +56,12 @@ def ended(peer: RawPeer) -> Iterator[bytes]:
     return (got.text for got in peer.frames() if got.kind == HEADERS and got.flags & END_STREAM)
 
 
-@pytest.mark.parametrize("crowds", [None, _ATTACKER], ids=["strangers", "another caller"])
+@pytest.mark.parametrize("crowds", [None, ATTACKER], ids=["strangers", "another caller"])
 def test_a_crowd_of_connections_that_call_at_one_moment_holds_up_no_caller(
     serve: Serve, crowds: Header | None
 ) -> None:
     """Each keeps to every limit: twenty calls in one packet. The good caller's packet is the last one."""
-    server = serve(f"{_BOTH}[limits]\nmax_connections = 600\n[log]\nlevel = error\n")
+    server = serve(f"{AUTH_BOTH}[limits]\nmax_connections = 600\n[log]\nlevel = error\n")
     process = psutil.Process(server.process.pid)
     shown = ("x", "a" * 100) if crowds is None else crowds
     calls = b"".join(
@@ -95,10 +95,10 @@ def test_a_crowd_of_connections_that_call_at_one_moment_holds_up_no_caller(
 
 
 def test_a_caller_cannot_take_all_calls_that_others_need(serve: Serve) -> None:
-    server = serve(f"{_BOTH}[limits]\nmax_calls = 20\n")
+    server = serve(f"{AUTH_BOTH}[limits]\nmax_calls = 20\n")
     with greeted(server) as peer, good_client(server) as stub:
         for stream in range(1, 61, 2):
-            peer.call(stream, STREAM_PATH, _ATTACKER)
+            peer.call(stream, STREAM_PATH, ATTACKER)
             peer.send(frame(DATA, 0, stream, message(RemSvc_pb2.RemCmdMsg(cmd="true").SerializeToString())))
         refused = list(itertools.islice(ended(peer), 12))
         assert all(b"calls in progress already, " in text for text in refused)
@@ -106,14 +106,14 @@ def test_a_caller_cannot_take_all_calls_that_others_need(serve: Serve) -> None:
 
 
 def test_a_caller_cannot_take_all_connections_that_others_need(serve: Serve) -> None:
-    server = serve(f"{_BOTH}[limits]\nmax_connections = 20\n")
+    server = serve(f"{AUTH_BOTH}[limits]\nmax_connections = 20\n")
     with ExitStack() as stack:
         for _ in range(30):
             peer = stack.enter_context(raw(server))
             with suppress(OSError):
                 peer.greet()
                 peer.send(frame(SETTINGS, ACK, 0))
-                peer.call(1, STREAM_PATH, _ATTACKER)
+                peer.call(1, STREAM_PATH, ATTACKER)
                 peer.send(frame(DATA, 0, 1, message(RemSvc_pb2.RemCmdMsg(cmd="true").SerializeToString())))
         with good_client(server) as stub:
             answer = stub.Ping(_PING, metadata=METADATA, timeout=DEADLINE, wait_for_ready=True)
@@ -145,11 +145,11 @@ def test_a_token_that_is_revoked_before_its_request_has_come_starts_nothing(
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.touch(mode=0o600)
-    tokens.write_text(token_line("other", _OTHER) + token_line("good", TOKEN))
+    tokens.write_text(token_line("other", ATTACKERS_TOKEN) + token_line("good", TOKEN))
     server = serve(f"[server]\nport = 0\ntoken_file = {tokens}\n")
     command = RemSvc_pb2.RemCmdMsg(cmd=f": > {tmp_path}/ran").SerializeToString()
     with greeted(server) as peer, good_client(server) as stub:
-        peer.call(1, COMMAND_PATH, _ATTACKER)
+        peer.call(1, COMMAND_PATH, ATTACKER)
         stub.Ping(_PING, metadata=METADATA, timeout=DEADLINE)
         tokens.write_text(token_line("good", TOKEN))
         os.kill(server.process.pid, signal.SIGHUP)

@@ -120,19 +120,25 @@ def test_a_time_limit_holds(remsvc: Remsvc, scripted: Callable[..., ScriptedServ
     assert run.stderr == f"remsvc: {target}: DEADLINE_EXCEEDED: no answer within 0.5 s\n"
 
 
-def test_the_environment_names_server_and_token(remsvc: Remsvc, serve: Serve) -> None:
-    server = serve("[auth]\ntester = s3cret\n")
-    refused = remsvc("status", env={"REMSVC_SERVER": server.target})
+@pytest.fixture(scope="module")
+def guarded(serve_module: Serve) -> ServerProcess:
+    """A server that wants a token."""
+    return serve_module("[auth]\ntester = s3cret\n")
+
+
+def test_the_environment_names_server_and_token(remsvc: Remsvc, guarded: ServerProcess) -> None:
+    refused = remsvc("status", env={"REMSVC_SERVER": guarded.target})
     assert refused.returncode == 255
-    assert refused.stderr == f"remsvc: {server.target}: UNAUTHENTICATED: missing Authorization header\n"
-    assert remsvc("status", env={"REMSVC_SERVER": server.target, "REMSVC_TOKEN": "s3cret"}).returncode == 0
+    assert refused.stderr == f"remsvc: {guarded.target}: UNAUTHENTICATED: missing Authorization header\n"
+    assert remsvc("status", env={"REMSVC_SERVER": guarded.target, "REMSVC_TOKEN": "s3cret"}).returncode == 0
 
 
-def test_the_token_file_wins_over_the_environment(remsvc: Remsvc, serve: Serve, tmp_path: Path) -> None:
-    server = serve("[auth]\ntester = s3cret\n")
+def test_the_token_file_wins_over_the_environment(
+    remsvc: Remsvc, guarded: ServerProcess, tmp_path: Path
+) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret\n")
-    arguments = ("status", "-s", server.target, "--token-file", token)
+    arguments = ("status", "-s", guarded.target, "--token-file", token)
     assert remsvc(*arguments, env={"REMSVC_TOKEN": "other"}).returncode == 0
     token.write_text("two\nlines\n")
     run = remsvc(*arguments)
@@ -158,15 +164,14 @@ def test_the_token_file_wins_over_the_environment(remsvc: Remsvc, serve: Serve, 
     ],
 )
 def test_what_came_along_with_a_token_by_accident_is_left_out(
-    remsvc: Remsvc, serve_module: Serve, tmp_path: Path, written: bytes
+    remsvc: Remsvc, guarded: ServerProcess, tmp_path: Path, written: bytes
 ) -> None:
-    server = serve_module("[auth]\ntester = s3cret\n")
     token = tmp_path / "token"
     token.write_bytes(written)
-    run = remsvc("status", "-s", server.target, "--token-file", token)
+    run = remsvc("status", "-s", guarded.target, "--token-file", token)
     assert (run.returncode, run.stderr) == (0, "")
     if not written.startswith(b"\xff"):
-        run = remsvc("status", "-s", server.target, env={"REMSVC_TOKEN": written.decode()})
+        run = remsvc("status", "-s", guarded.target, env={"REMSVC_TOKEN": written.decode()})
         assert (run.returncode, run.stderr) == (0, "")
 
 

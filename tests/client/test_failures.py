@@ -27,6 +27,7 @@ from remsvc.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from tests.contract.wire import inside
 
 from .conftest import DEADLINE, Connect
 from .flavours import AnyClient
@@ -390,16 +391,11 @@ def test_gRPC_sends_nothing_twice(scripted: Scripted, connect: Connect) -> None:
 
 def test_an_overlong_answer_is_told(scripted: Scripted, connect: Connect) -> None:
     def ping(request: bytes, context: grpc.ServicerContext) -> bytes:
-        return b"\x1a" + _varint(size := 65 * 1024 * 1024) + bytes(size)
+        return inside(3, bytes(65 * 1024 * 1024))
 
     options = ConnectionOptions(scripted(ping=ping).target)
     with connect(options) as client, pytest.raises(ResourceExhaustedError, match="larger than max"):
         client.ping()
-
-
-def _varint(number: int) -> bytes:
-    low, high = number & 0x7F, number >> 7
-    return bytes([low | 0x80]) + _varint(high) if high else bytes([low])
 
 
 def test_a_server_that_does_not_answer_pings_counts_as_down(scripted: Scripted, connect: Connect) -> None:

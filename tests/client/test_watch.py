@@ -27,8 +27,8 @@ from remsvc.errors import DeadlineExceededError, NotFoundError, ProtocolError, S
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 from .conftest import DEADLINE, Connect
-from .flavours import asyncio_client, blocking_client
-from .scripted_jobs import CuttingProxy, ScriptedJobs
+from .flavours import AnyClient, asyncio_client, blocking_client
+from .scripted_jobs import CuttingProxy, ScriptedJob, ScriptedJobs
 
 Eventually = Callable[[Callable[[], object]], None]
 
@@ -153,11 +153,8 @@ def test_a_broken_watch_goes_on_where_it_was(jobs: ScriptedJobs, connect: Connec
     assert [loss.code for loss in losses] == [code or "UNKNOWN"] * 2
 
 
-def test_a_silent_job_is_watched_through_whatever_ends_silent_streams(
-    jobs: ScriptedJobs, connect: Connect
-) -> None:
-    job = jobs.add()
-    jobs.watch_faults, jobs.silence = [(1, grpc.StatusCode.INTERNAL)] * 9, 0.2
+def seen_through_losses(client: AnyClient, jobs: ScriptedJobs, job: ScriptedJob) -> Seen:
+    """What a watch tells of a job that says something, and ends, when the watch was lost nine times."""
     losses: list[ServerError] = []
 
     def note(loss: ServerError) -> None:
@@ -166,8 +163,16 @@ def test_a_silent_job_is_watched_through_whatever_ends_silent_streams(
             jobs.write(job, b"at last")
             jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
 
+    return Seen.of(client.watch_job("job1", on_disconnect=note))
+
+
+def test_a_silent_job_is_watched_through_whatever_ends_silent_streams(
+    jobs: ScriptedJobs, connect: Connect
+) -> None:
+    job = jobs.add()
+    jobs.watch_faults, jobs.silence = [(1, grpc.StatusCode.INTERNAL)] * 9, 0.2
     with connect(options(jobs)) as client:
-        seen = Seen.of(client.watch_job("job1", on_disconnect=note))
+        seen = seen_through_losses(client, jobs, job)
     assert seen.stdout == b"at last"
     assert seen.states == [JobState.RUNNING, JobState.SUCCEEDED]
 
@@ -176,16 +181,8 @@ def test_a_silent_job_is_watched_through_a_proxy_that_cuts_idle_connections(
     jobs: ScriptedJobs, connect: Connect
 ) -> None:
     job = jobs.add()
-    losses: list[ServerError] = []
-
-    def note(loss: ServerError) -> None:
-        losses.append(loss)
-        if len(losses) == 9:
-            jobs.write(job, b"at last")
-            jobs.change(job, jobs_pb2.SUCCEEDED, exit_code=0)
-
     with closing(CuttingProxy(jobs.port, idle_seconds=0.2)) as proxy, connect(options(proxy)) as client:
-        seen = Seen.of(client.watch_job("job1", on_disconnect=note))
+        seen = seen_through_losses(client, jobs, job)
     assert seen.stdout == b"at last"
     assert seen.states == [JobState.RUNNING, JobState.SUCCEEDED]
 

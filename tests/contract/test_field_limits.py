@@ -22,6 +22,7 @@ from remsvc_proto.remsvc.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from .client import DEADLINE
 from .commands import posix_only
 from .jobs import new_request_id
+from .wire import inside
 
 if TYPE_CHECKING:
     from tests.conftest import ServerProcess
@@ -247,19 +248,6 @@ def test_a_stream_is_held_to_the_same(channel: grpc.Channel) -> None:
 
 
 # Whole messages
-
-
-def varint(number: int) -> bytes:
-    out = b""
-    while number > 0x7F:
-        out += bytes((number & 0x7F | 0x80,))
-        number >>= 7
-    return out + bytes((number,))
-
-
-def inside(number: int, body: bytes) -> bytes:
-    """A field that holds bytes."""
-    return varint(number << 3 | 2) + varint(len(body)) + body
 
 
 _ROOM = MESSAGE_BYTES["CreateJobRequest"] - 100

@@ -1,9 +1,10 @@
-"""Waiting for events, with a generous deadline."""
+"""Waiting for events, with a generous deadline; and commands that wait for the test."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -17,3 +18,8 @@ def wait_until(condition: Callable[[], T], what: str, deadline: float = 30.0) ->
             raise AssertionError(f"waited {deadline:g} s in vain for: {what}")
         time.sleep(0.01)
     return value
+
+
+def go_file(path: Path) -> str:
+    """A shell text that ends once ``path`` is there."""
+    return f"until [ -e {path} ]; do sleep 0.01; done"

@@ -77,3 +77,16 @@ _POOL.Add(file_descriptor())
 def message(name: str) -> Any:
     """The class of the message ``name``."""
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+
+
+def inside(number: int, body: bytes) -> bytes:
+    """A field that holds bytes, as it travels."""
+    return _varint(number << 3 | 2) + _varint(len(body)) + body
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out += bytes((number & 0x7F | 0x80,))
+        number >>= 7
+    return out + bytes((number,))

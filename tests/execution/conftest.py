@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,12 @@ def shell(engine: Engine) -> Shell:
         return engine.start(ProcessSpec(("/bin/sh", "-c", text), **spec))  # type: ignore[arg-type]
 
     return start
+
+
+@pytest.fixture
+def duration() -> str:
+    """A number of seconds that no other process has among its arguments."""
+    return f"{time.time_ns() % 10**10 + 10**6}.5"
 
 
 @pytest.fixture

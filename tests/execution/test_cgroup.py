@@ -41,8 +41,9 @@ async def run_until_escaped(jobs: Jobs, duration: str) -> Job:
     return job
 
 
-async def test_cancel_ends_what_has_left_everything_behind(groups: Path, tmp_path: Path) -> None:
-    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
+async def test_cancel_ends_what_has_left_everything_behind(
+    groups: Path, tmp_path: Path, duration: str
+) -> None:
     jobs = Jobs(tmp_path, JobLimits(), GroupParent("the test's", groups))
     await jobs.open()
     try:
@@ -56,8 +57,7 @@ async def test_cancel_ends_what_has_left_everything_behind(groups: Path, tmp_pat
         await jobs.close()
 
 
-async def test_what_a_lost_job_left_is_killed(groups: Path, tmp_path: Path) -> None:
-    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
+async def test_what_a_lost_job_left_is_killed(groups: Path, tmp_path: Path, duration: str) -> None:
     jobs = Jobs(tmp_path, JobLimits(), GroupParent("the test's", groups))
     await jobs.open()
     try:
@@ -73,8 +73,9 @@ async def test_what_a_lost_job_left_is_killed(groups: Path, tmp_path: Path) -> N
         await jobs.close()
 
 
-async def test_a_background_process_outlives_a_job_that_ended_by_itself(groups: Path, tmp_path: Path) -> None:
-    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
+async def test_a_background_process_outlives_a_job_that_ended_by_itself(
+    groups: Path, tmp_path: Path, duration: str
+) -> None:
     jobs = Jobs(tmp_path, JobLimits(), GroupParent("the test's", groups))
     await jobs.open()
     try:
@@ -112,9 +113,8 @@ async def test_an_empty_group_of_somebody_else_stays(groups: Path, tmp_path: Pat
     other.rmdir()
 
 
-async def test_one_that_moves_itself_elsewhere_is_ended(groups: Path, tmp_path: Path) -> None:
+async def test_one_that_moves_itself_elsewhere_is_ended(groups: Path, tmp_path: Path, duration: str) -> None:
     """Root can leave a group, even with nothing else that tells whose it is."""
-    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
     home = own_group()
     leave = f"echo 0 > {home}/cgroup.procs; exec sleep {duration}"
     script = f"(env -i setsid sh -c '{leave}' >/dev/null 2>&1 </dev/null &) ; sleep {duration}"

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +64,6 @@ int main(int count, char **arguments) {
 """
 
 Start = Callable[..., Process]
-
-
-@pytest.fixture
-def duration() -> str:
-    """A number of seconds that no other process has among its arguments."""
-    return f"{time.time_ns() % 10**10 + 10**6}.5"
 
 
 @pytest.fixture(params=["parentage", "cgroup"])

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from .processes import eventually, processes_with
 from .test_process_tree import ESCAPES
 
 TERM_IGNORED = "trap '' TERM HUP INT; "
-
-
-@pytest.fixture
-def duration() -> str:
-    """A number of seconds that no other process has among its arguments."""
-    return f"{time.time_ns() % 10**10 + 10**6}.5"
 
 
 async def cancelled(host: JobHost, job: Job, *, kill: bool = False, reason: str = "enough") -> Job:

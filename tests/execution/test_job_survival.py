@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import resource
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -19,12 +18,6 @@ from remsvc.job_state import JobState
 from .job_host import JobHost, shell
 from .processes import eventually, own_descriptors, processes_with
 from .test_jobs import HostWith, lines
-
-
-@pytest.fixture
-def duration() -> str:
-    """A number of seconds that no other process has among its arguments."""
-    return f"{time.time_ns() % 10**10 + 10**6}.5"
 
 
 def command(text: str, **options: object) -> ProcessSpec:

@@ -8,7 +8,6 @@ import fcntl
 import os
 import random
 import resource
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remsvc.execution.output_file import Gap, OutputFile, read_gap, read_output
+from tests.small_disk import small_disk
 
 BLOCK = 1 << 20
 """What may be kept over the limit before more is dropped."""
@@ -201,25 +201,10 @@ def test_a_reader_never_sees_a_hole(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for two megabytes and a few files."""
-    with mounted(tmp_path / "disk", "size=2m,nr_inodes=6") as folder:
+    with small_disk(tmp_path / "disk", "size=2m,nr_inodes=6") as folder:
         yield folder
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {result.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(disk: Path) -> None:
@@ -228,12 +213,12 @@ def fill(disk: Path) -> None:
             filler.write(bytes(4096))
 
 
-def test_on_a_full_disk_the_command_goes_on_and_what_is_missing_is_said(small_disk: Path) -> None:
-    writer = Writer(small_disk / "stdout", 64 << 20)
+def test_on_a_full_disk_the_command_goes_on_and_what_is_missing_is_said(disk: Path) -> None:
+    writer = Writer(disk / "stdout", 64 << 20)
     writer.write(500_000)
-    fill(small_disk)
+    fill(disk)
     writer.write(3_000_000)
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
     writer.write(700_001)
     writer.end()
     gap = writer.output.gap
@@ -243,10 +228,10 @@ def test_on_a_full_disk_the_command_goes_on_and_what_is_missing_is_said(small_di
     assert writer.read_all() == [(0, gap.start), (gap.end, 4_200_001)]
 
 
-def test_a_disk_that_stays_full(small_disk: Path) -> None:
-    writer = Writer(small_disk / "stdout", 64 << 20)
+def test_a_disk_that_stays_full(disk: Path) -> None:
+    writer = Writer(disk / "stdout", 64 << 20)
     writer.write(10_000)
-    fill(small_disk)
+    fill(disk)
     writer.write(1_000_000)
     writer.end()
     ((_, end),) = writer.read_all()
@@ -255,12 +240,12 @@ def test_a_disk_that_stays_full(small_disk: Path) -> None:
     assert end >= 10_000
 
 
-def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
-    fill(small_disk)
-    writer = Writer(small_disk / "job" / "stdout", 64 << 20)
+def test_a_disk_that_is_full_from_the_start(disk: Path) -> None:
+    fill(disk)
+    writer = Writer(disk / "job" / "stdout", 64 << 20)
     writer.write(100_000)
     assert writer.read_all() == []
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
     writer.write(5_000)
     writer.end()
     assert writer.output.gap == Gap(0, 100_000)
@@ -268,28 +253,28 @@ def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_disk_that_is_full_now_and_then(small_disk: Path, seed: int) -> None:
+def test_a_disk_that_is_full_now_and_then(disk: Path, seed: int) -> None:
     """Whatever comes: what can be read is right, all but the gap can be read, and the gap is dropped."""
     chance = random.Random(seed)
-    writer = Writer(small_disk / "stdout", chance.choice([50_000, 600_000, 64 << 20]))
+    writer = Writer(disk / "stdout", chance.choice([50_000, 600_000, 64 << 20]))
     for _ in range(60):
         action = chance.randrange(4)
         if action == 0:
-            fill(small_disk)
+            fill(disk)
         elif action == 1:
-            (small_disk / "filler").unlink(missing_ok=True)
+            (disk / "filler").unlink(missing_ok=True)
         elif action == 2 and chance.random() < 0.3:
             with contextlib.suppress(OSError):  # no more files: the gap cannot be noted
                 for number in range(6):
-                    (small_disk / f"file{number}").touch()
+                    (disk / f"file{number}").touch()
         elif action == 2:
             for number in range(6):
-                (small_disk / f"file{number}").unlink(missing_ok=True)
+                (disk / f"file{number}").unlink(missing_ok=True)
         writer.write(chance.choice([1, 5_000, 70_000, 700_000]))
         writer.read_all()
-    (small_disk / "filler").unlink(missing_ok=True)
+    (disk / "filler").unlink(missing_ok=True)
     for number in range(6):
-        (small_disk / f"file{number}").unlink(missing_ok=True)
+        (disk / f"file{number}").unlink(missing_ok=True)
     writer.write(5_000)
     writer.end()
     gap, total = writer.output.gap, writer.output.total

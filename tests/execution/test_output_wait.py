@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
@@ -55,17 +54,15 @@ async def test_it_is_waited_for(run: Callable[[str], Process], script: str) -> N
     ],
     ids=["child", "session", "pipeline that goes on", "nothing to read"],
 )
-async def test_what_merely_holds_it_is_not(run: Callable[[str], Process], script: str) -> None:
-    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
+async def test_what_merely_holds_it_is_not(run: Callable[[str], Process], script: str, duration: str) -> None:
     outcome = await asyncio.wait_for(run(f"{script.format(duration)} echo done").wait(), 3)
     assert outcome.stdout.head == b"done\n"
     for pid in processes_with(duration):
         os.kill(pid, signal.SIGKILL)
 
 
-async def test_what_is_cut_off_is_said(host: JobHost) -> None:
+async def test_what_is_cut_off_is_said(host: JobHost, duration: str) -> None:
     assert BASH is not None
-    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
     watched = await host.run(program(BASH, "-c", f"exec > >(read line; sleep {duration}; echo late); echo a"))
     assert watched.job.state.value == "SUCCEEDED"
     assert "output may be cut off" in watched.job.reason
@@ -74,9 +71,8 @@ async def test_what_is_cut_off_is_said(host: JobHost) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_cancellation_does_not_wait(host: JobHost) -> None:
+async def test_a_cancellation_does_not_wait(host: JobHost, duration: str) -> None:
     assert BASH is not None
-    duration = f"{time.time_ns() % 10**10 + 10**6}.5"
     job = await host.create(program(BASH, "-c", f"exec > >(cat; sleep {duration}); echo a; sleep {duration}"))
     await eventually(lambda: processes_with(duration), "it runs")
     await host.jobs.cancel(job, "enough", kill=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -21,12 +20,6 @@ ESCAPES = {
     "stopped": "sh -c 'kill -STOP $$' {0} & (setsid sh -c 'kill -STOP $$; sleep {0}' {0} &) ; sleep {0}",
     "ignores TERM": "trap '' TERM HUP INT; sleep {0} & while :; do sleep {0}; done",
 }
-
-
-@pytest.fixture
-def duration() -> str:
-    """A number of seconds that no other process has among its arguments."""
-    return f"{time.time_ns() % 10**10 + 10**6}.5"
 
 
 @pytest.mark.parametrize("script", ESCAPES.values(), ids=ESCAPES.keys())

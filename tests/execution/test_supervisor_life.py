@@ -154,12 +154,6 @@ async def test_a_command_is_not_taken_for_a_server(
     assert len(supervisors_of(host.path)) == 1
 
 
-@pytest.fixture
-def duration() -> str:
-    """A number of seconds that no other process has among its arguments."""
-    return f"{os.getpid() * 1000 + 10**6}.25"
-
-
 SERVE = """
 import asyncio, sys
 from pathlib import Path

@@ -136,7 +136,7 @@ def test_kinds_that_nobody_can_use(issue: Issue, tmp_path: Path, kind: str, tran
         assert words in problem
 
 
-def unusual(authority: Authority, tmp_path: Path) -> Identity:
+def unusual(tmp_path: Path) -> Identity:
     """A certificate of the kind RSA that OpenSSL can use and BoringSSL cannot: its exponent is large."""
     openssl = shutil.which("openssl")
     if openssl is None:
@@ -150,9 +150,9 @@ def unusual(authority: Authority, tmp_path: Path) -> Identity:
     return identity
 
 
-def test_what_grpcs_own_library_cannot_use_is_found_by_trying(authority: Authority, tmp_path: Path) -> None:
+def test_what_grpcs_own_library_cannot_use_is_found_by_trying(tmp_path: Path) -> None:
     """Whatever its kind: the files are checked by what serves them."""
-    identity = unusual(authority, tmp_path)
+    identity = unusual(tmp_path)
     assert check(tmp_path, configuration(identity))[0] == []
     (problem,) = check(tmp_path, configuration(identity, "grpc"))[0]
     for words in (f"[tls] cert = {identity.certificate}", "gRPC's own library cannot use it", REMEDY):
@@ -166,7 +166,7 @@ def test_a_reload_does_not_take_what_grpcs_library_cannot_use(
     """It said it had reloaded, and served the old certificate, or nobody."""
     identity = authority.issue("good")
     server = start(configuration(identity, "grpc"))
-    bad = unusual(authority, tmp_path)
+    bad = unusual(tmp_path)
     replace(identity.certificate, bad.certificate.read_bytes())
     replace(identity.key, bad.key.read_bytes())
     server.reload_fails()

@@ -18,7 +18,7 @@ from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from tests.conftest import Serve
 from tests.contract.client import bearer, command, refused
 from tests.contract.jobs import JobClient, spec, state
-from tests.contract.waiting import wait_until
+from tests.contract.waiting import go_file, wait_until
 
 from .conftest import DEADLINE, Call, RunningServer, Start, Tokens, posix_only
 
@@ -27,11 +27,6 @@ pytestmark = [posix_only, pytest.mark.timeout(300)]
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 ENDED = "the credentials of this call have been revoked or have expired"
 ONE_AT_A_TIME = "[server]\nport = 0\ntoken_file = {tokens}\n[jobs]\nmax_running = 1\nadmins = root\n"
-
-
-def go_file(path: Path) -> str:
-    """A shell text that ends once ``path`` is there."""
-    return f"until [ -e {path} ]; do sleep 0.01; done"
 
 
 # Jobs that wait
@@ -60,7 +55,7 @@ def test_a_waiting_job_of_an_identity_that_is_gone_does_not_start(
     assert not (tmp_path / "ran").exists()
 
 
-def test_nor_after_a_restart(start: Start, serve: Serve, call: Call, tokens: Tokens, tmp_path: Path) -> None:
+def test_nor_after_a_restart(serve: Serve, call: Call, tokens: Tokens, tmp_path: Path) -> None:
     etl, root = tokens.add("etl"), tokens.add("root")
     text = ONE_AT_A_TIME.replace("{tokens}", str(tokens.path))
     first = serve(text, "--state-dir", str(tmp_path / "state"))

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import Serve, ServerProcess
 from tests.contract.client import Client, bearer, command
 from tests.contract.jobs import JobClient, refused, spec, state
-from tests.contract.waiting import wait_until
+from tests.contract.waiting import go_file, wait_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="durable jobs are POSIX")
 
@@ -62,11 +62,6 @@ def call(serve: Serve, callers: Callers) -> Callable[[str], dict[str, Caller]]:
 
 
 Call = Callable[[str], dict[str, Caller]]
-
-
-def go_file(path: Path) -> str:
-    """A shell text that ends once ``path`` is there."""
-    return f"until [ -e {path} ]; do sleep 0.01; done"
 
 
 # --- shells, programs, users ---

@@ -20,6 +20,7 @@ from tests.attacks.raw_http2 import RawPeer, message
 from tests.conftest import Serve, ServerProcess
 from tests.contract.client import Client
 from tests.contract.waiting import wait_until
+from tests.identity.conftest import RunningServer
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who is at the other end"),
@@ -108,20 +109,13 @@ def test_it_comes_beside_tokens(serve: Serve) -> None:
 @as_root
 def test_a_reload_changes_who_but_not_whether(serve: Serve) -> None:
     server = serve("[server]\nport = 0\npeer_uid = 0\n")
-    path = server.stderr_path.with_suffix(".ini")
-
-    def reload(text: str, words: str) -> None:
-        before = server.log.count(words)
-        new = path.with_suffix(".new")
-        new.write_text(text)
-        new.replace(path)
-        server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: server.log.count(words) > before, words, 60)
-
-    reload(f"[server]\nport = 0\npeer_uid = {NOBODY}\n", "configuration reloaded")
+    running = RunningServer(server, server.stderr_path.with_suffix(".ini"))
+    running.write(f"[server]\nport = 0\npeer_uid = {NOBODY}\n")
+    running.reload()
     assert b"may not call" in answer(server, 0)
     assert b"may not call" not in answer(server, NOBODY)
-    reload("[server]\nport = 0\n", "peer_uid: can be switched on or off by a restart only")
+    running.write("[server]\nport = 0\n")
+    running.reload("peer_uid: can be switched on or off by a restart only")
     assert b"may not call" in answer(server, 0)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from remsvc.server.config import ServerConfig, load_config
 from remsvc.server.reload import Reloader
 from tests.conftest import Serve, ServerProcess
-from tests.contract.waiting import wait_until
+from tests.identity.conftest import RunningServer
 
 AT_START = """
 [server]
@@ -139,11 +138,9 @@ def test_a_part_that_cannot_be_prepared_changes_none(
 def reload(server: ServerProcess, text: str) -> str:
     """Reload, and what the log says of it."""
     before = len(server.log)
-    new = server.stderr_path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(server.stderr_path.with_suffix(".ini"))
-    server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "configuration reloaded" in server.log[before:], "the reload", 60)
+    running = RunningServer(server, server.stderr_path.with_suffix(".ini"))
+    running.write(text)
+    running.reload()
     return server.log[before:]
 
 

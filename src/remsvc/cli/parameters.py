@@ -22,13 +22,9 @@ def typed(value: Any) -> Any:
     if not isinstance(value, str) or value.isascii():
         return value
     try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        try:
-            return value.encode("utf-8", "surrogateescape").decode("utf-8")
-        except UnicodeError:
-            return value  # not UTF-8, which is told where it is used
-    return value
+        return value.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return value  # not UTF-8, which is told where it is used
 
 
 def server(value: str) -> str:

@@ -38,12 +38,10 @@ def bearer_token(text: object, source: str) -> str:
         return token
     if (lines := len(token.splitlines())) > 1:
         raise ConfigurationError([f"{source}: expected one token, on one line, not {lines} lines"])
-    for number, character in enumerate(token, 1):
-        if not " " <= character <= "~":
-            raise ConfigurationError(
-                [f"{source}: character {number} of the token is not printable ASCII (value not shown)"]
-            )
-    return token
+    number = next(number for number, character in enumerate(token, 1) if not " " <= character <= "~")
+    raise ConfigurationError(
+        [f"{source}: character {number} of the token is not printable ASCII (value not shown)"]
+    )
 
 
 def read_bearer_token(file: Path, source: str) -> str:

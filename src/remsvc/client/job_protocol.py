@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from remsvc.client.jobs import (
+    MOST_SECONDS,
     Job,
     JobSpec,
     JobState,
@@ -23,7 +24,7 @@ from remsvc.client.jobs import (
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError, ProtocolError
 from remsvc.printable import printable
-from remsvc.validation import ID, PAGE_TOKEN, REASON, STATES, check_labels
+from remsvc.validation import ID, PAGE_TOKEN, REASON, STATES, check_labels, check_unicode
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 _SERVICE = "/remsvc.jobs.v1.JobService/"
@@ -41,7 +42,6 @@ _STATE_NAMES = {number: state for state, number in _STATES.items()}
 # it is read.
 _MOST_BYTES, _MOST_LIST_BYTES = 8 * 1024 * 1024, 16 * 1024 * 1024
 _MOST = 2**63 - 1
-_LONGEST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
 # A day from either end of what a datetime and every system's clock can say, in any time zone.
 _EARLIEST = datetime(1970, 1, 2, tzinfo=timezone.utc)
 _LATEST = datetime(9999, 12, 30, tzinfo=timezone.utc)
@@ -82,7 +82,7 @@ def encode_list(
     PAGE_TOKEN.check(page_token)
     check_labels(labels or {})
     for key, value in (labels or {}).items():
-        _check_unicode("a label", key + value)
+        check_unicode("a label", key + value)
     request = jobs_pb2.ListJobsRequest(
         page_size=page_size,
         page_token=page_token,
@@ -99,7 +99,7 @@ def encode_list(
 def encode_cancel(job_id: str, reason: str, kill: bool) -> bytes:
     """A ``CancelJobRequest``. Raises :class:`InvalidCommandError`."""
     REASON.check(reason)
-    _check_unicode("reason", reason)
+    check_unicode("reason", reason)
     return _serialize(jobs_pb2.CancelJobRequest(id=_checked_id(job_id), reason=reason, kill=kill))
 
 
@@ -236,7 +236,7 @@ def _seconds(message: Any, field: str) -> float | None:
         return None
     duration: Duration = getattr(message, field)
     seconds = duration.seconds + duration.nanos / 1e9
-    if not 0 <= seconds <= _LONGEST_SECONDS:
+    if not 0 <= seconds <= MOST_SECONDS:
         raise ProtocolError(f"the server's answer cannot be read: {field}: {seconds:g} s is no time")
     return seconds
 
@@ -252,15 +252,8 @@ def _checked_id(job_id: str | None) -> str:
     if not job_id:
         raise InvalidCommandError("the job's id must not be empty")
     ID.check(job_id)
-    _check_unicode("the job's id", job_id)
+    check_unicode("the job's id", job_id)
     return job_id
-
-
-def _check_unicode(name: str, text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate") from None
 
 
 def _serialize(message: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,13 +19,13 @@ from remsvc.validation import (
     check_arguments,
     check_labels,
     check_text,
+    is_request_id,
 )
 
 MAX_STANDARD_INPUT = STANDARD_INPUT.most
 """Bytes of standard input that a job may carry."""
 
-_MAX_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
-_REQUEST_ID = re.compile(rf"[ -~]{{1,{REQUEST_ID.most}}}")
+MOST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
 
 
 MOST_OUTPUT = 2**63 - 1
@@ -220,7 +219,7 @@ def check_request_id(request_id: str) -> None:
     Raises:
         InvalidCommandError: it cannot be one.
     """
-    if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+    if not isinstance(request_id, str) or not is_request_id(request_id):
         raise InvalidCommandError(
             f"request_id must have 1 to {REQUEST_ID.most} printable ASCII characters, not {request_id!r}"
         )
@@ -231,7 +230,7 @@ def _check_seconds(name: str, value: object, *, zero_allowed: bool = False) -> N
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidCommandError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not (0 < value <= _MAX_SECONDS or (zero_allowed and value == 0)):
+    if not (0 < value <= MOST_SECONDS or (zero_allowed and value == 0)):
         raise InvalidCommandError(
             f"{name} must be a number of seconds {'from' if zero_allowed else 'above'} 0, not {value!r}"
         )

@@ -57,9 +57,5 @@ def _check_entry(key: str, value: str | bytes) -> None:
             raise ConfigurationError([f"metadata {key!r}: expected bytes, as the key ends with -bin"])
         return
     text = value.decode("latin-1") if isinstance(value, bytes) else value
-    if not isinstance(text, str) or not _is_printable(text):
+    if not isinstance(text, str) or not (text.isascii() and text.isprintable()):
         raise ConfigurationError([f"metadata {key!r}: expected a text of printable ASCII characters"])
-
-
-def _is_printable(text: str) -> bool:
-    return all(" " <= character <= "~" for character in text)

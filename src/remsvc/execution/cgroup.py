@@ -66,10 +66,9 @@ def find_parent(named: str) -> GroupParent | None:
     """Where groups may be made: ``named``, or what can be had without being told; None where nothing can."""
     if sys.platform != "linux":
         return None
-    group = Path(named) if named else own_group()
     if named:
-        usable = group is not None and _writable(group)
-        return GroupParent("named by [jobs] cgroup", group) if usable else None
+        return GroupParent("named by [jobs] cgroup", Path(named)) if _writable(Path(named)) else None
+    group = own_group()
     if group is None:
         return _unmounted() if os.geteuid() == 0 and _own_path() is not None else None
     if not _writable(group):

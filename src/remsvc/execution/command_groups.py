@@ -76,18 +76,18 @@ class Group:
     @property
     def empty(self) -> bool:
         """Whether all that was in it has ended. So it has where somebody removed it: that must be root."""
-        try:
-            return b"populated 0" in os.pread(self._events, 256, 0)
-        except OSError:
-            return True
+        return self._tells(b"populated 0")
 
     @property
     def frozen(self) -> bool:
         """Whether nothing in it runs."""
+        return self._tells(b"frozen 1")
+
+    def _tells(self, words: bytes) -> bool:
         try:
-            return b"frozen 1" in os.pread(self._events, 256, 0)
+            return words in os.pread(self._events, 256, 0)
         except OSError:
-            return True
+            return True  # it was removed
 
     def freeze(self, on: bool = True) -> None:
         """Let nothing in it run, soon, or all of it again, where it is still there."""

@@ -141,10 +141,13 @@ class Engine(Protocol):
 
     Attributes:
         lanes: whether a process can wait, ready to start, for another one to end.
+        trees: by what the processes of commands are told apart; empty where nothing says so.
     """
 
     @property
     def lanes(self) -> bool: ...
+    @property
+    def trees(self) -> str: ...
 
     async def open(self) -> None:
         """Get ready. Raises :class:`~remsvc.errors.ExecutionError` where that fails."""

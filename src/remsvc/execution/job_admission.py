@@ -67,7 +67,7 @@ class JobAdmission:
         # Whatever the journal says has not ended is here: it is found by its id from the first moment on.
         active = ActiveJob(job, told="", slot=self._slots.take(identity) if starts else None)
         self._runner.active[job.id] = active
-        claimed, is_new = None, False
+        is_new = False
         try:
             claimed, is_new = await self._claim(active, stdin)
         finally:

@@ -28,15 +28,13 @@ def ended_job(job: Job, record: dict[str, Any]) -> Job:
         state = JobState.SUCCEEDED
     elif signal:
         reason = f"ended by signal {signal}"
-    if left := record.get("left"):
-        reason = f"{reason}; {left}" if reason else left
     totals = record.get("totals", (0, 0))
     gaps = record.get("gaps", ((0, 0), (0, 0)))
     sizes = [OutputSize(total, *gap) for total, gap in zip(totals, gaps, strict=True)]
     return dataclasses.replace(
         job,
         state=state,
-        reason=_text("; ".join(filter(None, (reason, loss_of_output(record))))),
+        reason=_text("; ".join(filter(None, (reason, record.get("left"), loss_of_output(record))))),
         exit_code=128 + signal if signal else code,
         signal=signal,
         started=record.get("started", job.started),

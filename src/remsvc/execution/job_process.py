@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
-from remsvc.errors import StartError
 from remsvc.execution.engine import MARK, ProcessSpec
 from remsvc.execution.frames import Header
 from remsvc.execution.job import Job
@@ -15,11 +12,6 @@ from remsvc.execution.login import Login, login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.shell import shell_argv
-from remsvc.time_limit import TimeLimit
-
-_LOOKUP_SECONDS = 10.0
-
-T = TypeVar("T")
 
 
 async def job_process(job: Job, own_login: Login, lookups: Lookups) -> ProcessSpec:
@@ -33,22 +25,18 @@ async def job_process(job: Job, own_login: Login, lookups: Lookups) -> ProcessSp
         StartError, OSError: its user or its shell cannot be had.
     """
     spec, surroundings = job.spec, own_login
-
-    async def look_up(what: str, look: Callable[[], T]) -> T:
-        try:
-            with TimeLimit(_LOOKUP_SECONDS):
-                return await lookups.run(job.identity, look)
-        except TimeoutError:
-            raise StartError(f"{what} could not be looked up in time") from None
-
     if spec.user:
-        surroundings = await look_up(f"user {spec.user}", partial(login, spec.user))
+        find = partial(login, spec.user)
+        surroundings = await lookups.for_start(job.identity, f"user {spec.user}", find)
     env = {**surroundings.variables(), **spec.env, MARK: job.id}
     argv = spec.argv
     if spec.shell_command is not None:
         choose = partial(shell_argv, spec.shell_command, int(spec.powershell), env.get("PATH", ""))
         # It is looked for in a PATH that the caller may have set.
-        argv = await look_up("PowerShell (pwsh)", choose) if spec.powershell else choose()
+        if spec.powershell:
+            argv = await lookups.for_start(job.identity, "PowerShell (pwsh)", choose)
+        else:
+            argv = choose()
     return ProcessSpec(
         argv=argv,
         env=env,

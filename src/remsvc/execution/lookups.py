@@ -13,8 +13,13 @@ from contextlib import suppress
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from remsvc.errors import StartError
+from remsvc.time_limit import TimeLimit
+
 MAX_LOOKUPS = 4
 """Lookups of one caller at a time; the others of that caller wait."""
+
+_START_SECONDS = 10.0
 
 T = TypeVar("T")
 
@@ -62,3 +67,18 @@ class Lookups:
             places.release()
             raise
         return await answer
+
+    async def for_start(self, caller: str, what: str, look: Callable[[], T]) -> T:
+        """As :meth:`run`, for what is to be started.
+
+        Args:
+            what: is looked up, as an error names it.
+
+        Raises:
+            StartError: it took too long.
+        """
+        try:
+            with TimeLimit(_START_SECONDS):
+                return await self.run(caller, look)
+        except TimeoutError:
+            raise StartError(f"{what} could not be looked up in time") from None

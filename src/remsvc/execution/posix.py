@@ -179,9 +179,9 @@ class PosixEngine(asyncio.Protocol):
                 busy = True
             except OSError as error:
                 raise ExecutionError(f"{self._state_dir}: no supervisor can be reached: {error}") from error
-            if time.monotonic() > deadline and busy:
-                raise ExecutionError(f"{self._state_dir}: the supervisor takes no connection")
             if time.monotonic() > deadline:
+                if busy:
+                    raise ExecutionError(f"{self._state_dir}: the supervisor takes no connection")
                 _logger.error("%s: the supervisor cannot be reached, its jobs are lost", self._state_dir)
                 return None
             await asyncio.sleep(_REACH_AGAIN_SECONDS)

@@ -109,7 +109,7 @@ def walk(command: Command, others: Others, doubtful: set[Process]) -> Iterator[P
         for process in command.group.members():
             if process is None:
                 yield None
-            elif process.pid not in seen:
+            else:
                 seen.add(process.pid)
                 pending.append(process.pid)
                 yield process

@@ -142,6 +142,12 @@ def describe(pid: int) -> str:
     return f"{pid} ({shown})" if shown else str(pid)
 
 
+def is_there(process: Process) -> bool:
+    """Whether it has not ended, and its number is no other's."""
+    now = read_process(process.pid)
+    return now is not None and now.started == process.started
+
+
 def send_signal(process: Process, number: int) -> bool:
     """Signal a process, and no other that has got its number. Whether it may be signalled.
 
@@ -153,8 +159,7 @@ def send_signal(process: Process, number: int) -> bool:
     except ProcessLookupError:
         return True
     try:
-        now = read_process(process.pid)
-        if now is not None and now.started == process.started:
+        if is_there(process):
             signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:
         pass

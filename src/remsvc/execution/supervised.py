@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.execution.command_groups import CommandGroups, Group
-from remsvc.execution.engine import MARK, Credentials
+from remsvc.execution.engine import MARK, OUTPUT_WAIT, Credentials
 from remsvc.execution.forked_start import fork_start
 from remsvc.execution.frames import Header
 from remsvc.execution.local_paths import LocalPaths, Way
@@ -232,6 +232,8 @@ class Prepared:
             group=group,
             started=started,
             verdict=verdict,
+            caller=self.caller,
+            output_wait=header.get("output_wait", OUTPUT_WAIT),
         )
 
     def _spawn(self, way: Way) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from remsvc.execution.cgroup import group_path
 from remsvc.execution.command_groups import CommandGroups
-from remsvc.execution.engine import DRAIN_GRACE, OUTPUT_WAIT
+from remsvc.execution.engine import DRAIN_GRACE
 from remsvc.execution.forked_start import describe_failure, read_verdict
 from remsvc.execution.frames import Header
 from remsvc.execution.lanes import Lanes
@@ -203,8 +203,6 @@ class Supervision:
             return
         self._commands[command.id] = command
         self._by_pid[command.pid] = command
-        command.output_wait = prepared.header.get("output_wait", OUTPUT_WAIT)
-        command.caller = prepared.caller
         self.timers.after(_READ_SECONDS, command.id, "read")
         if prepared.header["time_limit"] is not None:
             self.timers.after(prepared.header["time_limit"], command.id, "time limit")
@@ -245,9 +243,7 @@ class Supervision:
         """End a command that has not become its program in time, or has not had its turn."""
         limit = f"it could not be started within {START_SECONDS:g} s"
         if (command := self._commands.get(name)) is not None:
-            if command.verdict >= 0:
-                self._hear(command)  # it may just have become it
-                self._start_waiting()
+            self._on_verdict(command)  # it may just have become it
             if command.verdict >= 0:
                 # It counts for its caller until it is gone: what it waits for may keep even SIGKILL waiting.
                 os.kill(command.pid, signal.SIGKILL)
@@ -357,11 +353,8 @@ class Supervision:
         try:
             action(command, *arguments)
         except Exception:  # noqa: BLE001
-            self._try_again(command)
-
-    def _try_again(self, command: Supervised) -> None:
-        self._reports.complain(f"command {command.id}: {traceback.format_exc()}")
-        self.timers.after(_AGAIN_SECONDS, command.id, "drain" if command.cause is None else "look")
+            self._reports.complain(f"command {command.id}: {traceback.format_exc()}")
+            self.timers.after(_AGAIN_SECONDS, command.id, "drain" if command.cause is None else "look")
 
     def _finish_if_possible(self, command: Supervised, *, waited: bool = False) -> None:
         if command.id not in self._commands:
@@ -492,10 +485,7 @@ class Supervision:
             if purpose == "start":
                 self._give_up_start(name)
             elif command := self._commands.get(name):
-                try:
-                    self._on_timer(command, purpose)
-                except Exception:  # noqa: BLE001
-                    self._try_again(command)
+                self._survive(command, self._on_timer, purpose)
 
     def _on_timer(self, command: Supervised, purpose: str) -> None:
         if purpose == "time limit":

@@ -9,7 +9,7 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from remsvc.execution.frames import FrameReader, Header, encode_frame
@@ -219,23 +219,19 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
 def _listen(state_dir: Path) -> socket.socket:
     """Listen in ``state_dir``, for its owner alone. Raises ``OSError``."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = -1
     try:
-        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        (state_dir / SOCKET_NAME).unlink(missing_ok=True)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(_address(folder))
-        finally:
-            os.umask(mask)
+        with _opened(state_dir) as folder:
+            (state_dir / SOCKET_NAME).unlink(missing_ok=True)
+            mask = os.umask(0o177)
+            try:
+                listener.bind(_address(folder))
+            finally:
+                os.umask(mask)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
     except BaseException:
         listener.close()
         raise
-    finally:
-        if folder >= 0:
-            os.close(folder)
     return listener
 
 
@@ -249,11 +245,10 @@ def connect(state_dir: Path) -> socket.socket | None:
         OSError: it cannot be reached, or it is somebody else's.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = -1
     try:
         connection.setblocking(False)
-        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        connection.connect(_address(folder))
+        with _opened(state_dir) as folder:
+            connection.connect(_address(folder))
         pid, user = peer_of(connection)
         if user != os.geteuid():
             raise PermissionError(errno.EPERM, f"process {pid} of uid {user} listens there")
@@ -262,9 +257,6 @@ def connect(state_dir: Path) -> socket.socket | None:
         if isinstance(error, FileNotFoundError | ConnectionError):
             return None
         raise
-    finally:
-        if folder >= 0:
-            os.close(folder)
     return connection
 
 
@@ -274,15 +266,13 @@ def is_alive(state_dir: Path) -> bool:
     Raises:
         OSError: it is not there.
     """
-    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # a file system without locks
-    finally:
-        os.close(folder)
+    with _opened(state_dir) as folder:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # a file system without locks
     return False
 
 
@@ -313,6 +303,15 @@ def forget_ends(state_dir: Path, needed: Collection[str]) -> None:
 
 def _end_note(state_dir: Path, instance: str) -> Path:
     return state_dir / f"{_END_PREFIX}{instance}"
+
+
+@contextlib.contextmanager
+def _opened(state_dir: Path) -> Iterator[int]:
+    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def _address(folder: int) -> str:

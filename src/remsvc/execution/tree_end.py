@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 
 from remsvc.execution.process_tree import Command, Others, walk
-from remsvc.execution.processes import Process, describe, read_process, send_signal
+from remsvc.execution.processes import Process, describe, is_there, send_signal
 
 LOOK_SECONDS = 0.02
 """How often it is looked whether anything is left."""
@@ -101,7 +101,7 @@ class TreeEnd:
                 yield 0.001
         if self._command.may_leave:
             # None can fork away while its relatives are being found.
-            yield from self._signal_all(signal.SIGSTOP, time.monotonic() + (deadline - time.monotonic()) / 2)
+            yield from self._signal_all(signal.SIGSTOP, (time.monotonic() + deadline) / 2)
         killed: set[Process] = set()
         while True:
             began, before = time.monotonic(), len(killed)
@@ -144,7 +144,7 @@ class TreeEnd:
     def _any(self, killed: set[Process] | None = None) -> Generator[float, None, bool]:
         """Whether anything is left; what is found goes into ``killed``, and is."""
         for known in list(self._known) if killed is None else ():
-            if (now := read_process(known.pid)) is not None and now.started == known.started:
+            if is_there(known):
                 return True
             self._known.discard(known)
             yield 0.0

@@ -41,6 +41,7 @@ class WindowsEngine:
     """Starts processes in job objects; see :class:`remsvc.execution.engine.Engine`."""
 
     lanes = False
+    trees = ""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None

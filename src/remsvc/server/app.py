@@ -175,7 +175,7 @@ async def _serve_audited(
         draining.add_done_callback(lambda _: runner.withdraw_waiting())
         turns = Turns(runner, access.authentication, policy, audit, draining)
         commands = CommandService(
-            runner, turns, config.limits.stream_idle, config.transport, lambda: getattr(engine, "trees", "")
+            runner, turns, config.limits.stream_idle, config.transport, lambda: engine.trees
         )
         services = {SERVICE_NAME: commands.methods()}
         if jobs is not None and config.jobs is not None:

@@ -7,7 +7,6 @@ chained is in :mod:`remsvc.server.audit_chain`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shlex
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from remsvc.execution.job import Job, JobSpec
 from remsvc.server.audit_config import AuditConfig
 from remsvc.server.audit_file import AuditFile
+from remsvc.server.audit_record import whole
 from remsvc.server.audit_syslog import Syslog
 from remsvc.server.audit_writer import AuditError, AuditWriter
 from remsvc.server.bursts import Bursts
@@ -138,7 +138,7 @@ class Audit:
         }
         if spec is not None:
             record |= self._command(spec, _SHOWN_REFUSED)
-        self._writer.note(record, refusal=True)
+        self._note(record, refusal=True)
         return True
 
     def permit_access(self, call: Call, method: str, job: Job, reason: str = "") -> None:
@@ -162,25 +162,21 @@ class Audit:
         """
         if not self._unauthenticated.admit(network_of_peer(peer)):
             return False
-        if self._writer is not None:
-            record: dict[str, object] = {**_UNAUTHENTICATED, "peer": peer, "method": method, "reason": reason}
-            self._writer.note(record, refusal=True)
+        self._note({**_UNAUTHENTICATED, "peer": peer, "method": method, "reason": reason}, refusal=True)
         return True
 
     def _more_unauthenticated(self, network: str, count: int, _: str, seconds: float) -> None:
-        self._more({**_UNAUTHENTICATED, "peer": network}, count, seconds)
+        self._more(_UNAUTHENTICATED, {"peer": network}, count, seconds)
 
     def _more_refused(self, identity: str, count: int, code: str, seconds: float) -> None:
         about: dict[str, object] = {"event": "decision", "outcome": "refused"}
-        self._more({**about, "identity": identity, "code": code}, count, seconds)
+        self._more(about, {"identity": identity, "code": code}, count, seconds)
 
-    def _more(self, record: dict[str, object], count: int, seconds: float) -> None:
+    def _more(self, about: dict[str, object], whose: dict[str, str], count: int, seconds: float) -> None:
         """Write how many more there were that were only counted."""
         reason = f"{count} more refused in {max(seconds, 1):.0f} s"
-        whose = {name: record[name] for name in ("identity", "code", "peer") if name in record}
         _logger.warning("%s %s", reason, fields(**whose))
-        if self._writer is not None:
-            self._writer.note({**record, "suppressed": count, "reason": reason}, refusal=True)
+        self._note({**about, **whose, "suppressed": count, "reason": reason}, refusal=True)
 
     def note_server(self, action: str, **details: object) -> None:
         """Write what the server itself did, such as ``reloaded``."""
@@ -221,9 +217,9 @@ class Audit:
             }
         return record
 
-    def _note(self, record: dict[str, object]) -> None:
+    def _note(self, record: dict[str, object], *, refusal: bool = False) -> None:
         if self._writer is not None:
-            self._writer.note(record)
+            self._writer.note(record, refusal=refusal)
 
     def _command(self, spec: JobSpec, limit: int | None = None) -> dict[str, object]:
         """What runs, as whom; arguments are quoted as for a shell. Never a variable's value, nor input."""
@@ -232,8 +228,7 @@ class Audit:
         text = self.redact(text)
         about: dict[str, object] = {"command": text[:limit]}
         if limit is not None and len(text) > limit:
-            about["command_length"] = len(text)
-            about["command_sha256"] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+            about |= whole("command", len(text), text)
         about |= {
             "shell": shell if spec.shell_command is not None else NO_SHELL,
             "user": spec.user or _OWN_USER,

@@ -27,13 +27,13 @@ def bounded(record: Mapping[str, object]) -> dict[str, object]:
         if isinstance(value, str) and len(value) * _LONGEST_CHARACTER > most:
             kept = _beginning(value, most)
             if len(kept) < len(value):
-                cut |= {name: kept, **_whole(name, len(value), value)}
+                cut |= {name: kept, **whole(name, len(value), value)}
         elif isinstance(value, list) and _length(value) > most:
-            cut |= {name: _first(value, most), **_whole(name, len(value), "\n".join(map(str, value)))}
+            cut |= {name: _first(value, most), **whole(name, len(value), "\n".join(map(str, value)))}
     return cut
 
 
-def _whole(name: str, length: int, text: str) -> dict[str, object]:
+def whole(name: str, length: int, text: str) -> dict[str, object]:
     """What is told of a value that was cut."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return {f"{name}_length": length, f"{name}_sha256": digest}

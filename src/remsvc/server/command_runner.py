@@ -18,9 +18,7 @@ from remsvc.execution.lookups import Lookups
 from remsvc.execution.passing_jobs import PassingJob, PassingJobs
 from remsvc.execution.shell import shell_argv
 from remsvc.server.decision import IdentityLimits
-from remsvc.time_limit import TimeLimit
 
-_LOOKUP_SECONDS = 10.0
 _TIMED_OUT = "process timed out"
 _NOT_ENDED = "the process could not be ended"
 
@@ -196,11 +194,8 @@ class CommandRunner:
     async def _spec(self, command: Command, job: JobSpec, identity: str) -> ProcessSpec:
         surroundings = self._own_login
         if command.cmdusr:
-            try:
-                with TimeLimit(_LOOKUP_SECONDS):
-                    surroundings = await self._lookups.run(identity, partial(login, command.cmdusr))
-            except TimeoutError:
-                raise StartError(f"user {command.cmdusr} could not be looked up in time") from None
+            find = partial(login, command.cmdusr)
+            surroundings = await self._lookups.for_start(identity, f"user {command.cmdusr}", find)
         return ProcessSpec(
             argv=shell_argv(command.cmd, command.cmdtyp, surroundings.env.get("PATH", "")),
             env={**surroundings.variables(), MARK: f"{self._mark}-{next(self._marks)}"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ _Number = TypeVar("_Number", int, float)
 DEFAULT_RULE = "default"
 """How a decision is explained that no rule of the configuration speaks of."""
 _SHOWN_CHARACTERS = 100
+_RATE = re.compile(r"([1-9][0-9]{0,6})/([smh])")
+_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 NO_SHELL, SHELL, POWERSHELL = "none", "sh", "pwsh"
 SHELLS = (NO_SHELL, SHELL, POWERSHELL)
@@ -86,6 +89,12 @@ class Rate:
 
     count: int
     seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rate | None:
+        """Of ``100/m``; None where the text is none."""
+        match = _RATE.fullmatch(text)
+        return cls(int(match[1]), _PERIODS[match[2]]) if match else None
 
     def in_a_second(self) -> float:
         """How many on average."""

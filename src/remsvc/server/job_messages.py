@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +25,10 @@ from remsvc.validation import (
     WORKING_DIRECTORY,
     check_arguments,
     check_labels,
+    is_request_id,
 )
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
-_REQUEST_ID = re.compile(rf"[\x20-\x7e]{{1,{REQUEST_ID.most}}}")
 _SHELLS = (
     jobs_pb2.SHELL_TYPE_UNSPECIFIED,
     jobs_pb2.SHELL_TYPE_NATIVE,
@@ -39,7 +38,7 @@ _SHELLS = (
 
 def read_request_id(text: str) -> str:
     """A request id. Raises :class:`InvalidCommandError`."""
-    if not _REQUEST_ID.fullmatch(text):
+    if not is_request_id(text):
         raise InvalidCommandError(f"request_id: expected 1 to {REQUEST_ID.most} printable ASCII characters")
     return text
 

@@ -24,7 +24,6 @@ from remsvc.execution.job_errors import (
 from remsvc.execution.job_files import Piece
 from remsvc.execution.jobs import Jobs
 from remsvc.execution.journal import JournalError
-from remsvc.execution.shell import check_length
 from remsvc.server.audit import Audit
 from remsvc.server.audit_writer import AuditError
 from remsvc.server.call import Call
@@ -125,7 +124,6 @@ class JobService:
     async def _create_permitted(
         self, request: jobs_pb2.CreateJobRequest, request_id: str, spec: JobSpec, call: Call
     ) -> jobs_pb2.Job:
-        about = self._about(call, request_id, spec)
         digest = content_digest(spec, request.spec.standard_input)
         try:
             decision, permission = await self._permit(spec, request, call)
@@ -141,7 +139,9 @@ class JobService:
         job = await self._jobs.create(
             call.identity, request_id, digest, spec, request.spec.standard_input, permission
         )
-        _logger.info("job %s %s", fields(job=job.id, state=job.state.value), about)
+        _logger.info(
+            "job %s %s", fields(job=job.id, state=job.state.value), self._about(call, request_id, spec)
+        )
         return self._message(job)
 
     def _about(self, call: Call, request_id: str, spec: JobSpec) -> str:
@@ -229,8 +229,6 @@ class JobService:
             RefusedError: it is not permitted, or its caller may call no longer.
         """
         self._policy.count_request(call.identity)
-        if spec.shell_command is not None:
-            check_length(spec.shell_command, int(spec.powershell))
         asked = CommandRequest.of_job(spec, has_input=bool(request.spec.standard_input))
         permitted: Decision | None = None
         while True:

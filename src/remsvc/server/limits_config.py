@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 
 from remsvc.server.decision import Rate
 from remsvc.server.settings import Settings
 
-_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 # Descriptors that the server needs for itself: log, audit, journal, outputs, the supervisor.
 _OWN_FILES = 256
 _MAX_MS = 2**31 - 1
@@ -101,8 +99,8 @@ def _read_rate(settings: Settings, key: str, default: Rate) -> Rate:
     value = settings.given("limits", key)
     if value is None:
         return default
-    if match := re.fullmatch(r"([1-9][0-9]{0,6})/([smh])", value.text):
-        return Rate(int(match[1]), _PERIODS[match[2]])
+    if rate := Rate.parse(value.text):
+        return rate
     settings.report(value, "", "expected a rate, such as 100/m (per second s, minute m, hour h)")
     return default
 

@@ -20,7 +20,7 @@ _QUESTION = struct.Struct("=BBBxL")  # struct inet_diag_req_v2, up to the socket
 _PORTS = struct.Struct("!HH")  # struct inet_diag_sockid, up to the addresses
 _REST = struct.Struct("=LLL")  # and from there on
 # In struct inet_diag_msg.
-_STATE_AT, _UID_AT, _INODE_AT, _ANSWER_BYTES = 1, 64, 68, 72
+_STATE_AT, _UID_AT, _ANSWER_BYTES = 1, 64, 72
 _ESTABLISHED = 1
 _MOST_BYTES = 4096
 

@@ -18,8 +18,6 @@ from remsvc.server.variables import NAME
 
 _MAX_INT32 = 2**31 - 1
 _MAX_BYTES = 2**50
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_RATE = re.compile(r"([1-9][0-9]{0,6})/([smh])")
 _LISTS = ("users", "shells", "programs", "environment", "directories")
 _NUMBERS = {
     "time_limit_ms": (1, _MAX_INT32),
@@ -105,8 +103,8 @@ class _SectionReader:
         elif key in _NUMBERS:
             self._read_number(entry, key)
         elif key == "rate":
-            if match := _RATE.fullmatch(entry.value):
-                self.rate = Rate(int(match[1]), _SECONDS[match[2]])
+            if rate := Rate.parse(entry.value):
+                self.rate = rate
             else:
                 self._report(entry, "expected a whole number above 0 and /s, /m or /h, such as 10/s")
         elif key == "input":

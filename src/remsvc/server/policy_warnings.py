@@ -170,31 +170,28 @@ def _problem_of_directory(directory: str) -> str:
     """Why a command that starts there may be led elsewhere; empty where nothing speaks for that."""
     if directory == "/":
         return "permits every directory, also those that others can write to"
-    path = Path(directory)
-    try:
-        if not path.is_dir():
-            return "is no directory" if path.exists() else "does not exist"
-        if os.name == "posix":
-            check_trusted(path)
-    except UntrustedFileError as error:
-        return f"programs may read there what others have put there: {error}"
-    except OSError as error:
-        return f"cannot be looked at: {error.strerror}"
-    return ""
+    risk = "programs may read there what others have put there"
+    return _problem_on_disk(Path(directory), True, "is no directory", risk)
 
 
 def _problem(program: Program) -> str:
     """Why an entry bounds nothing or permits nothing; empty where neither is so."""
-    path = Path(program.path)
+    other_kind = "a folder is written with a slash at its end, a program without"
+    risk = "others could put another program there"
+    return _problem_on_disk(Path(program.path), program.is_folder, other_kind, risk)
+
+
+def _problem_on_disk(path: Path, is_folder: bool, other_kind: str, risk: str) -> str:
+    """What is wrong with a path: it is not there, of the ``other_kind``, or others can write to it."""
     try:
         if not path.exists():
             return "does not exist"
-        if program.is_folder != path.is_dir():
-            return "a folder is written with a slash at its end, a program without"
+        if path.is_dir() != is_folder:
+            return other_kind
         if os.name == "posix":
             check_trusted(path)
     except UntrustedFileError as error:
-        return f"others could put another program there: {error}"
+        return f"{risk}: {error}"
     except OSError as error:
         return f"cannot be looked at: {error.strerror}"
     return ""

@@ -62,7 +62,7 @@ _TOOLS = _Names(
 
 def runs_code(name: str) -> bool:
     """Whether a variable is known to decide what code some program runs."""
-    return name in _LOADER_AND_SHELLS or name in _PROGRAMS or name in _TOOLS
+    return is_barred(name) or name in _TOOLS
 
 
 def is_barred(name: str) -> bool:

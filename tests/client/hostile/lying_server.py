@@ -19,12 +19,10 @@ class LyingServer:
     Attributes:
         answers: by a method's name, what it answers to a request, message by message. Methods that are not in
             it are UNIMPLEMENTED. A ping is answered as it should be.
-        calls: the names of the methods that were called.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, Answers] = {"Ping": lambda _: [RemSvc_pb2.PongMsg().SerializeToString()]}
-        self.calls: list[str] = []
         self._threads = ThreadPoolExecutor(max_workers=8)
         self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers((_Handler(self),))
@@ -46,7 +44,6 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
             return None
 
         def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            self._server.calls.append(name)
             yield from answers(next(requests))
 
         return grpc.stream_stream_rpc_method_handler(handle)

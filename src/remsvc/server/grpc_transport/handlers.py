@@ -33,21 +33,16 @@ class GrpcCall(Call):
         context: gRPC's.
         guard: of the connections; it is told of verified calls.
         patience: seconds that its caller may let an answer wait.
-        single: whether it has one answer alone, which gRPC sends itself.
-        streams: whether its caller may send any number of messages.
     """
 
     held = 0
 
     def __init__(
         self,
-        method: str,
+        method: Method,
         context: Any,
         guard: ConnectionGuard,
         patience: float,
-        *,
-        single: bool = False,
-        streams: bool = False,
     ) -> None:
         metadata = context.invocation_metadata() or ()
         properties = context.auth_context()
@@ -59,11 +54,11 @@ class GrpcCall(Call):
         self._guard = guard
         self._caller: Caller | None = None
         self._patience = patience
-        self._single = single
-        self._streams = streams
+        self._single = method.one is not None  # one answer alone, which gRPC sends itself
+        self._streams = method.stream is not None  # any number of requests
         self._half_closed = False
         self.answer: bytes | None = None
-        self.method = method
+        self.method = method.name
         self.peer = context.peer()
         self.evidence = Evidence.shown(
             [value for key, value in metadata if key == "authorization"], certificate
@@ -153,15 +148,14 @@ class Handlers(grpc.GenericRpcHandler):
 
     def _handler(self, method: Method) -> Any:
         async def single(_: object, context: Any) -> bytes | None:
-            call = GrpcCall(method.name, context, self._guard, self._patience, single=True)
+            call = GrpcCall(method, context, self._guard, self._patience)
             await self._answer(call, method)
             if call.trailers:
                 context.set_trailing_metadata(call.trailers)
             return call.answer
 
         async def streaming(_: object, context: Any) -> None:
-            streams = method.stream is not None
-            call = GrpcCall(method.name, context, self._guard, self._patience, streams=streams)
+            call = GrpcCall(method, context, self._guard, self._patience)
             await self._answer(call, method)
 
         if method.one is not None:

@@ -190,10 +190,8 @@ class Http2Call(Call):
             return
         self._note_end()
         trailers = status_headers(status, reason, (*self.trailers, *metadata))
-        if self._begun:
-            self._session.finish(self, trailers)
-        else:
-            self._session.respond(self, (*_HEADERS, *trailers))
+        last = trailers if self._begun else (*_HEADERS, *trailers)
+        self._session.finish(self, last, begun=self._begun)
 
     def abandon(self) -> None:
         """Its caller has gone: end what is being done for it."""

@@ -213,7 +213,7 @@ class Session:
 
     def _refuse_http(self, call: Http2Call, status: bytes) -> None:
         call.abandon()
-        self.respond(call, ((b":status", status),))
+        self.finish(call, ((b":status", status),), begun=False)
 
     def _on_data(self, stream: int, data: bytes, last: bool) -> None:
         if (call := self.calls.get(stream)) is not None:
@@ -283,17 +283,11 @@ class Session:
             self.answers.count(self.answers.written + len(data))
             self.flush_soon()
 
-    def respond(self, call: Http2Call, headers: Sequence[Header]) -> None:
-        """Send an answer that is headers alone, and forget the call."""
+    def finish(self, call: Http2Call, last: Sequence[Header], *, begun: bool) -> None:
+        """Send what ends an answer, or all of it where it has not ``begun``, and forget the call."""
         self._forget(call)
         sending = call.streams and not call.half_closed
-        self._ended_calls.answer(call.stream, headers, begun=False, sending=sending)
-
-    def finish(self, call: Http2Call, trailers: Sequence[Header]) -> None:
-        """Send what ends an answer, and forget the call."""
-        self._forget(call)
-        sending = call.streams and not call.half_closed
-        self._ended_calls.answer(call.stream, trailers, begun=True, sending=sending)
+        self._ended_calls.answer(call.stream, last, begun=begun, sending=sending)
 
     def _forget(self, call: Http2Call) -> None:
         if self.calls.pop(call.stream, None) is not None:
