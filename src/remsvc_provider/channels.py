@@ -91,7 +91,7 @@ class _LoopPool:
                 await asyncio.sleep(SWEEP_SECONDS)
                 await self._sweep(time.monotonic() - KEPT_SECONDS)
         finally:
-            for pooled in self._transports.values():
+            for pooled in list(self._transports.values()):
                 await pooled.transport.close()
             for channel in list(self._known.values()):
                 await channel.close()

@@ -101,6 +101,21 @@ async def test_a_removed_socket_costs_no_job(host: JobHost, duration: str) -> No
     assert ended.stdout.total == len(b"before\n")
 
 
+@pytest.mark.parametrize("time_limit", [None, 600.0])
+async def test_a_socket_removed_while_no_server_is_there_comes_back(
+    host: JobHost, duration: str, time_limit: float | None
+) -> None:
+    await host.create(program("/bin/sleep", duration, time_limit=time_limit))
+    await eventually(lambda: processes_with(duration), "it runs")
+    (supervisor,) = host.supervisors()
+    await host.close()
+    for _ in range(2):  # the first time, the supervisor may not have seen yet that the server has gone
+        (host.path / SOCKET_NAME).unlink()
+        await eventually((host.path / SOCKET_NAME).exists, "the socket is there again")
+    await host.open()
+    assert host.supervisors() == {supervisor}
+
+
 async def test_one_that_is_stuck_holds_up_nothing_for_long(host: JobHost, duration: str) -> None:
     """A connection to it has a deadline, and leaks nothing."""
     await host.create(shell(f"sleep {duration}"))

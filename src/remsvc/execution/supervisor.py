@@ -34,6 +34,7 @@ from remsvc.execution.supervision import SHUTDOWN_SECONDS, Supervision
 from remsvc.execution.supervisor_link import Link, Listener, note_end
 
 _MUCH = 1 << 16
+_IDLE_SECONDS = 1.0  # between looks after the socket and the records, while there is no server
 
 
 class Supervisor:
@@ -165,7 +166,9 @@ class Supervisor:
         wait = self._commands.timers.wait()
         if self._groups is not None and self._groups.left:
             wait = LOOK_SECONDS if wait is None else min(wait, LOOK_SECONDS)
-        return 1.0 if wait is None and self._link is None else wait
+        if self._link is None:
+            wait = _IDLE_SECONDS if wait is None else min(wait, _IDLE_SECONDS)
+        return wait
 
     # What commands report
 
