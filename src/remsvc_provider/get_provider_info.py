@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from remsvc_provider import connection_form
+from remsvc_provider import connection_form, settings
 
 INTEGRATION = "RemSvc"
 
@@ -33,4 +33,10 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": connection_form.ui_field_behaviour(),
             }
         ],
+        "config": {
+            settings.SECTION: {
+                "description": "How RemSvcOperator and its trigger work.",
+                "options": {setting.name: setting.describe() for setting in settings.SETTINGS},
+            }
+        },
     }

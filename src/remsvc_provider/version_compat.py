@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 from airflow.sdk import BaseHook
 
 try:
+    from airflow.sdk.configuration import conf
+except ImportError:  # Airflow 3.1
+    from airflow.configuration import conf  # type: ignore[no-redef, unused-ignore]
+
+try:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 except ImportError:  # Airflow 3.1
     from airflow.exceptions import (  # type: ignore[attr-defined, no-redef]
@@ -26,6 +31,7 @@ __all__ = [
     "AirflowSkipException",
     "aget_connection",
     "amask_secret",
+    "conf",
     "masked_parts",
     "names_a_secret",
 ]

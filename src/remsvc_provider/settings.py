@@ -1,0 +1,110 @@
+"""What ``airflow.cfg`` says of the provider, in its section ``[remsvc]``.
+
+Each option is read where it is used: a worker, a triggerer and a DAG processor may have files of their own.
+Airflow asks for the list of options while it is still reading its own configuration, so nothing of Airflow is
+imported until an option is read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+SECTION = "remsvc"
+
+T = TypeVar("T", bool, int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[T]):
+    """One option.
+
+    Attributes:
+        name: in the file.
+        default: where the file does not name it; the option is of its type.
+        meaning: for Airflow's list of options.
+        least: the smallest number that it may be.
+    """
+
+    name: str
+    default: T
+    meaning: str
+    least: float = 0
+
+    def read(self) -> T:
+        """What the file says.
+
+        Raises:
+            AirflowException: it is nothing of that type, or below ``least``.
+        """
+        from remsvc_provider.version_compat import AirflowException, conf
+
+        try:
+            value = self._value(conf)
+        except Exception:  # noqa: BLE001  which one, depends on Airflow's version; its text names no section
+            value = None
+        if value is None or not (isinstance(value, bool) or self.least <= value < math.inf):
+            given = conf.get(SECTION, self.name, fallback="")
+            raise AirflowException(
+                f"airflow.cfg, [{SECTION}] {self.name} is {given!r}; expected {self._expected}"
+            )
+        return value
+
+    def describe(self) -> dict[str, Any]:
+        """The option as Airflow's list of a provider's options has it."""
+        kind = {bool: "boolean", int: "integer", float: "float"}[type(self.default)]
+        return {
+            "description": f"{self.meaning}\n",
+            "version_added": "1.2.0",
+            "type": kind,
+            "example": None,
+            "default": str(self.default),
+        }
+
+    def _value(self, conf: Any) -> T:
+        if isinstance(self.default, bool):
+            return cast(T, conf.getboolean(SECTION, self.name, fallback=self.default))
+        if isinstance(self.default, int):
+            return cast(T, conf.getint(SECTION, self.name, fallback=self.default))
+        return cast(T, conf.getfloat(SECTION, self.name, fallback=self.default))
+
+    @property
+    def _expected(self) -> str:
+        if isinstance(self.default, bool):
+            return "True or False"
+        return f"a {'whole ' if isinstance(self.default, int) else ''}number from {self.least:g} on"
+
+
+PROMPT_EXIT = Setting(
+    "prompt_exit",
+    True,
+    "Have Airflow notice at once that a worker's process has ended, on versions that may notice it up to "
+    "[workers] min_heartbeat_interval seconds late.",
+)
+START_FROM_TRIGGER = Setting(
+    "start_from_trigger",
+    True,
+    "Start tasks in the triggerer, where Airflow can do that (3.3 and later) and the task allows it, instead "
+    "of having a worker start them. What RemSvcOperator(start_from_trigger=...) says comes first.",
+)
+MAX_LOG_BYTES = Setting(
+    "max_log_bytes",
+    64 * 1024 * 1024,
+    "Bytes of each command's output in the task's log. Of more, the beginning and the end are there. What "
+    "RemSvcOperator(max_log_bytes=...) says comes first.",
+    least=1,
+)
+LOG_DRAIN = Setting(
+    "log_drain",
+    60.0,
+    "Seconds for which a command that has ended waits until its task's log has all of its output. What would "
+    "take longer is left out, but for the end. What RemSvcOperator(log_drain=...) says comes first.",
+)
+
+SETTINGS: tuple[Setting[bool] | Setting[int] | Setting[float], ...] = (
+    PROMPT_EXIT,
+    START_FROM_TRIGGER,
+    MAX_LOG_BYTES,
+    LOG_DRAIN,
+)

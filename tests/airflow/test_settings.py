@@ -1,0 +1,49 @@
+"""What the section [remsvc] of airflow.cfg may say."""
+
+from __future__ import annotations
+
+import pytest
+
+from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES, PROMPT_EXIT, SETTINGS, Setting
+from remsvc_provider.version_compat import AirflowException
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_what_the_file_does_not_name_has_its_default(setting: Setting) -> None:
+    assert setting.read() == setting.default
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "value"),
+    [(PROMPT_EXIT, "false", False), (MAX_LOG_BYTES, "1000", 1000), (LOG_DRAIN, "0", 0.0)],
+    ids=lambda value: str(getattr(value, "name", value)),
+)
+def test_what_the_file_says_is_taken(
+    setting: Setting, text: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__REMSVC__{setting.name.upper()}", text)
+
+    assert setting.read() == value
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "expected"),
+    [
+        (PROMPT_EXIT, "maybe", "True or False"),
+        (MAX_LOG_BYTES, "0", "a whole number from 1 on"),
+        (MAX_LOG_BYTES, "64 MiB", "a whole number from 1 on"),
+        (LOG_DRAIN, "-1", "a number from 0 on"),
+        (LOG_DRAIN, "nan", "a number from 0 on"),
+        (LOG_DRAIN, "inf", "a number from 0 on"),
+    ],
+    ids=lambda value: str(getattr(value, "name", value)),
+)
+def test_what_cannot_be_used_is_named(
+    setting: Setting, text: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__REMSVC__{setting.name.upper()}", text)
+
+    with pytest.raises(AirflowException) as raised:
+        setting.read()
+
+    assert str(raised.value) == (f"airflow.cfg, [remsvc] {setting.name} is {text!r}; expected {expected}")
