@@ -151,6 +151,32 @@ def check_number(name: str, value: object, least: int) -> int:
     return value
 
 
+def check_max_log_bytes(max_log_bytes: object) -> int | None:
+    """Check how much of an output goes into the task's log; None: as airflow.cfg says.
+
+    Raises:
+        AirflowException: it is no whole number from 1 on.
+    """
+    return None if max_log_bytes is None else check_number("max_log_bytes", max_log_bytes, 1)
+
+
+def check_log_drain(log_drain: object) -> float | None:
+    """Check how long an ended command waits for its log, in seconds; None: as airflow.cfg says.
+
+    Raises:
+        AirflowException: it is not a number from 0 on, or more than any clock has to count.
+    """
+    if log_drain is None:
+        return None
+    number = isinstance(log_drain, (int, float)) and not isinstance(log_drain, bool)
+    if not number or not 0 <= log_drain <= LONGEST_SECONDS:  # type: ignore[operator]
+        raise AirflowException(
+            f"log_drain is {log_drain!r}; expected a number of seconds from 0 on, at most "
+            f"{LONGEST_SECONDS} (ten years)"
+        )
+    return float(log_drain)  # type: ignore[arg-type]
+
+
 def check_exit_codes(codes: object) -> list[int]:
     """Check ``skip_on_exit_code``: None, a number, or several.
 

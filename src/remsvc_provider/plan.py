@@ -25,6 +25,8 @@ class Plan:
         parallel: how many commands run side by side.
         durable: take over what an earlier try has left running or has got done.
         on_kill: ``cancel`` the jobs when the task is killed, or ``leave`` them.
+        max_log_bytes: bytes of each output that go into the task's log; None: as airflow.cfg says.
+        log_drain: seconds for which an ended command waits for its log; None: as airflow.cfg says.
         resumed: the server may have the jobs already, from a run that was cut off.
     """
 
@@ -37,6 +39,8 @@ class Plan:
     parallel: int = 1
     durable: bool = False
     on_kill: str = "cancel"
+    max_log_bytes: int | None = None
+    log_drain: float | None = None
     resumed: bool = False
 
     def failed(self, rc: int) -> bool:

@@ -129,6 +129,12 @@ def test_metadata_that_cannot_be_used(metadata, words):
         ({"skip_on_exit_code": "99"}, "skip_on_exit_code has '99'"),
         ({"skip_on_exit_code": [1, None]}, "skip_on_exit_code has None"),
         ({"on_kill": "kill"}, "on_kill is 'kill'; expected 'cancel' or 'leave'"),
+        ({"max_log_bytes": 0}, "max_log_bytes is 0; expected a whole number from 1 on"),
+        ({"max_log_bytes": "64 MiB"}, "max_log_bytes is '64 MiB'"),
+        ({"log_drain": -1}, "log_drain is -1; expected a number of seconds from 0 on"),
+        ({"log_drain": float("nan")}, "log_drain is nan"),
+        ({"log_drain": float("inf")}, "log_drain is inf"),
+        ({"log_drain": True}, "log_drain is True"),
     ],
 )
 def test_other_parameters_that_cannot_be_used(options, words):
@@ -215,6 +221,8 @@ def test_what_jobs_need_travels_with_the_trigger():
         on_kill="leave",
         skip_on_exit_code=99,
         max_output_bytes=1000,
+        max_log_bytes=1000,
+        log_drain=0,
     )
     _, arguments = deferral(task.execute, context(ti)).trigger.serialize()
     assert json.loads(json.dumps(arguments)) == arguments
@@ -225,6 +233,7 @@ def test_what_jobs_need_travels_with_the_trigger():
     assert arguments["origin"] == Origin.of(ti, context(ti)).arguments()
     assert time.time() - arguments["deferred_at"] < 60
     options = {"parallel": 2, "durable": True, "on_kill": "leave", "skip_on_exit_code": [99]}
+    options |= {"max_log_bytes": 1000, "log_drain": 0.0}
     assert options.items() <= arguments.items()
     assert arguments["max_output_bytes"] == 1000
 

@@ -17,6 +17,8 @@ from remsvc_provider.commands import (
     DEFAULT_MAX_OUTPUT_BYTES,
     check_commands,
     check_exit_codes,
+    check_log_drain,
+    check_max_log_bytes,
     check_metadata,
     check_number,
     check_on_kill,
@@ -77,6 +79,10 @@ class RemSvcOperator(BaseOperator):
             running it again. (+)
         on_kill: what becomes of the commands when the task is killed, cleared or timed out:
             ``"cancel"``, or ``"leave"`` (+).
+        max_log_bytes: bytes of each output of a command that go into the task's log; of more, the
+            beginning and the end do. Left out: what ``[remsvc] max_log_bytes`` in airflow.cfg says. (+)
+        log_drain: seconds for which a command that has ended waits until the log has all of its output;
+            then the rest is left out, but for the end. Left out: ``[remsvc] log_drain``. (+)
 
     What is marked (+) needs a server with durable jobs.
 
@@ -105,6 +111,8 @@ class RemSvcOperator(BaseOperator):
         parallel: int = 1,
         durable: bool = False,
         on_kill: str = "cancel",
+        max_log_bytes: int | None = None,
+        log_drain: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -121,6 +129,8 @@ class RemSvcOperator(BaseOperator):
         self.parallel = parallel
         self.durable = durable
         self.when_killed = on_kill  # on_kill is Airflow's name for a method
+        self.max_log_bytes = max_log_bytes
+        self.log_drain = log_drain
         self._hidden_metadata: sealing.Metadata = []
         self._rendering: str | None = None
         self._cancel: Callable[[], object] | None = None
@@ -176,6 +186,8 @@ class RemSvcOperator(BaseOperator):
             "parallel": check_number("parallel", self.parallel, 1),
             "durable": bool(self.durable),
             "on_kill": check_on_kill(self.when_killed),
+            "max_log_bytes": check_max_log_bytes(self.max_log_bytes),
+            "log_drain": check_log_drain(self.log_drain),
         }
         metadata = check_metadata(self.metadata)
         public, secret = sealing.split(metadata)

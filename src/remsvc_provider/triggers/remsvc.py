@@ -49,6 +49,8 @@ _DEFAULTS: dict[str, Any] = {
     "parallel": 1,
     "durable": False,
     "on_kill": "cancel",
+    "max_log_bytes": None,
+    "log_drain": None,
     "secrets": [],
 }
 _METADATA, _COMMANDS = "the authorization entry of metadata", "what commands hold of secrets"
@@ -78,8 +80,8 @@ class RemSvcTrigger(BaseTrigger):
               Without either, commands go over a stream of version 1.
             - ``deferred_at``: when the task was deferred, in seconds since the epoch.
             - ``execution_timeout``: seconds from then on, after which the task fails and may be retried.
-            - ``max_output_bytes``, ``skip_on_exit_code``, ``parallel``, ``durable``, ``on_kill``: as for
-              the operator.
+            - ``max_output_bytes``, ``skip_on_exit_code``, ``parallel``, ``durable``, ``on_kill``,
+              ``max_log_bytes``, ``log_drain``: as for the operator.
             - ``secrets``: texts to mask in the log and in the results, besides the connection's.
     """
 
