@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from remsvc.command import crc32hex
-from remsvc_provider import sealing
+from remsvc_provider import prompt_exit, sealing
 from remsvc_provider.commands import (
     DEFAULT_MAX_OUTPUT_BYTES,
     check_commands,
@@ -175,6 +175,7 @@ class RemSvcOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Check the parameters, and defer to the trigger (or run the commands here)."""
+        prompt_exit.ensure()
         # Here, and not above: neither whoever reads the DAG file nor the worker that resumes needs it.
         from remsvc_provider.origin import Origin
 
@@ -253,6 +254,7 @@ class RemSvcOperator(BaseOperator):
             AirflowFailException: ``stream_timeout`` ran out: the task is not retried.
             AirflowSkipException: a command ended with a code of ``skip_on_exit_code``, and none failed.
         """
+        prompt_exit.ensure()
         task_instance = context.get("ti")
         if task_instance is not None and try_number not in (None, task_instance.try_number):
             # Airflow 3.1.0 resumes a retry in the place where the try before it failed.
