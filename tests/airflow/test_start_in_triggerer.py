@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from airflow.sdk import DAG
-from scheduling import needs_start, started, starts_in_triggerer, stored_trigger
+from scheduling import needs_start, started
 from triggering import fire, results
 
 from remsvc_provider.operators.remsvc import RemSvcOperator
