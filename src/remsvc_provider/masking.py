@@ -89,23 +89,25 @@ def _overlap(before: str, after: str) -> int:
     return 0
 
 
-def secrets_in(value: object, name: str = "") -> set[str]:
+def secrets_in(value: object, name: str = "", *, known: bool = True) -> set[str]:
     """What Airflow masks, in this process, of a rendered field: values that it knows as secrets, such as
     those of Variables and connections, and those under a name that says so (``DB_PASSWORD``).
 
     Args:
         value: text or bytes, or lists and dicts of them.
         name: under which it stands.
+        known: look for the values that this process knows, too. A triggerer knows those of many tasks.
     """
     if isinstance(value, str):
         # A program may take a value apart, and print a secret in it without the rest.
-        return masked_parts(value) | ({value} if name and names_a_secret(name) else set())
+        parts = masked_parts(value) if known else set()
+        return parts | ({value} if name and names_a_secret(name) else set())
     if isinstance(value, bytes):
-        return secrets_in(_text(value), name)
+        return secrets_in(_text(value), name, known=known)
     if isinstance(value, Mapping):
-        return {secret for key, element in value.items() for secret in secrets_in(element, str(key))}
+        return {part for key, element in value.items() for part in secrets_in(element, str(key), known=known)}
     if isinstance(value, Sequence):
-        return {secret for element in value for secret in secrets_in(element, name)}
+        return {part for element in value for part in secrets_in(element, name, known=known)}
     return set()
 
 

@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 READABLE = 80
@@ -98,25 +98,34 @@ class Origin:
                 was the first, nor when the run started.
         """
         ti = task_instance
+        max_tries = getattr(ti, "max_tries", None)
+        return cls._of(ti, context or {}, max_tries if isinstance(max_tries, int) else None)
+
+    @classmethod
+    def of_first_try(cls, context: Mapping[str, Any]) -> Origin:
+        """The first try of a task, where Airflow does not tell how many there may be: in a triggerer."""
+        return cls._of(context["ti"], context, context["ti"].task.retries)
+
+    @classmethod
+    def _of(cls, ti: Any, context: Mapping[str, Any], max_tries: int | None) -> Origin:
         labels = {
             "airflow_dag_id": ti.dag_id,
             "airflow_run_id": ti.run_id,
             "airflow_task_id": ti.task_id,
             "airflow_map_index": str(ti.map_index),
         }
-        run = (context or {}).get("dag_run")
+        run = context.get("dag_run")
         started = getattr(run, "start_date", None)
         if started is not None:
             # Tells apart runs of the same name: of one that was deleted, or of another Airflow.
-            labels[RUN_STARTED] = started.isoformat()
-        max_tries = getattr(ti, "max_tries", None)
+            labels[RUN_STARTED] = started.astimezone(timezone.utc).isoformat()
         return cls(
             request_id=_request_id(ti),
             labels={key: value[:255] for key, value in labels.items()},
             try_number=ti.try_number,
-            first_try=_first_try(ti),
+            first_try=_first_try(ti, max_tries),
             run_cleared=bool(getattr(run, "clear_number", 0)),
-            last_try=isinstance(max_tries, int) and ti.try_number > max_tries,
+            last_try=max_tries is not None and ti.try_number > max_tries,
         )
 
 
@@ -138,11 +147,10 @@ def _fit(names: list[str], room: int) -> list[str]:
     return [name if len(name) <= longest else name[: longest - 1] + "~" for name in names]
 
 
-def _first_try(ti: Any) -> int:
+def _first_try(ti: Any, max_tries: int | None) -> int:
     """Clearing a task instance sets ``max_tries`` to the tries so far and the task's retries; a retry
     leaves it as it is. Airflow itself finds the first try in this way."""
-    max_tries = getattr(ti, "max_tries", None)
     retries = getattr(getattr(ti, "task", None), "retries", None)
-    if not isinstance(max_tries, int) or not isinstance(retries, int):
+    if max_tries is None or not isinstance(retries, int):
         return int(ti.try_number)
     return max(1, min(max_tries - retries + 1, int(ti.try_number)))

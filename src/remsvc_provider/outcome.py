@@ -9,6 +9,11 @@ from typing import Any
 EVT_STATE = "state"
 EVT_RESULTS = "results"
 EVT_ERROR = "error_msg"
+EVT_TRY = "try_number"
+"""Of the try that the event is of, where the scheduler deferred the task: it stores no arguments of a try."""
+
+NOT_STARTED = "NOT_STARTED"
+"""State of an event by which a triggerer hands a task over to a worker, to be started there."""
 
 
 class JobState(str, Enum):

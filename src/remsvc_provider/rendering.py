@@ -23,6 +23,14 @@ _END = "\0"
 _TAG = re.compile(r"(?:\s*\{[{%#]-|\{[{%#]).*?(?:-[}%#]\}\s*|[}%#]\})", re.DOTALL)
 
 
+def renders_natively(task: Any) -> bool:
+    """Whether a template of this task may give something other than text."""
+    asked: bool | None = getattr(task, "render_template_as_native_obj", None)
+    if asked is not None:
+        return asked
+    return bool(getattr(task.get_dag(), "render_template_as_native_obj", False))
+
+
 def render_field(name: str, value: Any, render: Render) -> Any:
     """Render one of the operator's fields.
 

@@ -23,6 +23,7 @@ except ImportError:  # Airflow 3.1
     )
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.sdk import Connection
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "conf",
     "masked_parts",
     "names_a_secret",
+    "template_environment",
 ]
 
 
@@ -76,6 +78,13 @@ def names_a_secret(name: str) -> bool:
     except ImportError:
         return _as_logged(name, "") != ""
     return bool(should_hide_value_for_key(name))  # type: ignore[no-untyped-call]
+
+
+def template_environment(*, native: bool) -> jinja2.Environment:
+    """What Airflow 3.3 and later render the templates of a DAG in that defines nothing of its own."""
+    from airflow.sdk.definitions._internal.templater import create_template_env
+
+    return create_template_env(native=native)
 
 
 def _as_logged(name: str, text: str) -> str:

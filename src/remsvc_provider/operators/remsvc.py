@@ -13,21 +13,21 @@ from airflow.sdk import BaseOperator
 
 from remsvc.command import crc32hex
 from remsvc_provider import prompt_exit, sealing
-from remsvc_provider.commands import (
-    DEFAULT_MAX_OUTPUT_BYTES,
-    check_commands,
-    check_exit_codes,
-    check_log_drain,
-    check_max_log_bytes,
-    check_metadata,
-    check_number,
-    check_on_kill,
-    check_stream_timeout,
+from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, check_metadata
+from remsvc_provider.masking import Masking
+from remsvc_provider.outcome import (
+    EVT_ERROR,
+    EVT_RESULTS,
+    EVT_STATE,
+    EVT_TRY,
+    NOT_STARTED,
+    JobState,
+    RemSvcResult,
+    Results,
 )
-from remsvc_provider.job_keys import storable
-from remsvc_provider.masking import Masking, secrets_in
-from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, RemSvcResult, Results
+from remsvc_provider.parameters import FIELDS, Parameters
 from remsvc_provider.rendering import render_field
+from remsvc_provider.start_in_triggerer import StartArguments, StartFromTrigger
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ class RemSvcOperator(BaseOperator):
         result_handler: called with ``{tid: result}``; what it returns becomes the XCom's
             ``"results"``. Left out: the list sorted by ``tid``.
         deferrable: False runs the commands in the worker, for an Airflow without a triggerer.
+        start_from_trigger: True starts the task in the triggerer, with no worker, where Airflow (3.3 and
+            later) and the task allow that to the same effect; False has a worker start it. Left out:
+            ``[remsvc] start_from_trigger`` in airflow.cfg, which is True.
         env, cwd: for every command that does not set its own; a command's ``env`` is merged into it.
             Templated. (+)
         max_output_bytes: bytes of each output that go into the result; what follows is cut off.
@@ -91,9 +94,11 @@ class RemSvcOperator(BaseOperator):
             that failed.
     """
 
-    template_fields: Sequence[str] = ("commands", "grpc_conn_id", "metadata", "env", "cwd")
+    template_fields: Sequence[str] = FIELDS
     template_fields_renderers = {"commands": "json", "metadata": "json", "env": "json"}  # noqa: RUF012
     ui_color = "#d5e8d4"
+    start_from_trigger = StartFromTrigger()
+    start_trigger_args = StartArguments()
 
     def __init__(
         self,
@@ -104,6 +109,7 @@ class RemSvcOperator(BaseOperator):
         metadata: Sequence[tuple[str, str]] | None = None,
         result_handler: Callable[[Results], Any] | None = None,
         deferrable: bool = True,
+        start_from_trigger: bool | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
@@ -134,6 +140,23 @@ class RemSvcOperator(BaseOperator):
         self._hidden_metadata: sealing.Metadata = []
         self._rendering: str | None = None
         self._cancel: Callable[[], object] | None = None
+        self.start_from_trigger = start_from_trigger
+
+    def _validate_start_from_trigger_kwargs(self) -> None:
+        """Airflow's check of what has been checked already, each time that a DAG file is read."""
+
+    @property
+    def run_options(self) -> dict[str, Any]:
+        """How the commands are to be run, unchecked: what has no templates."""
+        return {
+            "max_output_bytes": self.max_output_bytes,
+            "skip_on_exit_code": self.skip_on_exit_code,
+            "parallel": self.parallel,
+            "durable": self.durable,
+            "on_kill": self.when_killed,
+            "max_log_bytes": self.max_log_bytes,
+            "log_drain": self.log_drain,
+        }
 
     def _do_render_template_fields(
         self,
@@ -179,31 +202,24 @@ class RemSvcOperator(BaseOperator):
         # Here, and not above: neither whoever reads the DAG file nor the worker that resumes needs it.
         from remsvc_provider.origin import Origin
 
-        checked = check_commands(self.commands, self.env, self.cwd)
-        stream_timeout = check_stream_timeout(self.stream_timeout)
-        options: dict[str, Any] = {
-            "max_output_bytes": check_number("max_output_bytes", self.max_output_bytes, 1),
-            "skip_on_exit_code": check_exit_codes(self.skip_on_exit_code),
-            "parallel": check_number("parallel", self.parallel, 1),
-            "durable": bool(self.durable),
-            "on_kill": check_on_kill(self.when_killed),
-            "max_log_bytes": check_max_log_bytes(self.max_log_bytes),
-            "log_drain": check_log_drain(self.log_drain),
-        }
-        metadata = check_metadata(self.metadata)
-        public, secret = sealing.split(metadata)
-        secret = self._hidden_metadata or secret
-        # Of the commands as they are: in a stored one, bytes do not show what they hold.
-        secrets = sorted(secrets_in([*checked, *public]))
-        commands = [storable(command) for command in checked]
+        parameters = Parameters.checked(
+            commands=self.commands,
+            env=self.env,
+            cwd=self.cwd,
+            metadata=self.metadata,
+            stream_timeout=self.stream_timeout,
+            options=self.run_options,
+        )
+        options = dict(parameters.options)
+        secret = self._hidden_metadata or parameters.secret
         task_instance = context.get("ti")
         origin = Origin.of(task_instance, context) if task_instance is not None else None
         if self.deferrable and self._may_store(secret):
             from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
-            self.log.info(f"Deferring {len(commands)} command(s) to the triggerer")
-            if secrets:
-                options.update(secrets=secrets)
+            self.log.info(f"Deferring {len(parameters.commands)} command(s) to the triggerer")
+            if parameters.secrets:
+                options.update(secrets=parameters.secrets)
             if origin is not None:
                 options.update(origin=origin.arguments())
             limit = self.execution_timeout
@@ -213,10 +229,10 @@ class RemSvcOperator(BaseOperator):
                 options.update(deferred_at=time.time())
             self.defer(
                 trigger=RemSvcTrigger(
-                    commands=commands,
+                    commands=parameters.commands,
                     grpc_conn_id=self.grpc_conn_id,
-                    stream_timeout=stream_timeout,
-                    metadata=public + secret,
+                    stream_timeout=parameters.stream_timeout,
+                    metadata=parameters.public + secret,
                     **options,
                 ),
                 method_name="execute_complete",
@@ -228,13 +244,13 @@ class RemSvcOperator(BaseOperator):
         from remsvc_provider.plan import Plan
 
         plan = Plan(
-            commands=commands,
-            stream_timeout=stream_timeout,
-            metadata=public + secret,
+            commands=parameters.commands,
+            stream_timeout=parameters.stream_timeout,
+            metadata=parameters.public + secret,
             origin=origin or Origin.unknown(),
             **options,
         )
-        return self.execute_complete(context, self._run_here(plan, Masking(secrets)).payload())
+        return self.execute_complete(context, self._run_here(plan, Masking(parameters.secrets)).payload())
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], try_number: int | None = None
@@ -255,15 +271,21 @@ class RemSvcOperator(BaseOperator):
             AirflowSkipException: a command ended with a code of ``skip_on_exit_code``, and none failed.
         """
         prompt_exit.ensure()
-        task_instance = context.get("ti")
-        if task_instance is not None and try_number not in (None, task_instance.try_number):
-            # Airflow 3.1.0 resumes a retry in the place where the try before it failed.
-            self.log.info(f"This is the event of try {try_number}: the commands run again")
-            result: dict[str, Any] = self.execute(context)
-            return result
         if not isinstance(event, Mapping) or EVT_STATE not in event:
             raise AirflowException(f"not an event of a RemSvcTrigger: it has no {EVT_STATE!r}")
         state = event[EVT_STATE]
+        task_instance = context.get("ti")
+        number = event.get(EVT_TRY, try_number)
+        again = ""
+        if task_instance is not None and number not in (None, task_instance.try_number):
+            # Airflow 3.1.0 resumes a retry in the place where the try before it failed.
+            again = f"This is the event of try {number}: the commands run again"
+        elif state == NOT_STARTED:
+            again = f"The triggerer could not start this task: {event.get(EVT_ERROR)}"
+        if again:
+            self.log.info(again)
+            result: dict[str, Any] = self.execute(context)
+            return result
         if state != JobState.SUCCESS.value:
             # Version 1.0.0 called the key "error": a task may be resumed after an upgrade.
             error = event.get(EVT_ERROR) or event.get("error")

@@ -32,6 +32,8 @@ from remsvc_provider.turns import turn
 from remsvc_provider.version_compat import AirflowException
 
 if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import Context
     from airflow.triggers.base import TriggerEvent
 
     from remsvc.client.options import ConnectionOptions
@@ -140,6 +142,10 @@ class RemSvcTrigger(BaseTrigger):
     def __repr__(self) -> str:
         return f"<RemSvcTrigger of {len(self.commands)} command(s) on {self.grpc_conn_id}>"
 
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render nothing: a worker has done so. Airflow asks for it where the task is one that may also be
+        started by a trigger."""
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the commands and yield one event.
 
@@ -154,7 +160,11 @@ class RemSvcTrigger(BaseTrigger):
         from remsvc_provider.triggers.event import OutcomeEvent
 
         self._fired = True
-        yield OutcomeEvent(payload=outcome.payload())
+        yield OutcomeEvent(payload={**outcome.payload(), **self._event_details()})
+
+    def _event_details(self) -> dict[str, Any]:
+        """What the event says besides."""
+        return {}
 
     async def on_kill(self) -> None:
         """Cancel the jobs, unless somebody still waits for them. Airflow 3.3 and later call it when the

@@ -1,0 +1,206 @@
+"""Which tasks the triggerer can start, without a worker, to the very same effect. A worker starts all others.
+
+Airflow 3.3 and later defer such a task as soon as it is its turn. What its trigger is made of is taken from
+the serialized DAG, so it is asked for while the DAG file is read; templates are rendered in the triggerer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from remsvc_provider.masking import secrets_in
+from remsvc_provider.parameters import FIELDS
+from remsvc_provider.rendering import renders_natively
+from remsvc_provider.sealing import is_secret
+from remsvc_provider.settings import START_FROM_TRIGGER
+from remsvc_provider.steady_templates import is_steady, reads_secrets
+from remsvc_provider.version_compat import conf
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+    from airflow.triggers.base import StartTriggerArgs
+
+    from remsvc_provider.operators.remsvc import RemSvcOperator
+
+TRIGGER = "remsvc_provider.triggers.start.RemSvcStartTrigger"
+HORIZON = timedelta(days=3650)
+"""Until when such a task may be deferred, where it has no execution_timeout. Its trigger is told no other
+time from which it could know when it was deferred."""
+MOST_TASKS = 200
+"""Of a DAG. For each trigger that starts a task, the triggerer reads all of its DAG, in the event loop that
+all triggers share."""
+MOST_CHARACTERS = 16_384
+"""Of a task's parameters, as JSON, of which the triggerer reads those of the whole DAG."""
+
+_POOL = "default_pool"
+_STARTING = (
+    "execute",
+    "defer",
+    "pre_execute",
+    "prepare_template",
+    "resolve_template_files",
+    "get_template_env",
+    "render_template",
+    "render_template_fields",
+    "_do_render_template_fields",
+)
+"""What a worker calls to start a task: a subclass that has another one is started by a worker."""
+
+
+class StartFromTrigger:
+    """The attribute by which Airflow asks whether a task is started in the triggerer. It can be set: see
+    ``start_from_trigger`` of the operator."""
+
+    def __get__(self, task: RemSvcOperator | None, owner: type) -> bool:
+        # Of the class, Airflow asks for mapped tasks, whose values the scheduler does not know.
+        return task is not None and parameters(task) is not None
+
+    def __set__(self, task: RemSvcOperator, wanted: bool | None) -> None:
+        task.__dict__["start_from_trigger"] = wanted
+
+
+class StartArguments:
+    """The attribute by which Airflow asks what the trigger that starts a task is made of."""
+
+    def __get__(self, task: RemSvcOperator | None, owner: type) -> StartTriggerArgs | None:
+        found = None if task is None else parameters(task)
+        if found is None:
+            return None
+        from airflow.triggers.base import StartTriggerArgs
+
+        return StartTriggerArgs(
+            trigger_cls=TRIGGER,
+            next_method="execute_complete",
+            trigger_kwargs={"parameters": found},
+            timeout=HORIZON,
+        )
+
+
+def parameters(task: RemSvcOperator) -> str | None:
+    """What the trigger has to know of the task, as JSON; None where only a worker can start it."""
+    if "start_from_trigger" not in task.__dict__:
+        return None  # it is being made
+    wanted = task.__dict__["start_from_trigger"]
+    if wanted is None:
+        wanted = START_FROM_TRIGGER.read()
+    dag = task.get_dag()
+    if not wanted or dag is None or not _airflow_can() or not _starts_alike(task, dag):
+        return None
+    fields = {name: getattr(task, name) for name in FIELDS}
+    texts = list(_texts(fields))
+    if not _is_public(fields) or not all(map(is_steady, texts)):
+        return None
+    limit = task.execution_timeout
+    found = {
+        "fields": fields,
+        "stream_timeout": task.stream_timeout,
+        "execution_timeout": None if limit is None else limit.total_seconds(),
+        "options": task.run_options,
+        "native": renders_natively(task),
+        "reads_secrets": any(map(reads_secrets, texts)),
+    }
+    text = json.dumps(found) if _is_json(found) else ""
+    return text if 0 < len(text) <= MOST_CHARACTERS else None
+
+
+def _airflow_can() -> bool:
+    from airflow.triggers.base import BaseTrigger
+
+    # A triggerer that serves a queue of its own is not given what the scheduler defers.
+    return hasattr(BaseTrigger, "render_template_fields") and not conf.getboolean(
+        "triggerer", "queues_enabled", fallback=False
+    )
+
+
+def _starts_alike(task: RemSvcOperator, dag: DAG) -> bool:
+    """Whether a worker would do nothing else, and not at another time."""
+    from remsvc_provider.operators.remsvc import RemSvcOperator
+
+    changed = any(getattr(type(task), name) is not getattr(RemSvcOperator, name) for name in _STARTING)
+    return not (
+        not task.deferrable
+        or changed
+        or tuple(task.template_fields) != FIELDS
+        or task.template_ext
+        # What is to happen before the task starts.
+        or task._pre_execute_hook
+        or task.on_execute_callback
+        # What the scheduler looks at when it gives a task to a worker, and at no other time.
+        or task.pool != _POOL
+        or task.max_active_tis_per_dag
+        or task.max_active_tis_per_dagrun
+        # What the triggerer cannot make a context of. It would end with an error, and all triggers with it.
+        or task.inlets
+        or task.outlets
+        or not _are_plain(task.params)
+        or not _are_plain(dag.params)
+        or next(task.iter_mapped_task_groups(), None)
+        # What the triggerer does not know of a DAG, and templates may need.
+        or dag.user_defined_macros
+        or dag.user_defined_filters
+        or dag.jinja_environment_kwargs
+        or renders_natively(task) != bool(dag.render_template_as_native_obj)
+        or dag.template_undefined is not jinja2.StrictUndefined
+        or len(dag.task_dict) > MOST_TASKS
+    )
+
+
+def _are_plain(params: Any) -> bool:
+    """Whether every value fits: none has a schema, and none is left out."""
+    found = [params.get_param(name) for name in params]
+    return not any(param.schema or not param.has_value for param in found)
+
+
+def _is_public(fields: Mapping[str, Any]) -> bool:
+    """Whether no secret stands in them, rather than in a template: they are stored as they are."""
+    pairs = fields["metadata"] or ()
+    try:
+        secret = [value for key, value in pairs if is_secret(key)]
+    except (TypeError, ValueError):
+        return False  # nothing that can be used: a worker says so
+    return all(map(_is_all_template, secret)) and not _secret_literals(fields)
+
+
+def _is_all_template(value: object) -> bool:
+    text = str(value).strip()
+    scheme, _, credential = text.partition(" ")
+    if scheme.lower() in ("bearer", "basic"):
+        text = credential.strip()
+    return text.startswith("{{") and text.endswith("}}")
+
+
+def _secret_literals(fields: Mapping[str, Any]) -> bool:
+    found = secrets_in(list(fields.values()))
+    return any(not _is_all_template(text) for text in found)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for element in value.values():
+            yield from _texts(element)
+    elif isinstance(value, list | tuple):
+        for element in value:
+            yield from _texts(element)
+
+
+def _is_json(value: Any) -> bool:
+    kind = type(value)
+    if kind is dict:
+        return all(type(key) is str and _is_text(key) and _is_json(element) for key, element in value.items())
+    if kind in (list, tuple):
+        return all(map(_is_json, value))
+    if kind is str:
+        return _is_text(value)
+    return value is None or kind in (bool, int) or (kind is float and value - value == 0)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a database can hold it: no NUL, no half of a character."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

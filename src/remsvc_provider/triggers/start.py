@@ -1,0 +1,145 @@
+"""The trigger with which a task starts in the triggerer, where no worker has seen it before.
+
+The scheduler makes it of what the DAG file says. So what a worker does before it defers a task is done here:
+templates are rendered, parameters checked, secrets found. Whatever of that goes wrong is for a worker to say:
+the task is handed over to one, which starts it as any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from remsvc_provider.masking import secrets_in
+from remsvc_provider.origin import Origin
+from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, EVT_TRY, NOT_STARTED
+from remsvc_provider.parameters import Parameters
+from remsvc_provider.render_threads import in_thread
+from remsvc_provider.rendering import render_field
+from remsvc_provider.start_in_triggerer import HORIZON, TRIGGER
+from remsvc_provider.triggers.remsvc import RemSvcTrigger
+from remsvc_provider.version_compat import AirflowException, template_environment
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import Context
+    from airflow.triggers.base import TriggerEvent
+
+    from remsvc_provider.command_run import CommandRun
+
+RENDER_TIMEOUT = 60.0
+"""Seconds. The first value that a triggerer asks Airflow for may take ten: it builds an API server first."""
+
+
+class RemSvcStartTrigger(RemSvcTrigger):
+    """Starts a task, and runs its commands as :class:`RemSvcTrigger` does.
+
+    The event's payload has the try's number besides. Where the task was not started, its state is
+    ``"NOT_STARTED"``, and ``"error_msg"`` says why.
+
+    Args:
+        parameters: what :mod:`remsvc_provider.start_in_triggerer` found of the task, as JSON: Airflow encodes
+            other arguments more than once, and decodes them in part.
+    """
+
+    def __init__(self, *, parameters: str) -> None:
+        given: dict[str, Any] = json.loads(parameters)
+        super().__init__(commands=[])
+        self._parameters = parameters
+        self._fields: dict[str, Any] = given["fields"]
+        self._stream_timeout: Any = given["stream_timeout"]
+        self._execution_timeout: float | None = given["execution_timeout"]
+        self._given: dict[str, Any] = given["options"]
+        self._native = self.render_template_as_native_obj = bool(given["native"])
+        self._reads_secrets = bool(given["reads_secrets"])
+        self._context: Context | None = None
+        self._started = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class path, and the argument as it was given."""
+        return TRIGGER, {"parameters": self._parameters}
+
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Keep the context: :meth:`run` renders, where nobody else has to wait for it."""
+        self._context = context
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Start the task, run the commands and yield one event; or hand the task over to a worker."""
+        try:
+            await self._start()
+        except Exception as error:  # noqa: BLE001  templates and what they call may raise anything
+            yield self._not_started(error)
+            return
+        async for event in super().run():
+            yield event
+
+    def _not_started(self, error: Exception) -> TriggerEvent:
+        from remsvc_provider.triggers.event import OutcomeEvent
+
+        reason = f"{type(error).__name__}: {error}"
+        self._masking.add(secrets_in(reason))
+        reason = self._masking(reason)
+        self.log.info(f"A worker starts this task: {reason}")
+        payload = {EVT_STATE: NOT_STARTED, EVT_RESULTS: {}, EVT_ERROR: reason, **self._event_details()}
+        return OutcomeEvent(payload=payload)
+
+    def _event_details(self) -> dict[str, Any]:
+        ti = self.task_instance
+        return {} if ti is None else {EVT_TRY: ti.try_number}
+
+    async def _prepare(self) -> CommandRun:
+        await self._start()
+        return await super()._prepare()
+
+    async def _start(self) -> None:
+        """Do what a worker does with a task that it defers."""
+        if self._started:
+            return
+        context = self._context
+        if context is None:
+            raise AirflowException("its DAG has changed since it was deferred")
+        if context["ti"].try_number > 1:
+            # A triggerer is told neither how many tries the task may have, nor whether it was cleared.
+            raise AirflowException("which jobs earlier tries may have left, is known to workers alone")
+        parameters = Parameters.checked(
+            **await in_thread(lambda: self._rendered(context), RENDER_TIMEOUT),
+            stream_timeout=self._stream_timeout,
+            options=self._given,
+            known_secrets=self._reads_secrets,
+        )
+        self.commands = parameters.commands
+        self.stream_timeout = parameters.stream_timeout
+        self.metadata, self._secret_metadata = parameters.public, parameters.secret
+        self._masking.add(parameters.secrets)
+        self._options.update(
+            parameters.options,
+            origin=Origin.of_first_try(context).arguments(),
+            execution_timeout=self._execution_timeout,
+            deferred_at=self._deferred_at(),
+        )
+        self._started = True
+
+    def _rendered(self, context: Context) -> dict[str, Any]:
+        environment = template_environment(native=self._native)
+
+        def render(value: Any) -> Any:
+            return self.render_template(value, context, environment)
+
+        rendered = {
+            name: render_field(name, value, render) if value else value
+            for name, value in self._fields.items()
+        }
+        self.grpc_conn_id = rendered.pop("grpc_conn_id")
+        return rendered
+
+    def _deferred_at(self) -> float | None:
+        """When the scheduler deferred the task: Airflow tells until when it may be, at most."""
+        until: datetime | None = getattr(self, "timeout_after", None)
+        if until is None:
+            return None
+        longest = HORIZON.total_seconds()
+        if self._execution_timeout is not None:
+            longest = min(longest, self._execution_timeout)
+        return (until if until.tzinfo else until.replace(tzinfo=timezone.utc)).timestamp() - longest
