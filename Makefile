@@ -71,7 +71,7 @@ bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, ten minutes 
 SUITES := airflow clients server grpc
 AIRFLOW_TESTS := tests/airflow tests/end_to_end tests/demo
 CLIENT_TESTS := tests/client tests/cli tests/execution
-FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py)
+FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py) tests/end_to_end/test_celery.py
 # What a server promises has to hold on both of its transports. The rest does not know which one it is: handlers,
 # policy and jobs are called alike by both, and clients have tests on both of theirs.
 ON_BOTH_TRANSPORTS := tests/contract tests/identity tests/server/test_life_cycle.py \
@@ -101,7 +101,8 @@ $(addprefix test-of-,$(SUITES)): test-of-%: $(INSTALLED)
 		status=$$?; echo "$*: $$(tail -n 1 build/test-$*.log)"; exit $$status
 
 .PHONY: test-faults
-test-faults: $(INSTALLED) ## Kill servers and triggerers, fill disks, cut networks (longer: REMSVC_FAULT_ROUNDS=200)
+test-faults: $(INSTALLED) ## Kill servers, triggerers and workers, fill disks, cut networks (longer: REMSVC_FAULT_ROUNDS=200)
+	@scripts/redis_server.sh
 	$(BIN)/python -m pytest $(or $(ARGS),$(FAULT_TESTS))
 
 .PHONY: faults

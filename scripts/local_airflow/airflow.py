@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from local_airflow.api import AirflowApi, ApiError
+from local_airflow.cluster import CeleryCluster, Settings
+from local_airflow.machines import Machine
 from local_airflow.ports import free_port
 from local_airflow.process import BackgroundProcess, StartupError, stop_all
 
@@ -27,13 +30,14 @@ if TYPE_CHECKING:
 STARTUP_TIMEOUT = 120.0
 """Seconds for all components to report that they are healthy."""
 
+_SKIP_SERVE_LOGS = "--skip-serve-logs"
+"""No log server: those are for other machines, and here all share files."""
+
 _COMPONENTS = {
-    # The scheduler's and the triggerer's log servers are for other machines: here all share files.
     "api-server": ["api-server", "--workers", "1"],
-    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "scheduler": ["scheduler", _SKIP_SERVE_LOGS],
     "dag-processor": ["dag-processor"],
 }
-_TRIGGERER = ["triggerer", "--skip-serve-logs"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,12 @@ class LocalAirflow:
     """Scheduler, DAG processor, triggerers and API server, listening on 127.0.0.1 only.
 
     A context manager: started on entry, every process gone on exit. The Airflow is the one
-    installed beside this Python.
+    installed beside this Python. Its workers are children of the scheduler (LocalExecutor), or those of a
+    :class:`CeleryCluster`.
 
     Attributes:
-        home: ``AIRFLOW_HOME``: task logs, each component's log in ``components/``, and SQLite's file.
+        home: ``AIRFLOW_HOME``: task logs, each component's log in ``components/``, SQLite's file, and in
+            ``machines/`` the homes of a cluster's workers and triggerers.
         environment: of every component, and for commands such as ``airflow dags list``.
         url: where the UI and the REST API are.
         username, password: the login for both.
@@ -72,6 +78,7 @@ class LocalAirflow:
         database: str | None = None,
         triggerers: int = 1,
         scheduler: bool = True,
+        cluster: CeleryCluster | None = None,
     ) -> None:
         """Prepare an Airflow; nothing is started yet.
 
@@ -82,26 +89,37 @@ class LocalAirflow:
             database: an empty metadata database, as a URL of SQLAlchemy's; left out: SQLite.
             triggerers: how many to start.
             scheduler: False leaves it out: no task is started then.
+            cluster: what puts workers and triggerers on machines of their own. Its database has to be one
+                that they can reach.
         """
         self.home = home
         self.username = "admin"
         self.password = secrets.token_urlsafe(12)
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._host = cluster.network.address if cluster else "127.0.0.1"
+        self._port = free_port(self._host)
+        self.url = f"http://{self._host}:{self._port}"
         self.api = AirflowApi(self.url, self.username, self.password)
         self._database = database or f"sqlite:///{home / 'airflow.db'}"
-        self.environment = self._make_environment(dags, environment or {})
+        self._cluster = cluster
+        self._dags = dags
+        self.environment = self._make_environment(environment or {})
         self._processes: dict[str, BackgroundProcess] = {}
         self._components = {
             name: arguments for name, arguments in _COMPONENTS.items() if scheduler or name != "scheduler"
         }
         self._wanted_triggerers = triggerers
         self._triggerers: list[Triggerer] = []
+        self._workers: list[BackgroundProcess] = []
 
     @property
     def logs(self) -> Path:
-        """The directory of task logs."""
+        """The directory of task logs. A cluster's machines have others."""
         return self.home / "logs"
+
+    @property
+    def workers(self) -> list[BackgroundProcess]:
+        """The cluster's workers that were started and have not ended."""
+        return [worker for worker in self._workers if worker.running]
 
     @property
     def triggerers(self) -> list[Triggerer]:
@@ -123,13 +141,15 @@ class LocalAirflow:
             for name, arguments in self._components.items():
                 self._launch(name, arguments)
             if self._wanted_triggerers:
-                self._launch("triggerer-1", _TRIGGERER)
+                self._launch_apart("triggerer-1", ["triggerer"])
             self._wait_until_healthy()
             if self._wanted_triggerers:
                 first = self._wait_until_registered(self._processes["triggerer-1"], set())
                 self._triggerers.append(first)
             while len(self._triggerers) < self._wanted_triggerers:
                 self.start_triggerer()
+            if self._cluster is not None:
+                self._start_workers(self._cluster.workers)
         except BaseException:
             self.stop()
             raise
@@ -142,10 +162,18 @@ class LocalAirflow:
         """
         # One at a time, so that it is clear which process is which job.
         known = self.api.triggerer_jobs()
-        process = self._launch(f"triggerer-{len(self._triggerers) + 1}", _TRIGGERER)
+        process = self._launch_apart(f"triggerer-{len(self._triggerers) + 1}", ["triggerer"])
         triggerer = self._wait_until_registered(process, known)
         self._triggerers.append(triggerer)
         return triggerer
+
+    def start_worker(self) -> BackgroundProcess:
+        """Start one more worker of the cluster, and wait until it takes tasks.
+
+        Raises:
+            StartupError: it ended, or was not ready in time; with the end of its log.
+        """
+        return self._start_workers(1)[0]
 
     def stop_scheduler(self) -> None:
         """End the scheduler and its workers: no further task is started then."""
@@ -158,6 +186,7 @@ class LocalAirflow:
         stop_all(self._processes.values())
         self._processes.clear()
         self._triggerers.clear()
+        self._workers.clear()
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
         """Wait until the DAG processor has read the DAG.
@@ -185,11 +214,37 @@ class LocalAirflow:
     ) -> None:
         self.stop()
 
-    def _launch(self, name: str, arguments: list[str]) -> BackgroundProcess:
+    def _start_workers(self, number: int) -> list[BackgroundProcess]:
+        # Side by side: each takes seconds to import what it needs.
+        first = len(self._workers) + 1
+        names = [f"worker-{index}" for index in range(first, first + number)]
+        workers = [self._launch_apart(name, ["celery", "worker"]) for name in names]
+        for worker in workers:
+            worker.wait_for_text(" ready.", STARTUP_TIMEOUT)
+        self._workers += workers
+        return workers
+
+    def _launch_apart(self, name: str, arguments: list[str]) -> BackgroundProcess:
+        """Start what has a machine of its own where there is a cluster."""
+        if self._cluster is None:
+            return self._launch(name, [*arguments, _SKIP_SERVE_LOGS])
+        home = self.home / "machines" / name
+        shutil.copytree(self._dags, home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+        environment = {"AIRFLOW_HOME": str(home), **_variables(self._cluster.machine_settings(home))}
+        return self._launch(name, arguments, self._cluster.network.add(name), environment)
+
+    def _launch(
+        self,
+        name: str,
+        arguments: list[str],
+        machine: Machine | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> BackgroundProcess:
+        command = [sys.executable, "-m", "airflow", *arguments]
         process = self._processes[name] = BackgroundProcess(
             f"airflow {name}",
-            [sys.executable, "-m", "airflow", *arguments],
-            env=self.environment,
+            machine.command(command) if machine else command,
+            env={**self.environment, **(environment or {})},
             cwd=self.home,
             log_path=self.home / "components" / f"{name}.log",
         )
@@ -241,13 +296,13 @@ class LocalAirflow:
         (job_id,) = new
         return Triggerer(process, job_id)
 
-    def _make_environment(self, dags: Path, additional: Mapping[str, str]) -> dict[str, str]:
+    def _make_environment(self, additional: Mapping[str, str]) -> dict[str, str]:
         # Settings of another Airflow that the user may have must not leak into this one.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         bin_directory = str(Path(sys.executable).parent)
         settings = {
             "core": {
-                "dags_folder": str(dags),
+                "dags_folder": str(self._dags),
                 "load_examples": "False",
                 "dags_are_paused_at_creation": "False",
                 "executor": "LocalExecutor",
@@ -261,7 +316,7 @@ class LocalAirflow:
             "database": {"sql_alchemy_conn": self._database},
             "logging": {"base_log_folder": str(self.logs)},
             "api": {
-                "host": "127.0.0.1",
+                "host": self._host,
                 "port": str(self._port),
                 "base_url": self.url,
                 "secret_key": secrets.token_urlsafe(32),
@@ -290,12 +345,18 @@ class LocalAirflow:
             # Airflow starts some of its helpers by name.
             "PATH": f"{bin_directory}{os.pathsep}{inherited.get('PATH', os.defpath)}",
             "PYTHONUNBUFFERED": "1",
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
-            **{
-                f"AIRFLOW__{section.upper()}__{key.upper()}": value
-                for section, options in settings.items()
-                for key, value in options.items()
-            },
+            "NO_PROXY": "*",
+            "no_proxy": "*",
+            **_variables(settings),
+            **(_variables(self._cluster.settings(self._database)) if self._cluster else {}),
             **additional,
         }
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """Settings as environment variables, which Airflow takes in place of airflow.cfg."""
+    return {
+        f"AIRFLOW__{section.upper()}__{key.upper()}": value
+        for section, options in settings.items()
+        for key, value in options.items()
+    }

@@ -15,6 +15,9 @@ from typing import Any
 POLL_INTERVAL = 0.25
 """Seconds between two looks at a state that is awaited."""
 
+_PAGE = 100
+"""Airflow gives no longer lists at once."""
+
 
 class ApiError(Exception):
     """The REST API refused a request, or could not be reached."""
@@ -140,6 +143,16 @@ class DagRun:
         """One task instance: ``state``, ``try_number``, ``rendered_fields`` and so on."""
         instance: dict[str, Any] = self.api.request("GET", f"{self.path}/taskInstances/{task_id}")
         return instance
+
+    def mapped_tasks(self, task_id: str) -> list[dict[str, Any]]:
+        """Every task instance that a mapped task was expanded to."""
+        path = f"{self.path}/taskInstances/{task_id}/listMapped?order_by=map_index&limit={_PAGE}"
+        instances: list[dict[str, Any]] = []
+        while True:
+            page = self.api.request("GET", f"{path}&offset={len(instances)}")["task_instances"]
+            instances += page
+            if len(page) < _PAGE:
+                return instances
 
     def watch(self, timeout: float) -> Iterator[dict[str, str]]:
         """The states of the run (key ``""``) and its tasks, each time one changes, until the run ended.

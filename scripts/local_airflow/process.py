@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,17 +75,28 @@ class BackgroundProcess:
         Raises:
             StartupError: no such line within ``timeout`` seconds, or the process ended.
         """
+        return self._wait_for_line(start, timeout, str.startswith).removeprefix(start).strip()
+
+    def wait_for_text(self, text: str, timeout: float) -> str:
+        """The first line of its log that has ``text`` in it, whole.
+
+        Raises:
+            StartupError: no such line within ``timeout`` seconds, or the process ended.
+        """
+        return self._wait_for_line(text, timeout, str.__contains__).strip()
+
+    def _wait_for_line(self, text: str, timeout: float, fits: Callable[[str, str], bool]) -> str:
         deadline = time.monotonic() + timeout
         while True:
             ended = self._process.poll() is not None
             for line in self.log.splitlines(keepends=True):
-                if line.startswith(start) and line.endswith("\n"):
-                    return line.removeprefix(start).strip()
+                if fits(line, text) and line.endswith("\n"):
+                    return line
             if ended:
                 self.check()
             if time.monotonic() > deadline:
                 raise StartupError(
-                    f"{self.name} did not print {start!r} within {timeout:.0f} s\n{self._log_tail()}"
+                    f"{self.name} did not print {text!r} within {timeout:.0f} s\n{self._log_tail()}"
                 )
             time.sleep(0.05)
 

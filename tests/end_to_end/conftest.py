@@ -52,7 +52,7 @@ def airflow(
 @pytest.fixture(scope="package")
 def connect(airflow: LocalAirflow) -> Connect:
     """Add a connection to Airflow: ``connect(port, **extra)`` returns its id."""
-    return _connector(airflow)
+    return connector(airflow)
 
 
 @pytest.fixture(scope="package")
@@ -78,7 +78,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
 @pytest.fixture(scope="package")
 def connect_cluster(cluster: LocalAirflow) -> Connect:
     """Add a connection to the cluster: ``connect_cluster(port, **extra)`` returns its id."""
-    return _connector(cluster)
+    return connector(cluster)
 
 
 class Triggerers:
@@ -117,7 +117,7 @@ def counted_command(tmp_path: Path) -> Iterator[CountedCommand]:
     command.kill()
 
 
-def _connector(airflow: LocalAirflow) -> Connect:
+def connector(airflow: LocalAirflow) -> Connect:
     numbers = itertools.count(1)
 
     def connect(port: int, host: str = "127.0.0.1", **extra: Any) -> str:

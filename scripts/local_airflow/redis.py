@@ -1,0 +1,98 @@
+"""Start a real Redis in a throw-away directory, and stop it again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from local_airflow.ports import free_port
+from local_airflow.process import BackgroundProcess, StartupError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+STARTUP_TIMEOUT = 30.0
+"""Seconds for accepting connections."""
+
+
+class RedisServer:
+    """Redis on a free port, the broker of a CeleryExecutor. A context manager.
+
+    Attributes:
+        url: the broker as Celery takes it. It holds the password.
+    """
+
+    def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
+        """Nothing is started yet.
+
+        Args:
+            directory: an empty or missing directory, for its configuration and its log.
+            host: the address to listen on.
+        """
+        self._directory = directory
+        self._address = (host, free_port(host))
+        self._password = secrets.token_urlsafe(12)
+        self._process: BackgroundProcess | None = None
+        self.url = f"redis://:{self._password}@{host}:{self._address[1]}/0"
+
+    @staticmethod
+    def program() -> str | None:
+        """The path of ``redis-server``, or None where it is not installed."""
+        return shutil.which("redis-server")
+
+    def __enter__(self) -> Self:
+        """Start the server.
+
+        Raises:
+            StartupError: the program is missing, or it did not start in time; with the end of its log.
+        """
+        program = self.program()
+        if program is None:
+            raise StartupError("Redis is missing: scripts/redis_server.sh installs it")
+        self._directory.mkdir(parents=True, exist_ok=True)
+        host, port = self._address
+        configuration = self._directory / "redis.conf"
+        configuration.touch(mode=0o600)  # other users of the machine see arguments, so they are in a file
+        # What it holds is lost with it: nothing is written to the disk.
+        lines = (f"bind {host}", f"port {port}", f"requirepass {self._password}", 'save ""', "appendonly no")
+        configuration.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        self._process = BackgroundProcess(
+            "redis-server",
+            [program, configuration],
+            env=os.environ,
+            cwd=self._directory,
+            log_path=self._directory / "redis.log",
+        )
+        try:
+            self._wait_until_it_listens(self._process)
+        except BaseException:
+            self._process.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+    def _wait_until_it_listens(self, process: BackgroundProcess) -> None:
+        deadline = time.monotonic() + STARTUP_TIMEOUT
+        while True:
+            process.check()
+            try:
+                socket.create_connection(self._address, timeout=1).close()
+                return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise StartupError(f"Redis does not listen after {STARTUP_TIMEOUT:.0f} s") from error
+            time.sleep(0.05)
