@@ -82,6 +82,13 @@ PROMPT_EXIT = Setting(
     "Have Airflow notice at once that a worker's process has ended, on versions that may notice it up to "
     "[workers] min_heartbeat_interval seconds late.",
 )
+RESUME_AFTER = Setting(
+    "resume_after",
+    5.0,
+    "Seconds after a worker has deferred a task before which the task is not resumed. A command that is over "
+    "sooner waits for its result to be taken: Airflow's scheduler may fail a task that is resumed before it "
+    "knows that the worker has ended.",
+)
 START_FROM_TRIGGER = Setting(
     "start_from_trigger",
     True,
@@ -104,6 +111,7 @@ LOG_DRAIN = Setting(
 
 SETTINGS: tuple[Setting[bool] | Setting[int] | Setting[float], ...] = (
     PROMPT_EXIT,
+    RESUME_AFTER,
     START_FROM_TRIGGER,
     MAX_LOG_BYTES,
     LOG_DRAIN,

@@ -154,6 +154,7 @@ class RemSvcTrigger(BaseTrigger):
         """
         try:
             outcome = await self._outcome()
+            await self._keep_back()
         except asyncio.CancelledError:
             self._cancelled = True
             raise
@@ -161,6 +162,13 @@ class RemSvcTrigger(BaseTrigger):
 
         self._fired = True
         yield OutcomeEvent(payload={**outcome.payload(), **self._event_details()})
+
+    async def _keep_back(self) -> None:
+        """Wait until the scheduler knows that the worker which has deferred the task has ended."""
+        from remsvc_provider.early_event import keep_back
+
+        if self._options["deferred_at"] is not None:
+            await keep_back(self._options["deferred_at"])
 
     def _event_details(self) -> dict[str, Any]:
         """What the event says besides."""

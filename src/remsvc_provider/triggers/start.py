@@ -85,6 +85,9 @@ class RemSvcStartTrigger(RemSvcTrigger):
         payload = {EVT_STATE: NOT_STARTED, EVT_RESULTS: {}, EVT_ERROR: reason, **self._event_details()}
         return OutcomeEvent(payload=payload)
 
+    async def _keep_back(self) -> None:
+        """Nothing: no worker has deferred the task."""
+
     def _event_details(self) -> dict[str, Any]:
         ti = self.task_instance
         return {} if ti is None else {EVT_TRY: ti.try_number}
