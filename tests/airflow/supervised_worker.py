@@ -82,6 +82,23 @@ def closes_early_without() -> None:
     closes_early()
 
 
+def under_sudo() -> None:
+    """As with ``run_as_user``: what Airflow waits for is sudo, whose child does the task's work.
+
+    This one ends a second later than its child, without its sockets.
+    """
+    child = os.fork()
+    if child == 0:
+        os.environ["_AIRFLOW__REEXECUTED_PROCESS"] = "1"
+        _ensure_here()
+        wait_for("end")
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.closerange(0, 1024)
+    time.sleep(1)
+    os._exit(0)
+
+
 def leaves_a_fork() -> None:
     """Has started a process of its own which lives on."""
     _ensure_here()

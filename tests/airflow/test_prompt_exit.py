@@ -103,14 +103,15 @@ def gone(process: psutil.Process) -> bool:
     return False
 
 
-def test_the_end_is_noticed_though_the_sockets_were_closed_before_it(start: Callable[..., Worker]):
-    worker = start("closes_early")
-    worker.read("ready")
+@pytest.mark.parametrize("work", ["closes_early", "under_sudo"])
+def test_the_end_is_noticed_though_the_sockets_were_closed_before_it(work: str, start: Callable[..., Worker]):
+    worker = start(work)
+    holder = worker.holder
     worker.tell("end")
     told = time.monotonic()
     assert worker.read("ended") == "0"
     assert time.monotonic() - told < LATE / 2  # after a second; without a holder after LATE
-    assert gone(worker.holder)
+    assert gone(holder)
 
 
 def test_without_a_holder_airflow_misses_that_end(start: Callable[..., Worker]):
