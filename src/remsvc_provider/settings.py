@@ -8,6 +8,7 @@ imported until an option is read.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -108,6 +109,26 @@ LOG_DRAIN = Setting(
     "Seconds for which a command that has ended waits until its task's log has all of its output. What would "
     "take longer is left out, but for the end. What RemSvcOperator(log_drain=...) says comes first.",
 )
+
+DEFAULT_DEFERRABLE = "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"
+
+
+def default_deferrable() -> bool:
+    """Whether tasks are deferred that do not say so themselves: Airflow's ``[operators] default_deferrable``,
+    where somebody has set it.
+
+    The airflow.cfg that Airflow writes says ``False`` without having been asked, so only the environment
+    variable counts; without it tasks are deferred, as they always were.
+
+    Raises:
+        AirflowConfigException: it is neither true nor false.
+    """
+    if DEFAULT_DEFERRABLE not in os.environ:
+        return True
+    from remsvc_provider.version_compat import conf
+
+    return bool(conf.getboolean("operators", "default_deferrable"))
+
 
 SETTINGS: tuple[Setting[bool] | Setting[int] | Setting[float], ...] = (
     PROMPT_EXIT,

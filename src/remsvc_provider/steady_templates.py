@@ -76,6 +76,7 @@ def _uses(template: str) -> frozenset[str] | None:
         return None  # whoever renders it says what is wrong
     known = _VALUES | _MEMBERS.keys()
     own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
+    own |= {macro.name for macro in tree.find_all(nodes.Macro)}
     if own & known or any(tree.find_all(_OTHER_FILES)):
         return None
     if any(use.name not in _FILTERS for use in tree.find_all(nodes.Filter)):

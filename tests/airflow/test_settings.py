@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
+from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES, PROMPT_EXIT, SETTINGS, Setting
-from remsvc_provider.version_compat import AirflowException
+from remsvc_provider.version_compat import AirflowException, conf
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
@@ -47,3 +50,19 @@ def test_what_cannot_be_used_is_named(
         setting.read()
 
     assert str(raised.value) == (f"airflow.cfg, [remsvc] {setting.name} is {text!r}; expected {expected}")
+
+
+def test_tasks_are_deferred_unless_the_environment_says_otherwise(monkeypatch):
+    # Airflow's own airflow.cfg has "default_deferrable = False", which nobody has asked for.
+    assert not conf.getboolean("operators", "default_deferrable")
+    make = partial(RemSvcOperator, task_id="run", commands=[{"cmd": "true"}])
+    assert make().deferrable is True
+    assert make(deferrable=False).deferrable is False
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "False")
+    assert make().deferrable is False
+    assert make(deferrable=True).deferrable is True
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert make().deferrable is True
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "perhaps")
+    with pytest.raises(Exception, match="default_deferrable"):
+        make()

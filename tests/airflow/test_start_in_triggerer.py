@@ -1,29 +1,324 @@
-"""Tasks that start in the triggerer: the same as a worker would make of them, or a worker starts them."""
+"""Tasks that start in the triggerer do what they do when a worker starts them."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from airflow.sdk import DAG
-from scheduling import needs_start, started
-from triggering import fire, results
+from airflow.sdk.execution_time import task_runner
+from scheduling import needs_start, started, stored_trigger
+from tests.conftest import ServerProcess
+from triggering import (
+    Supervisor,
+    Triggerer,
+    context,
+    deferral,
+    fire,
+    restored,
+    results,
+    task_instance,
+    until,
+)
 
+from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc_provider.operators.remsvc import RemSvcOperator
+from remsvc_provider.version_compat import AirflowException
 
 pytestmark = needs_start
 
+SECRET = "a-secret-that-nobody-may-see"
 
-def in_dag(native: bool = False, dag_arguments: dict[str, Any] | None = None, **parameters: Any) -> DAG:
+
+def in_dag(native: bool = False, **parameters: Any) -> DAG:
     """A DAG with one task."""
-    with DAG("dag", schedule=None, render_template_as_native_obj=native, **(dag_arguments or {})) as dag:
+    with DAG("dag", schedule=None, render_template_as_native_obj=native) as dag:
         RemSvcOperator(
             task_id="run", **{"commands": [{"cmd": "true"}], "grpc_conn_id": "remsvc_test", **parameters}
         )
     return dag
 
 
-async def test_a_task_starts(conn_id):
-    dag = in_dag(commands=[{"cmd": "echo {{ ds }} {{ dag_run.conf['x'] }} {{ ti.try_number }}"}])
-    event = await fire(started(dag, conf={"x": "y"}))
-    assert event["state"] == "SUCCESS"
-    assert results(event)[0]["out"] == "2030-01-01 y 1\n"
+def try_of(trigger: Any) -> dict[str, Any]:
+    """What names the try of a task."""
+    names = ("id", "dag_id", "run_id", "task_id", "map_index", "try_number")
+    return {name: getattr(trigger.task_instance, name) for name in names}
+
+
+def on_a_worker(dag: DAG, of: Any) -> Any:
+    """What a worker would defer to, in the place of a trigger that starts the same task."""
+    task = dag.get_task("run")
+    values = {**of.task_instance.get_template_context(), "task": task}
+    task.render_template_fields(values, jinja_env=dag.get_template_env())
+    ti = SimpleNamespace(**try_of(of), task=task, max_tries=task.retries)
+    return deferral(task.execute, {**values, "ti": ti}).trigger
+
+
+@pytest.mark.parametrize("native", [False, True])
+async def test_everything_is_as_a_worker_makes_it(native, conn_id):
+    dag = in_dag(
+        native,
+        commands=[
+            {"cmd": "echo {{ ds }} {{ ts }} {{ logical_date }} {{ run_id }}\n", "src": "{{ ti.task_id }}"},
+            {
+                "argv": ["echo", "{{ dag_run.conf['number'] }}", "{{ '3.10' }}"],
+                "env": {"A": "{{ ds_nodash }}"},
+            },
+            {"cmd": "cat", "input": "{{ ti.try_number }}\r\n{% for x in range(3) %}{{ x }}\r\n{% endfor %}"},
+            {"cmd": "pwd; echo $B $C", "cwd": "/{{ 'tmp' }}"},
+        ],
+        env={"B": "{{ dag_run.conf['deep']['text'] | upper }}", "C": 7},
+        cwd="/{{ 'usr' }}",
+        metadata=[("x-run", "{{ dag.dag_id }}")],
+        stream_timeout=50,
+        max_output_bytes=1000,
+        skip_on_exit_code=(9,),
+        retries=2,
+    )
+    trigger = started(dag, conf={"number": 310, "deep": {"text": "x"}})
+    by_worker = on_a_worker(dag, trigger)
+    event = await fire(trigger)
+    assert event["state"] == "SUCCESS", event
+    assert trigger.commands == by_worker.commands
+    assert trigger.metadata == by_worker.metadata
+    assert trigger.grpc_conn_id == by_worker.grpc_conn_id
+    assert trigger.stream_timeout == by_worker.stream_timeout
+    _, arguments = by_worker.serialize()
+    assert arguments["origin"]["labels"]["airflow_run_started"] == "2030-01-02T03:04:05.678901+00:00"
+    # The jobs of one are the other's: it finds them, and runs nothing again.
+    again = restored(by_worker, SimpleNamespace(**try_of(trigger)))
+    assert await fire(again) == {k: v for k, v in event.items() if k != "try_number"}
+
+
+async def test_what_is_static_starts_as_well(conn_id):
+    (result,) = results(await fire(started(in_dag(commands=[{"cmd": "echo as it is"}]))))
+    assert result["out"] == "as it is\n"
+
+
+async def test_a_trigger_that_another_triggerer_takes_over_starts_nothing_twice(conn_id, tmp_path):
+    dag = in_dag(commands=[{"cmd": f"echo {{{{ ds }}}} | tee -a {tmp_path}/runs"}])
+    first = started(dag)
+    second = started(dag, **try_of(first))
+    assert await fire(first) == await fire(second)
+    assert (tmp_path / "runs").read_text() == "2030-01-01\n"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"commands": [{"cmd": "true"}, {"cmd": "x", "cmdtyp": 2}]}, r"commands\[1\]: cmdtyp must be 0"),
+        ({"commands": []}, "commands"),
+        ({"commands": "{{ dag_run.conf['missing'] }}"}, "missing"),
+        ({"stream_timeout": -1}, "stream_timeout is -1"),
+        ({"metadata": [("x", 1)]}, r"metadata\[0\] must be a pair of strings"),
+        ({"on_kill": "ask"}, "on_kill is 'ask'"),
+    ],
+)
+async def test_what_cannot_be_used_is_said_by_a_worker(parameters, sentence, conn_id):
+    dag = in_dag(**parameters)
+    trigger = started(dag, conf={})
+    event = await fire(trigger)
+    assert (event["state"], event["results"]) == ("NOT_STARTED", {})
+    with pytest.raises(Exception, match=sentence) as of_worker:
+        on_a_worker(dag, trigger)
+    task = in_dag(**parameters).get_task("run")
+    ti = task_instance(task=task)
+    if of_worker.type is not AirflowException:
+        return  # while it renders, before it looks at the event
+    with pytest.raises(AirflowException) as of_task:
+        task.execute_complete(context(ti), event)
+    assert str(of_task.value) == str(of_worker.value)
+
+
+async def test_a_task_that_was_handed_over_runs(conn_id):
+    task = RemSvcOperator(task_id="run", commands=[{"cmd": "echo here"}], grpc_conn_id="remsvc_test")
+    ti = task_instance(task=task)
+    event = {"state": "NOT_STARTED", "results": {}, "error_msg": "why", "try_number": 1}
+    trigger = restored(deferral(task.execute_complete, context(ti), event).trigger, ti)
+    assert results(await fire(trigger))[0]["out"] == "here\n"
+
+
+async def test_tries_after_the_first_are_a_workers(conn_id):
+    """A triggerer is not told which of them follow a clear."""
+    event = await fire(started(in_dag(retries=3), try_number=2))
+    assert (event["state"], event["try_number"]) == ("NOT_STARTED", 2)
+
+
+async def test_an_event_of_another_try_is_none_of_this_one(conn_id):
+    task = in_dag().get_task("run")
+    ti = task_instance(try_number=2, max_tries=1)
+    event = {"state": "SUCCESS", "results": {}, "error_msg": None, "try_number": 1}
+    assert deferral(task.execute_complete, context(ti), event)
+
+
+async def test_a_dag_that_no_longer_starts_it_here_has_a_worker_start_it(conn_id):
+    """Airflow gives a trigger no context then."""
+    trigger = started(in_dag())
+    trigger.render_template_fields(context=None)
+    assert (await fire(trigger))["state"] == "NOT_STARTED"
+
+
+async def test_a_task_that_a_worker_deferred_is_not_rendered_again(conn_id):
+    """Airflow tells its trigger to, as the task might have been started by one."""
+    dag = in_dag(commands=[{"cmd": "echo '{{ dag_run.conf['text'] }}'"}])
+    of = started(dag, conf={"text": "{{ ds }}"})
+    trigger = on_a_worker(dag, of)
+    again = type(trigger)(**trigger.serialize()[1])
+    again.task_instance = of.task_instance
+    again.render_template_fields(context=of.task_instance.get_template_context())
+    assert results(await fire(again))[0]["out"] == "{{ ds }}\n"
+
+
+@pytest.fixture
+def slow_answers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Airflow's answers to a template come when this is set."""
+    release = threading.Event()
+
+    def send(msg: object) -> Any:
+        assert release.wait(30)
+        raise RuntimeError("there is no such value")
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(send=send), raising=False)
+    yield release
+    release.set()
+
+
+ASKING = [{"cmd": "echo {{ ti.xcom_pull('before') }}"}]
+
+
+async def test_rendering_holds_up_nobody_else(slow_answers, conn_id):
+    waiting = [asyncio.create_task(fire(started(in_dag(commands=ASKING)))) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    assert results(await fire(started(in_dag(commands=[{"cmd": "echo meanwhile {{ ds }}"}]))))
+    assert not any(task.done() for task in waiting)
+    slow_answers.set()  # by the loop: it would never come to this if it rendered
+    assert [event["state"] for event in await asyncio.gather(*waiting)] == ["NOT_STARTED"] * 2
+
+
+async def test_rendering_that_never_ends_is_left_to_a_worker(slow_answers, conn_id, monkeypatch):
+    monkeypatch.setattr("remsvc_provider.triggers.start.RENDER_TIMEOUT", 0.2)
+    events = await asyncio.gather(*(fire(started(in_dag(commands=ASKING))) for _ in range(6)))
+    assert [event["state"] for event in events] == ["NOT_STARTED"] * 6
+    slow_answers.set()
+    monkeypatch.setattr("remsvc_provider.triggers.start.RENDER_TIMEOUT", 30.0)
+    assert (await fire(started(in_dag())))["state"] == "SUCCESS"
+
+
+async def test_a_template_that_fails_does_not_end_the_trigger(conn_id):
+    trigger = started(in_dag(commands=[{"cmd": "{{ dag_run.conf['missing'] }}"}]), conf={})
+    triggerer = Triggerer(trigger)
+    await until(triggerer.task.done)
+    triggerer.task.result()
+    (event,) = triggerer.events
+    assert event["state"] == "NOT_STARTED"
+    assert "missing" in event["error_msg"]
+
+
+async def test_a_variable_is_masked_in_all_that_is_told_and_not_stored(conn_id, monkeypatch, capsys):
+    monkeypatch.setenv("AIRFLOW_VAR_DB_PASSWORD", SECRET)
+    dag = in_dag(commands=[{"cmd": "echo {{ var.value.db_password }}; echo {{ var.value.db_password }} >&2"}])
+    assert SECRET not in stored_trigger(dag)
+    event = await fire(started(dag))
+    (result,) = results(event)
+    assert (result["out"], result["err"]) == ("***\n", "***\n")
+    assert result["cmd"] == "echo ***; echo *** >&2"
+    output = capsys.readouterr()
+    assert "1 out | ***" in output.out
+    assert SECRET not in output.out + output.err
+
+
+async def test_a_secret_of_another_task_is_masked_in_that_one_alone(conn_id, monkeypatch):
+    """A triggerer has met the secrets of many tasks."""
+    monkeypatch.setenv("AIRFLOW_VAR_DB_PASSWORD", "production-host")
+    assert results(await fire(started(in_dag(commands=[{"cmd": "echo {{ var.value.db_password }}"}]))))
+    (result,) = results(await fire(started(in_dag(commands=[{"cmd": "echo production-{{ 'host' }}"}]))))
+    assert (result["cmd"], result["out"]) == ("echo production-host", "production-host\n")
+
+
+async def test_an_environment_variable_with_the_name_of_a_secret_is_masked(conn_id):
+    dag = in_dag(
+        commands=[{"cmd": "echo $DB_PASSWORD"}], env={"DB_PASSWORD": "{{ dag_run.conf['whatever'] }}"}
+    )
+    (result,) = results(await fire(started(dag, conf={"whatever": SECRET})))
+    assert result["out"] == "***\n"
+
+
+async def test_a_token_in_metadata_is_sent(serve, connect):
+    server: ServerProcess = serve("[auth]\nairflow = tok-0123456789\n", "--host=127.0.0.1")
+    connect(f"remsvc://{server.target}")
+    token = "{{ dag_run.conf['x'] }}"
+    dag = in_dag(metadata=[("authorization", f"Bearer {token}")], commands=[{"cmd": "echo in"}])
+    (result,) = results(await fire(started(dag, conf={"x": "tok-0123456789"})))
+    assert result["out"] == "in\n"
+
+
+AGO = timedelta(seconds=60)
+
+
+async def test_execution_timeout_counts_from_the_deferral(conn_id):
+    dag = in_dag(commands=[{"cmd": "sleep 60"}], execution_timeout=timedelta(seconds=30))
+    event = await fire(started(dag, deferred_at=datetime.now(timezone.utc) - AGO))
+    assert event["state"] == "FAILED"
+    assert "execution_timeout of 30 s exceeded" in event["error_msg"]
+
+
+@pytest.mark.parametrize("ago", [timedelta(0), AGO])
+async def test_only_a_trigger_that_may_have_run_before_waits_for_a_server_that_is_not_there(connect, ago):
+    """The commands may be running there."""
+    connect("remsvc://127.0.0.1:1")
+    event = asyncio.create_task(
+        fire(started(in_dag(stream_timeout=6.0), deferred_at=datetime.now(timezone.utc) - ago))
+    )
+    error = (await event)["error_msg"]
+    assert ("stream_timeout" in error) == bool(ago), error
+
+
+@pytest.fixture
+async def client(job_server: ServerProcess) -> AsyncClient:
+    async with AsyncClient(ConnectionOptions(job_server.target)) as client:
+        yield client
+        async for job in client.list_jobs():
+            if not job.ended:
+                await client.cancel_job(job.id, kill=True)
+
+
+async def running(client: AsyncClient) -> list[str]:
+    return [job.request_id async for job in client.list_jobs() if not job.ended]
+
+
+async def until_running(client: AsyncClient, wanted: Callable[[list[str]], bool]) -> None:
+    while not wanted(await running(client)):
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("state", "number", "ends"),
+    [("failed", 1, True), (None, 1, True), ("deferred", 1, False), ("deferred", 2, True)],
+    ids=["failed", "cleared", "moved to another triggerer", "cleared and deferred again"],
+)
+async def test_a_kill_ends_the_command_and_a_move_does_not(
+    supervisor: Supervisor, conn_id, client, state, number, ends
+):
+    trigger = started(in_dag(commands=[{"cmd": "sleep 300"}]))
+    triggerer = Triggerer(trigger)
+    await until_running(client, bool)
+    supervisor.set(trigger.task_instance, state)
+    supervisor.tries = {"another run": 7, trigger.task_instance.run_id: number}
+    await triggerer.lose_it()
+    if ends:
+        await until_running(client, lambda jobs: not jobs)
+    else:
+        assert [job.reason async for job in client.list_jobs() if not job.ended] == [""]
+
+
+async def test_a_kill_before_it_has_started_is_no_fault(supervisor: Supervisor, conn_id, client):
+    trigger = started(in_dag(), try_number=2)
+    supervisor.set(trigger.task_instance, "failed")
+    await trigger.on_kill()
+    await trigger.cleanup()
+    assert not await running(client)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from airflow.jobs import triggerer_job_runner
-from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time import comms, task_runner
 
 from remsvc_provider.origin import Origin
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
@@ -143,6 +143,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.states: dict[str, dict[str, str | None]] = {}
+        self.tries: dict[str, int] = {}
         self.answers = True
         self.delay = 0.0
         self.asked: list[Any] = []
@@ -156,6 +157,11 @@ class Supervisor:
         if not self.answers:
             await asyncio.get_running_loop().create_future()
         await asyncio.sleep(self.delay)
+        if not isinstance(request, comms.GetTaskStates):
+            runs = [
+                SimpleNamespace(run_id=run_id, try_number=number) for run_id, number in self.tries.items()
+            ]
+            return SimpleNamespace(task_instance=runs[-1] if runs else None)
         return SimpleNamespace(task_states=self.states)
 
 

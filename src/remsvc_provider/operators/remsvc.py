@@ -27,6 +27,7 @@ from remsvc_provider.outcome import (
 )
 from remsvc_provider.parameters import FIELDS, Parameters
 from remsvc_provider.rendering import render_field
+from remsvc_provider.settings import default_deferrable
 from remsvc_provider.start_in_triggerer import StartArguments, StartFromTrigger
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -69,7 +70,8 @@ class RemSvcOperator(BaseOperator):
             over an ``authorization`` entry.
         result_handler: called with ``{tid: result}``; what it returns becomes the XCom's
             ``"results"``. Left out: the list sorted by ``tid``.
-        deferrable: False runs the commands in the worker, for an Airflow without a triggerer.
+        deferrable: False runs the commands in the worker, for an Airflow without a triggerer. Left out:
+            True, unless the environment has ``AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE``.
         start_from_trigger: True starts the task in the triggerer, with no worker, where Airflow (3.3 and
             later) and the task allow that to the same effect; False has a worker start it. Left out:
             ``[remsvc] start_from_trigger`` in airflow.cfg, which is True.
@@ -108,7 +110,7 @@ class RemSvcOperator(BaseOperator):
         stream_timeout: float = 3600.0,
         metadata: Sequence[tuple[str, str]] | None = None,
         result_handler: Callable[[Results], Any] | None = None,
-        deferrable: bool = True,
+        deferrable: bool | None = None,
         start_from_trigger: bool | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -127,7 +129,7 @@ class RemSvcOperator(BaseOperator):
         self.stream_timeout = stream_timeout
         self.metadata = metadata
         self.result_handler = result_handler or _sorted_by_tid
-        self.deferrable = deferrable
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.env = env
         self.cwd = cwd
         self.max_output_bytes = max_output_bytes

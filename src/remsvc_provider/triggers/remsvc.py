@@ -109,6 +109,7 @@ class RemSvcTrigger(BaseTrigger):
         self._sealed_commands = sealed_commands
         self._options: dict[str, Any] = {**_DEFAULTS, **options}
         self._masking = Masking(self._options["secrets"])
+        self._context: Context | None = None
         self._run: CommandRun | None = None
         self._fired = False
         self._cancelled = False
@@ -143,8 +144,9 @@ class RemSvcTrigger(BaseTrigger):
         return f"<RemSvcTrigger of {len(self.commands)} command(s) on {self.grpc_conn_id}>"
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render nothing: a worker has done so. Airflow asks for it where the task is one that may also be
-        started by a trigger."""
+        """Render nothing: a worker has done so. Airflow calls this where the task is one that may also be
+        started by a trigger: see :mod:`remsvc_provider.triggers.start`."""
+        self._context = context
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the commands and yield one event.
@@ -153,15 +155,20 @@ class RemSvcTrigger(BaseTrigger):
         right. A command of a version 1 stream is ended by the server then.
         """
         try:
-            outcome = await self._outcome()
-            await self._keep_back()
+            payload = await self._payload()
         except asyncio.CancelledError:
             self._cancelled = True
             raise
         from remsvc_provider.triggers.event import OutcomeEvent
 
         self._fired = True
-        yield OutcomeEvent(payload={**outcome.payload(), **self._event_details()})
+        yield OutcomeEvent(payload=payload)
+
+    async def _payload(self) -> dict[str, Any]:
+        """Of the event."""
+        payload = (await self._outcome()).payload()
+        await self._keep_back()
+        return payload
 
     async def _keep_back(self) -> None:
         """Wait until the scheduler knows that the worker which has deferred the task has ended."""
@@ -169,10 +176,6 @@ class RemSvcTrigger(BaseTrigger):
 
         if self._options["deferred_at"] is not None:
             await keep_back(self._options["deferred_at"])
-
-    def _event_details(self) -> dict[str, Any]:
-        """What the event says besides."""
-        return {}
 
     async def on_kill(self) -> None:
         """Cancel the jobs, unless somebody still waits for them. Airflow 3.3 and later call it when the
@@ -202,7 +205,10 @@ class RemSvcTrigger(BaseTrigger):
         if self.task_instance is None:
             return None
         durable = self._options["durable"]
-        abandoned = await is_abandoned(self.task_instance, durable=durable, timeout=timeout)
+        date = (self._context or {}).get("logical_date")
+        abandoned = await is_abandoned(
+            self.task_instance, durable=durable, timeout=timeout, logical_date=date
+        )
         if abandoned:
             if self._run is None:
                 # Cut off before it began; but it may have begun before, in another triggerer.

@@ -8,7 +8,6 @@ the task is handed over to one, which starts it as any other.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,7 @@ from remsvc_provider.triggers.remsvc import RemSvcTrigger
 from remsvc_provider.version_compat import AirflowException, template_environment
 
 if TYPE_CHECKING:
-    import jinja2
     from airflow.sdk import Context
-    from airflow.triggers.base import TriggerEvent
-
-    from remsvc_provider.command_run import CommandRun
 
 RENDER_TIMEOUT = 60.0
 """Seconds. The first value that a triggerer asks Airflow for may take ten: it builds an API server first."""
@@ -54,47 +49,37 @@ class RemSvcStartTrigger(RemSvcTrigger):
         self._given: dict[str, Any] = given["options"]
         self._native = self.render_template_as_native_obj = bool(given["native"])
         self._reads_secrets = bool(given["reads_secrets"])
-        self._context: Context | None = None
         self._started = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path, and the argument as it was given."""
         return TRIGGER, {"parameters": self._parameters}
 
-    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Keep the context: :meth:`run` renders, where nobody else has to wait for it."""
-        self._context = context
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Start the task, run the commands and yield one event; or hand the task over to a worker."""
+    async def _payload(self) -> dict[str, Any]:
+        """Start the task and run its commands, or hand it over to a worker."""
         try:
             await self._start()
-        except Exception as error:  # noqa: BLE001  templates and what they call may raise anything
-            yield self._not_started(error)
-            return
-        async for event in super().run():
-            yield event
-
-    def _not_started(self, error: Exception) -> TriggerEvent:
-        from remsvc_provider.triggers.event import OutcomeEvent
-
-        reason = f"{type(error).__name__}: {error}"
-        self._masking.add(secrets_in(reason))
-        reason = self._masking(reason)
-        self.log.info(f"A worker starts this task: {reason}")
-        payload = {EVT_STATE: NOT_STARTED, EVT_RESULTS: {}, EVT_ERROR: reason, **self._event_details()}
-        return OutcomeEvent(payload=payload)
+        except Exception as error:  # noqa: BLE001  templates, and what they call, may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            self._masking.add(secrets_in(reason))
+            reason = self._masking(reason)
+            self.log.info(f"A worker starts this task: {reason}")
+            payload: dict[str, Any] = {EVT_STATE: NOT_STARTED, EVT_RESULTS: {}, EVT_ERROR: reason}
+        else:
+            payload = await super()._payload()
+        ti = self.task_instance
+        return payload if ti is None else {**payload, EVT_TRY: ti.try_number}
 
     async def _keep_back(self) -> None:
         """Nothing: no worker has deferred the task."""
 
-    def _event_details(self) -> dict[str, Any]:
-        ti = self.task_instance
-        return {} if ti is None else {EVT_TRY: ti.try_number}
-
-    async def _prepare(self) -> CommandRun:
-        await self._start()
-        return await super()._prepare()
+    async def _cancel_jobs(self, reason: str, timeout: float) -> bool | None:
+        try:
+            await self._start()
+        except Exception as error:  # noqa: BLE001  as above
+            self.log.info(f"There is nothing to cancel, this task has not started: {error}")
+            return False
+        return await super()._cancel_jobs(reason, timeout)
 
     async def _start(self) -> None:
         """Do what a worker does with a task that it defers."""

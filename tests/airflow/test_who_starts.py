@@ -1,0 +1,259 @@
+"""Who starts a task: the triggerer, or a worker where the triggerer might do something else."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import jinja2
+import pytest
+from airflow.sdk import DAG, Asset, Param, task_group
+from scheduling import STARTS, needs_start, scheduled, serialized, starts_in_triggerer
+from triggering import context, deferral, task_instance
+
+from remsvc_provider.operators.remsvc import RemSvcOperator
+from remsvc_provider.start_in_triggerer import MOST_CHARACTERS, MOST_TASKS
+from remsvc_provider.steady_templates import is_steady, reads_secrets
+
+TRUE = [{"cmd": "true"}]
+
+
+class Preset(RemSvcOperator):
+    """One of those that people write: it starts as the operator does."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(commands=[], **kwargs)
+        self.commands = [{"cmd": "echo {{ ds }}"}]
+
+    def execute_complete(self, *arguments: Any, **named: Any) -> Any:
+        return super().execute_complete(*arguments, **named)
+
+
+class Prepared(RemSvcOperator):
+    """Another one, which does something before it starts."""
+
+    def execute(self, context: Any) -> Any:
+        self.commands = [*self.commands, {"cmd": "true"}]
+        return super().execute(context)
+
+
+def make(
+    kind: type[RemSvcOperator] = RemSvcOperator, dag: dict[str, Any] | None = None, **parameters: Any
+) -> Any:
+    with DAG(
+        "dag", **{"schedule": None, "start_date": datetime(2030, 1, 1, tzinfo=timezone.utc), **(dag or {})}
+    ):
+        return kind(task_id="run", **{**({} if kind is Preset else {"commands": TRUE}), **parameters})
+
+
+@needs_start
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"start_from_trigger": True},
+        {"retries": 3, "retry_delay": timedelta(0)},
+        {"execution_timeout": timedelta(seconds=9)},
+        {"durable": True, "parallel": 2, "on_kill": "leave", "skip_on_exit_code": [3]},
+        {"result_handler": lambda results: results},
+        {"env": {"PASSWORD": "{{ var.value.password }}"}},
+        {"metadata": [("authorization", "Bearer {{ conn.server.password }}"), ("x", "{{ run_id }}")]},
+        {"metadata": (("x", "y"),), "cwd": "/tmp", "grpc_conn_id": "{{ params.conn }}"},
+        {"on_failure_callback": print, "on_success_callback": print},
+        {"kind": Preset},
+        {"dag": {"params": {"x": "y"}}},
+        {"dag": {"schedule": "@daily"}},
+        {"dag": {"render_template_as_native_obj": True}},
+        {"dag": {"default_args": {"start_from_trigger": True}}},
+        {"stream_timeout": -1},
+    ],
+    ids=str,
+)
+def test_the_triggerer_starts(parameters):
+    assert starts_in_triggerer(make(**parameters))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"start_from_trigger": False},
+        {"deferrable": False},
+        {"dag": {"default_args": {"start_from_trigger": False}}},
+        # A secret would be stored as it is.
+        {"metadata": [("authorization", "Bearer tok-0123456789")]},
+        {"metadata": [("Authorization", "tok-0123456789{{ '' }}")]},
+        {"env": {"PASSWORD": "it-stands-here"}},
+        # What JSON does not hold, or is for a worker to refuse.
+        {"metadata": lambda context, jinja_env: [("x", "y")]},
+        {"metadata": [("x", object())]},
+        {"metadata": [1]},
+        {"env": {1: "x"}},
+        {"env": {"A": "\0"}},
+        {"env": {"A": "\ud800"}},
+        {"env": {"A": float("nan")}},
+        {"skip_on_exit_code": {3}},
+        {"stream_timeout": timedelta(seconds=9)},
+        {"env": {"A": "x" * MOST_CHARACTERS}},
+        # What comes before the start.
+        {"pre_execute": print},
+        {"on_execute_callback": print},
+        {"kind": Prepared},
+        # What the scheduler looks at when it gives a task to a worker.
+        {"pool": "few"},
+        {"max_active_tis_per_dag": 1},
+        {"max_active_tis_per_dagrun": 1},
+        # What the triggerer does not know, or cannot make a context of.
+        {"inlets": [Asset("a")]},
+        {"outlets": [Asset("a")]},
+        {"params": {"x": Param("a", enum=["a"])}},
+        {"params": {"x": Param()}},
+        {"dag": {"params": {"x": Param("a", type="string")}}},
+        {"dag": {"user_defined_macros": {"x": 1}}},
+        {"dag": {"user_defined_filters": {"x": str}}},
+        {"dag": {"jinja_environment_kwargs": {"trim_blocks": True}}},
+        {"dag": {"template_undefined": jinja2.Undefined}},
+        {"render_template_as_native_obj": True},
+        # Templates.
+        {"cwd": "{{ ti.max_tries }}"},
+        {"metadata": [("x", "{{ macros.datetime.now() }}")]},
+        {"env": {"A": "{{ nothing }}"}},
+    ],
+    ids=str,
+)
+def test_a_worker_starts(parameters, monkeypatch):
+    if "render_template_as_native_obj" in parameters and not STARTS:
+        pytest.skip("this Airflow does not know it")
+    assert not starts_in_triggerer(make(**parameters))
+
+
+def test_a_value_that_airflow_knows_as_a_secret_is_not_stored():
+    """It was read while the DAG file was."""
+    from airflow.sdk.log import mask_secret
+
+    mask_secret("known-to-the-dag-processor")
+    assert not starts_in_triggerer(make(env={"A": "known-to-the-dag-processor"}))
+
+
+def test_airflow_cfg_says_what_is_usual(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__REMSVC__START_FROM_TRIGGER", "False")
+    assert not starts_in_triggerer(make())
+    assert starts_in_triggerer(make(start_from_trigger=True)) is STARTS
+
+
+def test_triggerers_with_queues_are_given_tasks_by_workers(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
+    assert not starts_in_triggerer(make())
+
+
+def test_an_airflow_that_cannot_starts_nothing(monkeypatch):
+    from airflow.triggers.base import BaseTrigger
+
+    if STARTS:
+        monkeypatch.delattr(BaseTrigger, "render_template_fields")
+    assert not starts_in_triggerer(make(start_from_trigger=True))
+
+
+def test_a_dag_of_many_tasks_is_a_workers():
+    with DAG("dag", schedule=None):
+        tasks = [RemSvcOperator(task_id=f"run{number}", commands=TRUE) for number in range(MOST_TASKS)]
+        assert bool(tasks[0].start_from_trigger) is STARTS
+        RemSvcOperator(task_id="one_more", commands=TRUE)
+    assert not tasks[0].start_from_trigger
+
+
+@pytest.mark.parametrize("wanted", [{}, {"start_from_trigger": None}, {"start_from_trigger": True}], ids=str)
+def test_mapped_tasks_are_a_workers(wanted):
+    """The scheduler does not know what each of them is to run."""
+    with DAG("dag", schedule=None) as dag:
+        RemSvcOperator.partial(task_id="run", **wanted).expand(commands=[TRUE, TRUE])
+
+        @task_group
+        def group(x):
+            RemSvcOperator(task_id="in_group", commands=TRUE, env={"A": "b"}, **wanted)
+
+        group.expand(x=[1, 2])
+    for task_id in ("run", "group.in_group"):
+        assert not scheduled(dag, task_id).start_trigger_args
+    one = dag.get_task("run").unmap({"commands": TRUE, **wanted})
+    ti = task_instance(task_id="run", map_index=1)
+    assert deferral(one.execute, context(ti)).trigger.commands == TRUE
+
+
+def test_what_comes_from_an_upstream_task_as_an_object_is_a_workers():
+    with DAG("dag", schedule=None):
+        before = RemSvcOperator(task_id="before", commands=TRUE)
+        after = RemSvcOperator(task_id="after", commands=before.output)
+        nested = RemSvcOperator(
+            task_id="nested", commands=[{"cmd": "cat", "input": before.output["results"]}]
+        )
+    assert not starts_in_triggerer(after)
+    assert not starts_in_triggerer(nested)
+
+
+@needs_start
+def test_no_template_is_rendered_while_the_dag_is_stored():
+    (stored,) = serialized(make(commands=[{"cmd": "{{ var.value.x }}"}]).dag)["dag"]["tasks"]
+    assert "{{ var.value.x }}" in json.dumps(stored["__var"]["start_trigger_args"])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "plain",
+        "{# comment #}",
+        "{{ ds }}-{{ ts_nodash }}",
+        "{{ logical_date.add(days=1).strftime('%Y') }}",
+        "{{ data_interval_end | ds }}",
+        "{{ dag_run.conf['x'] }} {{ dag_run.conf.get('y', 1) }}",
+        "{{ ti.xcom_pull(task_ids='before')['results'][0]['out'] | trim }}",
+        "{{ task_instance['task_id'] }}",
+        "{{ params.x }} {{ params['y'] }}",
+        "{{ var.value.x }} {{ var.json.x.y }} {{ var.value.get('x', 'y') }} {{ conn.x.host }}",
+        "{{ macros.ds_add(ds, 7) }}",
+        "{% for x in range(3) %}{{ loop.index }}{{ x }}{% endfor %}",
+        "{% set x = ds %}{{ x }}",
+        "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(ds) }}",
+        "{{ (1, 2) | map('string') | join(',') }}",
+        "{{ 'a' if ds > '2030' else 'b' }}",
+    ],
+)
+def test_steady_templates(template):
+    assert is_steady(template)
+    assert reads_secrets(template) is ("var." in template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ nothing }}",
+        "{{ ti.max_tries }}",
+        "{{ ti.start_date }}",
+        "{{ ti }}",
+        "{{ ti[ds] }}",
+        "{{ [ti] | map(attribute='max_tries') | list }}",
+        "{% set x = ti %}{{ x.max_tries }}",
+        "{% set ti = 1 %}{{ ti.max_tries }}",
+        "{% for ti in [1] %}{{ ti }}{% endfor %}",
+        "{{ dag_run.start_date }}",
+        "{{ dag.owner }}",
+        "{{ prev_start_date_success }}",
+        "{{ triggering_asset_events }}",
+        "{{ macros.datetime.now() }}",
+        "{{ macros.random() }}",
+        "{{ macros['uuid'].uuid4() }}",
+        "{{ logical_date.now() }}",
+        "{{ logical_date['now']() }}",
+        "{{ logical_date | attr('now') }}",
+        "{{ logical_date.diff_for_humans() }}",
+        "{{ [1, 2] | random }}",
+        "{{ lipsum() }}",
+        "{{ ds | mine }}",
+        "{% include 'other' %}",
+        "{% import 'other' as o %}",
+        "{{ unfinished",
+    ],
+)
+def test_templates_that_may_give_something_else(template):
+    assert not is_steady(template)
