@@ -8,16 +8,23 @@ import time
 import pytest
 from airflow.jobs.triggerer_job_runner import TriggerCommsDecoder
 from airflow.sdk.execution_time import task_runner
-from triggering import DEADLINE, Triggerer, fire, task_instance, trigger, until
+from triggering import DEADLINE, Supervisor, Triggerer, fire, task_instance, trigger, until
 
 pytestmark = pytest.mark.usefixtures("in_triggerer")
 
 
+class TriggerersSupervisor(Supervisor):
+    """Passes for what a triggerer's process asks its parent by."""
+
+    __class__ = TriggerCommsDecoder
+
+
 @pytest.fixture
-def in_triggerer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a triggerer's process, which asks its parent in a way of its own."""
-    comms = object.__new__(TriggerCommsDecoder)
+def in_triggerer(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """As in a triggerer's process."""
+    comms = TriggerersSupervisor()
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+    return comms
 
 
 async def test_a_task_is_resumed_no_sooner_than_resume_after(conn_id, monkeypatch: pytest.MonkeyPatch):
@@ -62,13 +69,15 @@ async def test_a_setting_that_cannot_be_used_is_no_failure(conn_id, monkeypatch:
     assert event["state"] == "SUCCESS"
 
 
+@pytest.mark.parametrize("way", ["stop", "lose_it"])
 async def test_an_event_that_is_kept_back_holds_up_nobody_who_ends_the_trigger(
-    conn_id, tmp_path, monkeypatch: pytest.MonkeyPatch
+    way: str, conn_id, tmp_path, in_triggerer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("AIRFLOW__REMSVC__RESUME_AFTER", str(100 * DEADLINE))
-    kept = trigger(conn_id, f"touch {tmp_path}/ran", ti=task_instance(), deferred_at=time.time())
-    triggerer = Triggerer(kept)
+    ti = task_instance()
+    in_triggerer.set(ti, "deferred" if way == "stop" else "failed")
+    triggerer = Triggerer(trigger(conn_id, f"touch {tmp_path}/ran", ti=ti, deferred_at=time.time()))
     await until((tmp_path / "ran").exists, "the command")
     await asyncio.sleep(1)  # until its end is known, and only the event is waited for
-    await triggerer.stop()
+    await getattr(triggerer, way)()
     assert triggerer.events == []
