@@ -46,7 +46,8 @@ _SIGCHLD = 1 << 16
 _REAPS_NOTHING = ("airflow", "python", "celery", "[celery")
 
 _log = logging.getLogger(__name__)
-_holder: tuple[int, subprocess.Popen[bytes], int] | None = None
+_holder: tuple[subprocess.Popen[bytes], int] | None = None
+"""This process's, and the end of the pipe by which it knows that the process lives."""
 
 
 def ensure() -> None:
@@ -56,30 +57,32 @@ def ensure() -> None:
     process, where ``[remsvc] prompt_exit`` is off, with a version of Airflow of which it is not known
     whether it needs this, and where nobody would reap the holder.
     """
-    global _holder
-    if (_holder is not None and _holder[0] == os.getpid()) or not _is_needed():
-        return
     try:
-        reader, writer = os.pipe()
-        try:
-            holder = subprocess.Popen(
-                [SHELL, "-c", _SCRIPT, "remsvc-prompt-exit", str(_awaited_process())],
-                stdin=reader,
-                stderr=subprocess.DEVNULL,
-                # Neither the task's secrets, nor the signals that end what the task has started.
-                env={"PATH": os.defpath},
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(writer)
-            raise
-        finally:
-            os.close(reader)
-    except OSError as error:
+        if _holder is None and _is_needed():
+            _start()
+    except (OSError, ValueError) as error:
         _log.debug("Airflow may notice late that this process has ended: no process was started: %s", error)
-        return
+
+
+def _start() -> None:
+    global _holder
+    reader, writer = os.pipe()
+    try:
+        holder = subprocess.Popen(
+            [SHELL, "-c", _SCRIPT, "remsvc-prompt-exit", str(_awaited_process())],
+            stdin=reader,
+            stderr=subprocess.DEVNULL,
+            # Neither the task's secrets, nor the signals that end what the task has started.
+            env={"PATH": os.defpath},
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(writer)
+        raise
+    finally:
+        os.close(reader)
     # Kept: nobody waits for it, and it is not to be waited for when it is collected.
-    _holder = (os.getpid(), holder, writer)
+    _holder = (holder, writer)
     # What this process forks may live longer, and would have the holder live as long.
     os.register_at_fork(after_in_child=_release)
 
@@ -87,8 +90,9 @@ def ensure() -> None:
 def _release() -> None:
     global _holder
     if _holder is not None:
-        os.close(_holder[2])
-        _holder[1].returncode = 0  # not this process's child
+        holder, writer = _holder
+        os.close(writer)
+        holder.returncode = 0  # it is no child of this process
         _holder = None
 
 

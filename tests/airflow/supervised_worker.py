@@ -134,6 +134,9 @@ def situations() -> None:
     for name, descriptor in (("file", regular), ("pipe", os.pipe()[1]), ("terminal", pty.openpty()[1])):
         with _standard_output(descriptor):
             count(name)
+    with _standard_output(regular):
+        os.close(1)
+        count("closed")
     with mock.patch.dict(os.environ, AIRFLOW__REMSVC__PROMPT_EXIT="False"):
         count("off")
     with mock.patch.dict(os.environ, AIRFLOW__REMSVC__PROMPT_EXIT="perhaps"):
