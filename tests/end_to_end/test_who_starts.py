@@ -1,4 +1,4 @@
-"""Whoever starts a task, the triggerer or a worker: what a person sees of it in a real Airflow is the same."""
+"""What a person sees of a task in a real Airflow is the same, whether a worker started it or the triggerer."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_parameters_that_cannot_be_used_are_named_alike(dag_runs: dict[str, list
 def test_the_rendered_view_shows_what_ran_and_no_secret(dag_runs: dict[str, list[DagRun]]) -> None:
     for runs in dag_runs.values():
         fields = runs[0].task("templates")["rendered_fields"]
-        assert fields["cwd"] == "/tmp"  # noqa: S108
+        assert fields["cwd"] == "/tmp"
         assert fields["env"] == {"A": "TEXT"}
         secret = runs[0].task("secret")["rendered_fields"]
         assert secret["metadata"][0] == ["authorization", "***"]
