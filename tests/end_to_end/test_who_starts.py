@@ -1,4 +1,4 @@
-"""What a person sees of a task in a real Airflow is the same, whether a worker started it or the triggerer."""
+"""What a person sees of a task in a real Airflow is the same, whoever starts it: a worker, or the triggerer."""
 
 from __future__ import annotations
 
