@@ -1,4 +1,4 @@
-"""What a person sees of a task in a real Airflow is the same, whoever starts it: a worker, or the triggerer."""
+"""A person sees the same of a task in a real Airflow, whoever starts it: a worker, or the triggerer."""
 
 from __future__ import annotations
 
