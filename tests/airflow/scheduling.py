@@ -23,19 +23,22 @@ needs_start = pytest.mark.skipif(not STARTS, reason="Airflow starts tasks in the
 LOGICAL_DATE = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
 
+def _serialization() -> Any:
+    from airflow.serialization import serialized_objects
+
+    # The second is its name in Airflow 3.1.
+    return getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
+
+
 def serialized(dag: DAG) -> dict[str, Any]:
     """A DAG as the database has it."""
-    from airflow.serialization.serialized_objects import DagSerialization
-
-    stored: dict[str, Any] = json.loads(json.dumps(DagSerialization.to_dict(dag)))
+    stored: dict[str, Any] = json.loads(json.dumps(_serialization().to_dict(dag)))
     return stored
 
 
 def scheduled(dag: DAG, task_id: str = "run") -> Any:
     """A task as the scheduler sees it."""
-    from airflow.serialization.serialized_objects import DagSerialization
-
-    return DagSerialization.from_dict(serialized(dag)).get_task(task_id)
+    return _serialization().from_dict(serialized(dag)).get_task(task_id)
 
 
 def starts_in_triggerer(task: BaseOperator) -> bool:

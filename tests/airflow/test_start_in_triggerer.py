@@ -267,12 +267,14 @@ async def test_execution_timeout_counts_from_the_deferral(conn_id):
     assert "execution_timeout of 30 s exceeded" in event["error_msg"]
 
 
-@pytest.mark.parametrize("ago", [timedelta(0), AGO])
-async def test_only_a_trigger_that_may_have_run_before_waits_for_a_server_that_is_not_there(connect, ago):
+@pytest.mark.parametrize(("ago", "stream_timeout"), [(timedelta(0), 600.0), (AGO, 6.0)])
+async def test_only_a_trigger_that_may_have_run_before_waits_for_a_server_that_is_not_there(
+    connect, ago, stream_timeout
+):
     """The commands may be running there."""
     connect("remsvc://127.0.0.1:1")
     event = asyncio.create_task(
-        fire(started(in_dag(stream_timeout=6.0), deferred_at=datetime.now(timezone.utc) - ago))
+        fire(started(in_dag(stream_timeout=stream_timeout), deferred_at=datetime.now(timezone.utc) - ago))
     )
     error = (await event)["error_msg"]
     assert ("stream_timeout" in error) == bool(ago), error

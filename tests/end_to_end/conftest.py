@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.triggers.base import BaseTrigger
 
 from local_airflow import DagRun, LocalAirflow, PostgresServer, Triggerer
 from secured_server import SecuredServer
@@ -132,6 +133,21 @@ def connector(airflow: LocalAirflow) -> Connect:
         return answer["connection_id"]
 
     return connect
+
+
+STARTS_IN_TRIGGERER = hasattr(BaseTrigger, "render_template_fields")
+"""Whether this Airflow, 3.3 or later, can start tasks in the triggerer."""
+
+MODES = ["", "_by_worker"] if STARTS_IN_TRIGGERER else [""]
+"""What a DAG's id ends in, by who starts its tasks: the triggerer where it can, or a worker."""
+
+
+@pytest.fixture(params=MODES, ids=lambda mode: "started by a worker" if mode else "usual start")
+def mode(request: pytest.FixtureRequest) -> str:
+    """The end of the ids of DAGs: a test runs once with those whose tasks start in the triggerer, and once
+    with those whose tasks a worker starts."""
+    end: str = request.param
+    return end
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ def run(airflow: LocalAirflow, dag_id: str, connection: str, cmd: str, **conf: s
 
 
 def test_output_is_in_the_log_while_the_task_is_deferred_and_whole_in_the_end(
-    cluster: LocalAirflow, connection: str, counted_command: CountedCommand
+    cluster: LocalAirflow, connection: str, counted_command: CountedCommand, mode: str
 ) -> None:
     dag_run = run(
-        cluster, "three_steps", connection, counted_command.cmd, before="echo 1st", after="echo 3rd"
+        cluster, f"three_steps{mode}", connection, counted_command.cmd, before="echo 1st", after="echo 3rd"
     )
     counted_command.wait_until_started()
 
@@ -94,9 +94,9 @@ def wait_until_ended(pids: list[int]) -> None:
 
 
 def test_marking_a_task_as_failed_ends_the_whole_process_tree(
-    cluster: LocalAirflow, connection: str, process_tree: ProcessTree
+    cluster: LocalAirflow, connection: str, process_tree: ProcessTree, mode: str
 ) -> None:
-    dag_run = run(cluster, "command", connection, process_tree.cmd)
+    dag_run = run(cluster, f"command{mode}", connection, process_tree.cmd)
     tree = process_tree.wait_until_started()
     dag_run.wait_for_task("remote", lambda task: bool(task["triggerer_job"]), DEADLINE)
 
@@ -108,9 +108,9 @@ def test_marking_a_task_as_failed_ends_the_whole_process_tree(
 
 
 def test_clearing_a_task_ends_the_whole_process_tree_and_starts_another(
-    cluster: LocalAirflow, connection: str, process_tree: ProcessTree
+    cluster: LocalAirflow, connection: str, process_tree: ProcessTree, mode: str
 ) -> None:
-    dag_run = run(cluster, "command", connection, process_tree.cmd)
+    dag_run = run(cluster, f"command{mode}", connection, process_tree.cmd)
     tree = process_tree.wait_until_started()
     dag_run.wait_for_task("remote", lambda task: bool(task["triggerer_job"]), DEADLINE)
 
