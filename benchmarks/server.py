@@ -44,7 +44,7 @@ class Memory:
 
 
 class Server:
-    """``remsvc serve`` on a free port of 127.0.0.1, with a state directory of its own. A context manager.
+    """``remsvc serve`` on a free port of this machine, with a state directory of its own. A context manager.
 
     Leaving it ends the server, its supervisors and every command.
 
@@ -55,6 +55,7 @@ class Server:
         config: sections to add to its configuration, except ``[server]``, ``[tls]`` and ``[auth]``.
         server_keys: lines for the section ``[server]``.
         state_dir: use this one, in place of a new one.
+        host: the address that it listens on.
 
     Attributes:
         options: how clients reach it.
@@ -70,14 +71,13 @@ class Server:
         config: str = "",
         server_keys: str = "",
         state_dir: Path | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.folder = settings.new_folder(name)
         self.state_dir = state_dir or self.folder / "state"
         self._secured = secured
-        tls = _secure(self.folder / "init") if secured else ""
-        text = (
-            f"[server]\nhost = 127.0.0.1\nport = 0\n{server_keys}\n{tls}\n[log]\nlevel = warning\n{config}\n"
-        )
+        tls = _secure(self.folder / "init", host) if secured else ""
+        text = f"[server]\nhost = {host}\nport = 0\n{server_keys}\n{tls}\n[log]\nlevel = warning\n{config}\n"
         self._config = self.folder / "server.ini"
         self._config.write_text(text, encoding="utf-8")
         self.options = ConnectionOptions("")
@@ -247,9 +247,9 @@ class Server:
                     process.kill()
 
 
-def _secure(folder: Path) -> str:
+def _secure(folder: Path, host: str) -> str:
     """What ``remsvc init`` puts into its configuration about TLS and tokens."""
-    command = [sys.executable, "-m", "remsvc", "init", str(folder), "--host", "127.0.0.1", "--json"]
+    command = [sys.executable, "-m", "remsvc", "init", str(folder), "--host", host, "--json"]
     result = subprocess.run(command, stdout=subprocess.PIPE, timeout=_START_SECONDS, check=True)
     text = Path(json.loads(result.stdout)["config"]).read_text(encoding="utf-8")
     return text[text.index("[tls]") :]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import sys
 import threading
 import time
@@ -73,21 +75,38 @@ def _in_the_provider(frame: FrameType | None) -> bool:
 
 
 class Sleeper(BaseTrigger):
-    """Does nothing for a while: what a trigger costs Airflow."""
+    """Does nothing until the file ``TRACE.stop`` is there, and up to five seconds more: what a trigger costs
+    Airflow."""
 
-    def __init__(self, *, seconds: float, trace: str) -> None:
+    def __init__(self, *, trace: str) -> None:
         super().__init__()
-        self.seconds, self.trace = seconds, trace
+        self.trace = trace
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "benchmarks.airflow.loop_probe.Sleeper", {"seconds": self.seconds, "trace": self.trace}
+        return "benchmarks.airflow.loop_probe.Sleeper", {"trace": self.trace}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         self._note("started")
-        await asyncio.sleep(self.seconds)
+        await _stopped(f"{self.trace}.stop")
+        await asyncio.sleep(random.uniform(0, 4))
         self._note("ended")
         yield TriggerEvent({"state": "SUCCESS", "results": {}, "error_msg": None})
 
     def _note(self, what: str) -> None:
         with open(f"{self.trace}.{what}", "a") as file:  # noqa: PTH123
             file.write("x\n")
+
+
+_watches: dict[str, asyncio.Task[None]] = {}
+
+
+async def _stopped(path: str) -> None:
+    """Wait for a file; one looks for all who wait."""
+
+    async def look() -> None:
+        while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240, PTH110 - as little as can be
+            await asyncio.sleep(1)
+
+    if path not in _watches:
+        _watches[path] = asyncio.create_task(look())
+    await asyncio.shield(_watches[path])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from local_airflow import LocalAirflow, PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
+_SERVERS = 50
+_JOBS = "[jobs]\nmax_running = 5000\n"
 
 
 def measure(settings: Settings) -> list[Row]:
@@ -43,8 +45,8 @@ def _no_ssh() -> str:
 
 
 def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
-    from benchmarks.airflow import deferred_tasks, log_delay, worker_slots
-    from benchmarks.airflow.operators import OVER_SSH, REMSVC_OPERATOR
+    from benchmarks.airflow import deferred_ssh_jobs, deferred_tasks, log_delay, start_delay, worker_slots
+    from benchmarks.airflow.operators import OVER_SSH, REMSVC_CONNECTION, REMSVC_OPERATOR
 
     rows = _left_out(settings, no_ssh) if no_ssh else []
     operators = (REMSVC_OPERATOR,) if no_ssh else (*OVER_SSH, REMSVC_OPERATOR)
@@ -53,7 +55,10 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
     worker_slots.write_dags(dags, settings, operators)
     log_delay.write_dags(dags, settings, operators)
     deferred_tasks.write_dag(dags)
-    with _running(settings, folder, not no_ssh, {}) as (airflow, postgres):
+    start_delay.write_dag(dags)
+    with ExitStack() as stack:
+        running = _running(settings, folder, not no_ssh, {})
+        airflow, postgres, server = stack.enter_context(running)
         worked = Rounds("airflow", 1)
         # Before the slots: what is done for the first time takes longer, with each operator.
         log_delay.add(worked, settings, airflow, operators)
@@ -65,7 +70,14 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
         for triggerer in airflow.triggerers:
             triggerer.process.stop()
         deferred = Rounds("airflow", 1)
-        deferred_tasks.add(deferred, settings, airflow, postgres)
+        start_delay.add(deferred, settings, airflow, postgres, server)
+        kinds = [(kind, [REMSVC_CONNECTION]) for kind in (deferred_tasks.SLEEPING, deferred_tasks.COMMANDS)]
+        if settings.full:
+            connections = many_servers(stack, settings, airflow)
+            kinds.append((deferred_tasks.ON_SERVERS.format(len(connections)), connections))
+        deferred_tasks.add(deferred, settings, airflow, postgres, kinds)
+        if settings.full and not no_ssh:
+            deferred_ssh_jobs.add(deferred, settings, airflow, postgres)
         return rows + deferred.run()
 
 
@@ -77,7 +89,7 @@ def _measure_short_tasks(settings: Settings, folder: Path, no_ssh: str) -> list[
     dags = folder / "dags"
     dags.mkdir()
     short_tasks.write_dags(dags, settings, not no_ssh)
-    with _running(settings, folder, not no_ssh, short_tasks.DEFAULTS) as (airflow, _):
+    with _running(settings, folder, not no_ssh, short_tasks.DEFAULTS) as (airflow, _, _):
         rounds = Rounds("airflow", 1)
         short_tasks.add(rounds, settings, airflow, folder / "slots", not no_ssh)
         return left_out + rounds.run()
@@ -86,14 +98,13 @@ def _measure_short_tasks(settings: Settings, folder: Path, no_ssh: str) -> list[
 @contextmanager
 def _running(
     settings: Settings, folder: Path, over_ssh: bool, environment: Mapping[str, str]
-) -> Iterator[tuple[LocalAirflow, PostgresServer]]:
-    """An Airflow with the DAGs in ``dags``, its database, and the servers that its tasks need."""
+) -> Iterator[tuple[LocalAirflow, PostgresServer, Server]]:
+    """An Airflow with the DAGs in ``dags``, its database, our server, and an SSH server if it is wanted."""
     from benchmarks.airflow.operators import remsvc_connection, ssh_connection
     from local_airflow import LocalAirflow, PostgresServer
 
     with ExitStack() as stack:
-        jobs = "[jobs]\nmax_running = 5000\n"
-        server = stack.enter_context(Server(settings, "airflow", secured=True, config=jobs))
+        server = stack.enter_context(Server(settings, "airflow", secured=True, config=_JOBS))
         postgres = stack.enter_context(PostgresServer(folder / "postgres"))
         airflow = stack.enter_context(
             LocalAirflow(
@@ -107,7 +118,22 @@ def _running(
         if over_ssh:
             ssh = stack.enter_context(OpenSSH(folder / "ssh"))
             airflow.api.request("POST", "/connections", ssh_connection(ssh))
-        yield airflow, postgres
+        yield airflow, postgres, server
+
+
+def many_servers(stack: ExitStack, settings: Settings, airflow: LocalAirflow) -> list[str]:
+    """Start servers on 127.0.1.1, 127.0.2.1 and so on, which end with ``stack``; Airflow's connections to
+    them."""
+    from benchmarks.airflow.operators import REMSVC_CONNECTION, remsvc_connection
+
+    connections = []
+    for number in range(1, _SERVERS + 1):
+        server = stack.enter_context(
+            Server(settings, "one-of-many", secured=True, config=_JOBS, host=f"127.0.{number}.1")
+        )
+        connections.append(f"{REMSVC_CONNECTION}_{number}")
+        airflow.api.request("POST", "/connections", remsvc_connection(server, connections[-1]))
+    return connections
 
 
 def _left_out(settings: Settings, why: str) -> list[Row]:

@@ -93,7 +93,7 @@ def ssh_connection(ssh: OpenSSH) -> Mapping[str, Any]:
     }
 
 
-def remsvc_connection(server: Server) -> Mapping[str, Any]:
+def remsvc_connection(server: Server, connection_id: str = REMSVC_CONNECTION) -> Mapping[str, Any]:
     """Airflow's connection to our server, which has TLS and a token."""
     host, _, port = server.options.target.rpartition(":")
     extra = {
@@ -102,7 +102,7 @@ def remsvc_connection(server: Server) -> Mapping[str, Any]:
         "bearer_token": server.options.token,
     }
     return {
-        "connection_id": REMSVC_CONNECTION,
+        "connection_id": connection_id,
         "conn_type": "remsvc",
         "host": host,
         "port": int(port),

@@ -2,7 +2,9 @@
 
 A triggerer runs thousands of triggers in one loop. They share a connection, so that each pays for no
 TCP and TLS handshake of its own. A connection belongs to the loop it was made in, and is closed with it, or
-some time after it was last used: credentials are replaced, servers move, and a triggerer runs for months.
+some time after it was last used. One that is always in use has a limited life as well: who comes later gets a
+new one, and the old one is closed once the last of its users has gone. Credentials are replaced, names lead
+to other servers, and a triggerer runs for months.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from remsvc_provider.per_loop import PerLoop
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 KEPT_SECONDS = 600.0
 """How long a connection that nobody uses is kept for the next one."""
+LIFE_SECONDS = 1800.0
+"""How long a connection is given to new users."""
 SWEEP_SECONDS = 60.0
 
 _Stamp = tuple[int, int] | None
@@ -37,6 +41,7 @@ class _Pooled:
     """A connection that is shared."""
 
     transport: AsyncTransport
+    made: float = field(default_factory=time.monotonic)
     users: int = 0
     unused_since: float = field(default_factory=time.monotonic)
 
@@ -46,10 +51,12 @@ class _LoopPool:
 
     def __init__(self) -> None:
         self._transports: dict[_Key, _Pooled] = {}
+        self._outlived: list[_Pooled] = []  # others have taken their places
         # Channels are also given to callers who do not say when they have done. What is let go here stays
         # open as long as somebody has it, and closes itself then.
         self._channels: dict[_Key, tuple[grpc.aio.Channel, float]] = {}
         self._known: WeakValueDictionary[_Key, grpc.aio.Channel] = WeakValueDictionary()
+        self._made: WeakKeyDictionary[grpc.aio.Channel, float] = WeakKeyDictionary()
         # asyncio.run() cancels all tasks before it closes the loop: this one then closes the connections.
         self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="remsvc-connections")
 
@@ -64,8 +71,11 @@ class _LoopPool:
             return
         key = _key(options)
         pooled = self._transports.get(key)
-        if pooled is None or pooled.transport.readiness is Readiness.CLOSED:
-            pooled = self._transports[key] = _Pooled(open_async_transport(options))
+        if pooled is None or pooled.transport.readiness is Readiness.CLOSED or _is_old(pooled.made):
+            fresh = _Pooled(open_async_transport(options))
+            if pooled is not None:
+                self._outlived.append(pooled)
+            pooled = self._transports[key] = fresh
         pooled.users += 1
         try:
             yield pooled.transport
@@ -80,8 +90,13 @@ class _LoopPool:
 
         key = _key(options)
         channel = self._known.get(key)
-        if channel is None or channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
+        if (
+            channel is None
+            or channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
+            or _is_old(self._made[channel])
+        ):
             channel = self._known[key] = open_async_channel(options)
+            self._made[channel] = time.monotonic()
         self._channels[key] = channel, time.monotonic()
         return channel
 
@@ -91,9 +106,9 @@ class _LoopPool:
                 await asyncio.sleep(SWEEP_SECONDS)
                 await self._sweep(time.monotonic() - KEPT_SECONDS)
         finally:
-            for pooled in list(self._transports.values()):
+            for pooled in [*self._transports.values(), *self._outlived]:
                 await pooled.transport.close()
-            for channel in list(self._known.values()):
+            for channel in list(self._made):
                 await channel.close()
             self._transports.clear()
             self._channels.clear()
@@ -106,7 +121,10 @@ class _LoopPool:
         for key, pooled in list(self._transports.items()):
             if not pooled.users and pooled.unused_since < before:
                 del self._transports[key]  # at once: nobody gets what is about to be closed
-                await pooled.transport.close()
+                self._outlived.append(pooled)
+        for pooled in [pooled for pooled in self._outlived if not pooled.users]:
+            self._outlived.remove(pooled)
+            await pooled.transport.close()
 
 
 _pools = PerLoop(_LoopPool)
@@ -128,6 +146,10 @@ def pooled_transport(options: ConnectionOptions) -> AbstractContextManager[Async
 def pooled_channel(options: ConnectionOptions) -> grpc.aio.Channel:
     """As :func:`pooled_transport`, but always a channel of gRPC's: for those who make calls of their own."""
     return _pools.get().channel(options)
+
+
+def _is_old(made: float) -> bool:
+    return made < time.monotonic() - LIFE_SECONDS
 
 
 def _key(options: ConnectionOptions) -> _Key:

@@ -18,6 +18,7 @@ from conftest import answer
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.command import crc32hex
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+from remsvc_provider.channels import pooled_transport
 from remsvc_provider.commands import LONGEST_SECONDS
 from remsvc_provider.origin import Origin
 
@@ -287,7 +288,7 @@ async def test_waiting_for_a_server_that_takes_nothing_may_be_tried_again(serve,
 
 async def test_waiting_for_a_free_call_may_be_tried_again(serve, connect, tmp_path):
     """Of a connection's calls, which all that runs in one triggerer shares."""
-    server = serve("[limits]\nmax_streams = 1\n")
+    server = serve("[limits]\nmax_streams = 1\nmax_connections = 1\n")
     conn_id = connect(f"remsvc://{server.target}")
     held = Triggerer(trigger(conn_id, f"touch {tmp_path}/1; sleep 300"))
     await until((tmp_path / "1").exists)
@@ -298,13 +299,15 @@ async def test_waiting_for_a_free_call_may_be_tried_again(serve, connect, tmp_pa
 
 
 async def test_waiting_for_a_free_call_takes_no_time_from_the_command(serve, connect, tmp_path):
-    server = serve("[limits]\nmax_streams = 1\n")
+    server = serve("[limits]\nmax_streams = 1\nmax_connections = 1\n")
     conn_id = connect(f"remsvc://{server.target}")
     held = Triggerer(trigger(conn_id, f"touch {tmp_path}/1; sleep 2"))
     await until((tmp_path / "1").exists)
     one = trigger(conn_id, "sleep 0.1", stream_timeout=30.0)
     assert (await fire(one))["state"] == "SUCCESS"
-    async with AsyncClient(ConnectionOptions(server.target)) as client:
+    options = ConnectionOptions(server.target).for_jobs()
+    with pooled_transport(options) as transport:
+        client = AsyncClient.over(transport, options)
         request_id = Origin.from_arguments(one.serialize()[1]["origin"]).command_id(1)
         job = await client.get_job(request_id=request_id)
     assert job.spec.time_limit == pytest.approx(30.0, abs=0.5)

@@ -82,6 +82,48 @@ def test_a_transport_that_nobody_uses_is_closed_after_some_time(serve, soon):
     asyncio.run(use())
 
 
+def test_a_transport_that_is_always_in_use_is_replaced_in_time(serve, soon, monkeypatch):
+    """Who has the old one keeps it; it is closed when the last of them has gone."""
+    monkeypatch.setattr(channels, "LIFE_SECONDS", 0.2)
+    options = ConnectionOptions(serve("", "--host=127.0.0.1").target, transport="http2")
+
+    async def use():
+        with pooled_transport(options) as old:
+            async with AsyncClient.over(old, options) as client:
+                await client.ping()
+                await asyncio.sleep(0.3)
+                with pooled_transport(options) as new:
+                    assert new is not old
+                    monkeypatch.setattr(channels, "LIFE_SECONDS", 60.0)
+                    with pooled_transport(options) as same:
+                        assert same is new
+                    await asyncio.sleep(0.3)  # some sweeps
+                    await client.ping()
+                    assert old.readiness is Readiness.READY
+        await until(lambda: old.readiness is Readiness.CLOSED)
+
+    asyncio.run(use())
+
+
+def test_what_was_replaced_is_closed_with_its_loop(serve, monkeypatch):
+    monkeypatch.setattr(channels, "LIFE_SECONDS", 0.0)
+    options = ConnectionOptions(serve("", "--host=127.0.0.1").target, transport="http2")
+
+    async def use():
+        opened = []
+        for _ in range(3):
+            with pooled_transport(options) as transport:
+                opened.append(transport)
+                async with AsyncClient.over(transport, options) as client:
+                    await client.ping()
+            await asyncio.sleep(0.01)
+        assert len(set(opened)) == 3
+        assert Readiness.CLOSED not in [transport.readiness for transport in opened]
+        return opened
+
+    assert [transport.readiness for transport in asyncio.run(use())] == [Readiness.CLOSED] * 3
+
+
 # The garbage collector meets what other tests have left open, too.
 of_others = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -103,6 +145,24 @@ def test_a_channel_is_let_go_but_not_closed_under_its_user(serve, soon):
         assert held.get_state() is not grpc.ChannelConnectivity.SHUTDOWN
 
     asyncio.run(use())
+
+
+@of_others
+def test_a_channel_that_is_always_in_use_is_replaced_in_time(serve, monkeypatch):
+    target = serve("", "--host=127.0.0.1").target
+
+    async def use():
+        held = channels.pooled_channel(ConnectionOptions(target))
+        assert channels.pooled_channel(ConnectionOptions(target)) is held
+        monkeypatch.setattr(channels, "LIFE_SECONDS", 0.0)
+        await asyncio.sleep(0.01)
+        new = channels.pooled_channel(ConnectionOptions(target))
+        assert new is not held
+        assert held.get_state() is not grpc.ChannelConnectivity.SHUTDOWN
+        return held, new
+
+    for channel in asyncio.run(use()):
+        assert channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
 
 
 @of_others

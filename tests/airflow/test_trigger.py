@@ -127,8 +127,8 @@ async def test_bad_connections_fail_the_task_with_the_reason(connect):
 
 
 async def test_waiting_for_a_free_call_may_be_tried_again(serve, connect, tmp_path: Path):
-    """Of a connection's calls, which all that runs in one event loop shares."""
-    server = serve("[limits]\nmax_streams = 1\n")
+    """Of those of a connection, which all that runs in one event loop shares, where there is no other one."""
+    server = serve("[limits]\nmax_streams = 1\nmax_connections = 1\n")
     conn_id = connect(f"remsvc://{server.target}")
     held = asyncio.create_task(
         fire(trigger(conn_id, f"touch {tmp_path}/1; until [ -e {tmp_path}/go ]; do sleep 0.02; done"))

@@ -395,7 +395,7 @@ async def _appeared(files: list[Path]) -> None:
 
 
 async def test_a_server_that_takes_few_calls_at_once_gets_few(serve: Serve, tmp_path: Path) -> None:
-    server = serve("[limits]\nmax_streams = 3\n")
+    server = serve("[limits]\nmax_streams = 3\nmax_connections = 1\n")
     options = ConnectionOptions(server.target, transport="http2")
     async with AsyncClient(options) as client:
         pongs = await asyncio.gather(*(client.ping(bytes([n])) for n in range(50)))

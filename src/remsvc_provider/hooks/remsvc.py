@@ -8,9 +8,9 @@ from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
 from remsvc.errors import RemSvcError
-from remsvc_provider import connection_form
+from remsvc_provider import connection_form, connection_lookup
 from remsvc_provider.connection import connection_options, connection_secrets
-from remsvc_provider.version_compat import AirflowException, aget_connection, amask_secret
+from remsvc_provider.version_compat import AirflowException
 
 if TYPE_CHECKING:
     import grpc
@@ -53,20 +53,23 @@ class RemSvcHook(BaseHook):
             self._connection = self.get_connection(self.remsvc_conn_id)
         return self._connection
 
-    async def get_async_conn(self) -> Connection:
+    async def get_async_conn(self, *, max_age: float = 0.0) -> Connection:
         """The Airflow connection, looked up once and without blocking the event loop.
 
         Await it first inside an event loop: every other method then works without another lookup.
+
+        Args:
+            max_age: seconds; what another hook in this event loop was told at most so long ago will do.
 
         Raises:
             AirflowException: as :attr:`options`.
         """
         if self._connection is None:
-            self._connection = await aget_connection(self.remsvc_conn_id)
+            self._connection = await connection_lookup.look_up(self.remsvc_conn_id, max_age=max_age)
         if self._options is None:
             self._options = connection_options(self._connection, self.log.warning)
             if self._options.token:
-                await amask_secret(self._options.token)
+                await connection_lookup.mask_once(self._options.token)
         return self._connection
 
     @property

@@ -11,13 +11,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timezone
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
 
 from remsvc.errors import RemSvcError
 from remsvc.time_limit import TimeLimit
-from remsvc_provider import sealing
+from remsvc_provider import connection_lookup, sealing
 from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
 from remsvc_provider.masking import Masking
 from remsvc_provider.origin import Origin
@@ -28,7 +29,6 @@ from remsvc_provider.task_state import (
     KILL_ANSWER_TIMEOUT,
     is_abandoned,
 )
-from remsvc_provider.turns import turn
 from remsvc_provider.version_compat import AirflowException
 
 if TYPE_CHECKING:
@@ -259,9 +259,8 @@ class RemSvcTrigger(BaseTrigger):
 
     async def _prepare(self) -> CommandRun:
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
-        # Loading gRPC may take seconds where the disk is cold: not in the event loop that all triggers share.
-        module = await asyncio.to_thread(import_module, "remsvc_provider.command_run")
-        options = await self._read_connection()
+        module = await _load()
+        options = await self._read_connection(connection_lookup.SHARED_SECONDS)
         metadata = [*self.metadata, *self._secret_metadata]
         if self._sealed_metadata:
             metadata += sealing.pairs(sealing.unseal(_METADATA, self._sealed_metadata))
@@ -273,12 +272,11 @@ class RemSvcTrigger(BaseTrigger):
         run: CommandRun = module.CommandRun(plan, options, self._read_connection, self.log, self._masking)
         return run
 
-    async def _read_connection(self) -> ConnectionOptions:
+    async def _read_connection(self, max_age: float = 0.0) -> ConnectionOptions:
         from remsvc_provider.hooks.remsvc import RemSvcHook
 
         hook = RemSvcHook(self.grpc_conn_id)
-        async with turn("Airflow"):
-            await hook.get_async_conn()
+        await hook.get_async_conn(max_age=max_age)
         self._masking.add(hook.secrets)
         return hook.options
 
@@ -301,3 +299,14 @@ class RemSvcTrigger(BaseTrigger):
             resumed=deferred_at is not None and time.time() - deferred_at > RESUMED_AFTER,
             **options,
         )
+
+
+_loaded: list[ModuleType] = []
+
+
+async def _load() -> ModuleType:
+    """What runs commands. Loading it may take seconds where the disk is cold: not in the event loop that all
+    triggers share. Once it is there, no thread is asked for: all may be busy with others' logs."""
+    if not _loaded:
+        _loaded.append(await asyncio.to_thread(import_module, "remsvc_provider.command_run"))
+    return _loaded[0]

@@ -29,10 +29,16 @@ from remsvc.time_limit import TimeLimit
 _CLOSE_SECONDS = 0.2
 # After so many answers of one stream the others have their turn.
 _ANSWERS_AT_ONCE = 32
+# A server takes so many calls at a time on a connection, a proxy often 100. Calls that last, such as watches,
+# keep all others waiting: so another connection is made for these.
+_MOST_CONNECTIONS = 16
 
 
 class AsyncHttp2Transport:
     """See :class:`~remsvc.client.transport.AsyncTransport`.
+
+    All calls share one connection, as long as the server takes so many on one. Those that wait go over to
+    another one as soon as it is made.
 
     Raises:
         ConfigurationError: the options cannot be used.
@@ -43,7 +49,7 @@ class AsyncHttp2Transport:
     def __init__(self, options: ConnectionOptions) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoint = Endpoint.of(options)
-        self._connection: Connection | None = None
+        self._ready: list[Connection] = []  # where calls begin, in the order in which they were made
         self._connections: set[Connection] = set()
         self._connecting: asyncio.Task[None] | None = None
         self._attempts = Attempts()
@@ -68,7 +74,7 @@ class AsyncHttp2Transport:
     ) -> Answer:
         deadline = None if timeout is None else time.monotonic() + timeout
         for attempt in range(BEGIN_ATTEMPTS):
-            connection = self._usable() or await self._connected(deadline, wait_for_ready)
+            connection = self._best() or await self._connected(deadline, wait_for_ready)
             call = AsyncCall(method, (request,), metadata, single=True, deadline=deadline)
             with Running(connection, call):
                 while not call.ended:
@@ -83,7 +89,7 @@ class AsyncHttp2Transport:
         deadline = None if timeout is None else time.monotonic() + timeout
         unsent = iter(requests)
         for attempt in range(BEGIN_ATTEMPTS):
-            connection = self._usable() or await self._connected(deadline, False)
+            connection = self._best() or await self._connected(deadline, False)
             call = AsyncCall(method, unsent, metadata, single=False, deadline=deadline)
             with Running(connection, call):
                 given = 0
@@ -115,15 +121,44 @@ class AsyncHttp2Transport:
             connection.cut(CLOSED)
 
     def _usable(self) -> Connection | None:
-        connection = self._connection
-        return connection if connection is not None and connection.usable else None
+        """A connection on which calls may begin, even if they wait there."""
+        if not all(connection.usable for connection in self._ready):
+            self._ready = [connection for connection in self._ready if connection.usable]
+        return self._ready[0] if self._ready else None
+
+    def _best(self) -> Connection | None:
+        """Where a call begins at once, or else waits with the fewest others."""
+        first = self._usable()
+        if first is None or first.room > 0:
+            return first
+        best = next((one for one in self._ready if one.room > 0), None)
+        if best is None:
+            self._make_room()
+            best = max(self._ready, key=lambda one: one.room)
+        return best
+
+    def _make_room(self) -> None:
+        """Have another connection made, unless there are many."""
+        if self._connecting is None and len(self._ready) < _MOST_CONNECTIONS:
+            self._connecting = self._loop.create_task(self._connect(self._attempts.pause()))
+
+    def _spread(self) -> None:
+        """Have calls that wait begin where there is room, and see to room for those that are left."""
+        if self._usable() is None:
+            return
+        room = max(self._ready[-1].room, 0)
+        for connection in self._ready[:-1]:
+            if connection.room < 0 < room:
+                room -= connection.hand_over(min(room, -connection.room))
+        if any(connection.room < 0 for connection in self._ready):
+            self._make_room()
 
     async def _connected(self, deadline: float | None, wait_for_ready: bool) -> Connection:
         """A connection, made where there is none. Raises :class:`CallError`."""
         while True:
             if self._closed:
                 raise CallError(Status.UNAVAILABLE, CLOSED, sent=False)
-            if (connection := self._usable()) is not None:
+            if (connection := self._best()) is not None:
                 return connection
             if self._connecting is None:
                 pause = self._attempts.pause()
@@ -152,10 +187,11 @@ class AsyncHttp2Transport:
         except TimeoutError:
             self._attempts.failed(TIMED_OUT)
         else:
-            self._connection = connection
+            self._ready.append(connection)
             self._attempts.succeeded()
         finally:
             self._connecting = None
+        self._spread()
 
     async def _establish(self) -> Connection:
         endpoint = self._endpoint

@@ -127,6 +127,15 @@ class Connection(PacedInput):
         """Whether calls may begin on it."""
         return not self._session.going_away
 
+    @property
+    def room(self) -> int:
+        """How many more calls begin on it at once; below 0, how many wait for the end of others."""
+        return self._session.room
+
+    def hand_over(self, most: int) -> int:
+        """Have calls that wait begin on another connection; how many there were."""
+        return self._session.hand_over(most)
+
     # Calls
 
     def begin(self, call: Call) -> None:

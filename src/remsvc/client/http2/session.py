@@ -105,6 +105,18 @@ class Session:
         """Whether no call is open."""
         return not self.calls and not self._waiting
 
+    @property
+    def room(self) -> int:
+        """How many more calls the server takes now; below 0, how many wait until others have ended."""
+        return self._engine.peer_max_streams - len(self.calls) - len(self._waiting)
+
+    def hand_over(self, most: int) -> int:
+        """Have calls that wait begin elsewhere, those that wait longest first; how many there were."""
+        count = min(most, len(self._waiting))
+        for _ in range(count):
+            self._waiting.popleft().fail(NotBegunError())
+        return count
+
     def begin(self, call: Call, now: float) -> None:
         """Begin a call, as soon as the server takes one more."""
         if self.ended is not None or self.going_away:

@@ -1,0 +1,114 @@
+"""Airflow is asked for a connection once by all who start at the same time, and nobody gets an old answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.sdk import BaseHook
+from triggering import fire, trigger, until
+
+from remsvc_provider.hooks.remsvc import RemSvcHook
+from remsvc_provider.version_compat import AirflowException
+
+
+class Airflow:
+    """What the triggerer's parent process is to triggers: it answers when it gets round to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.problem: Exception | None = None
+        self.free = asyncio.Event()
+        self.free.set()
+        answer = BaseHook.aget_connection
+
+        async def aget_connection(conn_id: str) -> Any:
+            self.asked += 1
+            problem = self.problem
+            await asyncio.sleep(0)
+            await self.free.wait()
+            if problem is not None:
+                raise problem
+            return await answer(conn_id)
+
+        monkeypatch.setattr(BaseHook, "aget_connection", aget_connection)
+
+
+@pytest.fixture
+async def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
+    return Airflow(monkeypatch)
+
+
+async def host(conn_id: str, **options: float) -> str | None:
+    """What a new hook is told."""
+    return (await RemSvcHook(conn_id).get_async_conn(**options)).host
+
+
+async def test_triggers_that_start_at_once_ask_once(
+    airflow: Airflow, conn_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remsvc_provider.connection_lookup.SHARED_SECONDS", 60.0)
+    events = await asyncio.gather(*(fire(trigger(conn_id, "true")) for _ in range(20)))
+    assert [event["state"] for event in events] == ["SUCCESS"] * 20
+    assert airflow.asked == 1
+
+
+async def test_who_asks_while_others_wait_shares_the_next_answer(
+    airflow: Airflow, connect: Callable[[str], str]
+) -> None:
+    """The one on its way may be older than what they ask for."""
+    airflow.free.clear()
+    first = asyncio.create_task(host(connect("remsvc://old")))
+    await until(lambda: airflow.asked == 1)
+    others = [asyncio.create_task(host("remsvc_test")) for _ in range(10)]
+    await asyncio.sleep(0)
+    airflow.free.set()
+    await first
+    connect("remsvc://new")
+    assert await asyncio.gather(*others) == ["new"] * 10
+    assert airflow.asked == 2
+
+
+async def test_an_answer_may_be_as_old_as_one_says(airflow: Airflow, connect: Callable[[str], str]) -> None:
+    assert await host(connect("remsvc://old")) == "old"
+    connect("remsvc://new")
+    assert await host("remsvc_test", max_age=60) == "old"
+    assert await host("remsvc_test") == "new"
+    assert await host("remsvc_test", max_age=60) == "new"
+    assert airflow.asked == 2
+
+
+async def test_a_failure_is_for_those_who_waited(airflow: Airflow, connect: Callable[[str], str]) -> None:
+    conn_id = connect("remsvc://host")
+    airflow.problem = AirflowException("no answer")
+    airflow.free.clear()
+    first = asyncio.create_task(host(conn_id))
+    await until(lambda: airflow.asked == 1)
+    waiting = [asyncio.create_task(host(conn_id, max_age=60)) for _ in range(10)]
+    await asyncio.sleep(0)
+    airflow.free.set()
+    found = await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert [str(one) for one in found] == ["no answer"] * 11
+    airflow.problem = None
+    assert await host(conn_id, max_age=60) == "host"
+
+
+async def test_who_is_cancelled_while_asking_holds_up_nobody(
+    airflow: Airflow, connect: Callable[[str], str]
+) -> None:
+    airflow.free.clear()
+    first = asyncio.create_task(host(connect("remsvc://host")))
+    await until(lambda: airflow.asked == 1)
+    second = asyncio.create_task(host("remsvc_test"))
+    await asyncio.sleep(0)
+    first.cancel()
+    airflow.free.set()
+    assert await second == "host"
+
+
+async def test_what_one_hook_changes_no_other_has(airflow: Airflow, connect: Callable[[str], str]) -> None:
+    connection = await RemSvcHook(connect("remsvc://host")).get_async_conn()
+    connection.host = "changed"
+    assert await host("remsvc_test", max_age=60) == "host"
