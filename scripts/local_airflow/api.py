@@ -135,24 +135,19 @@ class DagRun:
         return str(self.api.request("GET", self.path)["state"])
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Every task instance by its task's id."""
-        instances = self.api.request("GET", f"{self.path}/taskInstances")["task_instances"]
-        return {instance["task_id"]: instance for instance in instances}
+        """Every task instance by its task's id; of a mapped task's, one."""
+        found: list[dict[str, Any]] = []
+        while True:
+            path = f"{self.path}/taskInstances?order_by=id&limit={_PAGE}&offset={len(found)}"
+            page = self.api.request("GET", path)["task_instances"]
+            found += page
+            if len(page) < _PAGE:
+                return {instance["task_id"]: instance for instance in found}
 
     def task(self, task_id: str) -> dict[str, Any]:
         """One task instance: ``state``, ``try_number``, ``rendered_fields`` and so on."""
         instance: dict[str, Any] = self.api.request("GET", f"{self.path}/taskInstances/{task_id}")
         return instance
-
-    def mapped_tasks(self, task_id: str) -> list[dict[str, Any]]:
-        """Every task instance that a mapped task was expanded to."""
-        path = f"{self.path}/taskInstances/{task_id}/listMapped?order_by=map_index&limit={_PAGE}"
-        instances: list[dict[str, Any]] = []
-        while True:
-            page = self.api.request("GET", f"{path}&offset={len(instances)}")["task_instances"]
-            instances += page
-            if len(page) < _PAGE:
-                return instances
 
     def watch(self, timeout: float) -> Iterator[dict[str, str]]:
         """The states of the run (key ``""``) and its tasks, each time one changes, until the run ended.

@@ -30,7 +30,7 @@ from tests.end_to_end.waiting import DEADLINE, wait_until
 pytestmark = pytest.mark.timeout(420)
 
 TASKS = 200
-MODES = ["deferred_by_a_worker"]
+MODES = ["deferred_by_a_worker", "started_from_the_trigger"]
 """As in ``dags/many_tasks.py``."""
 
 SETTINGS = {
@@ -112,6 +112,12 @@ def worker_of(celery: LocalAirflow, dag_run: DagRun) -> BackgroundProcess:
     return worker
 
 
+def started_by_a_worker(celery: LocalAirflow, dag_run: DagRun) -> list[Path]:
+    """The logs of first tries that say so."""
+    logs = celery.home.glob(f"machines/worker-*/logs/dag_id={dag_run.dag_id}/**/attempt=1.log")
+    return [log for log in logs if "Deferring" in log.read_text()]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_two_hundred_tasks_succeed_though_a_triggerer_and_a_worker_die(
     celery: LocalAirflow, connection: str, tmp_path: Path, mode: str
@@ -131,14 +137,14 @@ def test_two_hundred_tasks_succeed_though_a_triggerer_and_a_worker_die(
     celery.start_worker()
 
     state = dag_run.wait(300)
-    tasks = dag_run.mapped_tasks("remote")
-    tries = Counter((task["state"], task["try_number"]) for task in tasks)
+    tries = Counter((task["state"], task["try_number"]) for task in dag_run.tasks().values())
     assert state == "success", tries
     print("tasks by state and tries:", dict(tries))
+    assert (not started_by_a_worker(celery, dag_run)) == (mode == "started_from_the_trigger")
     runs = {path.suffix[1:]: path.read_text() for path in tmp_path.glob("runs.*")}
     assert runs == {str(number): "run\n" for number in range(TASKS)}
     for number in range(TASKS):
-        (entry,) = dag_run.xcom("remote", map_index=number)["results"]
+        (entry,) = dag_run.xcom(f"remote_{number}")["results"]
         assert (entry["rc"], entry["out"]) == (0, f"output of {number}\n")
 
 
