@@ -195,6 +195,7 @@ class RemSvcOperator(BaseOperator):
         # Of the commands as they are: in a stored one, bytes do not show what they hold.
         secrets = sorted(secrets_in([*checked, *public]))
         commands = [storable(command) for command in checked]
+        limit = self.execution_timeout
         task_instance = context.get("ti")
         origin = Origin.of(task_instance, context) if task_instance is not None else None
         if self.deferrable and self._may_store(secret):
@@ -205,7 +206,6 @@ class RemSvcOperator(BaseOperator):
                 options.update(secrets=secrets)
             if origin is not None:
                 options.update(origin=origin.arguments())
-            limit = self.execution_timeout
             if limit is not None:
                 options.update(execution_timeout=limit.total_seconds())
             if limit is not None or origin is not None:
@@ -231,6 +231,7 @@ class RemSvcOperator(BaseOperator):
             stream_timeout=stream_timeout,
             metadata=public + secret,
             origin=origin or Origin.unknown(),
+            time_is_up=None if limit is None else time.monotonic() + limit.total_seconds(),
             **options,
         )
         return self.execute_complete(context, self._run_here(plan, Masking(secrets)).payload())
