@@ -70,20 +70,36 @@ class TimeLimit:
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._expired = False
+        self._over = False
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
-        if self._seconds is None:
-            return
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._cancelled_before = _cancelling(task)
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+        self.restart(self._seconds)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None where there is no limit now."""
+        return None if self._timer is None else self._timer.when() - asyncio.get_running_loop().time()
+
+    def restart(self, seconds: float | None) -> None:
+        """Count anew, from now on, from within the block; None: no limit from here on. Nothing where the time
+        is up already, or the block has been left."""
+        if self._expired or self._over:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._over = True
         if self._timer is not None:
             self._timer.cancel()
         if not self._expired:

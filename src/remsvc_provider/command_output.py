@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from remsvc.client.jobs import Job, OutputChunk, OutputSize
 from remsvc_provider.live_log import LiveLog
@@ -11,10 +14,11 @@ from remsvc_provider.task_log import LONGEST_SEQUENCE, clean, last_state, shown_
 
 LINE_CHARACTERS = 4000
 """A longer line is broken."""
-PIECE_BYTES = 16_384
-TAIL_BYTES = 8192
-TAIL_LINES = 20
+PIECE_BYTES = 8_192
+TAIL_BYTES = 16_384
 """The end of an output that was left out is shown all the same."""
+LAST_LINES, LAST_CHARACTERS = 20, 4_000
+"""What is kept to be repeated where a command has failed."""
 
 _MARK_BEGIN, _MARK_END = "\n\x01[remSvc: output truncated at ", "]\x01\n"
 
@@ -95,82 +99,96 @@ def _cut(data: bytes, limit: int, masking: Masking) -> str:
 
 
 class LoggedOutput:
-    """One output of a job in the task's log. What a full log cannot take is left out, and said.
+    """One output of a job in the task's log: all of it, or its beginning and its end.
 
     Args:
-        live: where the lines go.
+        add: called with each line.
         prefix: put before every line.
-        job_id: named where something was left out.
+        job_id: named where something is left out.
+        limit: bytes of it that go into the log; its end may follow.
         masking: of the secrets in it.
+
+    Attributes:
+        offset: where the next chunk begins.
+        closed: whether what comes is left out, but for the end.
     """
 
-    def __init__(self, live: LiveLog, prefix: str, job_id: str, masking: Masking) -> None:
-        self._live = live
+    def __init__(
+        self, add: Callable[[str], None], prefix: str, job_id: str, limit: int, masking: Masking
+    ) -> None:
+        self._add_line = add
         self._masking = masking
         self._prefix = prefix
-        self._job_id = job_id
+        self._all_of_it = f"all of it: remsvc jobs logs {job_id}"
+        self._limit = limit
+        self._room = limit
+        self._end_bytes = min(TAIL_BYTES, limit)
         self._restart()
         self._after_gap = False
         """Whether the line may have lost its beginning."""
         self._left_out = 0
         self._end = b""
         self.offset = 0
-        """Where the next chunk begins."""
-
-    @property
-    def behind(self) -> bool:
-        """Whether output is being left out."""
-        return self._left_out > 0 or self._live.full
+        self.closed = False
 
     def feed(self, chunk: OutputChunk) -> None:
         """Take the next chunk."""
         self.offset = chunk.offset + len(chunk.data)
-        if chunk.dropped:
+        if chunk.dropped and not self.closed:
             self._finish_line(cut=True)
-            self._live.add(f"{self._prefix}... {_gap(chunk.dropped, lost=chunk.lost)}")
+            self._add_line(f"{self._prefix}... {_gap(chunk.dropped, lost=chunk.lost)}")
             self._after_gap = True
-        for start in range(0, len(chunk.data), PIECE_BYTES):
-            piece = chunk.data[start : start + PIECE_BYTES]
-            if self.behind:
-                self._leave_out(piece)
-            else:
-                self._log(self._decoder.decode(piece))
+        elif chunk.dropped:
+            self._left_out += chunk.dropped
+            self._end = b""
+        data = chunk.data
+        if not self.closed:
+            logged, data = data[: self._room], data[self._room :]
+            self._room -= len(logged)
+            self._log(self._decoder.decode(logged))
+            if not data:
+                return
+            self.close()
+            self._add_line(
+                f"{self._prefix}... more than {self._limit} bytes: what follows is left out here, but for "
+                f"its end; {self._all_of_it}"
+            )
+        self._left_out += len(data)
+        self._end = (self._end + data)[-self._end_bytes :]
 
-    def skip_to(self, offset: int) -> None:
-        """Leave out everything before ``offset``, unseen."""
-        self._left_out += offset - self.offset
-        self._end = b""
-        self.offset = offset
+    def close(self) -> None:
+        """Leave out what comes from here on, but for its end."""
+        if not self.closed:
+            self.closed = True
+            self._finish_line(cut=True)
+
+    def skip_to_end(self, size: OutputSize) -> None:
+        """Leave out, unseen, all that need not be read for the end to be shown."""
+        offset = size.total - self._end_bytes
+        if offset > self.offset:
+            self._left_out += offset - self.offset
+            self._end = b""
+            self.offset = offset
 
     def finish(self, size: OutputSize | None) -> None:
         """The output has ended; with what size, where that is known."""
-        self._catch_up(self._end)
+        self._show_end()
         missing = 0 if size is None else size.total - self.offset
         self._finish_line(cut=missing > 0)
         if missing > 0:
-            self._live.add(f"{self._prefix}... {_gap(missing)}")
+            self._add_line(f"{self._prefix}... {_gap(missing)}")
 
-    def _leave_out(self, data: bytes) -> None:
-        if self._live.has_room:
-            self._catch_up(self._end + data)
-            return
-        if not self._left_out:
-            self._finish_line(cut=True)
-        self._left_out += len(data)
-        self._end = (self._end + data)[-TAIL_BYTES:]
-
-    def _catch_up(self, data: bytes) -> None:
+    def _show_end(self) -> None:
         """Go on with the last lines of what was left out."""
         if not self._left_out:
             return
-        lines = data[-TAIL_BYTES:].splitlines(keepends=True)
-        shown = b"".join(lines[1:][-TAIL_LINES:] or lines)  # the first may have lost its beginning
-        missing = self._left_out + len(data) - len(self._end) - len(shown)
-        self._left_out, self._end = 0, b""
-        self._restart()
-        self._live.add(
-            f"{self._prefix}... {missing} bytes are left out here; all of it: remsvc jobs logs {self._job_id}"
-        )
+        shown, self._end = self._end, b""
+        missing, self._left_out = self._left_out - len(shown), 0
+        if missing > 0:
+            begin = shown.find(b"\n") + 1  # the first line has lost its beginning
+            if begin < len(shown):
+                shown, missing = shown[begin:], missing + begin
+            self._add_line(f"{self._prefix}... {missing} bytes are left out here; {self._all_of_it}")
         self._after_gap = True
         self._log(self._decoder.decode(shown))
 
@@ -199,7 +217,7 @@ class LoggedOutput:
     def _add(self, lines: list[str]) -> None:
         for line in lines:
             for piece in self._pieces(self._masked(last_state(line))):
-                self._live.add(f"{self._prefix}{clean(piece).rstrip()}")
+                self._add_line(f"{self._prefix}{clean(piece).rstrip()}")
 
     def _masked(self, line: str) -> str:
         """The next line, or its beginning, without secrets."""
@@ -224,37 +242,57 @@ class CommandOutput:
         live: the task's log.
         tid: the command's number, which marks its lines.
         limit: bytes of each output that go into the result.
+        log_limit: bytes of each output that go into the log.
         masking: of the secrets in them.
     """
 
-    def __init__(self, job: Job, live: LiveLog, tid: int, limit: int, masking: Masking) -> None:
+    def __init__(
+        self, job: Job, live: LiveLog, tid: int, limit: int, log_limit: int, masking: Masking
+    ) -> None:
+        job_id = shown_id(job.id)
+        self._live = live
         self._result = {"stdout": ResultOutput(limit, masking), "stderr": ResultOutput(limit, masking)}
         self._logged = {
-            "stdout": LoggedOutput(live, f"{tid} out | ", shown_id(job.id), masking),
-            "stderr": LoggedOutput(live, f"{tid} err | ", shown_id(job.id), masking),
+            "stdout": LoggedOutput(self._add, f"{tid} out | ", job_id, log_limit, masking),
+            "stderr": LoggedOutput(self._add, f"{tid} err | ", job_id, log_limit, masking),
         }
+        self._last: deque[str] = deque()
+        self._last_characters = 0
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The last lines in the log."""
+        return list(self._last)
 
     def feed(self, chunk: OutputChunk) -> None:
-        """Take the next chunk."""
+        """Take the next chunk. A long one takes long: see :func:`pieces`."""
         self._result[chunk.stream].feed(chunk)
         self._logged[chunk.stream].feed(chunk)
 
     def offset(self, stream: str) -> int:
-        """Where the next chunk of a stream begins."""
-        return self._logged[stream].offset
+        """Where the next chunk of a stream begins; negative where nothing of it is needed, until the job has
+        ended."""
+        return self._logged[stream].offset if self.needs(stream) else -1
 
-    @property
-    def overrun(self) -> list[str]:
-        """The streams of which more comes than is needed for the result or fits into the log."""
-        return [name for name, logged in self._logged.items() if logged.behind and self._result[name].full]
+    def needs(self, stream: str) -> bool:
+        """Whether more of a stream is needed before the job has ended."""
+        return not self._logged[stream].closed or not self._result[stream].full
 
-    def skip_to_end(self, job: Job) -> None:
-        """Leave out what has come of these streams, up to their last lines."""
-        for stream in self.overrun:
+    def close(self) -> None:
+        """Log no more of either, but for the end."""
+        for logged in self._logged.values():
+            logged.close()
+
+    def end_offsets(self, job: Job) -> dict[str, int]:
+        """Where to go on with each stream, now that the job has ended, to have all that is needed; nothing
+        where that is here."""
+        offsets = {}
+        for stream, logged in self._logged.items():
             size: OutputSize = getattr(job, stream)
-            logged = self._logged[stream]
-            if (offset := size.total - TAIL_BYTES) > logged.offset:
-                logged.skip_to(offset)
+            if logged.closed and self._result[stream].full:
+                logged.skip_to_end(size)
+            offsets[stream] = logged.offset if logged.offset < size.kept_end else -1
+        return offsets if max(offsets.values()) >= 0 else {}
 
     def finish(self, job: Job | None = None) -> None:
         """Nothing more comes. ``job``: as it ended, where it was followed to its end."""
@@ -267,3 +305,18 @@ class CommandOutput:
             self._result["stdout"].text(job.stdout, shown_id(job.id)),
             self._result["stderr"].text(job.stderr, shown_id(job.id)),
         )
+
+    def _add(self, line: str) -> None:
+        self._live.add(line)
+        line = line[:LAST_CHARACTERS]
+        self._last.append(line)
+        self._last_characters += len(line)
+        while len(self._last) > LAST_LINES or self._last_characters > LAST_CHARACTERS:
+            self._last_characters -= len(self._last.popleft())
+
+
+def pieces(chunk: OutputChunk) -> Iterator[OutputChunk]:
+    """A chunk in pieces, each of which takes a moment only."""
+    yield replace(chunk, data=chunk.data[:PIECE_BYTES])
+    for start in range(PIECE_BYTES, len(chunk.data), PIECE_BYTES):
+        yield OutputChunk(chunk.stream, chunk.offset + start, chunk.data[start : start + PIECE_BYTES])

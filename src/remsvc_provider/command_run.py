@@ -6,6 +6,7 @@ Importing this module loads gRPC; a DAG file never does.
 from __future__ import annotations
 
 from remsvc.client.options import ConnectionOptions
+from remsvc.time_limit import TimeLimit
 from remsvc_provider.job_run import JobRun, NoJobsError
 from remsvc_provider.live_log import Log
 from remsvc_provider.masking import Masking
@@ -26,6 +27,9 @@ class CommandRun:
         masking: of the secrets in all that is told.
         alone: use a connection of its own for jobs, which stays open until :meth:`close`. The shared one
             is closed when its event loop is told to end, and then no job could be cancelled any more.
+
+    Raises:
+        AirflowException: an option in airflow.cfg cannot be used.
     """
 
     def __init__(
@@ -46,12 +50,16 @@ class CommandRun:
         if plan.origin is not None:
             self._jobs = JobRun(plan, plan.origin, options, reread, log, masking, alone=alone)
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
         """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
-        ended by the server."""
+        ended by the server.
+
+        Args:
+            limit: the task's own, around this call; lifted when only the end of the log is missing.
+        """
         if self._jobs is not None:
             try:
-                return await self._jobs.outcome()
+                return await self._jobs.outcome(limit)
             except NoJobsError:
                 await self.close()
         if needs := self._plan.needs_jobs:

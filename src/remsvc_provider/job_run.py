@@ -6,6 +6,7 @@ Nothing in memory is needed to go on after a restart: the request ids lead to th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 
@@ -34,11 +35,14 @@ from remsvc_provider.outcome import Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, Patience
 from remsvc_provider.plan import Plan
 from remsvc_provider.server_access import Reread, ServerAccess
+from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES
 from remsvc_provider.task_log import failure_text, one_line, security_text, shown_id, without_nul
 from remsvc_provider.time_budget import TimeBudget, TimeIsUpError
 
 CANCEL_TIMEOUT = 10.0
 """Seconds to find the jobs that have not ended, and to order their end."""
+LOG_MARGIN = 2.0
+"""Seconds before the task's time is up, at which it waits no more for the log of a command that has ended."""
 
 _NOT_KNOWN = "whether anything still runs is not known"
 
@@ -58,6 +62,9 @@ class JobRun:
         log: where the story goes.
         masking: of the secrets in all that is told.
         alone: use a connection of its own: see :class:`~remsvc_provider.command_run.CommandRun`.
+
+    Raises:
+        AirflowException: an option in airflow.cfg cannot be used.
     """
 
     def __init__(
@@ -88,10 +95,15 @@ class JobRun:
         self._unfinished: dict[int, str] = {}
         self._taken = False
         self._stopped: set[str] = set()  # what became of what had not ended, for a person
-        self._budget = TimeBudget(plan.stream_timeout, origin.request_id)
+        self._budget = TimeBudget(plan.stream_timeout, origin.request_id, GRACE)
+        self._max_log_bytes = MAX_LOG_BYTES.read() if plan.max_log_bytes is None else plan.max_log_bytes
+        self._log_drain = LOG_DRAIN.read() if plan.log_drain is None else plan.log_drain
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
         """Run everything. Cancelled, it leaves the jobs alone: see :meth:`cancel`.
+
+        Args:
+            limit: the task's own, around this call; lifted when only the end of the log is missing.
 
         Raises:
             NoJobsError: nothing ran.
@@ -102,7 +114,7 @@ class JobRun:
             # a free call, would lose the time of their commands, and these could not be tried again.
             with TimeLimit(self._plan.stream_timeout):
                 await self._begin()
-            with TimeLimit(self._plan.stream_timeout + GRACE):
+            with self._budget.limit:
                 await self._run()
         except (TimeoutError, TimeIsUpError):
             outcome = await self._too_late()
@@ -120,6 +132,8 @@ class JobRun:
             self._live.add(f"All {count} command(s) succeeded in {self._budget.passed:.2f} s")
         else:
             self._live.add(outcome.error, "error")
+        if limit is not None:
+            limit.restart(None)
         await self._live.flush()
         return outcome
 
@@ -269,16 +283,28 @@ class JobRun:
         job = await self._obtain(tid)
         self._taken = True
         self._unfinished[tid] = job.id
-        output = CommandOutput(job, self._live, tid, self._plan.max_output_bytes, self._masking)
+        output = CommandOutput(
+            job, self._live, tid, self._plan.max_output_bytes, self._max_log_bytes, self._masking
+        )
         ended = None
         try:
-            watch = JobWatch(self._access, self._plan, self._patience, self._live)
-            job = ended = await watch.to_its_end(job, output)
+            with self._budget.following() as note_end:
+                watch = JobWatch(self._access, self._plan, self._drain_seconds, self._live, note_end)
+                job = ended = await watch.to_its_end(job, output)
         finally:
             output.finish(ended)
+            if self._plan.parallel == 1:
+                self._live.end_group()
         del self._unfinished[tid]
         self._budget.note(job)
         self._enter(tid, job, output)
+
+    def _drain_seconds(self) -> float:
+        """How long a command that has ended now waits for its log."""
+        if self._plan.time_is_up is None:
+            return self._log_drain
+        left = self._plan.time_is_up - LOG_MARGIN - time.monotonic()
+        return max(min(self._log_drain, left), 0.0)
 
     def _text(self, tid: int) -> str:
         """A command for people."""
@@ -300,15 +326,19 @@ class JobRun:
 
     async def _obtain(self, tid: int) -> Job:
         title = f"Command {tid}: {one_line(self._text(tid))}"
+        if self._plan.parallel == 1:
+            self._live.begin_group(title)
+        else:  # what runs side by side cannot be folded: groups do not overlap
+            self._live.add(title)
         if (job := await self._find(tid)) is not None:
             self._budget.note(job)
             self._live.add(
-                f"{title}\nwas started before, as job {shown_id(job.id)}, and is not started again; "
+                f"was started before, as job {shown_id(job.id)}, and is not started again; "
                 f"what follows repeats its output from the beginning"
             )
             return job
         if (job := self._adopted.get(tid)) is not None:
-            self._live.add(f"{title}\nits output so far, from job {shown_id(job.id)}:")
+            self._live.add(f"its output so far, from job {shown_id(job.id)}:")
             return job
         creation = self._creations[tid] = asyncio.create_task(self._create(tid))
         # A call that is cut off in the middle may have created the job, whose id nobody would know.
@@ -317,7 +347,7 @@ class JobRun:
         del self._creations[tid]
         self._budget.note(job)
         verb = "waits for its turn as" if job.state is JobState.QUEUED else "started as"
-        self._live.add(f"{title}\n{verb} job {shown_id(job.id)}")
+        self._live.add(f"{verb} job {shown_id(job.id)}")
         return job
 
     async def _create(self, tid: int) -> Job:
@@ -392,8 +422,14 @@ class JobRun:
             self._notes.append(f"{where}: {loss}")
         if why or signal:
             text += f": {why or signal}"
-        level = "error" if self._plan.failed(rc) else "warning" if loss else "info"
-        self._live.add(f"{text}\nnote: {note}" if note else text, level)
+        if note:
+            text += f"\nnote: {note}"
+        if not self._plan.failed(rc):
+            self._live.add(text, "warning" if loss else "info")
+            return
+        # What is folded need not be unfolded to see why.
+        last = [f"  {line}" for line in output.last_lines]
+        self._live.add("\n".join([f"{text}{', its last lines:' if last else ''}", *last]), "error")
 
     async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
         try:

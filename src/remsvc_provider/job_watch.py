@@ -1,17 +1,19 @@
-"""Watch one job to its end, through lost connections and floods of output."""
+"""Watch one job to its end, through lost connections, as fast as its output can be logged."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from remsvc.client.jobs import Job, JobState, StateChange
-from remsvc.errors import NotFoundError, ServerError
-from remsvc_provider.command_output import CommandOutput
+from remsvc.client.jobs import Job, JobState, OutputChunk, StateChange, WatchEvent
+from remsvc.errors import NotFoundError, RemSvcError, ServerError
+from remsvc.time_limit import TimeLimit
+from remsvc_provider.command_output import CommandOutput, pieces
 from remsvc_provider.live_log import LiveLog
-from remsvc_provider.patience import Patience
 from remsvc_provider.plan import Plan
 from remsvc_provider.server_access import ServerAccess
 from remsvc_provider.task_log import shown_id
@@ -21,27 +23,43 @@ if TYPE_CHECKING:
 
 GRACE = 2.0
 """Seconds beyond stream_timeout, in which the server itself ends the command and says so."""
-SKIP_PAUSE = 0.25
-SKIP_PAUSES = 4
-"""How often to ask whether a job has ended, before more of its flood of output is looked at."""
+LOOK_SECONDS = 0.25
+"""Between two questions whether a job has ended whose output takes its time to be logged."""
+LOOK_TIMEOUT = 10.0
+END_SECONDS = 10.0
+"""For reading the end of an output that was left out."""
 
 
 class JobWatch:
     """Watches one job.
 
+    Output is read only as fast as the log takes it: the server keeps all of it. So the job's end is asked
+    for meanwhile. From then on the log has ``log_drain`` seconds to catch up.
+
     Args:
         access: to the job's server.
         plan: which the job belongs to.
-        patience: for calls beside the watch.
+        log_drain: seconds for which the log may take longer than the job.
         live: the task's log.
+        ended: called when the job is known to have ended: only its log, or the end of it, is missing.
     """
 
-    def __init__(self, access: ServerAccess, plan: Plan, patience: Patience, live: LiveLog) -> None:
+    def __init__(
+        self,
+        access: ServerAccess,
+        plan: Plan,
+        log_drain: Callable[[], float],
+        live: LiveLog,
+        ended: Callable[[], None],
+    ) -> None:
         self._access = access
         self._plan = plan
-        self._patience = patience
+        self._log_drain = log_drain
         self._live = live
+        self._tell_ended = ended
         self._lost = False
+        self._ended: Job | None = None
+        self._drained_at = float("inf")
 
     async def to_its_end(self, job: Job, output: CommandOutput) -> Job:
         """The job as it ended. Its output has been passed on, except for what was too much.
@@ -49,48 +67,114 @@ class JobWatch:
         Raises:
             ServerError: it cannot be watched any more.
         """
-        while not (followed := await self._access.call(partial(self._watch, job, output))).ended:
-            # A flood. The log catches up meanwhile.
-            for _ in range(SKIP_PAUSES):
-                followed = await self._patience.insist(
-                    lambda client: client.get_job(job.id, metadata=self._plan.metadata)
-                )
-                if followed.ended:
-                    break
-                await asyncio.sleep(SKIP_PAUSE)
-            output.skip_to_end(followed)
+        while not (followed := await self._access.call(partial(self._follow, job, output))).ended:
+            pass  # only less of it is needed from here on
+        if output.end_offsets(followed):
+            # What the result needs is waited for as long as it takes; not so what only the log needs.
+            only_for_log = not (output.needs("stdout") or output.needs("stderr"))
+            try:
+                with TimeLimit(END_SECONDS if only_for_log else None):
+                    await self._access.call(partial(self._read_end, followed, output))
+            except TimeoutError:
+                self._live.add("The end of its output does not come from the server in time", "warning")
         return followed
 
-    async def _watch(self, job: Job, output: CommandOutput, client: AsyncClient) -> Job:
-        """Watch to the end, or until more comes than can be passed on; the job as it is then."""
-        events = client.watch_job(
-            job.id,
-            stdout_offset=output.offset("stdout"),
-            stderr_offset=output.offset("stderr"),
-            reconnect_timeout=self._plan.stream_timeout + GRACE,
-            on_disconnect=self._note_lost,
-            metadata=self._plan.metadata,
-        )
+    async def _follow(self, job: Job, output: CommandOutput, client: AsyncClient) -> Job:
+        """Watch to the end, or until less of it is needed; the job as it is then."""
+        drain = TimeLimit(None)
+        looking: asyncio.Task[None] | None = None
+        offsets = {stream: output.offset(stream) for stream in ("stdout", "stderr")}
+        events = self._events(job, offsets, client)
+        try:
+            with drain:
+                if self._ended is not None:
+                    drain.restart(self._drained_at - time.monotonic())
+                async with aclosing(events):
+                    async for event in events:
+                        self._note_back()
+                        if isinstance(event, StateChange):
+                            if job.state is JobState.QUEUED and event.job.state is JobState.RUNNING:
+                                self._live.add(f"Job {shown_id(job.id)} has started")
+                            job = event.job
+                            continue
+                        for piece in pieces(event):
+                            output.feed(piece)
+                            if self._live.full:
+                                looking = looking or asyncio.create_task(self._look_for_end(job, drain))
+                                await self._live.room()
+                        if not output.needs(event.stream):
+                            break
+        except NotFoundError as error:
+            raise self._forgotten(job, error) from error
+        except TimeoutError:
+            if self._ended is None:
+                raise
+            self._live.add(
+                "The command has ended, and its log takes too long: the rest of its output is left out, but "
+                "for the end",
+                "warning",
+            )
+            output.close()
+            job = self._ended
+        finally:
+            if looking is not None:
+                looking.cancel()
+                await asyncio.wait([looking])
+        if job.ended:
+            self._note_ended(job)
+        return job
+
+    async def _read_end(self, job: Job, output: CommandOutput, client: AsyncClient) -> None:
+        """Pass on what is still needed of a job that has ended."""
+        events = self._events(job, output.end_offsets(job), client)
         try:
             async with aclosing(events):
                 async for event in events:
                     self._note_back()
-                    if isinstance(event, StateChange):
-                        if job.state is JobState.QUEUED and event.job.state is JobState.RUNNING:
-                            self._live.add(f"Job {shown_id(job.id)} has started")
-                        job = event.job
-                    else:
-                        output.feed(event)
-                        if output.overrun:
-                            break
+                    if isinstance(event, OutputChunk):
+                        for piece in pieces(event):
+                            output.feed(piece)
+                            await asyncio.sleep(0)
         except NotFoundError as error:
-            raise ServerError(
-                error.code,
-                f"the server does not know job {shown_id(job.id)} any more (has it lost its state?); "
-                "not retried to prevent duplicate execution",
-                error.target,
-            ) from error
-        return job
+            raise self._forgotten(job, error) from error
+
+    def _events(
+        self, job: Job, offsets: Mapping[str, int], client: AsyncClient
+    ) -> AsyncGenerator[WatchEvent]:
+        return client.watch_job(
+            job.id,
+            stdout_offset=offsets.get("stdout", -1),
+            stderr_offset=offsets.get("stderr", -1),
+            reconnect_timeout=self._plan.stream_timeout + GRACE,
+            on_disconnect=self._note_lost,
+            metadata=self._plan.metadata,
+        )
+
+    async def _look_for_end(self, job: Job, drain: TimeLimit) -> None:
+        """Ask until the job has ended: the watch tells it only after all output."""
+        while self._ended is None:
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(RemSvcError):  # the watch meets the same, and tells it
+                now = await self._access.call(
+                    lambda client: client.get_job(job.id, timeout=LOOK_TIMEOUT, metadata=self._plan.metadata)
+                )
+                if now.ended:
+                    self._note_ended(now)
+                    drain.restart(self._drained_at - time.monotonic())
+
+    def _note_ended(self, job: Job) -> None:
+        if self._ended is None:
+            self._ended = job
+            self._drained_at = time.monotonic() + self._log_drain()
+            self._tell_ended()
+
+    def _forgotten(self, job: Job, error: NotFoundError) -> ServerError:
+        return ServerError(
+            error.code,
+            f"the server does not know job {shown_id(job.id)} any more (has it lost its state?); "
+            "not retried to prevent duplicate execution",
+            error.target,
+        )
 
     def _note_lost(self, error: ServerError) -> None:
         if not self._lost:  # once for each time, however many attempts it takes

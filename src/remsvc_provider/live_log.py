@@ -1,30 +1,35 @@
-"""A task's log, written while commands run.
+"""A task's log, written while commands run: soon after a line was added, and no faster than it is taken.
 
-A log call costs most of a millisecond, however much it says, and the event loop is shared by thousands of
-triggers. So lines are gathered into few calls, and all calls of one loop together get at most about half
-of its time. A call waits, for seconds at times, until the triggerer's parent process reads what it gets:
-that is left to a thread, as Airflow does it.
+Nothing is left out here. Whoever has much to log waits for :meth:`LiveLog.room`, and reads no more from the
+server meanwhile, which keeps all of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
+from remsvc.time_limit import TimeLimit
+from remsvc_provider.log_pace import RECORD_CHARACTERS, log_pace
 from remsvc_provider.masking import Masking
-from remsvc_provider.per_loop import PerLoop
 
-GATHER = 0.2
-"""Seconds to wait for more lines, before those that have come are written."""
-CALL_CHARACTERS = 32_768
-"""Of one log call, unless a single line has more."""
-BACKLOG_CHARACTERS = 262_144
-"""Waiting to be written; whoever has more for a full log leaves it out, and says so."""
+BACKLOG_CHARACTERS = 16_384
+"""Waiting to be written; whoever has more waits."""
+SPACING = 0.01
+"""Seconds between two records of a task that prints line by line: one costs Airflow as much as many lines."""
+FLUSH_SECONDS = 5.0
+"""For what waits at a task's end. Where Airflow does not take it by then, it is left out."""
 
-MAX_PAUSE = 0.1
-"""Seconds to leave to others after a call."""
+_GROUP, _END_GROUP = "::group::", "::endgroup::"
+# Where a record has one of these anywhere, Airflow's page takes all of it for the beginning or the end of a
+# group, and shows nothing else of it: no command may print one.
+_ESCAPED = {_GROUP: r"\x3a:group::", _END_GROUP: r"\x3a:endgroup::"}
 
 
 class Log(Protocol):
@@ -33,89 +38,135 @@ class Log(Protocol):
     def info(self, event: str, /) -> Any: ...
     def warning(self, event: str, /) -> Any: ...
     def error(self, event: str, /) -> Any: ...
-    async def ainfo(self, event: str, /) -> Any: ...
-    async def awarning(self, event: str, /) -> Any: ...
-    async def aerror(self, event: str, /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    level: str
+    text: str
+    alone: bool = False
+    """Whether it must be a record of its own."""
+
+
+def without_groups(text: str) -> str:
+    """``text`` without what Airflow's page takes for the beginning or the end of a group."""
+    for mark, escaped in _ESCAPED.items():
+        text = text.replace(mark, escaped)
+    return text
 
 
 class LiveLog:
-    """Writes lines to a task's log in their order, soon after they are added.
+    """Writes lines to a task's log in their order.
 
-    It belongs to the running event loop. :meth:`close` it.
+    It belongs to the running event loop, and to the task that made it, whose log that is. :meth:`close` it.
 
     Args:
         log: the task's logger.
-        masking: of the secrets in them.
+        masking: of the secrets in the lines.
     """
 
     def __init__(self, log: Log, masking: Masking) -> None:
         self._log = log
         self._masking = masking
-        self._lines: deque[tuple[str, str]] = deque()  # level, text
+        # Airflow finds the task's log by what is set there.
+        self._context = contextvars.copy_context()
+        self._entries: deque[_Entry] = deque()
         self._size = 0
-        self._turn = asyncio.Lock()
-        self._writer: asyncio.Task[None] | None = None
+        self._writing = False
+        self._given_up = False
+        self._wrote_at = float("-inf")
+        self._soon: asyncio.TimerHandle | None = None
+        self._waiters: list[asyncio.Future[None]] = []
 
     @property
     def full(self) -> bool:
-        """Whether so much waits that output should rather be left out."""
+        """Whether whoever has more should wait for :meth:`room`."""
         return self._size >= BACKLOG_CHARACTERS
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a log that was full has caught up."""
-        return self._size <= BACKLOG_CHARACTERS // 4
 
     def add(self, text: str, level: str = "info") -> None:
         """Add lines. ``level``: ``info``, ``warning`` or ``error``."""
-        text = self._masking(text)
-        self._lines.append((level, text))
-        self._size += len(text) + 1
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.get_running_loop().create_task(self._write(), name="remsvc-live-log")
+        self._add(_Entry(level, without_groups(self._masking(text))))
+
+    def begin_group(self, title: str) -> None:
+        """Have what follows fold, in Airflow's page, under a title of one line."""
+        self._add(_Entry("info", _GROUP + without_groups(self._masking(title)), alone=True))
+
+    def end_group(self) -> None:
+        """End the group that was begun last."""
+        self._add(_Entry("info", _END_GROUP, alone=True))
+
+    async def room(self) -> None:
+        """Wait until most of what was added is written."""
+        if self.full:
+            await self._until(lambda: self._size < BACKLOG_CHARACTERS // 2)
 
     async def flush(self) -> None:
-        """Write all that was added so far."""
-        async with self._turn:
-            while self._lines:
-                await self._write_some()
+        """Write all that was added so far; what Airflow does not take within some seconds is left out, and
+        that is said."""
+        if self._given_up:
+            return
+        try:
+            with TimeLimit(FLUSH_SECONDS):
+                await self._until(lambda: not self._entries and not self._writing)
+        except TimeoutError:
+            self._given_up = True
+            left_out, size = list(self._entries), self._size
+            self._entries.clear()
+            self._size = 0
+            self.add(f"... {size} characters are left out here: Airflow takes no more", "warning")
+            if any(entry.text == _END_GROUP for entry in left_out):
+                self.end_group()
 
     async def close(self) -> None:
         """Write what is left, and end."""
-        try:
-            await self.flush()
-        finally:
-            if self._writer is not None:
-                self._writer.cancel()
-                await asyncio.wait([self._writer])
+        await self.flush()
 
-    async def _write(self) -> None:
-        """Write what there is, and end: most commands are silent most of the time."""
-        while self._lines:
-            await asyncio.sleep(GATHER)
-            async with self._turn:
-                if self._lines:
-                    await self._write_some()
+    # For the pace
 
-    async def _write_some(self) -> None:
-        """One log call: the next lines of one level."""
-        async with _gates.get():
-            if not self._lines:
-                return
-            level = self._lines[0][0]
-            texts: list[str] = []
-            size = 0
-            while self._lines and self._lines[0][0] == level:
-                following = len(self._lines[0][1]) + 1
-                if texts and size + following > CALL_CHARACTERS:
-                    break
-                texts.append(self._lines.popleft()[1])
-                size += following
-            self._size -= size
-            started = time.perf_counter()
-            await getattr(self._log, f"a{level}")("\n".join(texts))
-            await asyncio.sleep(min(time.perf_counter() - started, MAX_PAUSE))
+    def take(self) -> Callable[[], object] | None:
+        """What writes the next lines, of one level, as one record; None where there are none."""
+        entries = self._entries
+        if not entries:
+            return None
+        first = entries.popleft()
+        texts = [first.text]
+        size = len(first.text) + 1
+        while not first.alone and entries and entries[0].level == first.level and not entries[0].alone:
+            following = len(entries[0].text) + 1
+            if size + following > RECORD_CHARACTERS:
+                break
+            texts.append(entries.popleft().text)
+            size += following
+        self._size -= size
+        self._writing = True
+        return partial(self._context.run, getattr(self._log, first.level), "\n".join(texts))
 
+    def wrote(self) -> None:
+        """A record was written, or could not be."""
+        self._writing = False
+        self._wrote_at = time.monotonic()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
-_gates = PerLoop(asyncio.Lock)
-"""Whoever holds it may write. It is held as long again as the writing took."""
+    def _add(self, entry: _Entry) -> None:
+        self._entries.append(entry)
+        self._size += len(entry.text) + 1
+        pace = log_pace()
+        if self._soon is None and not pace.has(self):
+            delay = self._wrote_at + SPACING - time.monotonic()
+            if delay > 0 and not self.full:
+                self._soon = asyncio.get_running_loop().call_later(delay, self._enter)
+            else:
+                pace.enter(self)
+
+    def _enter(self) -> None:
+        self._soon = None
+        log_pace().enter(self)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter

@@ -78,10 +78,9 @@ class Masking:
 
 
 def _overlap(before: str, after: str) -> int:
-    """How many characters at the end of ``before`` are the beginning of ``after``; 0 for few ones, and where
-    all of either is."""
+    """How many characters at the end of ``before`` are the beginning of ``after``; 0 for few ones."""
     head = after[:LEAST_FRAGMENT]
-    start = before.find(head, len(before) - min(len(before), len(after)) + 1)
+    start = before.find(head, len(before) - min(len(before), len(after)))
     while start >= 0:  # the longest overlap begins first
         if after.startswith(before[start:]):
             return len(before) - start

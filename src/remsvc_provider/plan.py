@@ -27,6 +27,7 @@ class Plan:
         on_kill: ``cancel`` the jobs when the task is killed, or ``leave`` them.
         max_log_bytes: bytes of each output that go into the task's log; None: as airflow.cfg says.
         log_drain: seconds for which an ended command waits for its log; None: as airflow.cfg says.
+        time_is_up: when ``execution_timeout`` ends the task, on the monotonic clock; None: never.
         resumed: the server may have the jobs already, from a run that was cut off.
     """
 
@@ -41,6 +42,7 @@ class Plan:
     on_kill: str = "cancel"
     max_log_bytes: int | None = None
     log_drain: float | None = None
+    time_is_up: float | None = None
     resumed: bool = False
 
     def failed(self, rc: int) -> bool:

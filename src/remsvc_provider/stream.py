@@ -17,7 +17,7 @@ from remsvc.time_limit import TimeLimit
 from remsvc_provider.channels import pooled_transport
 from remsvc_provider.command_output import shortened
 from remsvc_provider.commands import to_command
-from remsvc_provider.live_log import Log
+from remsvc_provider.live_log import LiveLog, Log
 from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import JobState, Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, delay_after
@@ -40,22 +40,26 @@ async def run_commands(plan: Plan, options: ConnectionOptions, log: Log, masking
         log: where the story goes.
         masking: of the secrets in all that is told.
     """
-    run = _Run(plan, options, log, masking)
-    outcome = await run.outcome()
-    if outcome.error is None:
-        log.info(f"All {len(plan.commands)} command(s) succeeded in {run.seconds:.2f} s")
-    else:
-        log.error(outcome.error)
+    live = LiveLog(log, masking)
+    run = _Run(plan, options, live, masking)
+    try:
+        outcome = await run.outcome()
+        if outcome.error is None:
+            live.add(f"All {len(plan.commands)} command(s) succeeded in {run.seconds:.2f} s")
+        else:
+            live.add(outcome.error, "error")
+    finally:
+        await live.close()
     return outcome
 
 
 class _Run:
-    def __init__(self, plan: Plan, options: ConnectionOptions, log: Log, masking: Masking) -> None:
+    def __init__(self, plan: Plan, options: ConnectionOptions, live: LiveLog, masking: Masking) -> None:
         self._plan = plan
         self._commands = [to_command(command) for command in plan.commands]
         self._options = options
         self._stream_timeout = plan.stream_timeout
-        self._log = log
+        self._live = live
         self._masking = masking
         self._results: Results = {}
         self._started = time.monotonic()
@@ -66,7 +70,7 @@ class _Run:
         return time.monotonic() - self._started
 
     async def outcome(self) -> Outcome:
-        self._log.info(
+        self._live.add(
             f"Running {len(self._commands)} command(s) on {self._options.target} "
             f"({security_text(self._options)}), within {self._stream_timeout:g} s"
         )
@@ -122,7 +126,7 @@ class _Run:
                     raise
                 delay = delay_after(attempt)
                 following = f"attempt {attempt + 1} of {ATTEMPTS} follows in {delay:g} s"
-                self._log.warning(self._masking(f"{error}; nothing was sent, {following}"))
+                self._live.add(f"{error}; nothing was sent, {following}", "warning")
                 await asyncio.sleep(delay)
             else:
                 return
@@ -159,7 +163,4 @@ class _Run:
             "cmd": cmd,
         }
         report = command_report(answer.tid, cmd, answer.rc, out, err, seconds, notes=tuple(notes))
-        if self._plan.failed(answer.rc):
-            self._log.error(report)
-        else:
-            self._log.info(report)
+        self._live.add(report, "error" if self._plan.failed(answer.rc) else "info")

@@ -27,7 +27,8 @@ class LogReader:
     def lines(self, prefix: str) -> list[str]:
         """The lines of one command's stream, without what the log adds to a message."""
         plain = re.sub(r"\x1b\[[0-9;]*m", "", self.text)  # Airflow 3.1 colours its messages
-        found = re.findall(rf"{re.escape(prefix)} \| (.*)", plain)
+        # Those that are repeated where a command has failed are indented.
+        found = re.findall(rf"(?<!  ){re.escape(prefix)} \| (.*)", plain)
         return [line.split(" [remsvc_provider.")[0].rstrip() for line in found]
 
 
@@ -56,9 +57,10 @@ async def test_it_tells_the_story(serve, connect, log):
     await fire(trigger(connect(uri), "echo one", "echo two; echo oops >&2; exit 7"))
     for words in (
         f"Running 2 command(s) on {server.target} (plaintext, no TLS, bearer token), within 60 s, as durable",
-        "Command 1: echo one\nstarted as job ",
+        "::group::Command 1: echo one",
+        "started as job ",
         "\n1 out | one",
-        "\nCommand 1 ended with rc 0 after ",
+        "Command 1 ended with rc 0 after ",
         "\n2 err | oops",
         "Command 2 ended with rc 7 after ",
         "command 2 (commands[1]) ended with rc 7: oops",
@@ -70,7 +72,7 @@ async def test_it_tells_the_story(serve, connect, log):
 async def test_few_calls(conn_id, log):
     await fire(trigger(conn_id, "seq 1000"))
     assert log.lines("1 out") == [str(n) for n in range(1, 1001)]
-    assert log.text.count("[remsvc_provider.") < 10
+    assert log.text.count("[remsvc_provider.") < 20
 
 
 async def test_control_characters_are_cleaned(conn_id, log):
@@ -112,26 +114,92 @@ async def test_no_character_is_broken_where_output_comes_in_pieces(scripted_jobs
     assert (results(event)[0]["out"], results(event)[0]["err"]) == ("grüße €\nΩ", "日本語")
 
 
-async def test_a_flood_is_limited_and_its_end_shown(conn_id, log):
-    command = "echo begin; yes 'all work and no play' | head -n 2000000; echo the end"
-    event = await fire(trigger(conn_id, command))
-    assert results(event)[0]["out"].startswith("begin\nall work")
+@pytest.mark.parametrize("limit", [1, 20, 10_000, 100_000])
+@pytest.mark.parametrize("max_output_bytes", [10, 5_000_000])
+async def test_beyond_max_log_bytes_there_are_the_beginning_and_the_end(
+    conn_id, log, limit, max_output_bytes
+):
+    """Whether the result needs what the log leaves out, or not."""
+    written = "begin\n" + "all work and no play\n" * 100_000 + "the end\n"
+    command = "echo begin; yes 'all work and no play' | head -n 100000; echo the end"
+    event = await fire(
+        trigger(conn_id, command, max_log_bytes=limit, max_output_bytes=max_output_bytes, log_drain=600.0)
+    )
+    assert results(event)[0]["out"][:max_output_bytes] == written[:max_output_bytes]
     lines = log.lines("1 out")
-    assert (lines[0], lines[-1]) == ("begin", "the end")
-    assert len("\n".join(lines)) < 1_000_000
-    note = next(line for line in lines if line.startswith("... "))
-    assert re.fullmatch(r"\.\.\. \d+ bytes are left out here; all of it: remsvc jobs logs [0-9a-f]+", note)
-    left_out = sum(int(line.split()[1]) for line in lines if line.startswith("... "))
-    shown = sum(len(line) + 1 for line in lines if not line.startswith("... "))
-    written = len("begin\n") + 21 * 2_000_000 + len("the end\n")
-    assert left_out > 40_000_000
-    assert 0 <= left_out + shown - written <= 10  # a line that is broken off gets an end of its own
+    beyond, gap = [line for line in lines if line.startswith("... ")]
+    job = r"all of it: remsvc jobs logs [0-9a-f]+"
+    assert re.fullmatch(
+        rf"\.\.\. more than {limit} bytes: what follows is left out here, but for its end; {job}", beyond
+    )
+    assert (found := re.fullmatch(rf"\.\.\. (\d+) bytes are left out here; {job}", gap))
+    begin = "\n".join(lines[: lines.index(beyond)])
+    assert begin == written[:limit].rstrip()
+    end = "\n".join(lines[lines.index(gap) + 1 :]) + "\n"
+    assert len(end) <= min(limit, 16_384)
+    assert written.endswith(end)
+    assert limit + int(found[1]) + len(end) == len(written)
 
 
-async def test_a_flood_does_not_hide_the_other_stream(conn_id, log):
-    command = "yes | head -c 20000000 & for n in 1 2 3; do echo $n >&2; sleep 0.2; done; wait; echo done >&2"
-    event = await fire(trigger(conn_id, command))
-    assert results(event)[0]["err"] == "1\n2\n3\ndone\n"
+@pytest.mark.parametrize("size", [999, 1000])
+async def test_up_to_max_log_bytes_nothing_is_left_out(conn_id, log, size):
+    command = f"head -c {size} /dev/zero | tr '\\0' x; head -c {size} /dev/zero | tr '\\0' y >&2"
+    await fire(trigger(conn_id, command, max_log_bytes=1000))
+    assert (log.lines("1 out"), log.lines("1 err")) == (["x" * size], ["y" * size])
+
+
+async def test_the_other_output_goes_on_where_one_is_too_long(conn_id, log, tmp_path: Path):
+    command = f"yes | head -c 20000; until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo oops >&2; sleep 60"
+    running = asyncio.create_task(fire(trigger(conn_id, command, max_log_bytes=10_000, max_output_bytes=10)))
+    await until(lambda: any(line.startswith("... more than ") for line in log.lines("1 out")))
+    (tmp_path / "go").touch()
+    await until(lambda: log.lines("1 err") == ["oops"])
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_airflow_cfg_says_how_much_where_the_task_does_not(conn_id, log, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__REMSVC__MAX_LOG_BYTES", "10")
+    await fire(trigger(conn_id, "seq 100"))
+    assert log.lines("1 out")[:5] == ["1", "2", "3", "4", "5"]
+    assert log.lines("1 out")[5].startswith("... more than 10 bytes: ")
+
+
+@pytest.mark.parametrize("option", ["MAX_LOG_BYTES", "LOG_DRAIN"])
+async def test_an_airflow_cfg_that_cannot_be_used_fails_the_task(
+    conn_id, option, monkeypatch, tmp_path: Path
+):
+    monkeypatch.setenv(f"AIRFLOW__REMSVC__{option}", "much")
+    event = await fire(trigger(conn_id, f"touch {tmp_path}/ran"))
+    assert event["error_msg"].startswith(f"airflow.cfg, [remsvc] {option.lower()} is 'much'; expected a ")
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_a_command_is_a_group_and_a_failed_ones_last_lines_follow_it(conn_id, log):
+    await fire(trigger(conn_id, "seq 30; exit 7", "echo not"))
+    text = log.text
+    begin, end, failed = map(
+        text.index, ("::group::Command 1: seq 30; exit 7", "::endgroup::", "ended with rc 7")
+    )
+    assert begin < text.index("started as job ") < text.index("1 out | 1\n") < text.index("1 out | 30") < end
+    assert end < failed
+    assert re.findall(r"(?m)^  1 out \| (\d+)", text[failed:]) == [str(n) for n in range(11, 31)]
+    assert text.count("::group::") == text.count("::endgroup::")
+
+
+async def test_what_runs_side_by_side_is_not_folded(conn_id, log):
+    await fire(trigger(conn_id, "echo one", "echo two", parallel=2))
+    assert "group::" not in log.text
+    assert "Command 2: echo two" in log.text
+
+
+async def test_no_command_begins_or_ends_a_group(conn_id, log):
+    """Airflow's page would take the whole record for one, and hide it."""
+    command = "echo '::endgroup::'; echo 'a ::group::b'; printf '\\033[31m::endgroup'; echo ::; exit 3"
+    await fire(trigger(conn_id, command))
+    assert log.text.count("::group::") == log.text.count("::endgroup::") == 1
+    assert log.lines("1 out") == [r"\x3a:endgroup::", r"a \x3a:group::b", r"\x3a:endgroup::"]
 
 
 async def test_long_lines_are_broken(conn_id, log):

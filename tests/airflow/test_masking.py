@@ -21,7 +21,6 @@ from remsvc.command import crc32hex
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from remsvc_provider import sealing
 from remsvc_provider.command_output import LoggedOutput
-from remsvc_provider.live_log import LiveLog
 from remsvc_provider.masking import MASK, Masking, secrets_in
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
@@ -152,32 +151,22 @@ async def test_a_secret_across_what_a_server_did_not_keep(masker, scripted_jobs,
     assert not [secret[:size] for size in range(4, 13) if secret[:size] in shown or secret[-size:] in shown]
 
 
-def test_a_secret_across_the_end_of_what_a_log_left_out():
-    """A log that has caught up goes on with the last lines that it left out, and with what follows."""
+@pytest.mark.parametrize("place", range(1, 12))
+@pytest.mark.parametrize("left_out", [b"", b"-" * 40, b"-\n" * 20])
+def test_a_secret_across_what_a_log_leaves_out(place, left_out):
+    """Where a log stops, and where it goes on with the end of what it has left out."""
     secret, written = "Q1Z2W3X4K5J6", []
-    full = True
-
-    class SlowLog(LiveLog):
-        """A log that is full until the test says so."""
-
-        @property
-        def full(self) -> bool:
-            return full
-
-        @property
-        def has_room(self) -> bool:
-            return not full
-
-        def add(self, text: str, level: str = "info") -> None:
-            written.append(text)
-
-    output = LoggedOutput(SlowLog(None, Masking()), "", "job1", Masking([secret]))  # type: ignore[arg-type]
-    output.feed(OutputChunk("stdout", 0, b"left out\n" + secret[8:].encode()))
-    full = False
-    output.feed(OutputChunk("stdout", 13, f"\nline {secret[:6]}".encode()))
-    output.feed(OutputChunk("stdout", 25, f"{secret[6:]} end\n".encode()))
+    begin = f"a line\nof {secret[:place]}".encode()
+    output = LoggedOutput(written.append, "", "job1", len(begin), Masking([secret]))
+    end = f"{secret[place:]} and\na line of {secret}\n".encode()
+    whole = begin + left_out + end
+    for offset in range(0, len(whole), 7):
+        output.feed(OutputChunk("stdout", offset, whole[offset : offset + 7]))
     output.finish(None)
-    assert written[-1] == f"line {MASK} end"
+    shown = "\n".join(written)
+    assert shown.startswith("a line\nof ")
+    pieces = [piece for size in range(4, 13) for piece in (secret[:size], secret[-size:])]
+    assert not [piece for piece in pieces if piece in shown]
 
 
 async def test_a_secret_of_several_lines(masker, conn_id, log: LogReader):  # noqa: F811

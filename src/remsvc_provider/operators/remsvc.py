@@ -214,6 +214,7 @@ class RemSvcOperator(BaseOperator):
         )
         options = dict(parameters.options)
         secret = self._hidden_metadata or parameters.secret
+        limit = self.execution_timeout
         task_instance = context.get("ti")
         origin = Origin.of(task_instance, context) if task_instance is not None else None
         if self.deferrable and self._may_store(secret):
@@ -224,7 +225,6 @@ class RemSvcOperator(BaseOperator):
                 options.update(secrets=parameters.secrets)
             if origin is not None:
                 options.update(origin=origin.arguments())
-            limit = self.execution_timeout
             if limit is not None:
                 options.update(execution_timeout=limit.total_seconds())
             if limit is not None or origin is not None:
@@ -250,6 +250,7 @@ class RemSvcOperator(BaseOperator):
             stream_timeout=parameters.stream_timeout,
             metadata=parameters.public + secret,
             origin=origin or Origin.unknown(),
+            time_is_up=None if limit is None else time.monotonic() + limit.total_seconds(),
             **options,
         )
         return self.execute_complete(context, self._run_here(plan, Masking(parameters.secrets)).payload())

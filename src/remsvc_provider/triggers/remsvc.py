@@ -229,8 +229,8 @@ class RemSvcTrigger(BaseTrigger):
         except (AirflowException, RemSvcError) as error:
             return Outcome(JobState.FAILED, {}, self._masking(str(error)))
         try:
-            with TimeLimit(self._execution_time_left()):
-                return await self._run.outcome()
+            with (limit := TimeLimit(self._execution_time_left())):
+                return await self._run.outcome(limit)
         except TimeoutError:
             return await self._too_late(self._run)
 
@@ -286,6 +286,8 @@ class RemSvcTrigger(BaseTrigger):
         options = dict(self._options)
         stored, deferred_at = options.pop("origin"), options.pop("deferred_at")
         del options["execution_timeout"], options["secrets"]
+        if (left := self._execution_time_left()) is not None:
+            options["time_is_up"] = time.monotonic() + left
         origin = Origin.from_arguments(stored) if stored else None
         if origin is None and self.task_instance is not None:
             # Stored by 1.0.0, which knew no other keys and let any pass.

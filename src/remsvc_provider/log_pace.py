@@ -1,0 +1,152 @@
+"""When a task's log may be written: one pace for all tasks whose triggers share an event loop.
+
+What a task logs goes through one pipe to the process that has started this one: the triggerer's parent, or a
+worker's supervisor. The former takes 4 kB at a time, and asks the database in between: some 0.8 MB a second,
+and less where it has many triggers. While the pipe is full, a log call blocks whoever makes it, and so all
+triggers. So the pipe is never filled: how much waits in it is looked at before each record, and little may.
+The log goes as fast as it is taken, and a line that comes alone waits behind a few kilobytes at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from remsvc_provider.per_loop import PerLoop
+
+RECORD_CHARACTERS = 4_000
+"""Of one record, unless a single line has more: about what is taken at a time."""
+MOST_IN_PIPE = 8_192
+"""Bytes, with what the system adds to each record. While more wait, nothing is written."""
+LOOK_SECONDS = 0.003
+"""Between two looks at a pipe that has no room."""
+UNSEEN_SECONDS = 0.006
+"""Between two records where it cannot be seen how much waits."""
+
+
+class Pipe:
+    """The pipe that this process's log goes through.
+
+    Args:
+        descriptor: of this process's end.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def of_this_process(cls) -> Pipe | None:
+        """None where the log goes somewhere else, or where it cannot be seen how much waits."""
+        if sys.platform != "linux":
+            return None
+        import structlog
+
+        # Airflow's factory of loggers has the file that all of them write to.
+        file = getattr(structlog.get_config()["logger_factory"], "io", None)
+        try:
+            descriptor: int = file.fileno()  # type: ignore[union-attr]
+            with socket.socket(fileno=os.dup(descriptor)) as end:
+                local = end.family == socket.AF_UNIX and end.type == socket.SOCK_STREAM
+            pipe = cls(descriptor)
+            return pipe if local and pipe.waiting >= 0 else None
+        except (AttributeError, OSError, ValueError):
+            return None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were not taken yet. Raises :class:`OSError`."""
+        import fcntl
+        import termios
+
+        (size,) = struct.unpack("i", fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, b"\0" * 4))
+        return int(size)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a record can be written at once. True where the pipe is gone: writing says how."""
+        try:
+            return self.waiting <= MOST_IN_PIPE
+        except OSError:
+            return True
+
+
+class Log(Protocol):
+    """What takes turns: one task's log."""
+
+    def take(self) -> Callable[[], object] | None:
+        """What writes its next record, to be called in whatever thread; None where it has none."""
+
+    def wrote(self) -> None:
+        """The record was written, or could not be."""
+
+
+class LogPace:
+    """Gives the logs of one event loop their turns, a record each.
+
+    Whoever has printed nothing for a while comes first, then all others, one after the other, as the queues
+    of a network are served (RFC 8290, section 4.1). So a line that comes alone need not wait until ten others
+    have had their turns, and nobody gets more by printing in small portions.
+    """
+
+    def __init__(self) -> None:
+        self._pipe = Pipe.of_this_process()
+        self._fresh: deque[Log] = deque()
+        self._others: deque[Log] = deque()
+        self._queued: set[Log] = set()
+        self._serving: asyncio.Task[None] | None = None
+
+    def has(self, log: Log) -> bool:
+        """Whether a log takes turns now."""
+        return log in self._queued
+
+    def enter(self, log: Log) -> None:
+        """Have a log take turns until it has nothing more to write."""
+        if log in self._queued:
+            return
+        self._queued.add(log)
+        self._fresh.append(log)
+        if self._serving is None or self._serving.done():
+            # In no task's context, whose values would stay alive.
+            create_task = asyncio.get_running_loop().create_task
+            self._serving = contextvars.Context().run(create_task, self._serve())
+
+    async def _serve(self) -> None:
+        while self._queued:
+            if self._pipe is not None and not self._pipe.has_room:
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            log = (self._fresh or self._others).popleft()
+            if (write := log.take()) is None:
+                self._queued.discard(log)
+                continue
+            try:
+                if self._pipe is not None:
+                    write()
+                else:
+                    await asyncio.to_thread(write)
+            except Exception as error:  # noqa: BLE001  of whatever writes; the commands go on
+                context = {"message": "a task's log could not be written", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+            log.wrote()
+            # Even where it has no more: whoever prints little and often has to wait for the others, too.
+            self._others.append(log)
+            await asyncio.sleep(0 if self._pipe is not None else UNSEEN_SECONDS)
+
+
+_paces = PerLoop(LogPace)
+
+
+def log_pace() -> LogPace:
+    """The running loop's.
+
+    Raises:
+        RuntimeError: no event loop is running.
+    """
+    return _paces.get()

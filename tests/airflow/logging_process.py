@@ -1,0 +1,55 @@
+"""A process that runs triggers and logs as a triggerer's does: into a socket that its parent reads.
+
+    python logging_process.py DESCRIPTOR TRIGGERS
+
+TRIGGERS is a list, as JSON, of the keyword arguments of triggers. Prints one JSON object a line: ``{"tick":
+n}`` each time the event loop has called a coroutine that wants to be called every 20 ms, and ``{"trigger":
+n, "event": payload}`` when one has fired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import structlog
+from airflow.sdk.execution_time import supervisor
+
+from remsvc_provider.triggers.remsvc import RemSvcTrigger
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), file=sys.__stdout__, flush=True)
+
+
+async def fire(number: int, arguments: dict[str, Any]) -> None:
+    structlog.contextvars.bind_contextvars(trigger_id=number)  # as a triggerer does
+    trigger = RemSvcTrigger(**arguments)
+    trigger.task_instance = SimpleNamespace(
+        id=number, dag_id="dag", run_id="run", task_id="task", map_index=-1, try_number=1
+    )
+    async for event in trigger.run():
+        await trigger.cleanup()
+        say(trigger=number, event=event.payload)
+
+
+async def tick() -> None:
+    number = 0
+    while True:
+        await asyncio.sleep(0.02)
+        number += 1
+        say(tick=number)
+
+
+async def main(triggers: list[dict[str, Any]]) -> None:
+    ticking = asyncio.create_task(tick())
+    await asyncio.gather(*(fire(number, each) for number, each in enumerate(triggers, 1)))
+    ticking.cancel()
+
+
+if __name__ == "__main__":
+    supervisor._configure_logs_over_json_channel(int(sys.argv[1]))
+    asyncio.run(main(json.loads(sys.argv[2])))
