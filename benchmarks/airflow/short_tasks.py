@@ -68,7 +68,8 @@ class Way:
     def write_dag(self, dags: Path, work: Work) -> None:
         """Write a DAG whose tasks do the work."""
         name = f"{work.name}_{self.key}"
-        self.operator.write_dag(dags, name, work.command, work.tasks)
+        # A mapped task is always started by a worker.
+        self.operator.write_dag(dags, name, work.command, work.tasks, mapped=False)
         file = dags / f"{self.dag_id(work.name)}.py"
         file.write_text(self.prelude + file.read_text(encoding="utf-8"), encoding="utf-8")
 
