@@ -60,7 +60,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         try:
             await self._start()
         except Exception as error:  # noqa: BLE001  templates, and what they call, may raise anything
-            reason = f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, AirflowException) else f"{type(error).__name__}: {error}"
             self._masking.add(secrets_in(reason))
             reason = self._masking(reason)
             self.log.info(f"A worker starts this task: {reason}")
@@ -87,10 +87,10 @@ class RemSvcStartTrigger(RemSvcTrigger):
             return
         context = self._context
         if context is None:
-            raise AirflowException("its DAG has changed since it was deferred")
+            raise AirflowException("Airflow gave its trigger no context, as the DAG has changed")
         if context["ti"].try_number > 1:
             # A triggerer is told neither how many tries the task may have, nor whether it was cleared.
-            raise AirflowException("which jobs earlier tries may have left, is known to workers alone")
+            raise AirflowException("it is not the first try, and what earlier ones have left a worker knows")
         parameters = Parameters.checked(
             **await in_thread(lambda: self._rendered(context), RENDER_TIMEOUT),
             stream_timeout=self._stream_timeout,
