@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from remsvc_provider.operators.remsvc import RemSvcOperator
 
 TRIGGER = "remsvc_provider.triggers.start.RemSvcStartTrigger"
-HORIZON = timedelta(days=3650)
-"""Until when such a task may be deferred, where it has no execution_timeout. Its trigger is told no other
-time from which it could know when it was deferred."""
+HORIZON = timedelta(days=1000)
+"""How long such a task may be deferred, where it has no execution_timeout: its trigger is told no other time
+from which it could know when it was deferred. Some databases know no time after 2038."""
+LONGEST_TIMEOUT = HORIZON / 3
+"""Of the commands. They may wait for their server as long again."""
 MOST_TASKS = 200
 """Of a DAG. For each trigger that starts a task, the triggerer reads all of its DAG, in the event loop that
 all triggers share."""
@@ -96,10 +98,13 @@ def parameters(task: RemSvcOperator) -> str | None:
     if not _is_public(fields) or not all(map(is_steady, texts)):
         return None
     limit = task.execution_timeout
+    if not _is_short(task.stream_timeout) or (limit is not None and limit <= timedelta(0)):
+        return None
     found = {
         "fields": fields,
         "stream_timeout": task.stream_timeout,
         "execution_timeout": None if limit is None else limit.total_seconds(),
+        "deferred_for": min(HORIZON, limit or HORIZON).total_seconds(),
         "options": task.run_options,
         "native": renders_natively(task),
         "reads_secrets": any(map(reads_secrets, texts)),
@@ -148,6 +153,11 @@ def _starts_alike(task: RemSvcOperator, dag: DAG) -> bool:
         or dag.template_undefined is not jinja2.StrictUndefined
         or len(dag.task_dict) > MOST_TASKS
     )
+
+
+def _is_short(stream_timeout: Any) -> bool:
+    """Whether they may well be over at the horizon; and what is no number, a worker refuses."""
+    return type(stream_timeout) in (int, float) and stream_timeout <= LONGEST_TIMEOUT.total_seconds()
 
 
 def _are_plain(params: Any) -> bool:

@@ -94,6 +94,9 @@ def test_the_triggerer_starts(parameters):
         {"env": {"A": float("nan")}},
         {"skip_on_exit_code": {3}},
         {"stream_timeout": timedelta(seconds=9)},
+        {"stream_timeout": True},
+        {"stream_timeout": 315_000_000},
+        {"execution_timeout": timedelta(0)},
         {"env": {"A": "x" * MOST_CHARACTERS}},
         # What comes before the start.
         {"pre_execute": print},

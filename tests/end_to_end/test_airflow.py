@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from local_airflow import DagRun, LocalAirflow, free_port
+from local_airflow import ApiError, DagRun, LocalAirflow, free_port
 from remsvc.client import Client, ConnectionOptions
 from remsvc.client.jobs import JobSpec, JobState
 from remsvc.command import crc32hex
@@ -233,12 +233,13 @@ def test_a_durable_retry_takes_over_what_has_succeeded_and_a_clear_starts_afresh
 
 
 def test_clearing_a_task_of_an_ended_run_ends_what_still_runs_of_it_first(
-    airflow: LocalAirflow, connection: str, server: ServerProcess, mode: str
+    airflow: LocalAirflow, connection: str, server: ServerProcess, mode: str, tmp_path: Path
 ) -> None:
     """Airflow starts the run over, with another start date. What runs here stands for a job whose trigger
-    was never told that its task had ended."""
-    dag_run = run(airflow, f"command{mode}", connection)
+    was never told that its task had ended. The first result is gone with it, too."""
+    dag_run = run(airflow, f"command{mode}", connection, f"mkdir {tmp_path}/once")
     assert dag_run.wait(DEADLINE) == "success", logs(dag_run)
+    assert dag_run.xcom("remote")["state"] == "SUCCESS"
     with Client(ConnectionOptions(server.target)) as client:
         (ended,) = client.list_jobs(labels={"airflow_run_id": dag_run.run_id})
         left = client.create_job(
@@ -247,9 +248,11 @@ def test_clearing_a_task_of_an_ended_run_ends_what_still_runs_of_it_first(
 
         dag_run.clear_task("remote")
         dag_run.wait_for_task(
-            "remote", lambda task: task["try_number"] == 2 and task["state"] == "success", DEADLINE
+            "remote", lambda task: task["try_number"] == 2 and task["state"] == "failed", DEADLINE
         )
 
+        with pytest.raises(ApiError, match="HTTP 404"):
+            dag_run.xcom("remote")
         assert client.get_job(left.id).state is JobState.CANCELLED, logs(dag_run)
         assert client.get_job(left.id).reason == "Airflow started try 2"
         second, *_ = client.list_jobs(labels={"airflow_run_id": dag_run.run_id})

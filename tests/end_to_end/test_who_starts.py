@@ -79,7 +79,7 @@ def test_a_task_is_the_same(dag_runs: dict[str, list[DagRun]], task_id: str) -> 
     assert usual == by_worker
 
 
-@pytest.mark.parametrize("task_id", STATES.keys() - {"mapped"})
+@pytest.mark.parametrize("task_id", sorted(STATES.keys() - {"mapped"}))
 def test_it_was_started_by_whom_it_should(dag_runs: dict[str, list[DagRun]], task_id: str) -> None:
     for mode, runs in dag_runs.items():
         by_worker = bool(mode) or task_id in STARTED_BY_A_WORKER

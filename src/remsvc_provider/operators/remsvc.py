@@ -49,6 +49,23 @@ def _sorted_by_tid(results: Results) -> list[dict[str, Any]]:
     return [results[tid] for tid in sorted(results)]
 
 
+def _delete_result(task_instance: Any) -> None:
+    """Delete what an earlier try has pushed, as Airflow does when a worker starts a task that was cleared: it
+    takes this one for a task that is resumed."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    ti = task_instance
+    result = {
+        "key": "return_value",
+        "dag_id": ti.dag_id,
+        "task_id": ti.task_id,
+        "run_id": ti.run_id,
+        "map_index": ti.map_index,
+    }
+    if XCom.get_one(**result) is not None:
+        XCom.delete(**result)
+
+
 class RemSvcOperator(BaseOperator):
     """Runs commands one after another on a RemSvc server, and fails if one of them does.
 
@@ -284,7 +301,9 @@ class RemSvcOperator(BaseOperator):
             # Airflow 3.1.0 resumes a retry in the place where the try before it failed.
             again = f"This is the event of try {number}: the commands run again"
         elif state == NOT_STARTED:
-            again = f"The triggerer could not start this task: {event.get(EVT_ERROR)}"
+            again = f"A worker starts this task: {event.get(EVT_ERROR)}"
+            if task_instance is not None and task_instance.try_number > 1:
+                _delete_result(task_instance)
         if again:
             self.log.info(again)
             result: dict[str, Any] = self.execute(context)

@@ -144,8 +144,8 @@ class RemSvcTrigger(BaseTrigger):
         return f"<RemSvcTrigger of {len(self.commands)} command(s) on {self.grpc_conn_id}>"
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render nothing: a worker has done so. Airflow calls this where the task is one that may also be
-        started by a trigger: see :mod:`remsvc_provider.triggers.start`."""
+        """Keep the context, and render nothing: a worker has done so. Airflow calls this where the task may
+        also be started by a trigger, as :mod:`remsvc_provider.triggers.start` does."""
         self._context = context
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -17,7 +17,7 @@ from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, EVT_TRY, 
 from remsvc_provider.parameters import Parameters
 from remsvc_provider.render_threads import in_thread
 from remsvc_provider.rendering import render_field
-from remsvc_provider.start_in_triggerer import HORIZON, TRIGGER
+from remsvc_provider.start_in_triggerer import TRIGGER
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 from remsvc_provider.version_compat import AirflowException, template_environment
 
@@ -46,6 +46,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         self._fields: dict[str, Any] = given["fields"]
         self._stream_timeout: Any = given["stream_timeout"]
         self._execution_timeout: float | None = given["execution_timeout"]
+        self._deferred_for: float = given["deferred_for"]
         self._given: dict[str, Any] = given["options"]
         self._native = self.render_template_as_native_obj = bool(given["native"])
         self._reads_secrets = bool(given["reads_secrets"])
@@ -60,9 +61,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         try:
             await self._start()
         except Exception as error:  # noqa: BLE001  templates, and what they call, may raise anything
-            reason = f"{type(error).__name__}: {error}"
-            self._masking.add(secrets_in(reason))
-            reason = self._masking(reason)
+            reason = self._reason(error)
             self.log.info(f"A worker starts this task: {reason}")
             payload: dict[str, Any] = {EVT_STATE: NOT_STARTED, EVT_RESULTS: {}, EVT_ERROR: reason}
         else:
@@ -77,7 +76,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         try:
             await self._start()
         except Exception as error:  # noqa: BLE001  as above
-            self.log.info(f"There is nothing to cancel, this task has not started: {error}")
+            self.log.info(f"There is nothing to cancel, this task has not started: {self._reason(error)}")
             return False
         return await super()._cancel_jobs(reason, timeout)
 
@@ -87,10 +86,10 @@ class RemSvcStartTrigger(RemSvcTrigger):
             return
         context = self._context
         if context is None:
-            raise AirflowException("its DAG has changed since it was deferred")
+            raise AirflowException("Airflow gave its trigger no context, as the DAG has changed")
         if context["ti"].try_number > 1:
             # A triggerer is told neither how many tries the task may have, nor whether it was cleared.
-            raise AirflowException("which jobs earlier tries may have left, is known to workers alone")
+            raise AirflowException("it is not the first try, and what earlier ones have left a worker knows")
         parameters = Parameters.checked(
             **await in_thread(lambda: self._rendered(context), RENDER_TIMEOUT),
             stream_timeout=self._stream_timeout,
@@ -127,7 +126,11 @@ class RemSvcStartTrigger(RemSvcTrigger):
         until: datetime | None = getattr(self, "timeout_after", None)
         if until is None:
             return None
-        longest = HORIZON.total_seconds()
-        if self._execution_timeout is not None:
-            longest = min(longest, self._execution_timeout)
-        return (until if until.tzinfo else until.replace(tzinfo=timezone.utc)).timestamp() - longest
+        until = until if until.tzinfo else until.replace(tzinfo=timezone.utc)
+        return until.timestamp() - self._deferred_for
+
+    def _reason(self, error: Exception) -> str:
+        """For a person; templates may have put a secret into it."""
+        text = str(error) if isinstance(error, AirflowException) else f"{type(error).__name__}: {error}"
+        self._masking.add(secrets_in(text))
+        return self._masking(text)
