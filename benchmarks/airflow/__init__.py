@@ -3,8 +3,9 @@
 Scheduler, triggerer, DAG processor and API server on PostgreSQL, with the LocalExecutor and four worker
 slots; ``sshd`` and ``remsvc serve`` (TLS and token) beside them. SSHOperator and SSHRemoteJobOperator are
 those of Airflow's own SSH provider, with their defaults. Everything in one Airflow, one after another: see
-:mod:`~benchmarks.airflow.worker_slots`, :mod:`~benchmarks.airflow.log_delay` and
-:mod:`~benchmarks.airflow.deferred_tasks`. One round: it takes minutes.
+:mod:`~benchmarks.airflow.worker_slots`, :mod:`~benchmarks.airflow.log_delay`,
+:mod:`~benchmarks.airflow.start_delay` and :mod:`~benchmarks.airflow.deferred_tasks`. One round: it takes
+minutes.
 A quick run leaves out the thirty-second commands and the deferred tasks.
 """
 
