@@ -19,7 +19,8 @@ from airflow.sdk import DAG
 from {module} import {operator}
 
 with DAG("{dag_id}", schedule=None, max_active_tasks=1000):
-    {operator}.partial(task_id="remote", {arguments}).expand({parameter}=[{value}] * {tasks})
+    for number in range({tasks}):  # not mapped: Airflow has a worker start each mapped task
+        {operator}(task_id=f"remote_{{number}}", {arguments}, {parameter}={value})
 """
 
 
