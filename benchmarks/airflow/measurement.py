@@ -57,7 +57,7 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
     deferred_tasks.write_dag(dags)
     start_delay.write_dag(dags)
     with ExitStack() as stack:
-        running = _running(settings, folder, not no_ssh, {})
+        running = _running(settings, folder, not no_ssh, worker_slots.HEARTBEAT_INTERVAL)
         airflow, postgres, server = stack.enter_context(running)
         worked = Rounds("airflow", 1)
         # Before the slots: what is done for the first time takes longer, with each operator.
@@ -143,7 +143,7 @@ def _left_out(settings: Settings, why: str) -> list[Row]:
 
     rows = [row for operator in OVER_SSH for row in log_delay.rows(operator)]
     for work in worker_slots.works(settings):
-        rows += [row for operator in OVER_SSH for row in worker_slots.rows(work, operator)]
+        rows += [row for way in worker_slots.ways(OVER_SSH) for row in worker_slots.rows(work, way)]
     return empty_rows(rows, why)
 
 

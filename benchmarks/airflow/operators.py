@@ -19,12 +19,9 @@ from airflow.sdk import DAG
 from {module} import {operator}
 
 with DAG("{dag_id}", schedule=None, max_active_tasks=1000):
-    {body}
+    for number in range({tasks}):  # not mapped: Airflow has a worker start each mapped task
+        {operator}(task_id=f"remote_{{number}}", {arguments}, {parameter}={value})
 """
-_MAPPED = '{operator}.partial(task_id="remote", {arguments}).expand({parameter}=[{value}] * {tasks})'
-_SINGLE = """\
-for number in range({tasks}):
-        {operator}(task_id=f"remote_{{number}}", {arguments}, {parameter}={value})"""
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,17 @@ class Operator:
         """The id of its DAG for some work."""
         return f"{work}_{self.name}"
 
-    def write_dag(self, dags: Path, work: str, command: str, tasks: int, *, mapped: bool = True) -> None:
-        """Write a DAG whose tasks run the command, one each: the same task, mapped, or one beside another."""
-        body = (_MAPPED if mapped else _SINGLE).format(
+    def write_dag(self, dags: Path, work: str, command: str, tasks: int) -> None:
+        """Write a DAG whose tasks run the command, one each."""
+        text = _DAG.format(
+            module=self.module,
             operator=self.name,
+            dag_id=self.dag_id(work),
             arguments=self.arguments.format(folder=dags.parent),
             parameter=self.parameter,
             value=self.value.format(command=repr(command)),
             tasks=tasks,
         )
-        text = _DAG.format(module=self.module, operator=self.name, dag_id=self.dag_id(work), body=body)
         (dags / f"{self.dag_id(work)}.py").write_text(text, encoding="utf-8")
 
 

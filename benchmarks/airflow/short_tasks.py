@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.airflow.operators import (
     REMSVC_OPERATOR,
@@ -43,6 +43,17 @@ DEFAULTS = {
 _OFF = "import os\n\nos.environ['AIRFLOW__REMSVC__PROMPT_EXIT'] = 'False'\n"
 
 
+class Tasks(Protocol):
+    """What a DAG is made of: so many tasks with one command each."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def command(self) -> str: ...
+    @property
+    def tasks(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Way:
     """One way for Airflow to run a command.
@@ -65,11 +76,10 @@ class Way:
         """The id of its DAG for some work."""
         return self.operator.dag_id(f"{work}_{self.key}")
 
-    def write_dag(self, dags: Path, work: Work) -> None:
+    def write_dag(self, dags: Path, work: Tasks) -> None:
         """Write a DAG whose tasks do the work."""
         name = f"{work.name}_{self.key}"
-        # A mapped task is always started by a worker.
-        self.operator.write_dag(dags, name, work.command, work.tasks, mapped=False)
+        self.operator.write_dag(dags, name, work.command, work.tasks)
         file = dags / f"{self.dag_id(work.name)}.py"
         file.write_text(self.prelude + file.read_text(encoding="utf-8"), encoding="utf-8")
 
