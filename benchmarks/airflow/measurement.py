@@ -33,7 +33,7 @@ def _no_ssh() -> str:
 
 
 def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
-    from benchmarks.airflow import deferred_tasks, log_delay, worker_slots
+    from benchmarks.airflow import deferred_tasks, log_delay, log_flood, worker_slots
     from benchmarks.airflow.operators import OVER_SSH, REMSVC_OPERATOR, remsvc_connection, ssh_connection
     from local_airflow import LocalAirflow, PostgresServer
 
@@ -43,6 +43,7 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
     dags.mkdir()
     worker_slots.write_dags(dags, settings, operators)
     log_delay.write_dags(dags, settings, operators)
+    log_flood.write_dags(dags, operators)
     deferred_tasks.write_dag(dags)
     with ExitStack() as stack:
         jobs = "[jobs]\nmax_running = 5000\n"
@@ -58,6 +59,7 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
         worked = Rounds("airflow", 1)
         # Before the slots: what is done for the first time takes longer, with each operator.
         log_delay.add(worked, settings, airflow, operators)
+        log_flood.add(worked, settings, airflow, operators)
         worker_slots.add(worked, settings, airflow, slots, operators)
         rows += worked.run()
         if settings.quick:
@@ -72,10 +74,10 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
 
 def _left_out(settings: Settings, why: str) -> list[Row]:
     """The rows of the operators over SSH, without figures."""
-    from benchmarks.airflow import log_delay, worker_slots
+    from benchmarks.airflow import log_delay, log_flood, worker_slots
     from benchmarks.airflow.operators import OVER_SSH
 
-    rows = [row for operator in OVER_SSH for row in log_delay.rows(operator)]
+    rows = [row for operator in OVER_SSH for row in (*log_delay.rows(operator), *log_flood.rows(operator))]
     for work in worker_slots.works(settings):
         rows += [row for operator in OVER_SSH for row in worker_slots.rows(work, operator)]
     return empty_rows(rows, why)
