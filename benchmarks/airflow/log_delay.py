@@ -59,7 +59,7 @@ def add(rounds: Rounds, settings: Settings, airflow: LocalAirflow, operators: Se
     """Put the delays of all operators into the rounds."""
 
     def measure() -> dict[str, float]:
-        with _Reader(airflow.logs) as reader:
+        with Reader(airflow.logs, f"dag_id={WORK}_*/**/*.log") as reader:
             started = [runs.start(airflow, operator.dag_id(WORK)) for operator in operators]
             for run in started:
                 runs.finish(airflow, run, timeout=300)
@@ -78,11 +78,17 @@ def add(rounds: Rounds, settings: Settings, airflow: LocalAirflow, operators: Se
     rounds.add(measure, *(row for operator in operators for row in rows(operator)), seconds=400)
 
 
-class _Reader:
-    """Follows the files of the tasks' logs in a thread. A context manager."""
+class Reader:
+    """Follows the files of tasks' logs in a thread. A context manager.
 
-    def __init__(self, logs: Path) -> None:
+    Args:
+        logs: the folder of all logs.
+        pattern: of those to follow, as for ``Path.glob``.
+    """
+
+    def __init__(self, logs: Path, pattern: str) -> None:
         self._logs = logs
+        self._pattern = pattern
         self._read: dict[Path, bytes] = {}
         self._offsets: dict[Path, int] = {}
         self._seen: dict[tuple[str, bytes], float] = {}
@@ -108,7 +114,7 @@ class _Reader:
         listed = 0.0
         while not self._over.wait(_LOOK):
             if time.monotonic() - listed > 0.05:
-                files = list(self._logs.glob(f"dag_id={WORK}_*/**/*.log"))
+                files = list(self._logs.glob(self._pattern))
                 listed = time.monotonic()
             for path in files:
                 with suppress(FileNotFoundError):

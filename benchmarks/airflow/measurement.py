@@ -45,7 +45,14 @@ def _no_ssh() -> str:
 
 
 def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
-    from benchmarks.airflow import deferred_ssh_jobs, deferred_tasks, log_delay, start_delay, worker_slots
+    from benchmarks.airflow import (
+        deferred_ssh_jobs,
+        deferred_tasks,
+        log_delay,
+        log_flood,
+        start_delay,
+        worker_slots,
+    )
     from benchmarks.airflow.operators import OVER_SSH, REMSVC_CONNECTION, REMSVC_OPERATOR
 
     rows = _left_out(settings, no_ssh) if no_ssh else []
@@ -54,6 +61,7 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
     dags.mkdir()
     worker_slots.write_dags(dags, settings, operators)
     log_delay.write_dags(dags, settings, operators)
+    log_flood.write_dags(dags, operators)
     deferred_tasks.write_dag(dags)
     start_delay.write_dag(dags)
     with ExitStack() as stack:
@@ -62,6 +70,7 @@ def _measure(settings: Settings, folder: Path, no_ssh: str) -> list[Row]:
         worked = Rounds("airflow", 1)
         # Before the slots: what is done for the first time takes longer, with each operator.
         log_delay.add(worked, settings, airflow, operators)
+        log_flood.add(worked, settings, airflow, operators)
         worker_slots.add(worked, settings, airflow, slots, operators)
         rows += worked.run()
         if settings.quick:
@@ -138,10 +147,10 @@ def many_servers(stack: ExitStack, settings: Settings, airflow: LocalAirflow) ->
 
 def _left_out(settings: Settings, why: str) -> list[Row]:
     """The rows of the operators over SSH, without figures."""
-    from benchmarks.airflow import log_delay, worker_slots
+    from benchmarks.airflow import log_delay, log_flood, worker_slots
     from benchmarks.airflow.operators import OVER_SSH
 
-    rows = [row for operator in OVER_SSH for row in log_delay.rows(operator)]
+    rows = [row for operator in OVER_SSH for row in (*log_delay.rows(operator), *log_flood.rows(operator))]
     for work in worker_slots.works(settings):
         rows += [row for way in worker_slots.ways(OVER_SSH) for row in worker_slots.rows(work, way)]
     return empty_rows(rows, why)

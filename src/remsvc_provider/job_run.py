@@ -280,7 +280,21 @@ class JobRun:
                 self._problems.append(f"{where} failed: {error}")
 
     async def _command(self, tid: int) -> None:
-        job = await self._obtain(tid)
+        folds = self._plan.parallel == 1  # groups cannot overlap, as what runs side by side does
+        title = f"Command {tid}: {one_line(self._text(tid))}"
+        if folds:
+            self._live.begin_group(title)
+        try:
+            job, beginning = await self._obtain(tid)
+            self._live.add(beginning if folds else f"{title}\n{beginning}")
+            job, output = await self._follow(tid, job)
+        finally:
+            if folds:
+                self._live.end_group()
+        self._enter(tid, job, output)
+
+    async def _follow(self, tid: int, job: Job) -> tuple[Job, CommandOutput]:
+        """To its end."""
         self._taken = True
         self._unfinished[tid] = job.id
         output = CommandOutput(
@@ -293,11 +307,9 @@ class JobRun:
                 job = ended = await watch.to_its_end(job, output)
         finally:
             output.finish(ended)
-            if self._plan.parallel == 1:
-                self._live.end_group()
         del self._unfinished[tid]
         self._budget.note(job)
-        self._enter(tid, job, output)
+        return job, output
 
     def _drain_seconds(self) -> float:
         """How long a command that has ended now waits for its log."""
@@ -324,22 +336,16 @@ class JobRun:
         except NotFoundError:
             return None
 
-    async def _obtain(self, tid: int) -> Job:
-        title = f"Command {tid}: {one_line(self._text(tid))}"
-        if self._plan.parallel == 1:
-            self._live.begin_group(title)
-        else:  # what runs side by side cannot be folded: groups do not overlap
-            self._live.add(title)
+    async def _obtain(self, tid: int) -> tuple[Job, str]:
+        """A command's job, and for people how it was come by."""
         if (job := await self._find(tid)) is not None:
             self._budget.note(job)
-            self._live.add(
+            return job, (
                 f"was started before, as job {shown_id(job.id)}, and is not started again; "
                 f"what follows repeats its output from the beginning"
             )
-            return job
         if (job := self._adopted.get(tid)) is not None:
-            self._live.add(f"its output so far, from job {shown_id(job.id)}:")
-            return job
+            return job, f"its output so far, from job {shown_id(job.id)}:"
         creation = self._creations[tid] = asyncio.create_task(self._create(tid))
         # A call that is cut off in the middle may have created the job, whose id nobody would know.
         job = await asyncio.shield(creation)
@@ -347,8 +353,7 @@ class JobRun:
         del self._creations[tid]
         self._budget.note(job)
         verb = "waits for its turn as" if job.state is JobState.QUEUED else "started as"
-        self._live.add(f"{verb} job {shown_id(job.id)}")
-        return job
+        return job, f"{verb} job {shown_id(job.id)}"
 
     async def _create(self, tid: int) -> Job:
         left = self._budget.left()

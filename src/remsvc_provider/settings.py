@@ -99,7 +99,7 @@ START_FROM_TRIGGER = Setting(
 MAX_LOG_BYTES = Setting(
     "max_log_bytes",
     64 * 1024 * 1024,
-    "Bytes of each command's output in the task's log. Of more, the beginning and the end are there. What "
+    "Bytes of each output of a command in the task's log. Of more, the beginning and the end are there. What "
     "RemSvcOperator(max_log_bytes=...) says comes first.",
     least=1,
 )

@@ -6,6 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
+import grpc
 import pytest
 from triggering import fire, restored, results, trigger, until
 
@@ -59,9 +60,9 @@ async def test_it_tells_the_story(serve, connect, log):
         f"Running 2 command(s) on {server.target} (plaintext, no TLS, bearer token), within 60 s, as durable",
         "::group::Command 1: echo one",
         "started as job ",
-        "\n1 out | one",
+        "1 out | one",
         "Command 1 ended with rc 0 after ",
-        "\n2 err | oops",
+        "2 err | oops",
         "Command 2 ended with rc 7 after ",
         "command 2 (commands[1]) ended with rc 7: oops",
     ):
@@ -188,10 +189,18 @@ async def test_a_command_is_a_group_and_a_failed_ones_last_lines_follow_it(conn_
     assert text.count("::group::") == text.count("::endgroup::")
 
 
+async def test_a_command_that_cannot_be_started_leaves_no_group_open(scripted_jobs, connect, log):
+    refusal = (grpc.StatusCode.PERMISSION_DENIED, "not this one", ())
+    scripted_jobs.refusals["CreateJob"] = [refusal]
+    event = await fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a"))
+    assert "not this one" in event["error_msg"]
+    assert log.text.index("::group::Command 1: a") < log.text.index("::endgroup::")
+
+
 async def test_what_runs_side_by_side_is_not_folded(conn_id, log):
     await fire(trigger(conn_id, "echo one", "echo two", parallel=2))
     assert "group::" not in log.text
-    assert "Command 2: echo two" in log.text
+    assert "Command 2: echo two\nstarted as job " in log.text
 
 
 async def test_no_command_begins_or_ends_a_group(conn_id, log):
