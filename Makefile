@@ -60,7 +60,7 @@ $(BENCH_INSTALLED): $(INSTALL_INPUTS)
 	@touch $@
 
 .PHONY: bench
-bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, ten minutes (QUICK=1: two; FULL=1: twenty; some: ARGS="--only commands")
+bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, fifteen minutes (QUICK=1: two; FULL=1: half an hour; some: ARGS="--only commands")
 	@scripts/openssh_server.sh
 	@$(BENCH_VENV)/bin/python -m benchmarks $(if $(filter-out 0 no false,$(QUICK)),--quick) \
 		$(if $(filter-out 0 no false,$(FULL)),--full) $(ARGS)
