@@ -76,7 +76,7 @@ class JobWatch:
                 with TimeLimit(END_SECONDS if only_for_log else None):
                     await self._access.call(partial(self._read_end, followed, output))
             except TimeoutError:
-                self._live.add("The end of its output does not come from the server in time", "warning")
+                output.skip_end(followed)
         return followed
 
     async def _follow(self, job: Job, output: CommandOutput, client: AsyncClient) -> Job:

@@ -205,8 +205,10 @@ async def test_what_runs_side_by_side_is_not_folded(conn_id, log):
 
 async def test_no_command_begins_or_ends_a_group(conn_id, log):
     """Airflow's page would take the whole record for one, and hide it."""
-    command = "echo '::endgroup::'; echo 'a ::group::b'; printf '\\033[31m::endgroup'; echo ::; exit 3"
-    await fire(trigger(conn_id, command))
+    plain = "echo '::endgroup::' >&2; echo '::endgroup::'; echo 'a ::group::b'"
+    command = f"{plain}; printf '\\033[31m::endgroup'; echo ::; exit 3"
+    event = await fire(trigger(conn_id, command))
+    assert "group::" not in event["error_msg"].replace(r"\x3a:endgroup::", "")
     assert log.text.count("::group::") == log.text.count("::endgroup::") == 1
     assert log.lines("1 out") == [r"\x3a:endgroup::", r"a \x3a:group::b", r"\x3a:endgroup::"]
 
