@@ -127,3 +127,37 @@ async def test_nested_limits_end_their_own_block(inner: float, outer: float, rai
 def _block_loop_for(seconds: float) -> None:
     """Let all that is due within this time become due in one step of the event loop."""
     time.sleep(seconds)
+
+
+async def test_a_limit_can_be_lifted_and_counted_anew() -> None:
+    limit = TimeLimit(0.01)
+    assert limit.left is None
+
+    async def wait() -> None:
+        with limit:
+            limit.restart(None)
+            assert limit.left is None
+            await asyncio.sleep(0.05)
+            limit.restart(30)
+            assert limit.left is not None
+            assert limit.left > 10
+            asyncio.get_running_loop().call_soon(limit.restart, 0)  # from outside of the block
+            await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(TimeoutError):
+        await wait()
+
+
+async def test_one_that_had_no_limit_gets_one() -> None:
+    limit = TimeLimit(None)
+    asyncio.get_running_loop().call_soon(limit.restart, 0)
+    with pytest.raises(TimeoutError), limit:
+        await asyncio.get_running_loop().create_future()
+
+
+async def test_outside_of_its_block_it_cannot_be_restarted() -> None:
+    limit = TimeLimit(30)
+    with limit:
+        pass
+    limit.restart(0)
+    await asyncio.sleep(0.05)  # nobody is cancelled

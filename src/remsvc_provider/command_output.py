@@ -170,6 +170,12 @@ class LoggedOutput:
             self._end = b""
             self.offset = offset
 
+    def skip_all(self, size: OutputSize) -> None:
+        """Leave out all that has not come yet."""
+        self._left_out += max(size.total - self.offset, 0)
+        self._end = b""
+        self.offset = max(size.total, self.offset)
+
     def finish(self, size: OutputSize | None) -> None:
         """The output has ended; with what size, where that is known."""
         self._show_end()
@@ -293,6 +299,11 @@ class CommandOutput:
                 logged.skip_to_end(size)
             offsets[stream] = logged.offset if logged.offset < size.kept_end else -1
         return offsets if max(offsets.values()) >= 0 else {}
+
+    def skip_end(self, job: Job) -> None:
+        """Log nothing of what has not come yet."""
+        for stream, logged in self._logged.items():
+            logged.skip_all(getattr(job, stream))
 
     def finish(self, job: Job | None = None) -> None:
         """Nothing more comes. ``job``: as it ended, where it was followed to its end."""

@@ -67,17 +67,18 @@ class JobWatch:
         Raises:
             ServerError: it cannot be watched any more.
         """
-        while not (followed := await self._access.call(partial(self._follow, job, output))).ended:
-            pass  # only less of it is needed from here on
-        if output.end_offsets(followed):
+        job = await self._access.call(partial(self._follow, job, output))
+        while not job.ended:  # less of it is needed from here on
+            job = await self._access.call(partial(self._follow, job, output))
+        if output.end_offsets(job):
             # What the result needs is waited for as long as it takes; not so what only the log needs.
             only_for_log = not (output.needs("stdout") or output.needs("stderr"))
             try:
                 with TimeLimit(END_SECONDS if only_for_log else None):
-                    await self._access.call(partial(self._read_end, followed, output))
+                    await self._access.call(partial(self._read_end, job, output))
             except TimeoutError:
-                self._live.add("The end of its output does not come from the server in time", "warning")
-        return followed
+                output.skip_end(job)
+        return job
 
     async def _follow(self, job: Job, output: CommandOutput, client: AsyncClient) -> Job:
         """Watch to the end, or until less of it is needed; the job as it is then."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from remsvc.time_limit import TimeLimit
 from remsvc_provider.log_pace import RECORD_CHARACTERS, log_pace
 from remsvc_provider.masking import Masking
+from remsvc_provider.task_log import END_GROUP, GROUP, without_groups
 
 BACKLOG_CHARACTERS = 16_384
 """Waiting to be written; whoever has more waits."""
@@ -25,11 +26,6 @@ SPACING = 0.01
 """Seconds between two records of a task that prints line by line: one costs Airflow as much as many lines."""
 FLUSH_SECONDS = 5.0
 """For what waits at a task's end. Where Airflow does not take it by then, it is left out."""
-
-_GROUP, _END_GROUP = "::group::", "::endgroup::"
-# Where a record has one of these anywhere, Airflow's page takes all of it for the beginning or the end of a
-# group, and shows nothing else of it: no command may print one.
-_ESCAPED = {_GROUP: r"\x3a:group::", _END_GROUP: r"\x3a:endgroup::"}
 
 
 class Log(Protocol):
@@ -46,13 +42,6 @@ class _Entry:
     text: str
     alone: bool = False
     """Whether it must be a record of its own."""
-
-
-def without_groups(text: str) -> str:
-    """``text`` without what Airflow's page takes for the beginning or the end of a group."""
-    for mark, escaped in _ESCAPED.items():
-        text = text.replace(mark, escaped)
-    return text
 
 
 class LiveLog:
@@ -89,11 +78,11 @@ class LiveLog:
 
     def begin_group(self, title: str) -> None:
         """Have what follows fold, in Airflow's page, under a title of one line."""
-        self._add(_Entry("info", _GROUP + without_groups(self._masking(title)), alone=True))
+        self._add(_Entry("info", GROUP + without_groups(self._masking(title)), alone=True))
 
     def end_group(self) -> None:
         """End the group that was begun last."""
-        self._add(_Entry("info", _END_GROUP, alone=True))
+        self._add(_Entry("info", END_GROUP, alone=True))
 
     async def room(self) -> None:
         """Wait until most of what was added is written."""
@@ -114,7 +103,7 @@ class LiveLog:
             self._entries.clear()
             self._size = 0
             self.add(f"... {size} characters are left out here: Airflow takes no more", "warning")
-            if any(entry.text == _END_GROUP for entry in left_out):
+            if any(entry.text == END_GROUP for entry in left_out):
                 self.end_group()
 
     async def close(self) -> None:

@@ -26,17 +26,26 @@ _ANSI_SEQUENCE = re.compile(
     r"|\x1b[ -/]*[0-~]"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+GROUP, END_GROUP = "::group::", "::endgroup::"
+"""Where a record has one of these anywhere, Airflow's page takes all of it for the beginning or the end of a
+group that folds, and shows nothing else of it."""
 LONGEST_SEQUENCE = 256
 """Characters of a sequence that is surely not taken apart where a text is cut."""
 
 
 def clean(text: str) -> str:
     """``text`` without terminal sequences, with what was written over another time as it was at last, and
-    with other control characters written out."""
+    with other control characters written out, and marks of groups."""
     text = _ANSI_SEQUENCE.sub("", text)
     if "\r" in text:
         text = "\n".join(map(last_state, text.split("\n")))
-    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    text = _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    return without_groups(text)
+
+
+def without_groups(text: str) -> str:
+    """``text`` with marks of groups written so that they are none."""
+    return text.replace(GROUP, rf"\x3a{GROUP[1:]}").replace(END_GROUP, rf"\x3a{END_GROUP[1:]}")
 
 
 def shown_id(job_id: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,7 @@ def say(**what: Any) -> None:
 
 async def fire(number: int, arguments: dict[str, Any]) -> None:
     structlog.contextvars.bind_contextvars(trigger_id=number)  # as a triggerer does
-    trigger = RemSvcTrigger(**arguments)
+    trigger = RemSvcTrigger(**arguments, deferred_at=time.time())
     trigger.task_instance = SimpleNamespace(
         id=number, dag_id="dag", run_id="run", task_id="task", map_index=-1, try_number=1
     )

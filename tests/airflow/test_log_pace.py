@@ -112,13 +112,15 @@ Start = Callable[..., LoggingProcess]
 def start(conn_id: str) -> Iterator[Start]:
     started: list[LoggingProcess] = []
 
-    def start(*commands: str | list[str], **options: Any) -> LoggingProcess:
-        """A trigger for each; a list are the commands of one."""
+    def start(
+        *commands: str | list[str], each: list[dict[str, Any]] | None = None, **options: Any
+    ) -> LoggingProcess:
+        """A trigger for each; a list are the commands of one. ``each``: options of the single ones."""
         lists = [command if isinstance(command, list) else [command] for command in commands]
         origins = [{"request_id": f"{os.urandom(8).hex()}", "labels": {}, "try_number": 1} for _ in lists]
         triggers = [
-            {"commands": [{"cmd": cmd} for cmd in cmds], "origin": origin, **options}
-            for cmds, origin in zip(lists, origins, strict=True)
+            {"commands": [{"cmd": cmd} for cmd in cmds], "origin": origin, **options, **more}
+            for cmds, origin, more in zip(lists, origins, each or [{}] * len(lists), strict=True)
         ]
         started.append(LoggingProcess(conn_id, *triggers))
         return started[-1]
@@ -155,15 +157,16 @@ def test_those_who_print_much_get_equal_shares(start: Start) -> None:
 
 
 def test_who_prints_little_does_not_wait_for_them(start: Start, tmp_path: Path) -> None:
-    wait = f"echo begun; until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo lone; sleep 60"
-    running = start(*[FLOOD % LINES] * 4, wait)
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo lone; touch {tmp_path}/gone"
+    running = start(*[FLOOD % LINES] * 4, f"echo begun; {wait}; sleep 60")
     running.read_until(lambda: "1 out | begun" in running.lines(5))
     begun = len(running.records)
     running.read_until(lambda: len(running.records) > begun + 20)
     (tmp_path / "go").touch()
     # Nothing is read until it was printed for sure: what is in the pipe by then is before it, and no more
     # than one turn of the others.
-    running.wait_until(lambda ticks=running.ticks: running.ticks > ticks + 50)
+    running.wait_until((tmp_path / "gone").exists)
+    running.wait_until(lambda ticks=running.ticks: running.ticks > ticks + 100)
     taken = 0
     while "1 out | lone" not in running.lines(5):
         taken += running.read()
@@ -171,12 +174,13 @@ def test_who_prints_little_does_not_wait_for_them(start: Start, tmp_path: Path) 
 
 
 def test_an_event_comes_though_its_log_does_not(start: Start) -> None:
-    """A command has ended in time: neither limit is for its log."""
-    limits = {"stream_timeout": 3.0, "execution_timeout": 8.0, "deferred_at": time.time()}
-    running = start(f"{FLOOD % LINES}", log_drain=1.0, **limits)
-    running.wait_until(lambda: running.events)
-    assert running.events[1]["state"] == "SUCCESS"
-    assert running.events[1]["results"]["1"]["out"].startswith("1 xxx")
+    """The commands have ended in time: no limit is for their logs, and nobody waits for these for ever."""
+    limits = [{"stream_timeout": 4.0, "log_drain": 7.0}, {"execution_timeout": 12.0, "log_drain": 600.0}]
+    running = start(*[FLOOD % LINES] * 2, each=limits)
+    running.wait_until(lambda: len(running.events) == 2)
+    for event in running.events.values():
+        assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
+        assert event["results"]["1"]["out"].startswith("1 xxx")
 
 
 def test_a_log_that_takes_too_long_has_the_end(start: Start) -> None:

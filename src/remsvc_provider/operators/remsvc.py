@@ -102,9 +102,9 @@ class RemSvcOperator(BaseOperator):
         on_kill: what becomes of the commands when the task is killed, cleared or timed out:
             ``"cancel"``, or ``"leave"`` (+).
         max_log_bytes: bytes of each output of a command that go into the task's log; of more, the
-            beginning and the end do. Left out: what ``[remsvc] max_log_bytes`` in airflow.cfg says. (+)
+            beginning and the end do. Left out: what ``[remsvc] max_log_bytes`` in airflow.cfg says.
         log_drain: seconds for which a command that has ended waits until the log has all of its output;
-            then the rest is left out, but for the end. Left out: ``[remsvc] log_drain``. (+)
+            then the rest is left out, but for the end. Left out: ``[remsvc] log_drain``.
 
     What is marked (+) needs a server with durable jobs.
 
