@@ -36,7 +36,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="two minutes in place of fifteen")
     parser.add_argument(
-        "--full", action="store_true", help="a quarter of an hour more: as many Airflow tasks as the targets speak of"
+        "--full", action="store_true", help="fifteen more: as many Airflow tasks as the targets speak of"
     )
     parser.add_argument(
         "--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS)
