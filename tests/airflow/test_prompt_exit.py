@@ -156,8 +156,6 @@ def test_the_holder_ends_with_the_worker(
     assert holder.ppid() == worker.process.pid
     end(worker)
     assert gone(holder)
-    if end is not _kill_supervisor_first:
-        worker.read("ended")
 
 
 def test_the_holder_waits_for_no_fork_of_the_worker(start: Callable[..., Worker]):
