@@ -1,8 +1,9 @@
 """Which templates give the same wherever they are rendered, and however often.
 
 A worker renders a task once, with all that Airflow offers. A triggerer is offered less, and in part something
-else (``ti.max_tries`` is 0 there); and it renders once more what it takes over from another triggerer. So a
-task may be started there only where its templates use nothing but what is the same in both, each time.
+else: ``ti.max_tries`` is 0 there, and ``ti.xcom_pull()`` waits for ever for an answer. And it renders once
+more what it takes over from another triggerer. So a task may be started there only where its templates use
+nothing but what is the same in both, each time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _VALUES = frozenset(
         "data_interval_end",
     }
 )
-_TASK_INSTANCE = frozenset({"xcom_pull", "dag_id", "run_id", "task_id", "map_index", "try_number"})
+_TASK_INSTANCE = frozenset({"dag_id", "run_id", "task_id", "map_index", "try_number"})
 _MEMBERS: dict[str, frozenset[str] | None] = {
     # None: all of them
     "var": None,

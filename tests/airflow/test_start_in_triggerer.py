@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.execution_time import task_runner
 from scheduling import needs_start, started, stored_trigger
 from tests.conftest import ServerProcess
 from triggering import (
@@ -28,6 +27,7 @@ from triggering import (
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc_provider.operators.remsvc import RemSvcOperator
+from remsvc_provider.triggers.start import RemSvcStartTrigger
 from remsvc_provider.version_compat import AirflowException
 
 pytestmark = needs_start
@@ -174,37 +174,46 @@ async def test_a_task_that_a_worker_deferred_is_not_rendered_again(conn_id):
     assert results(await fire(again))[0]["out"] == "{{ ds }}\n"
 
 
+class Slow:
+    """A value of which templates can take something, once it is released."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def __getitem__(self, name: str) -> str:
+        assert self.released.wait(30)
+        return "late"
+
+
 @pytest.fixture
-def slow_answers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Airflow's answers to a template come when this is set."""
-    release = threading.Event()
-
-    def send(msg: object) -> Any:
-        assert release.wait(30)
-        raise RuntimeError("there is no such value")
-
-    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(send=send), raising=False)
-    yield release
-    release.set()
+def slow() -> Iterator[Slow]:
+    value = Slow()
+    yield value
+    value.released.set()
 
 
-ASKING = [{"cmd": "echo {{ ti.xcom_pull('before') }}"}]
+def asking(slow: Slow) -> RemSvcStartTrigger:
+    """A trigger whose template asks for the slow value."""
+    trigger = started(in_dag(commands=[{"cmd": "echo {{ params['x'] }}"}]))
+    trigger.render_template_fields({**trigger.task_instance.get_template_context(), "params": slow})
+    return trigger
 
 
-async def test_rendering_holds_up_nobody_else(slow_answers, conn_id):
-    waiting = [asyncio.create_task(fire(started(in_dag(commands=ASKING)))) for _ in range(2)]
+async def test_rendering_holds_up_nobody_else(slow, conn_id):
+    waiting = [asyncio.create_task(fire(asking(slow))) for _ in range(2)]
     await asyncio.sleep(0.1)
     assert results(await fire(started(in_dag(commands=[{"cmd": "echo meanwhile {{ ds }}"}]))))
     assert not any(task.done() for task in waiting)
-    slow_answers.set()  # by the loop: it would never come to this if it rendered
-    assert [event["state"] for event in await asyncio.gather(*waiting)] == ["NOT_STARTED"] * 2
+    slow.released.set()  # by the loop: it would never come to this if it rendered
+    for event in await asyncio.gather(*waiting):
+        assert results(event)[0]["out"] == "late\n"
 
 
-async def test_rendering_that_never_ends_is_left_to_a_worker(slow_answers, conn_id, monkeypatch):
+async def test_rendering_that_never_ends_is_left_to_a_worker(slow, conn_id, monkeypatch):
     monkeypatch.setattr("remsvc_provider.triggers.start.RENDER_TIMEOUT", 0.2)
-    events = await asyncio.gather(*(fire(started(in_dag(commands=ASKING))) for _ in range(6)))
+    events = await asyncio.gather(*(fire(asking(slow)) for _ in range(6)))
     assert [event["state"] for event in events] == ["NOT_STARTED"] * 6
-    slow_answers.set()
+    slow.released.set()
     monkeypatch.setattr("remsvc_provider.triggers.start.RENDER_TIMEOUT", 30.0)
     assert (await fire(started(in_dag())))["state"] == "SUCCESS"
 

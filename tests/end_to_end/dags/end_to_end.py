@@ -121,9 +121,9 @@ def make_both(dag_id: str, start_from_trigger: bool) -> DAG:
         operator(task_id="unusable", commands=[{"cmd": "true"}, {"cmd": "true", "cmdtyp": 2}])
         operator(
             task_id="retried",
-            commands=[
-                {"cmd": "mkdir {{ dag_run.conf['directory'] }}/{{ dag.dag_id }} && exit 1; echo again"}
-            ],
+            commands=[{"cmd": "mkdir once && exit 1; echo again"}],
+            cwd="{{ dag_run.conf['directory'] }}",
+            metadata=[("x-run", "{{ run_id }}")],
             retries=1,
         )
         operator(task_id="no_time", commands=[{"cmd": "sleep 60"}], execution_timeout=timedelta(seconds=3))
