@@ -153,7 +153,7 @@ def _run_of(airflow: LocalAirflow, operator: Operator) -> float:
     run = runs.start(airflow, operator.dag_id(_WORK))
     runs.finish(airflow, run, timeout=_SECONDS)
     seconds = time.monotonic() - started
-    logs = [path for path in _logs(airflow, run, "remote") if _NUMBER.search(path.read_bytes())]
+    logs = [path for path in _logs(airflow, run, "remote_*") if _NUMBER.search(path.read_bytes())]
     # SSHOperator breaks a line in two where what it reads at a time ends.
     _check(logs, 1, LINES, in_order=operator is REMSVC_OPERATOR)
     return seconds
