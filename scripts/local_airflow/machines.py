@@ -86,9 +86,10 @@ class MachineNetwork:
         namespace, outside = f"{self._bridge}-{host}", f"rs{self._number}h{host}"
         machine = Machine(name, self._address(host), namespace)
         _ip("netns", "add", namespace)
-        # With the namespace goes its end of the cable, and with that the other one.
         self._remove.callback(_ip, "netns", "delete", namespace)
         _ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        # The namespace would take it along, but lives on for minutes where a killed process had connections.
+        self._remove.callback(_ip, "link", "delete", outside)
         _ip("link", "set", outside, "master", self._bridge, "up")
         inside = ("-n", namespace)
         _ip(*inside, "address", "add", f"{machine.address}/24", "dev", "eth0")
