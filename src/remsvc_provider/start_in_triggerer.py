@@ -104,7 +104,7 @@ def parameters(task: RemSvcOperator) -> str | None:
         "fields": fields,
         "stream_timeout": task.stream_timeout,
         "execution_timeout": None if limit is None else limit.total_seconds(),
-        "deferred_for": min(HORIZON, limit or HORIZON).total_seconds(),
+        "longest_deferral": min(HORIZON, limit or HORIZON).total_seconds(),
         "options": task.run_options,
         "native": renders_natively(task),
         "reads_secrets": any(map(reads_secrets, texts)),

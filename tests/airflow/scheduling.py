@@ -120,3 +120,38 @@ def started(
     trigger.timeout_after = begun + min(limit, task.execution_timeout or limit)
     trigger.render_template_fields(context=context)
     return trigger
+
+
+async def created(classpath: str, arguments: Mapping[str, Any]) -> list[Any]:
+    """Have Airflow's own code create a trigger of what is stored, and run it: the payload of its event, or
+    nothing where Airflow could not create it, and has gone on."""
+    from airflow.executors.workloads import RunTrigger
+    from airflow.executors.workloads.task import TaskInstanceDTO
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+    from airflow.models.trigger import Trigger
+
+    values = {
+        "id": uuid.uuid4(),
+        "dag_id": "dag",
+        "run_id": "run",
+        "task_id": "run",
+        "map_index": -1,
+        "try_number": 1,
+        "dag_version_id": uuid.uuid4(),
+        "pool_slots": 1,
+        "priority_weight": 1,
+        "queue": "default",
+    }
+    workload = RunTrigger(
+        id=1,
+        classpath=classpath,
+        encrypted_kwargs=Trigger.encrypt_kwargs(dict(arguments)),
+        ti=TaskInstanceDTO(**values),
+    )
+    runner = TriggerRunner()
+    runner.to_create.append(workload)
+    await runner.create_triggers()
+    if runner.failed_triggers:
+        return []
+    await runner.triggers[1]["task"]
+    return [entry[1].payload for entry in runner.events]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
-from scheduling import needs_start, started, stored_trigger
+from scheduling import created, needs_start, started, stored_trigger
 from tests.conftest import ServerProcess
 from triggering import (
     Supervisor,
@@ -172,6 +172,21 @@ async def test_a_task_that_a_worker_deferred_is_not_rendered_again(conn_id):
     again.task_instance = of.task_instance
     again.render_template_fields(context=of.task_instance.get_template_context())
     assert results(await fire(again))[0]["out"] == "{{ ds }}\n"
+
+
+@pytest.mark.parametrize("stored", ["", "{}", "[]", "null", '{"fields": {}, "longest_deferral": "x"}'])
+async def test_what_another_version_has_stored_is_a_workers(stored):
+    """An error while a trigger is created would end the triggerer, and each that takes the trigger over."""
+    (payload,) = await created("remsvc_provider.triggers.start.RemSvcStartTrigger", {"parameters": stored})
+    assert payload["state"] == "NOT_STARTED"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"metadata": [["x"]]}, {"metadata": 1}, {"secrets": [1]}, {"secrets": 1}, {"new": 1}], ids=str
+)
+async def test_a_trigger_that_cannot_be_created_ends_no_triggerer(wrong):
+    stored = {"commands": [{"cmd": "true"}], **wrong}
+    assert await created("remsvc_provider.triggers.remsvc.RemSvcTrigger", stored) == []
 
 
 class Slow:

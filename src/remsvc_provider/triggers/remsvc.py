@@ -104,11 +104,15 @@ class RemSvcTrigger(BaseTrigger):
         self.commands = commands
         self.grpc_conn_id = grpc_conn_id
         self.stream_timeout = stream_timeout
-        self.metadata, self._secret_metadata = sealing.split(metadata or ())
+        try:
+            self.metadata, self._secret_metadata = sealing.split(metadata or ())
+            self._masking = Masking(options.get("secrets") or ())
+        except (ValueError, AttributeError) as error:
+            # A triggerer goes on after a TypeError; after any other error it ends, with all its triggers.
+            raise TypeError("unusable metadata or secrets of a RemSvcTrigger") from error
         self._sealed_metadata = sealed_metadata
         self._sealed_commands = sealed_commands
         self._options: dict[str, Any] = {**_DEFAULTS, **options}
-        self._masking = Masking(self._options["secrets"])
         self._context: Context | None = None
         self._run: CommandRun | None = None
         self._fired = False
@@ -217,11 +221,15 @@ class RemSvcTrigger(BaseTrigger):
         return abandoned
 
     @property
+    def _deferred_until(self) -> datetime | None:
+        """Until when Airflow lets the task be deferred; None: for ever."""
+        until: datetime | None = getattr(self, "timeout_after", None)
+        return until.replace(tzinfo=timezone.utc) if until is not None and until.tzinfo is None else until
+
+    @property
     def _timed_out(self) -> bool:
-        limit: datetime | None = getattr(self, "timeout_after", None)
-        if limit is None:
-            return False
-        return (limit if limit.tzinfo else limit.replace(tzinfo=timezone.utc)) < datetime.now(timezone.utc)
+        until = self._deferred_until
+        return until is not None and until < datetime.now(timezone.utc)
 
     async def _outcome(self) -> Outcome:
         try:

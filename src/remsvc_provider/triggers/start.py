@@ -8,7 +8,6 @@ the task is handed over to one, which starts it as any other.
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from remsvc_provider.masking import secrets_in
@@ -40,16 +39,10 @@ class RemSvcStartTrigger(RemSvcTrigger):
     """
 
     def __init__(self, *, parameters: str) -> None:
-        given: dict[str, Any] = json.loads(parameters)
         super().__init__(commands=[])
+        # Read by _start(): an error here would end the triggerer, and each that takes the trigger over.
         self._parameters = parameters
-        self._fields: dict[str, Any] = given["fields"]
-        self._stream_timeout: Any = given["stream_timeout"]
-        self._execution_timeout: float | None = given["execution_timeout"]
-        self._deferred_for: float = given["deferred_for"]
-        self._given: dict[str, Any] = given["options"]
-        self._native = self.render_template_as_native_obj = bool(given["native"])
-        self._reads_secrets = bool(given["reads_secrets"])
+        self._longest_deferral: float | None = None
         self._started = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -84,17 +77,26 @@ class RemSvcStartTrigger(RemSvcTrigger):
         """Do what a worker does with a task that it defers."""
         if self._started:
             return
+        given: dict[str, Any] = json.loads(self._parameters)
+        self._longest_deferral = float(given["longest_deferral"])
         context = self._context
         if context is None:
-            raise AirflowException("Airflow gave its trigger no context, as the DAG has changed")
+            raise AirflowException(
+                "the DAG has changed since the task was deferred, so its templates cannot be rendered here"
+            )
         if context["ti"].try_number > 1:
             # A triggerer is told neither how many tries the task may have, nor whether it was cleared.
-            raise AirflowException("it is not the first try, and what earlier ones have left a worker knows")
+            raise AirflowException(
+                "it is a retry, and only workers are told what earlier tries may have left running"
+            )
+        fields, native = given["fields"], bool(given["native"])
+        rendered = await in_thread(lambda: self._rendered(fields, context, native), RENDER_TIMEOUT)
+        self.grpc_conn_id = rendered.pop("grpc_conn_id")
         parameters = Parameters.checked(
-            **await in_thread(lambda: self._rendered(context), RENDER_TIMEOUT),
-            stream_timeout=self._stream_timeout,
-            options=self._given,
-            known_secrets=self._reads_secrets,
+            **rendered,
+            stream_timeout=given["stream_timeout"],
+            options=given["options"],
+            known_secrets=given["reads_secrets"],
         )
         self.commands = parameters.commands
         self.stream_timeout = parameters.stream_timeout
@@ -103,31 +105,28 @@ class RemSvcStartTrigger(RemSvcTrigger):
         self._options.update(
             parameters.options,
             origin=Origin.of_first_try(context).arguments(),
-            execution_timeout=self._execution_timeout,
-            deferred_at=self._deferred_at(),
+            execution_timeout=given["execution_timeout"],
+            deferred_at=self._deferred_at,
         )
         self._started = True
 
-    def _rendered(self, context: Context) -> dict[str, Any]:
-        environment = template_environment(native=self._native)
+    def _rendered(self, fields: dict[str, Any], context: Context, native: bool) -> dict[str, Any]:
+        self.render_template_as_native_obj = native
+        environment = template_environment(native=native)
 
         def render(value: Any) -> Any:
             return self.render_template(value, context, environment)
 
-        rendered = {
-            name: render_field(name, value, render) if value else value
-            for name, value in self._fields.items()
-        }
-        self.grpc_conn_id = rendered.pop("grpc_conn_id")
-        return rendered
+        return {name: render_field(name, value, render) if value else value for name, value in fields.items()}
 
+    @property
     def _deferred_at(self) -> float | None:
-        """When the scheduler deferred the task: Airflow tells until when it may be, at most."""
-        until: datetime | None = getattr(self, "timeout_after", None)
-        if until is None:
+        """When the scheduler deferred the task, in seconds since the epoch: Airflow tells until when it may
+        be deferred at most."""
+        until = self._deferred_until
+        if until is None or self._longest_deferral is None:
             return None
-        until = until if until.tzinfo else until.replace(tzinfo=timezone.utc)
-        return until.timestamp() - self._deferred_for
+        return until.timestamp() - self._longest_deferral
 
     def _reason(self, error: Exception) -> str:
         """For a person; templates may have put a secret into it."""
