@@ -34,6 +34,7 @@ from remsvc_provider.version_compat import AirflowException, AirflowFailExceptio
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from remsvc.client.options import ConnectionOptions
     from remsvc_provider.outcome import Outcome
@@ -161,8 +162,20 @@ class RemSvcOperator(BaseOperator):
         self._cancel: Callable[[], object] | None = None
         self.start_from_trigger = start_from_trigger
 
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """As in Airflow: a mapped task, which is always started by a worker.
+
+        Airflow takes ``start_from_trigger`` from here for its own, unasked whether such a task can be started
+        so: the triggerer would make a context for each, and end where one cannot be made.
+        """
+        made = super().partial(**kwargs)
+        made.kwargs.pop("start_from_trigger", None)
+        return made
+
     def _validate_start_from_trigger_kwargs(self) -> None:
-        """Airflow's check of what has been checked already, each time that a DAG file is read."""
+        """Skip Airflow's look for callables in the trigger's arguments (3.3): they are one JSON text, and
+        asking for them here would judge all templates once more."""
 
     @property
     def run_options(self) -> dict[str, Any]:
