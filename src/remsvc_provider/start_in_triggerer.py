@@ -167,13 +167,18 @@ def _are_plain(params: Any) -> bool:
 
 
 def _is_public(fields: Mapping[str, Any]) -> bool:
-    """Whether no secret stands in them, rather than in a template: they are stored as they are."""
+    """Whether no secret stands in them, rather than in a template: they are stored as they are.
+
+    Only names tell that. Which values Airflow knows as secrets depends on what this process has read before:
+    the serialized DAG would change with it, and that is a new version of the DAG each time.
+    """
     pairs = fields["metadata"] or ()
     try:
         secret = [value for key, value in pairs if is_secret(key)]
     except (TypeError, ValueError):
         return False  # nothing that can be used: a worker says so
-    return all(map(_is_all_template, secret)) and not _secret_literals(fields)
+    secret += secrets_in(list(fields.values()), known=False)
+    return all(map(_is_all_template, secret))
 
 
 def _is_all_template(value: object) -> bool:
@@ -182,11 +187,6 @@ def _is_all_template(value: object) -> bool:
     if scheme.lower() in ("bearer", "basic"):
         text = credential.strip()
     return text.startswith("{{") and text.endswith("}}")
-
-
-def _secret_literals(fields: Mapping[str, Any]) -> bool:
-    found = secrets_in(list(fields.values()))
-    return any(not _is_all_template(text) for text in found)
 
 
 def _texts(value: Any) -> Iterator[str]:
