@@ -1,4 +1,4 @@
-"""Renders templates in threads: they may take long, ask Airflow for values, or never end.
+"""Renders templates in threads: they may ask Airflow for values, and whatever answers may never do so.
 
 The threads are ours, and daemons: one that never ends does not keep its process from ending.
 """
@@ -16,11 +16,25 @@ from remsvc.time_limit import TimeLimit
 from remsvc_provider.per_loop import PerLoop
 
 AT_ONCE = 4
-"""Threads of an event loop. One that never ends keeps its place, so that no crowd of them comes about."""
+"""Threads of an event loop that somebody waits for."""
+MOST_LEFT = 4
+"""Threads that nobody waits for any more, because they took too long. While there are so many, no other is
+started: no crowd of them comes about, and nobody waits for what does not answer."""
+LONGEST_WAIT = 300.0
+"""Seconds for one's turn. A thousand tasks that start together, each asking Airflow for 0.1 s, take 100."""
 
 T = TypeVar("T")
 
-_places = PerLoop(lambda: asyncio.Semaphore(AT_ONCE))
+
+class _Threads:
+    """Of an event loop."""
+
+    def __init__(self) -> None:
+        self.places = asyncio.Semaphore(AT_ONCE)
+        self.left = 0
+
+
+_threads = PerLoop(_Threads)
 
 
 async def in_thread(work: Callable[[], T], timeout: float) -> T:
@@ -28,22 +42,38 @@ async def in_thread(work: Callable[[], T], timeout: float) -> T:
 
     Args:
         work: is not ended when this is cancelled, or takes too long.
-        timeout: seconds, for a free place and the work together.
+        timeout: seconds, from when it is its turn.
 
     Raises:
-        TimeoutError: it has not ended in time.
+        TimeoutError: its turn did not come, or it has not ended in time; says which.
         Exception: what ``work`` raises.
     """
+    threads = _threads.get()
+    try:
+        with TimeLimit(LONGEST_WAIT):
+            await threads.places.acquire()
+    except TimeoutError:
+        raise TimeoutError(f"its turn to be rendered has not come within {LONGEST_WAIT:g} s") from None
+    try:
+        if threads.left >= MOST_LEFT:
+            raise TimeoutError(f"{threads.left} other renderings do not end")
+        with TimeLimit(timeout):
+            return await _start(work, threads)
+    except TimeoutError as error:
+        raise error if error.args else TimeoutError(f"rendering took longer than {timeout:g} s") from None
+    finally:
+        threads.places.release()
+
+
+async def _start(work: Callable[[], T], threads: _Threads) -> T:
     loop = asyncio.get_running_loop()
-    places = _places.get()
     context = copy_context()
     result: asyncio.Future[T] = loop.create_future()
 
     def settle(value: T | None, error: BaseException | None) -> None:
-        places.release()
         if result.done():
-            return  # nobody waits any more
-        if error is None:
+            threads.left -= 1  # nobody waits any more
+        elif error is None:
             result.set_result(value)  # type: ignore[arg-type]
         else:
             result.set_exception(error)
@@ -59,11 +89,10 @@ async def in_thread(work: Callable[[], T], timeout: float) -> T:
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, value, error)
 
-    with TimeLimit(timeout):
-        await places.acquire()
-        try:
-            threading.Thread(target=run, name="remsvc-render", daemon=True).start()
-        except RuntimeError:  # no more threads
-            places.release()
-            raise
+    threading.Thread(target=run, name="remsvc-render", daemon=True).start()
+    try:
         return await result
+    except asyncio.CancelledError:
+        if result.cancelled():
+            threads.left += 1
+        raise

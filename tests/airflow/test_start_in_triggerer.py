@@ -69,7 +69,7 @@ async def test_everything_is_as_a_worker_makes_it(native, conn_id):
                 "argv": ["echo", "{{ dag_run.conf['number'] }}", "{{ '3.10' }}"],
                 "env": {"A": "{{ ds_nodash }}"},
             },
-            {"cmd": "cat", "input": "{{ ti.try_number }}\r\n{% for x in range(3) %}{{ x }}\r\n{% endfor %}"},
+            {"cmd": "cat", "input": "{{ ti.try_number }}\r\n{% if ds %}{{ ds }}\r\n{% endif %}"},
             {"cmd": "pwd; echo $B $C", "cwd": "/{{ 'tmp' }}"},
         ],
         env={"B": "{{ dag_run.conf['deep']['text'] | upper }}", "C": 7},
@@ -229,6 +229,7 @@ async def test_rendering_that_never_ends_is_left_to_a_worker(slow, conn_id, monk
     events = await asyncio.gather(*(fire(asking(slow)) for _ in range(6)))
     assert [event["state"] for event in events] == ["NOT_STARTED"] * 6
     slow.released.set()
+    await until(lambda: not any(thread.name == "remsvc-render" for thread in threading.enumerate()))
     monkeypatch.setattr("remsvc_provider.triggers.start.RENDER_TIMEOUT", 30.0)
     assert (await fire(started(in_dag())))["state"] == "SUCCESS"
 
