@@ -20,8 +20,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from remsvc_provider.airflow_process import in_worker
+from remsvc_provider.settings import PROMPT_EXIT
+
 SHELL = "/bin/sh"
-KNOWN = ((3, 1), (3, 3))
+AFFECTED = ((3, 1), (3, 3))
 """The first and the last minor version of Airflow of which it is known that their supervisor needs this."""
 
 # Its standard input is a pipe whose other end only the worker's process has: it ends with that process,
@@ -44,6 +47,8 @@ done
 """
 _SIGCHLD = 1 << 16
 _REAPS_NOTHING = ("airflow", "python", "celery", "[celery")
+"""What process 1 is called where Airflow is it: by its program, its interpreter, or the title that Celery and
+Airflow give themselves."""
 
 _log = logging.getLogger(__name__)
 _holder: tuple[subprocess.Popen[bytes], int] | None = None
@@ -99,39 +104,19 @@ def _release() -> None:
 def _is_needed() -> bool:
     return (
         sys.platform == "linux"
-        and _has_supervisor()
+        and in_worker()
         and stat.S_ISSOCK(os.fstat(1).st_mode)
-        and _knows_airflow()
-        and _is_on()
+        and _is_affected()
+        and PROMPT_EXIT.read_or(False)
         and _is_reaped()
     )
 
 
-def _has_supervisor() -> bool:
-    """Whether this is a worker's process; ``dag.test()`` and ``airflow tasks test`` have other means."""
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    comms = sys.modules.get("airflow.sdk.execution_time.comms")
-    if runner is None or comms is None:
-        return False
-    return type(getattr(runner, "SUPERVISOR_COMMS", None)) is comms.CommsDecoder
-
-
-def _knows_airflow() -> bool:
+def _is_affected() -> bool:
     from airflow import __version__
 
-    first, last = KNOWN
+    first, last = AFFECTED
     return first <= tuple(map(int, __version__.split(".")[:2])) <= last
-
-
-def _is_on() -> bool:
-    from remsvc_provider.settings import PROMPT_EXIT
-    from remsvc_provider.version_compat import AirflowException
-
-    try:
-        return PROMPT_EXIT.read()
-    except AirflowException as error:
-        _log.warning("%s; it is taken for False", error)
-        return False
 
 
 def _is_reaped() -> bool:
@@ -149,5 +134,6 @@ def _is_reaped() -> bool:
 
 
 def _awaited_process() -> int:
-    """The process that the supervisor has started: this one, or the sudo of ``run_as_user``."""
+    """The process that the supervisor has started: this one, or the sudo of ``run_as_user``, which Airflow
+    3.1.0 to 3.3.2 tell by this variable."""
     return os.getppid() if os.environ.get("_AIRFLOW__REEXECUTED_PROCESS") == "1" else os.getpid()

@@ -7,14 +7,17 @@ imported until an option is read.
 
 from __future__ import annotations
 
-import math
+import logging
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 SECTION = "remsvc"
 
 T = TypeVar("T", bool, int, float)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +28,20 @@ class Setting(Generic[T]):
         name: in the file.
         default: where the file does not name it; the option is of its type.
         meaning: for Airflow's list of options.
-        least: the smallest number that it may be.
+        least, most: the smallest and the largest number that it may be.
     """
 
     name: str
     default: T
     meaning: str
     least: float = 0
+    most: float = sys.float_info.max
 
     def read(self) -> T:
         """What the file says.
 
         Raises:
-            AirflowException: it is nothing of that type, or below ``least``.
+            AirflowException: it is nothing of that type, below ``least``, or above ``most``.
         """
         from remsvc_provider.version_compat import AirflowException, conf
 
@@ -45,12 +49,23 @@ class Setting(Generic[T]):
             value = self._value(conf)
         except Exception:  # noqa: BLE001  which one, depends on Airflow's version; its text names no section
             value = None
-        if value is None or not (isinstance(value, bool) or self.least <= value < math.inf):
+        if value is None or not (isinstance(value, bool) or self.least <= value <= self.most):
             given = conf.get(SECTION, self.name, fallback="")
             raise AirflowException(
                 f"airflow.cfg, [{SECTION}] {self.name} is {given!r}; expected {self._expected}"
             )
         return value
+
+    def read_or(self, otherwise: T) -> T:
+        """What the file says, or ``otherwise``, with a warning, where that cannot be used: for an option that
+        only saves time."""
+        from remsvc_provider.version_compat import AirflowException
+
+        try:
+            return self.read()
+        except AirflowException as error:
+            _log.warning("%s; %s is used", error, otherwise)
+            return otherwise
 
     def describe(self) -> dict[str, Any]:
         """The option as Airflow's list of a provider's options has it."""
@@ -74,7 +89,9 @@ class Setting(Generic[T]):
     def _expected(self) -> str:
         if isinstance(self.default, bool):
             return "True or False"
-        return f"a {'whole ' if isinstance(self.default, int) else ''}number from {self.least:g} on"
+        kind = "a whole number" if isinstance(self.default, int) else "a number"
+        bounded = self.most < sys.float_info.max
+        return f"{kind} from {self.least:g} {f'to {self.most:g}' if bounded else 'on'}"
 
 
 PROMPT_EXIT = Setting(
@@ -88,7 +105,8 @@ RESUME_AFTER = Setting(
     5.0,
     "Seconds after a worker has deferred a task before which the task is not resumed. A command that is over "
     "sooner waits for its result to be taken: Airflow's scheduler may fail a task that is resumed before it "
-    "knows that the worker has ended.",
+    "knows that the worker has ended. At most 30.",
+    most=30,
 )
 START_FROM_TRIGGER = Setting(
     "start_from_trigger",
@@ -110,6 +128,14 @@ LOG_DRAIN = Setting(
     "take longer is left out, but for the end. What RemSvcOperator(log_drain=...) says comes first.",
 )
 
+SETTINGS: tuple[Setting[bool] | Setting[int] | Setting[float], ...] = (
+    PROMPT_EXIT,
+    RESUME_AFTER,
+    START_FROM_TRIGGER,
+    MAX_LOG_BYTES,
+    LOG_DRAIN,
+)
+
 DEFAULT_DEFERRABLE = "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"
 
 
@@ -128,12 +154,3 @@ def default_deferrable() -> bool:
     from remsvc_provider.version_compat import conf
 
     return bool(conf.getboolean("operators", "default_deferrable"))
-
-
-SETTINGS: tuple[Setting[bool] | Setting[int] | Setting[float], ...] = (
-    PROMPT_EXIT,
-    RESUME_AFTER,
-    START_FROM_TRIGGER,
-    MAX_LOG_BYTES,
-    LOG_DRAIN,
-)

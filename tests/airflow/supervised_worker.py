@@ -145,7 +145,7 @@ def situations() -> None:
         count("dag.test()")
     with mock.patch.object(prompt_exit, "SHELL", str(FOLDER / "nothing")):
         count("no shell")
-    with mock.patch.object(prompt_exit, "KNOWN", ((9, 0), (9, 9))):
+    with mock.patch.object(prompt_exit, "AFFECTED", ((9, 0), (9, 9))):
         count("unknown Airflow")
     assert task_runner.SUPERVISOR_COMMS is comms
     count("once")

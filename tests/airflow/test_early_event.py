@@ -10,6 +10,11 @@ from airflow.jobs.triggerer_job_runner import TriggerCommsDecoder
 from airflow.sdk.execution_time import task_runner
 from triggering import DEADLINE, Supervisor, Triggerer, fire, task_instance, trigger, until
 
+from remsvc_provider.settings import Setting
+from remsvc_provider.triggers import remsvc as triggers
+
+FOR_LONG = 100 * DEADLINE
+
 pytestmark = pytest.mark.usefixtures("in_triggerer")
 
 
@@ -27,32 +32,40 @@ def in_triggerer(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     return comms
 
 
-async def test_a_task_is_resumed_no_sooner_than_resume_after(conn_id, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AIRFLOW__REMSVC__RESUME_AFTER", "3")
-    deferred_at = time.time()
-    event = await fire(trigger(conn_id, "true", deferred_at=deferred_at))
-    assert event["state"] == "SUCCESS"
-    assert time.time() - deferred_at >= 3
+@pytest.fixture
+def for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are kept back for longer than any test waits."""
+    monkeypatch.setattr(triggers, "RESUME_AFTER", Setting("resume_after", FOR_LONG, ""))
 
 
-async def test_neither_is_a_task_that_failed(conn_id, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AIRFLOW__REMSVC__RESUME_AFTER", "3")
+@pytest.mark.parametrize("resume_after", ["1", "1000"])
+async def test_a_task_is_resumed_no_sooner_than_resume_after(
+    resume_after: str, conn_id, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """However it ended. What the setting cannot be is taken for 5."""
+    monkeypatch.setenv("AIRFLOW__REMSVC__RESUME_AFTER", resume_after)
     deferred_at = time.time()
-    assert (await fire(trigger(conn_id, "false", deferred_at=deferred_at)))["state"] == "FAILED"
-    assert time.time() - deferred_at >= 3
+    commands = ("true", "false")
+    events = await asyncio.gather(
+        *(fire(trigger(conn_id, command, deferred_at=deferred_at)) for command in commands)
+    )
+    assert [event["state"] for event in events] == ["SUCCESS", "FAILED"]
+    taken = time.time() - deferred_at
+    if resume_after == "1":
+        assert taken >= 1
+        assert caplog.text == ""
+    else:
+        assert taken >= 5
+        assert "[remsvc] resume_after is '1000'; expected a number from 0 to 30; 5.0 is used" in caplog.text
 
 
 @pytest.mark.parametrize("deferred", ["long ago", "not by a worker"])
-async def test_what_was_not_deferred_just_now_does_not_wait(
-    deferred: str, conn_id, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("AIRFLOW__REMSVC__RESUME_AFTER", str(100 * DEADLINE))
-    options = {"deferred_at": time.time() - 100 * DEADLINE - 1} if deferred == "long ago" else {}
+async def test_what_was_not_deferred_just_now_does_not_wait(deferred: str, conn_id, for_long):
+    options = {"deferred_at": time.time() - FOR_LONG - 1} if deferred == "long ago" else {}
     await asyncio.wait_for(fire(trigger(conn_id, "true", **options)), DEADLINE)
 
 
-async def test_dag_test_does_not_wait(conn_id, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AIRFLOW__REMSVC__RESUME_AFTER", str(100 * DEADLINE))
+async def test_dag_test_does_not_wait(conn_id, for_long, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", object())
     await asyncio.wait_for(fire(trigger(conn_id, "true", deferred_at=time.time())), DEADLINE)
 
@@ -63,21 +76,19 @@ async def test_a_clock_that_is_ahead_does_not_keep_it_longer(conn_id, monkeypatc
     await asyncio.wait_for(fire(trigger(conn_id, "true", deferred_at=tomorrow)), DEADLINE)
 
 
-async def test_a_setting_that_cannot_be_used_is_no_failure(conn_id, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AIRFLOW__REMSVC__RESUME_AFTER", "soon")
-    event = await fire(trigger(conn_id, "true", deferred_at=time.time() - 60))
-    assert event["state"] == "SUCCESS"
-
-
 @pytest.mark.parametrize("way", ["stop", "lose_it"])
 async def test_an_event_that_is_kept_back_holds_up_nobody_who_ends_the_trigger(
-    way: str, conn_id, tmp_path, in_triggerer, monkeypatch: pytest.MonkeyPatch
+    way: str, conn_id, in_triggerer, for_long, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setenv("AIRFLOW__REMSVC__RESUME_AFTER", str(100 * DEADLINE))
     ti = task_instance()
     in_triggerer.set(ti, "deferred" if way == "stop" else "failed")
-    triggerer = Triggerer(trigger(conn_id, f"touch {tmp_path}/ran", ti=ti, deferred_at=time.time()))
-    await until((tmp_path / "ran").exists, "the command")
-    await asyncio.sleep(1)  # until its end is known, and only the event is waited for
+    triggerer = Triggerer(trigger(conn_id, "true", ti=ti, deferred_at=time.time()))
+    told: list[str] = []
+
+    def ended() -> bool:
+        told.append(capsys.readouterr().out)
+        return "Command 1 ended with rc 0" in "".join(told)
+
+    await until(ended, "the command's end")
     await getattr(triggerer, way)()
     assert triggerer.events == []

@@ -115,7 +115,7 @@ def test_the_end_is_noticed_though_the_sockets_were_closed_before_it(work: str, 
 
 
 def test_without_a_holder_airflow_misses_that_end(start: Callable[..., Worker]):
-    # Where this fails, Airflow does without: prompt_exit.KNOWN is to end before that version.
+    # Where this fails, Airflow does without: prompt_exit.AFFECTED is to end before that version.
     worker = start("closes_early_without")
     assert worker.read("ready") == "[]"
     process = worker.process

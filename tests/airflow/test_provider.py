@@ -133,7 +133,6 @@ operator.execute_complete({}, {"state": "SUCCESS", "results": {"1": result}, "er
 """
 _NEVER = (
     "remsvc_provider.command_run",
-    "remsvc_provider.early_event",
     "remsvc_provider.hooks",
     "remsvc_provider.plan",
     "remsvc.client.",

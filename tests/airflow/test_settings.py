@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from remsvc_provider.operators.remsvc import RemSvcOperator
-from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES, PROMPT_EXIT, SETTINGS, Setting
+from remsvc_provider.operators.remsvc import TIMEOUT_MARGIN, RemSvcOperator
+from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES, PROMPT_EXIT, RESUME_AFTER, SETTINGS, Setting
 from remsvc_provider.version_compat import AirflowException, conf
 
 
@@ -38,6 +38,8 @@ def test_what_the_file_says_is_taken(
         (LOG_DRAIN, "-1", "a number from 0 on"),
         (LOG_DRAIN, "nan", "a number from 0 on"),
         (LOG_DRAIN, "inf", "a number from 0 on"),
+        (RESUME_AFTER, "soon", "a number from 0 to 30"),
+        (RESUME_AFTER, "31", "a number from 0 to 30"),
     ],
     ids=lambda value: str(getattr(value, "name", value)),
 )
@@ -50,6 +52,16 @@ def test_what_cannot_be_used_is_named(
         setting.read()
 
     assert str(raised.value) == (f"airflow.cfg, [remsvc] {setting.name} is {text!r}; expected {expected}")
+
+
+def test_what_only_saves_time_does_without(monkeypatch, caplog):
+    monkeypatch.setenv("AIRFLOW__REMSVC__PROMPT_EXIT", "maybe")
+    assert PROMPT_EXIT.read_or(False) is False
+    assert "[remsvc] prompt_exit is 'maybe'; expected True or False; False is used" in caplog.text
+
+
+def test_airflow_gives_no_deferral_up_while_its_event_is_kept_back():
+    assert RESUME_AFTER.most < TIMEOUT_MARGIN.total_seconds()
 
 
 def test_tasks_are_deferred_unless_the_environment_says_otherwise(monkeypatch):

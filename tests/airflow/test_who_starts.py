@@ -148,6 +148,12 @@ def test_airflow_cfg_says_what_is_usual(monkeypatch):
     assert starts_in_triggerer(make(start_from_trigger=True)) is STARTS
 
 
+def test_an_option_that_cannot_be_used_lets_no_dag_fail(monkeypatch, caplog):
+    monkeypatch.setenv("AIRFLOW__REMSVC__START_FROM_TRIGGER", "perhaps")
+    assert not starts_in_triggerer(make())
+    assert caplog.text.count("[remsvc] start_from_trigger is 'perhaps'; expected True or False") >= STARTS
+
+
 def test_triggerers_with_queues_are_given_tasks_by_workers(monkeypatch):
     monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
     assert not starts_in_triggerer(make())

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["JobState", "RemSvcOperator", "RemSvcResult", "crc32hex"]
 
 TIMEOUT_MARGIN = timedelta(seconds=60)
-"""For the trigger to see that execution_timeout has passed, and to end the commands."""
+"""For the trigger to see that execution_timeout has passed, and to end the commands; or to keep back the
+event of a command that was faster, for ``[remsvc] resume_after`` seconds, at most 30."""
 
 
 def _sorted_by_tid(results: Results) -> list[dict[str, Any]]:

@@ -19,10 +19,12 @@ from airflow.triggers.base import BaseTrigger
 from remsvc.errors import RemSvcError
 from remsvc.time_limit import TimeLimit
 from remsvc_provider import connection_lookup, sealing
+from remsvc_provider.airflow_process import in_triggerer
 from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
 from remsvc_provider.masking import Masking
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, Outcome
+from remsvc_provider.settings import RESUME_AFTER
 from remsvc_provider.task_state import (
     AIRFLOW_TELLS_KILLS,
     ANSWER_TIMEOUT,
@@ -175,11 +177,20 @@ class RemSvcTrigger(BaseTrigger):
         return payload
 
     async def _keep_back(self) -> None:
-        """Wait until the scheduler knows that the worker which has deferred the task has ended."""
-        from remsvc_provider.early_event import keep_back
+        """Wait until the scheduler knows that the worker which has deferred the task has ended.
 
-        if self._options["deferred_at"] is not None:
-            await keep_back(self._options["deferred_at"])
+        When that worker ends, the executor tells the scheduler, which takes it in once in each of its rounds.
+        If our event has the task queued again by then, the scheduler takes the old end for the end of the
+        resumed task, and fails a task whose command succeeded. It happens to commands that end at once, while
+        the scheduler is slow or pauses between two rounds (docs/decisions/0022). Outside of a triggerer there
+        is no such scheduler (``dag.test()``), so nothing is waited for.
+        """
+        deferred_at = self._options["deferred_at"]
+        if deferred_at is None or not in_triggerer():
+            return
+        resume_after = RESUME_AFTER.read_or(RESUME_AFTER.default)
+        # However wrong one of the clocks is, an event is not kept back for longer than that.
+        await asyncio.sleep(min(resume_after, deferred_at + resume_after - time.time()))
 
     async def on_kill(self) -> None:
         """Cancel the jobs, unless somebody still waits for them. Airflow 3.3 and later call it when the
