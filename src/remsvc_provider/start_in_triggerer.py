@@ -7,6 +7,7 @@ the serialized DAG, so it is asked for while the DAG file is read; templates are
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,8 @@ HORIZON = timedelta(days=1000)
 """How long such a task may be deferred, where it has no execution_timeout: its trigger is told no other time
 from which it could know when it was deferred. Some databases know no time after 2038."""
 LONGEST_TIMEOUT = HORIZON / 3
-"""Of the commands. They may wait for their server as long again."""
+"""The largest stream_timeout of such a task: waiting for the server and running, both may take it, before the
+horizon."""
 MOST_TASKS = 200
 """Of a DAG. For each trigger that starts a task, the triggerer reads all of its DAG, in the event loop that
 all triggers share."""
@@ -58,9 +60,12 @@ class StartFromTrigger:
     """The attribute by which Airflow asks whether a task is started in the triggerer. It can be set: see
     ``start_from_trigger`` of the operator."""
 
+    def __set_name__(self, owner: type[RemSvcOperator], name: str) -> None:
+        self._operator = owner
+
     def __get__(self, task: RemSvcOperator | None, owner: type) -> bool:
         # Of the class, Airflow asks for mapped tasks, whose values the scheduler does not know.
-        return task is not None and parameters(task) is not None
+        return task is not None and trigger_parameters(task, self._operator) is not None
 
     def __set__(self, task: RemSvcOperator, wanted: bool | None) -> None:
         task.__dict__["start_from_trigger"] = wanted
@@ -69,8 +74,11 @@ class StartFromTrigger:
 class StartArguments:
     """The attribute by which Airflow asks what the trigger that starts a task is made of."""
 
+    def __set_name__(self, owner: type[RemSvcOperator], name: str) -> None:
+        self._operator = owner
+
     def __get__(self, task: RemSvcOperator | None, owner: type) -> StartTriggerArgs | None:
-        found = None if task is None else parameters(task)
+        found = None if task is None else trigger_parameters(task, self._operator)
         if found is None:
             return None
         from airflow.triggers.base import StartTriggerArgs
@@ -83,8 +91,13 @@ class StartArguments:
         )
 
 
-def parameters(task: RemSvcOperator) -> str | None:
-    """What the trigger has to know of the task, as JSON; None where only a worker can start it."""
+def trigger_parameters(task: RemSvcOperator, operator: type[RemSvcOperator]) -> str | None:
+    """What the trigger has to know of the task, as JSON; None where only a worker can start it.
+
+    Args:
+        task: of the operator, or of a subclass.
+        operator: the operator itself.
+    """
     if "start_from_trigger" not in task.__dict__:
         return None  # it is being made
     wanted = task.__dict__["start_from_trigger"]
@@ -92,14 +105,15 @@ def parameters(task: RemSvcOperator) -> str | None:
         # An option that only saves time: it lets no DAG file fail.
         wanted = START_FROM_TRIGGER.read_or(False)
     dag = task.get_dag()
-    if not wanted or dag is None or not _airflow_can() or not _starts_alike(task, dag):
+    # What is neither true nor false, a worker refuses.
+    if wanted not in (True,) or dag is None or not _airflow_can() or not _starts_alike(task, operator, dag):
         return None
     fields = {name: getattr(task, name) for name in FIELDS}
     texts = list(_texts(fields))
     if not _is_public(fields) or not all(map(is_steady, texts)):
         return None
     limit = task.execution_timeout
-    if not _is_short(task.stream_timeout) or (limit is not None and limit <= timedelta(0)):
+    if not _ends_before_horizon(task.stream_timeout) or (limit is not None and limit <= timedelta(0)):
         return None
     found = {
         "fields": fields,
@@ -123,24 +137,23 @@ def _airflow_can() -> bool:
     )
 
 
-def _starts_alike(task: RemSvcOperator, dag: DAG) -> bool:
+def _starts_alike(task: RemSvcOperator, operator: type[RemSvcOperator], dag: DAG) -> bool:
     """Whether a worker would do nothing else, and not at another time."""
-    from remsvc_provider.operators.remsvc import RemSvcOperator
-
-    changed = any(getattr(type(task), name) is not getattr(RemSvcOperator, name) for name in _STARTING)
+    changed = any(getattr(type(task), name) is not getattr(operator, name) for name in _STARTING)
     return not (
-        not task.deferrable
+        task.deferrable not in (True,)
         or changed
         or tuple(task.template_fields) != FIELDS
         or task.template_ext
-        # What is to happen before the task starts.
+        # What is to happen before the task starts (the first: pre_execute=..., Airflow 3.1.0 to 3.3.2).
         or task._pre_execute_hook
         or task.on_execute_callback
         # What the scheduler looks at when it gives a task to a worker, and at no other time.
         or task.pool != _POOL
         or task.max_active_tis_per_dag
         or task.max_active_tis_per_dagrun
-        # What the triggerer cannot make a context of. It would end with an error, and all triggers with it.
+        # Where these are set, the triggerer (3.3.2) fails while it makes the context, and ends with all its
+        # triggers.
         or task.inlets
         or task.outlets
         or not _are_plain(task.params)
@@ -156,8 +169,8 @@ def _starts_alike(task: RemSvcOperator, dag: DAG) -> bool:
     )
 
 
-def _is_short(stream_timeout: Any) -> bool:
-    """Whether they may well be over at the horizon; and what is no number, a worker refuses."""
+def _ends_before_horizon(stream_timeout: Any) -> bool:
+    """What is no number, a worker refuses."""
     return type(stream_timeout) in (int, float) and stream_timeout <= LONGEST_TIMEOUT.total_seconds()
 
 
@@ -209,7 +222,7 @@ def _is_json(value: Any) -> bool:
         return all(map(_is_json, value))
     if kind is str:
         return _is_text(value)
-    return value is None or kind in (bool, int) or (kind is float and value - value == 0)
+    return value is None or kind in (bool, int) or (kind is float and math.isfinite(value))
 
 
 def _is_text(text: str) -> bool:
