@@ -1,8 +1,8 @@
-"""Checks the operator's parameters, once their templates are rendered and before anything is sent."""
+"""Checks the operator's commands, once their templates are rendered and before anything is sent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,11 +14,6 @@ from remsvc_provider.version_compat import AirflowException
 
 KEYS = tuple(field.name for field in fields(Command))
 """The keys of a command that every server understands."""
-
-DEFAULT_MAX_OUTPUT_BYTES = 262_144
-ON_KILL = ("cancel", "leave")
-LONGEST_SECONDS = 315_360_000
-"""Of a time limit."""
 
 
 def check_commands(commands: object, env: object = None, cwd: object = None) -> list[dict[str, Any]]:
@@ -102,105 +97,3 @@ def to_command(command: Mapping[str, Any]) -> Command:
     """A command of a stored trigger. The operator that stored it has checked it; a trigger of
     version 1.0.0, which checked less, may also hold ``None`` for what is left out."""
     return Command(**{"cmd": "", **{key: command[key] for key in KEYS if command.get(key) is not None}})
-
-
-def check_metadata(metadata: object) -> list[tuple[str, str]]:
-    """Check the call metadata. No value is ever quoted: it may be a token.
-
-    Raises:
-        AirflowException: naming the wrong entry by its index, counted from 0.
-    """
-    if metadata is None:
-        return []
-    if isinstance(metadata, (str, bytes, Mapping)) or not isinstance(metadata, Sequence):
-        raise AirflowException(f"metadata must be a list of pairs, not {type(metadata).__name__}")
-    for index, pair in enumerate(metadata):
-        if (
-            isinstance(pair, (str, bytes))
-            or not isinstance(pair, Sequence)
-            or len(pair) != 2
-            or not all(isinstance(item, str) for item in pair)
-        ):
-            raise AirflowException(f"metadata[{index}] must be a pair of strings: a key and its value")
-    return [(key, value) for key, value in metadata]
-
-
-def check_stream_timeout(stream_timeout: object) -> float:
-    """Check the time limit in seconds.
-
-    Raises:
-        AirflowException: it is not a number above 0, or more than any clock has to count.
-    """
-    number = isinstance(stream_timeout, (int, float)) and not isinstance(stream_timeout, bool)
-    if not number or not 0 < stream_timeout <= LONGEST_SECONDS:  # type: ignore[operator]
-        raise AirflowException(
-            f"stream_timeout is {stream_timeout!r}; expected a number of seconds above 0, at most "
-            f"{LONGEST_SECONDS} (ten years)"
-        )
-    return float(stream_timeout)  # type: ignore[arg-type]
-
-
-def check_number(name: str, value: object, least: int) -> int:
-    """Check a whole number.
-
-    Raises:
-        AirflowException: it is none, or below ``least``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise AirflowException(f"{name} is {value!r}; expected a whole number from {least} on")
-    return value
-
-
-def check_max_log_bytes(max_log_bytes: object) -> int | None:
-    """Check how much of an output goes into the task's log; None: as airflow.cfg says.
-
-    Raises:
-        AirflowException: it is no whole number from 1 on.
-    """
-    return None if max_log_bytes is None else check_number("max_log_bytes", max_log_bytes, 1)
-
-
-def check_log_drain(log_drain: object) -> float | None:
-    """Check how long an ended command waits for its log, in seconds; None: as airflow.cfg says.
-
-    Raises:
-        AirflowException: it is not a number from 0 on, or more than any clock has to count.
-    """
-    if log_drain is None:
-        return None
-    number = isinstance(log_drain, (int, float)) and not isinstance(log_drain, bool)
-    if not number or not 0 <= log_drain <= LONGEST_SECONDS:  # type: ignore[operator]
-        raise AirflowException(
-            f"log_drain is {log_drain!r}; expected a number of seconds from 0 on, at most "
-            f"{LONGEST_SECONDS} (ten years)"
-        )
-    return float(log_drain)  # type: ignore[arg-type]
-
-
-def check_exit_codes(codes: object) -> list[int]:
-    """Check ``skip_on_exit_code``: None, a number, or several.
-
-    Raises:
-        AirflowException: one of them is no exit code of a failed command.
-    """
-    if codes is None:
-        return []
-    several = codes if isinstance(codes, Iterable) and not isinstance(codes, (str, bytes)) else [codes]
-    checked = list(several)
-    for code in checked:
-        if isinstance(code, bool) or not isinstance(code, int) or code == 0:
-            raise AirflowException(
-                f"skip_on_exit_code has {code!r}; expected an exit code other than 0, or a list of them"
-            )
-    return checked
-
-
-def check_on_kill(on_kill: object) -> str:
-    """Check what becomes of the jobs when the task is killed.
-
-    Raises:
-        AirflowException: it is not a choice.
-    """
-    if on_kill not in ON_KILL:
-        raise AirflowException(f"on_kill is {on_kill!r}; expected {' or '.join(map(repr, ON_KILL))}")
-    return str(on_kill)

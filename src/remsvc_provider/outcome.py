@@ -10,7 +10,8 @@ EVT_STATE = "state"
 EVT_RESULTS = "results"
 EVT_ERROR = "error_msg"
 EVT_TRY = "try_number"
-"""Of the try that the event is of, where the scheduler deferred the task: it stores no arguments of a try."""
+"""Number of the try that the event belongs to; only of tasks started in the triggerer, as the scheduler
+stores no number with their deferral."""
 
 NOT_STARTED = "NOT_STARTED"
 """State of an event by which a triggerer hands a task over to a worker, to be started there."""

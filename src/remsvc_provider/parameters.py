@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from remsvc_provider import sealing
-from remsvc_provider.commands import (
-    DEFAULT_MAX_OUTPUT_BYTES,
-    check_commands,
-    check_exit_codes,
-    check_log_drain,
-    check_max_log_bytes,
-    check_metadata,
-    check_number,
-    check_on_kill,
-    check_stream_timeout,
-)
+from remsvc_provider.commands import check_commands
 from remsvc_provider.job_keys import storable
 from remsvc_provider.masking import secrets_in
+from remsvc_provider.run_options import RunOptions, check_seconds
+from remsvc_provider.version_compat import AirflowException
 
 FIELDS = ("commands", "grpc_conn_id", "metadata", "env", "cwd")
 """The operator's template fields."""
@@ -34,7 +26,7 @@ class Parameters:
         stream_timeout: seconds for all of them together.
         public, secret: the call metadata without its credentials, and the credentials.
         secrets: what of the rendered fields no log may show.
-        options: how to run the commands: what is not of the wire.
+        options: how to run the commands.
     """
 
     commands: list[dict[str, Any]]
@@ -42,7 +34,7 @@ class Parameters:
     public: sealing.Metadata
     secret: sealing.Metadata
     secrets: list[str]
-    options: dict[str, Any]
+    options: RunOptions
 
     @classmethod
     def checked(
@@ -61,14 +53,15 @@ class Parameters:
         Args:
             commands, env, cwd, metadata, stream_timeout: the operator's, rendered.
             options: the operator's others, by their names; one that is left out has its default.
-            known_secrets: the values that Airflow knows as secrets in this process are secrets of this task.
+            known_secrets: whether to mask every value that Airflow knows as a secret in this process. False
+                in a triggerer whose task reads none: it knows those of other tasks.
 
         Raises:
             AirflowException: one cannot be used; names it, its value and what was expected.
         """
         checked_commands = check_commands(commands, env, cwd)
-        seconds = check_stream_timeout(stream_timeout)
-        checked_options = _check_options(**options)
+        seconds = check_seconds("stream_timeout", stream_timeout, zero=False)
+        checked_options = RunOptions.checked(options)
         public, secret = sealing.split(check_metadata(metadata))
         return cls(
             commands=[storable(command) for command in checked_commands],
@@ -81,22 +74,22 @@ class Parameters:
         )
 
 
-def _check_options(
-    *,
-    max_output_bytes: object = DEFAULT_MAX_OUTPUT_BYTES,
-    skip_on_exit_code: object = None,
-    parallel: object = 1,
-    durable: object = False,
-    on_kill: object = "cancel",
-    max_log_bytes: object = None,
-    log_drain: object = None,
-) -> dict[str, Any]:
-    return {
-        "max_output_bytes": check_number("max_output_bytes", max_output_bytes, 1),
-        "skip_on_exit_code": check_exit_codes(skip_on_exit_code),
-        "parallel": check_number("parallel", parallel, 1),
-        "durable": bool(durable),
-        "on_kill": check_on_kill(on_kill),
-        "max_log_bytes": check_max_log_bytes(max_log_bytes),
-        "log_drain": check_log_drain(log_drain),
-    }
+def check_metadata(metadata: object) -> list[tuple[str, str]]:
+    """Check the call metadata. No value is ever quoted: it may be a token.
+
+    Raises:
+        AirflowException: naming the wrong entry by its index, counted from 0.
+    """
+    if metadata is None:
+        return []
+    if isinstance(metadata, (str, bytes, Mapping)) or not isinstance(metadata, Sequence):
+        raise AirflowException(f"metadata must be a list of pairs, not {type(metadata).__name__}")
+    for index, pair in enumerate(metadata):
+        if (
+            isinstance(pair, (str, bytes))
+            or not isinstance(pair, Sequence)
+            or len(pair) != 2
+            or not all(isinstance(item, str) for item in pair)
+        ):
+            raise AirflowException(f"metadata[{index}] must be a pair of strings: a key and its value")
+    return [(key, value) for key, value in metadata]

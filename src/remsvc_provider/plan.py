@@ -6,27 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES
 from remsvc_provider.job_keys import JOB_KEYS
 from remsvc_provider.origin import Origin
+from remsvc_provider.run_options import RunOptions
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Checked commands, and how to run them.
+@dataclass(frozen=True, kw_only=True)
+class Plan(RunOptions):
+    """Checked commands, and how to run them: see :class:`RunOptions`, and
 
     Attributes:
         commands: the operator's command dicts.
         stream_timeout: seconds for all of them together.
         metadata: call metadata beside the connection's token.
         origin: the try of the task that asks; without it, no durable jobs are used.
-        max_output_bytes: bytes of each output that go into a result.
-        skip_on_exit_code: exit codes that do not count as failures: they skip the task.
-        parallel: how many commands run side by side.
-        durable: take over what an earlier try has left running or has got done.
-        on_kill: ``cancel`` the jobs when the task is killed, or ``leave`` them.
-        max_log_bytes: bytes of each output that go into the task's log; None: as airflow.cfg says.
-        log_drain: seconds for which an ended command waits for its log; None: as airflow.cfg says.
         time_is_up: when ``execution_timeout`` ends the task, on the monotonic clock; None: never.
         resumed: the server may have the jobs already, from a run that was cut off.
     """
@@ -35,13 +28,6 @@ class Plan:
     stream_timeout: float
     metadata: Sequence[tuple[str, str]] = ()
     origin: Origin | None = None
-    max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES
-    skip_on_exit_code: Sequence[int] = ()
-    parallel: int = 1
-    durable: bool = False
-    on_kill: str = "cancel"
-    max_log_bytes: int | None = None
-    log_drain: float | None = None
     time_is_up: float | None = None
     resumed: bool = False
 

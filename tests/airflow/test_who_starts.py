@@ -78,6 +78,8 @@ def test_the_triggerer_starts(parameters):
     "parameters",
     [
         {"start_from_trigger": False},
+        {"start_from_trigger": "False"},
+        {"deferrable": "no"},
         {"deferrable": False},
         {"dag": {"default_args": {"start_from_trigger": False}}},
         # A secret would be stored as it is.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ from airflow.sdk import BaseOperator
 
 from remsvc.command import crc32hex
 from remsvc_provider import prompt_exit, sealing
-from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, check_metadata
 from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import (
     EVT_ERROR,
@@ -25,8 +25,9 @@ from remsvc_provider.outcome import (
     RemSvcResult,
     Results,
 )
-from remsvc_provider.parameters import FIELDS, Parameters
+from remsvc_provider.parameters import FIELDS, Parameters, check_metadata
 from remsvc_provider.rendering import render_field
+from remsvc_provider.run_options import RunOptions, check_choice
 from remsvc_provider.settings import default_deferrable
 from remsvc_provider.start_in_triggerer import StartArguments, StartFromTrigger
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
@@ -133,7 +134,7 @@ class RemSvcOperator(BaseOperator):
         start_from_trigger: bool | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
-        max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
+        max_output_bytes: int = RunOptions.max_output_bytes,
         skip_on_exit_code: int | Sequence[int] | None = None,
         parallel: int = 1,
         durable: bool = False,
@@ -181,15 +182,8 @@ class RemSvcOperator(BaseOperator):
     @property
     def run_options(self) -> dict[str, Any]:
         """How the commands are to be run, unchecked: what has no templates."""
-        return {
-            "max_output_bytes": self.max_output_bytes,
-            "skip_on_exit_code": self.skip_on_exit_code,
-            "parallel": self.parallel,
-            "durable": self.durable,
-            "on_kill": self.when_killed,
-            "max_log_bytes": self.max_log_bytes,
-            "log_drain": self.log_drain,
-        }
+        names = (option.name for option in fields(RunOptions))
+        return {name: self.when_killed if name == "on_kill" else getattr(self, name) for name in names}
 
     def _do_render_template_fields(
         self,
@@ -235,6 +229,8 @@ class RemSvcOperator(BaseOperator):
         # Here, and not above: neither whoever reads the DAG file nor the worker that resumes needs it.
         from remsvc_provider.origin import Origin
 
+        check_choice("deferrable", self.deferrable, (True, False))
+        check_choice("start_from_trigger", self.__dict__["start_from_trigger"], (True, False, None))
         parameters = Parameters.checked(
             commands=self.commands,
             env=self.env,
@@ -243,7 +239,7 @@ class RemSvcOperator(BaseOperator):
             stream_timeout=self.stream_timeout,
             options=self.run_options,
         )
-        options = dict(parameters.options)
+        options = asdict(parameters.options)
         secret = self._hidden_metadata or parameters.secret
         limit = self.execution_timeout
         task_instance = context.get("ti")
@@ -286,9 +282,7 @@ class RemSvcOperator(BaseOperator):
         )
         return self.execute_complete(context, self._run_here(plan, Masking(parameters.secrets)).payload())
 
-    def execute_complete(
-        self, context: Context, event: dict[str, Any], try_number: int | None = None
-    ) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any], try_number: int | None = None) -> Any:
         """Take the trigger's event.
 
         Args:
@@ -310,18 +304,15 @@ class RemSvcOperator(BaseOperator):
         state = event[EVT_STATE]
         task_instance = context.get("ti")
         number = event.get(EVT_TRY, try_number)
-        again = ""
         if task_instance is not None and number not in (None, task_instance.try_number):
             # Airflow 3.1.0 resumes a retry in the place where the try before it failed.
-            again = f"This is the event of try {number}: the commands run again"
-        elif state == NOT_STARTED:
-            again = f"A worker starts this task: {event.get(EVT_ERROR)}"
+            self.log.info(f"This is the event of try {number}: the commands run again")
+            return self.execute(context)
+        if state == NOT_STARTED:
+            self.log.info(f"A worker starts this task: {event.get(EVT_ERROR)}")
             if task_instance is not None and task_instance.try_number > 1:
                 _delete_result(task_instance)
-        if again:
-            self.log.info(again)
-            result: dict[str, Any] = self.execute(context)
-            return result
+            return self.execute(context)
         if state != JobState.SUCCESS.value:
             # Version 1.0.0 called the key "error": a task may be resumed after an upgrade.
             error = event.get(EVT_ERROR) or event.get("error")

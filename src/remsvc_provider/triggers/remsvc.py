@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import import_module
 from types import ModuleType
@@ -20,10 +21,11 @@ from remsvc.errors import RemSvcError
 from remsvc.time_limit import TimeLimit
 from remsvc_provider import connection_lookup, sealing
 from remsvc_provider.airflow_process import in_triggerer
-from remsvc_provider.commands import DEFAULT_MAX_OUTPUT_BYTES, KEYS
+from remsvc_provider.commands import KEYS
 from remsvc_provider.masking import Masking
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, Outcome
+from remsvc_provider.run_options import RunOptions
 from remsvc_provider.settings import RESUME_AFTER
 from remsvc_provider.task_state import (
     AIRFLOW_TELLS_KILLS,
@@ -48,14 +50,8 @@ _DEFAULTS: dict[str, Any] = {
     "origin": None,
     "deferred_at": None,
     "execution_timeout": None,
-    "max_output_bytes": DEFAULT_MAX_OUTPUT_BYTES,
-    "skip_on_exit_code": [],
-    "parallel": 1,
-    "durable": False,
-    "on_kill": "cancel",
-    "max_log_bytes": None,
-    "log_drain": None,
     "secrets": [],
+    **asdict(RunOptions()),
 }
 _METADATA, _COMMANDS = "the authorization entry of metadata", "what commands hold of secrets"
 RESUMED_AFTER = 15.0

@@ -8,6 +8,7 @@ the task is handed over to one, which starts it as any other.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from remsvc_provider.masking import secrets_in
@@ -103,7 +104,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         self.metadata, self._secret_metadata = parameters.public, parameters.secret
         self._masking.add(parameters.secrets)
         self._options.update(
-            parameters.options,
+            asdict(parameters.options),
             origin=Origin.of_first_try(context).arguments(),
             execution_timeout=given["execution_timeout"],
             deferred_at=self._deferred_at,
