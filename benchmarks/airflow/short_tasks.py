@@ -2,7 +2,8 @@
 
 Each way of running them has the same work, one way after another: so many tasks each of ``sleep 0``, ``1``,
 ``2``, ``4`` and of an ``echo``; and so many tasks of three seconds. A visit is one run of a task by a worker
-(:mod:`benchmarks.airflow.slot_executor`); a deferred task has two, a task that its trigger starts has one.
+(:mod:`benchmarks.airflow.slot_executor`); a deferred task has two, one that is started in the triggerer
+has one.
 
 No command fails here, so each task that does has failed although its command succeeded: that is counted, and
 is no error of the measurement. Airflow's ``[workers] min_heartbeat_interval`` and its scheduler's pauses are

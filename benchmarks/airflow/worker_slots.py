@@ -3,7 +3,8 @@
 Each way of running them has the same commands, one way after another: ``echo begun; sleep 30; echo done``, a
 task each. What is counted is the time from a worker's taking a task to its being free for the next one
 (:mod:`benchmarks.airflow.slot_executor`), of all runs of the task together: a task that a worker defers has
-two, one that its trigger starts has one. The processor time is that of the worker and of what it starts.
+two, one that is started in the triggerer has one. The processor time is that of the worker and of what it
+starts.
 
 Of a worker's time with a task, some is chance: Airflow's supervisor may miss the moment at which the task's
 process ends, and looks again only after ``[workers] min_heartbeat_interval``, here Airflow's default.

@@ -129,10 +129,6 @@ def _end(worker: Worker) -> None:
     worker.tell("end")
 
 
-def _kill(worker: Worker) -> None:
-    worker.process.kill()
-
-
 def _terminate_group(worker: Worker) -> None:
     os.killpg(os.getpgid(worker.process.pid), signal.SIGTERM)
 
@@ -144,9 +140,19 @@ def _kill_supervisor_first(worker: Worker) -> None:
     process.kill()
 
 
+def _kill_with_a_look_at_the_holder(worker: Worker) -> None:
+    _has_nothing_but_the_standard_output(worker)
+    worker.process.kill()
+
+
 @pytest.mark.parametrize(
     ("work", "end"),
-    [("ends", _end), ("hangs", _kill), ("hangs", _terminate_group), ("hangs", _kill_supervisor_first)],
+    [
+        ("ends", _end),
+        ("hangs", _kill_with_a_look_at_the_holder),
+        ("hangs", _terminate_group),
+        ("hangs", _kill_supervisor_first),
+    ],
 )
 def test_the_holder_ends_with_the_worker(
     work: str, end: Callable[[Worker], None], start: Callable[..., Worker]
@@ -169,8 +175,7 @@ def test_the_holder_waits_for_no_fork_of_the_worker(start: Callable[..., Worker]
         fork.kill()
 
 
-def test_the_holder_has_nothing_but_the_standard_output(start: Callable[..., Worker]):
-    worker = start("hangs")
+def _has_nothing_but_the_standard_output(worker: Worker) -> None:
     holder = worker.holder
     descriptors = {int(path.name): path.readlink() for path in Path(f"/proc/{holder.pid}/fd").iterdir()}
     # Of the worker: its standard output, and the end of a pipe that brings nothing.

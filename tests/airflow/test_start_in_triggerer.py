@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from airflow.sdk import DAG
 from scheduling import created, needs_start, started, stored_trigger
 from tests.conftest import ServerProcess
 from triggering import (
+    DEADLINE,
     Supervisor,
     Triggerer,
     context,
@@ -234,6 +236,15 @@ async def test_rendering_that_never_ends_is_left_to_a_worker(slow, conn_id, monk
     assert (await fire(started(in_dag())))["state"] == "SUCCESS"
 
 
+async def test_a_kill_does_not_wait_for_rendering_that_never_ends(slow, conn_id, supervisor, monkeypatch):
+    """Airflow gives it 30 seconds."""
+    monkeypatch.setattr("remsvc_provider.triggers.start.RENDER_TIMEOUT", 100 * DEADLINE)
+    monkeypatch.setattr("remsvc_provider.triggers.start.KILL_RENDER_TIMEOUT", 0.2)
+    trigger = asking(slow)
+    supervisor.set(trigger.task_instance, "failed")
+    await asyncio.wait_for(trigger.on_kill(), DEADLINE)
+
+
 async def test_a_template_that_fails_does_not_end_the_trigger(conn_id):
     trigger = started(in_dag(commands=[{"cmd": "{{ dag_run.conf['missing'] }}"}]), conf={})
     triggerer = Triggerer(trigger)
@@ -324,7 +335,9 @@ async def running(client: AsyncClient) -> list[str]:
 
 
 async def until_running(client: AsyncClient, wanted: Callable[[list[str]], bool]) -> None:
-    while not wanted(await running(client)):
+    end = time.monotonic() + DEADLINE
+    while not wanted(jobs := await running(client)):
+        assert time.monotonic() < end, f"gave up waiting; running: {jobs}"
         await asyncio.sleep(0.02)
 
 
