@@ -146,9 +146,10 @@ def _is_bounded(call: nodes.Filter | nodes.Call, name: str) -> bool:
         return False
     if name in _ARGUMENTS and (len(call.args) != _ARGUMENTS[name] or call.kwargs):
         return False
-    if name == "join" and not (not call.kwargs and _is_text(call.args, LONGEST_SEPARATOR)):
+    if name == "join" and (call.kwargs or not _is_separator(call.args)):
         return False
-    if name == "replace" and call.args and not (not call.kwargs and _shortens(call.args)):
+    of_date = isinstance(call, nodes.Call) and not call.args  # as in replace(day=1); a text's takes two
+    if name == "replace" and not of_date and (call.kwargs or not _shortens(call.args)):
         return False
     inner = call.find_all((nodes.Filter, nodes.Call))
     return name not in _GROWING or not any(_name(other) in _GROWING for other in inner)
@@ -159,10 +160,13 @@ def _name(call: nodes.Node) -> str:
     return callee.attr if isinstance(callee, nodes.Getattr) else getattr(call, "name", "")
 
 
-def _is_text(arguments: list[nodes.Expr], longest: int) -> bool:
-    """Whether there is no argument, or one text of so many characters."""
+def _is_separator(arguments: list[nodes.Expr]) -> bool:
+    """Whether ``join`` is to put nothing, or one short text, between any two."""
     values = [argument.value if isinstance(argument, nodes.Const) else None for argument in arguments]
-    return not values or (len(values) == 1 and isinstance(values[0], str) and len(values[0]) <= longest)
+    return (
+        all(isinstance(value, str) and len(value) <= LONGEST_SEPARATOR for value in values)
+        and len(values) < 2
+    )
 
 
 def _shortens(arguments: list[nodes.Expr]) -> bool:
