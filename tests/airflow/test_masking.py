@@ -157,7 +157,7 @@ def test_a_secret_across_what_a_log_leaves_out(place, left_out):
     """Where a log stops, and where it goes on with the end of what it has left out."""
     secret, written = "Q1Z2W3X4K5J6", []
     begin = f"a line\nof {secret[:place]}".encode()
-    output = LoggedOutput(written.append, "", "job1", len(begin), Masking([secret]))
+    output = LoggedOutput(written.extend, "", "job1", len(begin), Masking([secret]))
     end = f"{secret[place:]} and\na line of {secret}\n".encode()
     whole = begin + left_out + end
     for offset in range(0, len(whole), 7):

@@ -56,6 +56,8 @@ _DEFAULTS: dict[str, Any] = {
     "secrets": [],
 }
 _METADATA, _COMMANDS = "the authorization entry of metadata", "what commands hold of secrets"
+EVENT_SECONDS = 1.0
+"""For an event to reach the scheduler. What has not been there when the deferral ends has not been at all."""
 RESUMED_AFTER = 15.0
 """A trigger that starts so many seconds after its task was deferred may have run before."""
 
@@ -217,11 +219,15 @@ class RemSvcTrigger(BaseTrigger):
         return abandoned
 
     @property
+    def _deferred_until(self) -> datetime | None:
+        """Until when Airflow lets the task be deferred; None: for ever."""
+        until: datetime | None = getattr(self, "timeout_after", None)
+        return until.replace(tzinfo=timezone.utc) if until is not None and until.tzinfo is None else until
+
+    @property
     def _timed_out(self) -> bool:
-        limit: datetime | None = getattr(self, "timeout_after", None)
-        if limit is None:
-            return False
-        return (limit if limit.tzinfo else limit.replace(tzinfo=timezone.utc)) < datetime.now(timezone.utc)
+        until = self._deferred_until
+        return until is not None and until < datetime.now(timezone.utc)
 
     async def _outcome(self) -> Outcome:
         try:
@@ -288,6 +294,8 @@ class RemSvcTrigger(BaseTrigger):
         del options["execution_timeout"], options["secrets"]
         if (left := self._execution_time_left()) is not None:
             options["time_is_up"] = time.monotonic() + left
+        if (until := self._deferred_until) is not None:
+            options["outcome_by"] = time.monotonic() + until.timestamp() - time.time() - EVENT_SECONDS
         origin = Origin.from_arguments(stored) if stored else None
         if origin is None and self.task_instance is not None:
             # Stored by 1.0.0, which knew no other keys and let any pass.
