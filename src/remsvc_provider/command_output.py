@@ -276,8 +276,8 @@ class CommandOutput:
             logged.close()
 
     def end_offsets(self, job: Job) -> dict[str, int]:
-        """Where to go on with each stream, now that the job has ended, to have all that is needed; nothing
-        where that is here."""
+        """Where to go on with each stream, now that the job has ended, to have all that is needed; empty if
+        all of it has been read."""
         offsets = {}
         for stream, logged in self._logged.items():
             size: OutputSize = getattr(job, stream)

@@ -32,7 +32,7 @@ class Plan:
         max_log_bytes: bytes of each output that go into the task's log; None: as airflow.cfg says.
         log_drain: seconds for which an ended command waits for its log; None: as airflow.cfg says.
         time_is_up: when ``execution_timeout`` ends the task, on the monotonic clock; None: never.
-        outcome_by: when the outcome must be there, as Airflow ends the task soon after, on the monotonic clock;
+        outcome_by: when the outcome must be there, as Airflow ends the task then, on the monotonic clock;
             None: never.
         resumed: the server may have the jobs already, from a run that was cut off.
     """
