@@ -44,7 +44,7 @@ class Masking:
         if self._secrets:
             longest_first = sorted(self._secrets, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-            self.longest = max(len(secret) for secret in longest_first if "\n" not in secret)
+            self.longest = max((len(secret) for secret in longest_first if "\n" not in secret), default=0)
 
     def __call__(self, text: str) -> str:
         """The text without the secrets."""

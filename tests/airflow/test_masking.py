@@ -256,6 +256,21 @@ def test_no_secret_is_left(secret, before, after):
     assert masking.longest == len(secret)
 
 
+def test_a_secret_of_short_lines():
+    masking = Masking(["abc\ndef"])
+    assert masking("a abc\ndef b") == f"a {MASK} b"
+    assert masking.begun("a abc") == ("a abc", "")
+
+
+@given(secrets=st.lists(st.text("abc", min_size=5, max_size=8), max_size=3), text=TEXTS, after=TEXTS)
+def test_what_goes_on_is_masked_as_a_whole_would_be(secrets, text, after):
+    masking = Masking(secrets)
+    text, after = text.replace("\n", ""), after.replace("\n", "")
+    begun, rest = masking.begun(text)
+    assert begun + masking(rest + after) == masking(text + after)
+    assert len(rest) < max(masking.longest, 1)
+
+
 @given(secret=st.text("abcdef", min_size=5, max_size=12), begin=st.integers(0, 12), end=st.integers(0, 12))
 def test_no_piece_of_a_secret_is_left_at_a_cut(secret, begin, end):
     text = secret[begin:] + "--" + secret[:end]
