@@ -86,8 +86,8 @@ class TimeLimit:
         return None if self._timer is None else self._timer.when() - asyncio.get_running_loop().time()
 
     def restart(self, seconds: float | None) -> None:
-        """Count anew, from now on, from within the block; None: no limit from here on. Nothing where the time
-        is up already, or the block has been left."""
+        """Count anew, from now on; None: no limit from here on. Does nothing once the time is up or the block
+        is left."""
         if self._expired or self._over:
             return
         if self._timer is not None:

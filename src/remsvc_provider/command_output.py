@@ -6,15 +6,16 @@ import codecs
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from remsvc.client.jobs import Job, OutputChunk, OutputSize
 from remsvc_provider.live_log import LiveLog
+from remsvc_provider.log_lines import LogLines
 from remsvc_provider.masking import Masking
-from remsvc_provider.task_log import LONGEST_SEQUENCE, clean, last_state, shown_id, whole_sequences
+from remsvc_provider.task_log import shown_id
 
-LINE_CHARACTERS = 4000
-"""A longer line is broken."""
-PIECE_BYTES = 8_192
+PIECE_BYTES = 2_048
+"""Of an output, between two turns of the event loop. Where each byte is a line, that takes milliseconds."""
 TAIL_BYTES = 16_384
 """The end of an output that was left out is shown all the same."""
 LAST_LINES, LAST_CHARACTERS = 20, 4_000
@@ -70,8 +71,17 @@ class ResultOutput:
 
     def _text(self, *, cut: bool) -> str:
         """What was kept so far; ``cut``: not as far as the output goes on."""
-        text = self._kept.decode("utf-8", "replace")
-        return self._before + self._masking.cut(text, begin=bool(self._before), end=cut)
+        after_gap = bool(self._before)
+        text = _decoder().decode(_whole_begin(bytes(self._kept)) if after_gap else self._kept, final=not cut)
+        return self._before + self._masking.cut(text, begin=after_gap, end=cut)
+
+
+_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
+
+
+def _whole_begin(data: bytes) -> bytes:
+    """Without the rest of a character at the beginning: the rest of a secret is not found behind it."""
+    return data[:3].lstrip(bytes(range(0x80, 0xC0))) + data[3:]
 
 
 def _gap(size: int, *, lost: bool = False) -> str:
@@ -94,7 +104,7 @@ def shortened(text: str, limit: int, masking: Masking) -> str:
 
 
 def _cut(data: bytes, limit: int, masking: Masking) -> str:
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)  # without half a character
+    text = _decoder().decode(data)  # without half a character
     return f"{masking.cut(text)}{_MARK_BEGIN}{limit} bytes{_MARK_END}"
 
 
@@ -102,7 +112,7 @@ class LoggedOutput:
     """One output of a job in the task's log: all of it, or its beginning and its end.
 
     Args:
-        add: called with each line.
+        add: called with lines.
         prefix: put before every line.
         job_id: named where something is left out.
         limit: bytes of it that go into the log; its end may follow.
@@ -114,18 +124,18 @@ class LoggedOutput:
     """
 
     def __init__(
-        self, add: Callable[[str], None], prefix: str, job_id: str, limit: int, masking: Masking
+        self, add: Callable[[list[str]], object], prefix: str, job_id: str, limit: int, masking: Masking
     ) -> None:
-        self._add_line = add
-        self._masking = masking
+        self._add_lines = add
         self._prefix = prefix
         self._all_of_it = f"all of it: remsvc jobs logs {job_id}"
         self._limit = limit
         self._room = limit
         self._end_bytes = min(TAIL_BYTES, limit)
-        self._restart()
+        self._decoder = _decoder()
+        self._lines = LogLines(masking)
         self._after_gap = False
-        """Whether the line may have lost its beginning."""
+        """Whether the next byte may be in the middle of a character."""
         self._left_out = 0
         self._end = b""
         self.offset = 0
@@ -135,9 +145,8 @@ class LoggedOutput:
         """Take the next chunk."""
         self.offset = chunk.offset + len(chunk.data)
         if chunk.dropped and not self.closed:
-            self._finish_line(cut=True)
-            self._add_line(f"{self._prefix}... {_gap(chunk.dropped, lost=chunk.lost)}")
-            self._after_gap = True
+            self._cut()
+            self._add([f"... {_gap(chunk.dropped, lost=chunk.lost)}"])
         elif chunk.dropped:
             self._left_out += chunk.dropped
             self._end = b""
@@ -145,14 +154,12 @@ class LoggedOutput:
         if not self.closed:
             logged, data = data[: self._room], data[self._room :]
             self._room -= len(logged)
-            self._log(self._decoder.decode(logged))
+            self._log(logged)
             if not data:
                 return
             self.close()
-            self._add_line(
-                f"{self._prefix}... more than {self._limit} bytes: what follows is left out here, but for "
-                f"its end; {self._all_of_it}"
-            )
+            limit = f"more than {self._limit} bytes: what follows is left out here, but for its end"
+            self._add([f"... {limit}; {self._all_of_it}"])
         self._left_out += len(data)
         self._end = (self._end + data)[-self._end_bytes :]
 
@@ -160,7 +167,7 @@ class LoggedOutput:
         """Leave out what comes from here on, but for its end."""
         if not self.closed:
             self.closed = True
-            self._finish_line(cut=True)
+            self._cut()
 
     def skip_to_end(self, size: OutputSize) -> None:
         """Leave out, unseen, all that need not be read for the end to be shown."""
@@ -178,14 +185,17 @@ class LoggedOutput:
 
     def finish(self, size: OutputSize | None) -> None:
         """The output has ended; with what size, where that is known."""
-        self._show_end()
+        for _ in self.show_end():
+            pass
         missing = 0 if size is None else size.total - self.offset
-        self._finish_line(cut=missing > 0)
         if missing > 0:
-            self._add_line(f"{self._prefix}... {_gap(missing)}")
+            self._cut()
+            self._add([f"... {_gap(missing)}"])
+        else:
+            self._add(self._lines.feed(self._decoder.decode(b"", final=True)) + self._lines.end())
 
-    def _show_end(self) -> None:
-        """Go on with the last lines of what was left out."""
+    def show_end(self) -> Iterator[None]:
+        """Go on with the last lines of what was left out; yields where others may have their turn."""
         if not self._left_out:
             return
         shown, self._end = self._end, b""
@@ -194,50 +204,26 @@ class LoggedOutput:
             begin = shown.find(b"\n") + 1  # the first line has lost its beginning
             if begin < len(shown):
                 shown, missing = shown[begin:], missing + begin
-            self._add_line(f"{self._prefix}... {missing} bytes are left out here; {self._all_of_it}")
+            self._add([f"... {missing} bytes are left out here; {self._all_of_it}"])
+        for start in range(0, len(shown), PIECE_BYTES):
+            self._log(shown[start : start + PIECE_BYTES])
+            yield
+
+    def _log(self, data: bytes) -> None:
+        if self._after_gap and data:
+            self._after_gap = False
+            data = _whole_begin(data)
+        self._add(self._lines.feed(self._decoder.decode(data)))
+
+    def _cut(self) -> None:
+        """Show what has come so far; what follows is not shown."""
+        self._decoder = _decoder()
+        self._add(self._lines.cut())
         self._after_gap = True
-        self._log(self._decoder.decode(shown))
-
-    def _restart(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._line = ""
-
-    def _log(self, text: str) -> None:
-        *lines, self._line = (self._line + text).split("\n")
-        self._add(lines)
-        if "\r" in self._line:  # a progress bar: of a line that is written again, only the last state counts
-            end = "\r" if self._line.endswith("\r") else ""
-            self._line = last_state(self._line) + end
-        # Nothing is broken off that may be the beginning of something that has to be seen as a whole.
-        if len(self._line) > LINE_CHARACTERS + LONGEST_SEQUENCE + self._masking.longest:
-            *broken, self._line = self._pieces(self._masked(self._line))
-            self._add(broken)
-
-    def _finish_line(self, *, cut: bool) -> None:
-        """Add the line as far as it has come; ``cut``: it goes on, with what is not shown."""
-        line = self._line + self._decoder.decode(b"", final=True)
-        self._restart()
-        if line:
-            self._add([self._masking.cut(line, begin=False) if cut else line])
 
     def _add(self, lines: list[str]) -> None:
-        for line in lines:
-            for piece in self._pieces(self._masked(last_state(line))):
-                self._add_line(f"{self._prefix}{clean(piece).rstrip()}")
-
-    def _masked(self, line: str) -> str:
-        """The next line, or its beginning, without secrets."""
-        after_gap, self._after_gap = self._after_gap, False
-        return self._masking.cut(line, begin=after_gap, end=False)
-
-    def _pieces(self, line: str) -> list[str]:
-        """A line, broken where it is too long."""
-        pieces = []
-        while len(line) > LINE_CHARACTERS:
-            size = whole_sequences(line, LINE_CHARACTERS)
-            pieces.append(line[:size])
-            line = line[size:]
-        return [*pieces, line]
+        if lines:
+            self._add_lines([self._prefix + line for line in lines])
 
 
 class CommandOutput:
@@ -290,8 +276,8 @@ class CommandOutput:
             logged.close()
 
     def end_offsets(self, job: Job) -> dict[str, int]:
-        """Where to go on with each stream, now that the job has ended, to have all that is needed; nothing
-        where that is here."""
+        """Where to go on with each stream, now that the job has ended, to have all that is needed; empty if
+        all of it has been read."""
         offsets = {}
         for stream, logged in self._logged.items():
             size: OutputSize = getattr(job, stream)
@@ -305,6 +291,11 @@ class CommandOutput:
         for stream, logged in self._logged.items():
             logged.skip_all(getattr(job, stream))
 
+    def show_end(self) -> Iterator[None]:
+        """Log the end of what was left out; yields where others may have their turn."""
+        for logged in self._logged.values():
+            yield from logged.show_end()
+
     def finish(self, job: Job | None = None) -> None:
         """Nothing more comes. ``job``: as it ended, where it was followed to its end."""
         for stream, logged in self._logged.items():
@@ -317,11 +308,11 @@ class CommandOutput:
             self._result["stderr"].text(job.stderr, shown_id(job.id)),
         )
 
-    def _add(self, line: str) -> None:
-        self._live.add(line)
-        line = line[:LAST_CHARACTERS]
-        self._last.append(line)
-        self._last_characters += len(line)
+    def _add(self, lines: list[str]) -> None:
+        self._live.add("\n".join(lines))
+        last = [line[:LAST_CHARACTERS] for line in lines[-LAST_LINES:]]
+        self._last.extend(last)
+        self._last_characters += sum(map(len, last))
         while len(self._last) > LAST_LINES or self._last_characters > LAST_CHARACTERS:
             self._last_characters -= len(self._last.popleft())
 

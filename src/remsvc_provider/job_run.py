@@ -13,21 +13,14 @@ from contextlib import aclosing
 from remsvc.client import AsyncClient
 from remsvc.client.jobs import Job, JobState
 from remsvc.client.options import ConnectionOptions
-from remsvc.errors import (
-    AlreadyExistsError,
-    NotFoundError,
-    RemSvcError,
-    ResourceExhaustedError,
-    ServerError,
-    UnimplementedError,
-)
+from remsvc.errors import NotFoundError, RemSvcError, UnimplementedError
 from remsvc.printable import printable
 from remsvc.time_limit import TimeLimit
-from remsvc_provider import earlier_tries
 from remsvc_provider.command_output import CommandOutput
-from remsvc_provider.job_keys import TIME_LIMIT, job_spec, program_hash, program_text, same_job
+from remsvc_provider.job_creation import JobCreation
+from remsvc_provider.job_keys import program_hash, program_text
 from remsvc_provider.job_watch import GRACE, JobWatch
-from remsvc_provider.live_log import LiveLog, Log
+from remsvc_provider.live_log import FLUSH_SECONDS, LiveLog, Log
 from remsvc_provider.masking import Masking
 from remsvc_provider.origin import TRY_NUMBER, Origin
 from remsvc_provider.outcome import JobState as RunState
@@ -89,13 +82,13 @@ class JobRun:
         self._begun = 0
         self._problems: list[str] = []
         self._notes: list[str] = []  # of commands that ended by themselves
-        self._found: dict[int, Job | None] = {}
-        self._adopted: dict[int, Job] = {}
-        self._creations: dict[int, asyncio.Task[Job]] = {}
         self._unfinished: dict[int, str] = {}
         self._taken = False
         self._stopped: set[str] = set()  # what became of what had not ended, for a person
         self._budget = TimeBudget(plan.stream_timeout, origin.request_id, GRACE)
+        self._creation = JobCreation(plan, origin, self._patience, self._budget)
+        self._limit: TimeLimit | None = None
+        self._ended = 0  # commands that are known to have ended
         self._max_log_bytes = MAX_LOG_BYTES.read() if plan.max_log_bytes is None else plan.max_log_bytes
         self._log_drain = LOG_DRAIN.read() if plan.log_drain is None else plan.log_drain
 
@@ -103,11 +96,13 @@ class JobRun:
         """Run everything. Cancelled, it leaves the jobs alone: see :meth:`cancel`.
 
         Args:
-            limit: the task's own, around this call; lifted when only the end of the log is missing.
+            limit: the task's own, around this call; lifted when all commands are known to have ended: only
+                the end of their output, or of the log, is missing then.
 
         Raises:
             NoJobsError: nothing ran.
         """
+        self._limit = limit
         count = len(self._plan.commands)
         try:
             # Getting through to the server does not count as running. Else a crowd, all of whom wait for
@@ -134,33 +129,19 @@ class JobRun:
             self._live.add(outcome.error, "error")
         if limit is not None:
             limit.restart(None)
-        await self._live.flush()
+        await self._flush()
         return outcome
 
     async def _too_late(self) -> Outcome:
         limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
         done = "nothing was running"
-        if self._creations or self._taken or self._plan.resumed:
+        if self._creation.under_way or self._taken or self._plan.resumed:
             done = await self.cancel(limit)
-        if not self._taken and (why := self._why_not_taken()):
+        if not self._taken and not self._plan.resumed and (why := self._creation.why_none()):
             # A retry is harmless, unlike after commands that have begun.
             return self._end(RunState.FAILED, f"{limit}, and nothing ran: {why}")
         ended = f"{len(self._results)} of {len(self._plan.commands)} command(s) had ended"
         return self._end(RunState.CANCELLED, f"{limit}, {done}: {ended}")
-
-    def _why_not_taken(self) -> str:
-        """Why the server took no command; empty where it may have taken one."""
-        if self._plan.resumed:
-            return ""
-        why = "no call came through"
-        for creation in self._creations.values():
-            error = creation.exception() if creation.done() and not creation.cancelled() else None
-            if not isinstance(error, ServerError):
-                return ""
-            if error.sent and not isinstance(error, ResourceExhaustedError):
-                return ""
-            why = str(error)
-        return why
 
     async def cancel(self, reason: str) -> str:
         """End the jobs that are not known to have ended. :meth:`outcome` has been cancelled, or is over.
@@ -174,18 +155,12 @@ class JobRun:
         except TimeoutError:
             self._stopped.add(_NOT_KNOWN)
             self._live.add("The server does not answer; what still runs is ended by its time limit", "error")
-        await self._live.flush()
+        await self._flush()
         return ", ".join(sorted(self._stopped)) or "nothing was running"
 
     async def _cancel_all(self, reason: str) -> None:
         self._patience.stop()
-        if creations := list(self._creations.values()):
-            # The order to create a job may be on its way: its answer tells the job's id.
-            await asyncio.wait(creations)
-        for tid, creation in self._creations.items():
-            if creation.done() and not creation.cancelled() and creation.exception() is None:
-                self._unfinished[tid] = creation.result().id
-        self._unfinished |= {tid: job.id for tid, job in self._adopted.items() if not job.ended}
+        self._unfinished |= await self._creation.unfinished()
         try:
             self._unfinished |= await self._access.call(self._created_before)
         except RemSvcError as error:
@@ -209,12 +184,12 @@ class JobRun:
 
     async def close(self) -> None:
         """Release what is held here. The jobs go on."""
-        for creation in self._creations.values():
-            creation.cancel()
-        await asyncio.gather(*self._creations.values(), return_exceptions=True)
-        self._creations.clear()
+        await self._creation.close()
         await self._access.close()
-        await self._live.close()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        await self._live.flush(self._plan.log_seconds(FLUSH_SECONDS))
 
     def _warn(self, text: str) -> None:
         self._live.add(text, "warning")
@@ -235,7 +210,7 @@ class JobRun:
         """Find the server, and what it has of this task."""
         await self._patience.insist(lambda client: client.connect(metadata=self._plan.metadata))
         try:
-            self._found[1] = await self._find(1)
+            await self._creation.look()
         except UnimplementedError as error:
             raise NoJobsError(str(error)) from error
         count = len(self._plan.commands)
@@ -243,9 +218,7 @@ class JobRun:
             f"Running {count} command(s) on {self._options.target} ({security_text(self._options)}), "
             f"within {self._plan.stream_timeout:g} s, as durable jobs"
         )
-        self._adopted = await self._patience.insist(
-            lambda client: earlier_tries.settle(self._plan, self._origin, client, self._live)
-        )
+        await self._creation.adopt(self._live)
 
     async def _run(self) -> None:
         count = len(self._plan.commands)
@@ -285,7 +258,7 @@ class JobRun:
         if folds:
             self._live.begin_group(title)
         try:
-            job, beginning = await self._obtain(tid)
+            job, beginning = await self._creation.obtain(tid)
             self._live.add(beginning if folds else f"{title}\n{beginning}")
             job, output = await self._follow(tid, job)
         finally:
@@ -294,7 +267,7 @@ class JobRun:
         self._enter(tid, job, output)
 
     async def _follow(self, tid: int, job: Job) -> tuple[Job, CommandOutput]:
-        """To its end."""
+        """Watch a job to its end; the job as it ended, and its output."""
         self._taken = True
         self._unfinished[tid] = job.id
         output = CommandOutput(
@@ -302,7 +275,12 @@ class JobRun:
         )
         ended = None
         try:
-            with self._budget.following() as note_end:
+            with self._budget.following() as stop_counting:
+
+                def note_end() -> None:
+                    stop_counting()
+                    self._note_end()
+
                 watch = JobWatch(self._access, self._plan, self._drain_seconds, self._live, note_end)
                 job = ended = await watch.to_its_end(job, output)
         finally:
@@ -310,6 +288,12 @@ class JobRun:
         del self._unfinished[tid]
         self._budget.note(job)
         return job, output
+
+    def _note_end(self) -> None:
+        """A command is known to have ended. Where it was the last, ``execution_timeout`` has been kept."""
+        self._ended += 1
+        if self._limit is not None and self._ended == len(self._plan.commands):
+            self._limit.restart(None)
 
     def _drain_seconds(self) -> float:
         """How long a command that has ended now waits for its log."""
@@ -321,63 +305,6 @@ class JobRun:
     def _text(self, tid: int) -> str:
         """A command for people."""
         return program_text(self._masking.command(self._plan.commands[tid - 1]))
-
-    # ---- from a command to its job
-
-    async def _find(self, tid: int) -> Job | None:
-        """The job that this try has created already, before this trigger was started again or by its twin."""
-        if tid in self._found:
-            return self._found.pop(tid)
-        request_id = self._origin.command_id(tid)
-        try:
-            return await self._patience.insist(
-                lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
-            )
-        except NotFoundError:
-            return None
-
-    async def _obtain(self, tid: int) -> tuple[Job, str]:
-        """A command's job, and for people how it was come by."""
-        if (job := await self._find(tid)) is not None:
-            self._budget.note(job)
-            return job, (
-                f"was started before, as job {shown_id(job.id)}, and is not started again; "
-                f"what follows repeats its output from the beginning"
-            )
-        if (job := self._adopted.get(tid)) is not None:
-            return job, f"its output so far, from job {shown_id(job.id)}:"
-        creation = self._creations[tid] = asyncio.create_task(self._create(tid))
-        # A call that is cut off in the middle may have created the job, whose id nobody would know.
-        job = await asyncio.shield(creation)
-        self._unfinished[tid] = job.id
-        del self._creations[tid]
-        self._budget.note(job)
-        verb = "waits for its turn as" if job.state is JobState.QUEUED else "started as"
-        return job, f"{verb} job {shown_id(job.id)}"
-
-    async def _create(self, tid: int) -> Job:
-        left = self._budget.left()
-        labels = {**self._origin.command_labels(tid), TIME_LIMIT: repr(left)}
-        spec = job_spec(self._plan.commands[tid - 1], labels=labels, time_limit=left)
-        request_id = self._origin.command_id(tid)
-        try:
-            return await self._patience.insist(
-                lambda client: client.create_job(spec, request_id, metadata=self._plan.metadata)
-            )
-        except AlreadyExistsError:
-            # A twin of this trigger was quicker, and left it another time limit.
-            job = await self._patience.insist(
-                lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
-            )
-            command = self._plan.commands[tid - 1]
-            same = await self._patience.insist(
-                lambda client: same_job(client, job, command, self._plan.metadata)
-            )
-            if same is None:
-                raise
-            return same
-
-    # ---- from a job to its result
 
     def _enter(self, tid: int, job: Job, output: CommandOutput) -> None:
         """Enter how a job ended."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from remsvc.client.jobs import Job, JobState, OutputChunk, StateChange, WatchEvent
+from remsvc.client.jobs import Job, JobState, StateChange, WatchEvent
 from remsvc.errors import NotFoundError, RemSvcError, ServerError
 from remsvc.time_limit import TimeLimit
 from remsvc_provider.command_output import CommandOutput, pieces
@@ -27,7 +27,7 @@ LOOK_SECONDS = 0.25
 """Between two questions whether a job has ended whose output takes its time to be logged."""
 LOOK_TIMEOUT = 10.0
 END_SECONDS = 10.0
-"""For reading the end of an output that was left out."""
+"""For reading the end of an output of which the log has left out a part, and the result needs no more."""
 
 
 class JobWatch:
@@ -66,22 +66,28 @@ class JobWatch:
 
         Raises:
             ServerError: it cannot be watched any more.
+            TimeoutError: it has ended, and what the result needs could not be read in ``stream_timeout``.
         """
-        job = await self._access.call(partial(self._follow, job, output))
-        while not job.ended:  # less of it is needed from here on
-            job = await self._access.call(partial(self._follow, job, output))
-        if output.end_offsets(job):
-            # What the result needs is waited for as long as it takes; not so what only the log needs.
+        job = await self._access.call(partial(self._watch, job, output))
+        while not job.ended:  # one of its outputs is not needed any more
+            job = await self._access.call(partial(self._watch, job, output))
+        missing = True
+        while missing and output.end_offsets(job):
             only_for_log = not (output.needs("stdout") or output.needs("stderr"))
+            limit = self._plan.log_seconds(END_SECONDS) if only_for_log else self._plan.stream_timeout + GRACE
             try:
-                with TimeLimit(END_SECONDS if only_for_log else None):
-                    await self._access.call(partial(self._read_end, job, output))
+                with TimeLimit(limit):
+                    missing = await self._access.call(partial(self._read_end, job, output))
             except TimeoutError:
+                if not only_for_log:
+                    raise
                 output.skip_end(job)
+        for _ in output.show_end():
+            await asyncio.sleep(0)
         return job
 
-    async def _follow(self, job: Job, output: CommandOutput, client: AsyncClient) -> Job:
-        """Watch to the end, or until less of it is needed; the job as it is then."""
+    async def _watch(self, job: Job, output: CommandOutput, client: AsyncClient) -> Job:
+        """One watch: to the job's end, or until less of it is needed; the job as it is then."""
         drain = TimeLimit(None)
         looking: asyncio.Task[None] | None = None
         offsets = {stream: output.offset(stream) for stream in ("stdout", "stderr")}
@@ -100,6 +106,7 @@ class JobWatch:
                             continue
                         for piece in pieces(event):
                             output.feed(piece)
+                            await asyncio.sleep(0)
                             if self._live.full:
                                 looking = looking or asyncio.create_task(self._look_for_end(job, drain))
                                 await self._live.room()
@@ -125,19 +132,24 @@ class JobWatch:
             self._note_ended(job)
         return job
 
-    async def _read_end(self, job: Job, output: CommandOutput, client: AsyncClient) -> None:
-        """Pass on what is still needed of a job that has ended."""
+    async def _read_end(self, job: Job, output: CommandOutput, client: AsyncClient) -> bool:
+        """Pass on what is still needed of a job that has ended; whether to ask again, for less."""
         events = self._events(job, output.end_offsets(job), client)
         try:
             async with aclosing(events):
                 async for event in events:
                     self._note_back()
-                    if isinstance(event, OutputChunk):
-                        for piece in pieces(event):
-                            output.feed(piece)
-                            await asyncio.sleep(0)
+                    if isinstance(event, StateChange):
+                        continue
+                    needed = output.needs(event.stream)
+                    for piece in pieces(event):
+                        output.feed(piece)
+                        await asyncio.sleep(0)
+                    if needed and not output.needs(event.stream):
+                        return True
         except NotFoundError as error:
             raise self._forgotten(job, error) from error
+        return False
 
     def _events(
         self, job: Job, offsets: Mapping[str, int], client: AsyncClient
@@ -153,15 +165,24 @@ class JobWatch:
 
     async def _look_for_end(self, job: Job, drain: TimeLimit) -> None:
         """Ask until the job has ended: the watch tells it only after all output."""
+        told = False
         while self._ended is None:
             await asyncio.sleep(LOOK_SECONDS)
-            with suppress(RemSvcError):  # the watch meets the same, and tells it
+            try:
                 now = await self._access.call(
                     lambda client: client.get_job(job.id, timeout=LOOK_TIMEOUT, metadata=self._plan.metadata)
                 )
-                if now.ended:
-                    self._note_ended(now)
-                    drain.restart(self._drained_at - time.monotonic())
+            except RemSvcError:
+                continue  # the watch meets the same, and tells it
+            except Exception as error:  # noqa: BLE001  whatever it is: the log must not be waited for without end
+                if not told:
+                    problem = f"{type(error).__name__}: {error}"
+                    self._live.add(f"Whether the command has ended cannot be asked: {problem}", "warning")
+                told = True
+                continue
+            if now.ended:
+                self._note_ended(now)
+                drain.restart(self._drained_at - time.monotonic())
 
     def _note_ended(self, job: Job) -> None:
         if self._ended is None:

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -47,7 +47,8 @@ class _Entry:
 class LiveLog:
     """Writes lines to a task's log in their order.
 
-    It belongs to the running event loop, and to the task that made it, whose log that is. :meth:`close` it.
+    It belongs to the running event loop, and to the task that made it, whose log that is. :meth:`flush` it
+    at the end.
 
     Args:
         log: the task's logger.
@@ -74,7 +75,8 @@ class LiveLog:
 
     def add(self, text: str, level: str = "info") -> None:
         """Add lines. ``level``: ``info``, ``warning`` or ``error``."""
-        self._add(_Entry(level, without_groups(self._masking(text))))
+        for record in _records(without_groups(self._masking(text))):
+            self._add(_Entry(level, record))
 
     def begin_group(self, title: str) -> None:
         """Have what follows fold, in Airflow's page, under a title of one line."""
@@ -89,13 +91,13 @@ class LiveLog:
         if self.full:
             await self._until(lambda: self._size < BACKLOG_CHARACTERS // 2)
 
-    async def flush(self) -> None:
-        """Write all that was added so far; what Airflow does not take within some seconds is left out, and
+    async def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Write all that was added so far; what Airflow does not take within so many seconds is left out, and
         that is said."""
         if self._given_up:
             return
         try:
-            with TimeLimit(FLUSH_SECONDS):
+            with TimeLimit(seconds):
                 await self._until(lambda: not self._entries and not self._writing)
         except TimeoutError:
             self._given_up = True
@@ -105,10 +107,6 @@ class LiveLog:
             self.add(f"... {size} characters are left out here: Airflow takes no more", "warning")
             if any(entry.text == END_GROUP for entry in left_out):
                 self.end_group()
-
-    async def close(self) -> None:
-        """Write what is left, and end."""
-        await self.flush()
 
     # For the pace
 
@@ -159,3 +157,17 @@ class LiveLog:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
+
+
+def _records(text: str) -> Iterator[str]:
+    """Lines in portions, each of which is no longer than a record should be; a long line is one."""
+    start = 0
+    while len(text) - start > RECORD_CHARACTERS:
+        end = text.rfind("\n", start, start + RECORD_CHARACTERS + 1)
+        if end < 0:
+            end = text.find("\n", start)
+        if end < 0:
+            break
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]

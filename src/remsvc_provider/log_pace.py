@@ -48,7 +48,7 @@ class Pipe:
             return None
         import structlog
 
-        # Airflow's factory of loggers has the file that all of them write to.
+        # The file that all loggers write to: Airflow's LoggerFactory, 3.1.0 to 3.3.2, keeps it as ``io``.
         file = getattr(structlog.get_config()["logger_factory"], "io", None)
         try:
             descriptor: int = file.fileno()  # type: ignore[union-attr]
@@ -77,7 +77,7 @@ class Pipe:
             return True
 
 
-class Log(Protocol):
+class PacedLog(Protocol):
     """What takes turns: one task's log."""
 
     def take(self) -> Callable[[], object] | None:
@@ -97,16 +97,16 @@ class LogPace:
 
     def __init__(self) -> None:
         self._pipe = Pipe.of_this_process()
-        self._fresh: deque[Log] = deque()
-        self._others: deque[Log] = deque()
-        self._queued: set[Log] = set()
+        self._fresh: deque[PacedLog] = deque()
+        self._others: deque[PacedLog] = deque()
+        self._queued: set[PacedLog] = set()
         self._serving: asyncio.Task[None] | None = None
 
-    def has(self, log: Log) -> bool:
+    def has(self, log: PacedLog) -> bool:
         """Whether a log takes turns now."""
         return log in self._queued
 
-    def enter(self, log: Log) -> None:
+    def enter(self, log: PacedLog) -> None:
         """Have a log take turns until it has nothing more to write."""
         if log in self._queued:
             return

@@ -32,7 +32,7 @@ class Masking:
         self._secrets: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self.longest = 0
-        """Characters of the longest secret."""
+        """Characters of the longest secret that can stand on one line."""
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
@@ -44,7 +44,7 @@ class Masking:
         if self._secrets:
             longest_first = sorted(self._secrets, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-            self.longest = len(longest_first[0])
+            self.longest = max((len(secret) for secret in longest_first if "\n" not in secret), default=0)
 
     def __call__(self, text: str) -> str:
         """The text without the secrets."""
@@ -59,6 +59,18 @@ class Masking:
         if end and (size := max((_overlap(text, secret) for secret in self._secrets), default=0)):
             text = text[:-size] + MASK
         return text
+
+    def begun(self, line: str) -> tuple[str, str]:
+        """Of a line that goes on: its beginning, masked; and the rest as it is, in which a secret may have
+        begun that goes on."""
+        if self._pattern is None:
+            return line, ""
+        end = max(len(line) - self.longest + 1, 0)
+        for match in self._pattern.finditer(line):
+            if match.start() >= end:
+                break
+            end = max(end, match.end())
+        return self(line[:end]), line[end:]
 
     def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """A stored command without the secrets, for people. Of an input of bytes nothing is left where it

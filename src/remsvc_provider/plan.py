@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from remsvc_provider.job_keys import JOB_KEYS
 from remsvc_provider.origin import Origin
 from remsvc_provider.run_options import RunOptions
+
+LEAST_LOG_SECONDS = 0.2
+"""Enough for a few lines, if nothing is in their way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,8 @@ class Plan(RunOptions):
         metadata: call metadata beside the connection's token.
         origin: the try of the task that asks; without it, no durable jobs are used.
         time_is_up: when ``execution_timeout`` ends the task, on the monotonic clock; None: never.
+        outcome_by: when the outcome must be there, as Airflow ends the task then, on the monotonic clock;
+            None: never.
         resumed: the server may have the jobs already, from a run that was cut off.
     """
 
@@ -29,7 +35,15 @@ class Plan(RunOptions):
     metadata: Sequence[tuple[str, str]] = ()
     origin: Origin | None = None
     time_is_up: float | None = None
+    outcome_by: float | None = None
     resumed: bool = False
+
+    def log_seconds(self, most: float) -> float:
+        """How long a log may still be waited for, now that its command has ended: up to ``most`` seconds, and
+        a moment at least."""
+        if self.outcome_by is None:
+            return most
+        return max(min(most, self.outcome_by - time.monotonic()), LEAST_LOG_SECONDS)
 
     def failed(self, rc: int) -> bool:
         """Whether an exit code counts as a failure."""

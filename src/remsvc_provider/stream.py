@@ -17,7 +17,7 @@ from remsvc.time_limit import TimeLimit
 from remsvc_provider.channels import pooled_transport
 from remsvc_provider.command_output import shortened
 from remsvc_provider.commands import to_command
-from remsvc_provider.live_log import LiveLog, Log
+from remsvc_provider.live_log import FLUSH_SECONDS, LiveLog, Log
 from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import JobState, Outcome, Results
 from remsvc_provider.patience import ATTEMPTS, TRANSIENT, delay_after
@@ -49,7 +49,7 @@ async def run_commands(plan: Plan, options: ConnectionOptions, log: Log, masking
         else:
             live.add(outcome.error, "error")
     finally:
-        await live.close()
+        await live.flush(plan.log_seconds(FLUSH_SECONDS))
     return outcome
 
 

@@ -19,16 +19,20 @@ SHOWN_ID = 100
 
 # What a program sends that thinks it talks to a terminal (ECMA-48, in 7 bits and in 8): colours and cursor
 # movements; window titles and device control strings, where their end is on the same line; character sets;
-# and single commands such as those that save and restore the cursor.
+# and single commands such as those that save and restore the cursor. None goes on over the beginning of
+# another: so no character is looked at more than a few times, whatever a command prints.
 _ANSI_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\n\x1b\x90\x98\x9b-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]"
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_BEGIN_OF_SEQUENCE = "\x1b\x90\x98\x9b\x9d\x9e\x9f"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
+_WRITTEN_OUT = {code: chr(code).encode("unicode_escape").decode() for code in [*range(0xA0), 0x2028, 0x2029]}
 GROUP, END_GROUP = "::group::", "::endgroup::"
 """Where a record has one of these anywhere, Airflow's page takes all of it for the beginning or the end of a
 group that folds, and shows nothing else of it."""
+_GROUP_MARK = re.compile(r"::(?=(?:end)?group::)")  # one may begin in another's end
 LONGEST_SEQUENCE = 256
 """Characters of a sequence that is surely not taken apart where a text is cut."""
 
@@ -39,13 +43,13 @@ def clean(text: str) -> str:
     text = _ANSI_SEQUENCE.sub("", text)
     if "\r" in text:
         text = "\n".join(map(last_state, text.split("\n")))
-    text = _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    text = _CONTROL.sub(lambda match: match.group().translate(_WRITTEN_OUT), text)
     return without_groups(text)
 
 
 def without_groups(text: str) -> str:
     """``text`` with marks of groups written so that they are none."""
-    return text.replace(GROUP, rf"\x3a{GROUP[1:]}").replace(END_GROUP, rf"\x3a{END_GROUP[1:]}")
+    return _GROUP_MARK.sub(r"\\x3a:", text)
 
 
 def shown_id(job_id: str) -> str:
@@ -61,7 +65,7 @@ def last_state(line: str) -> str:
 def whole_sequences(text: str, characters: int) -> int:
     """How much of the beginning of ``text``, about so many characters, can be taken without taking a terminal
     sequence apart."""
-    begin = max(text.rfind("\x1b", 0, characters), text.rfind("\x9b", 0, characters))
+    begin = max(text.rfind(character, 0, characters) for character in _BEGIN_OF_SEQUENCE)
     if begin < 0 or characters - begin > LONGEST_SEQUENCE:
         return characters
     found = _ANSI_SEQUENCE.match(text, begin)

@@ -79,8 +79,7 @@ class TimeBudget:
 
     @contextmanager
     def following(self) -> Iterator[Callable[[], None]]:
-        """Around one command. What it gives is to be called, once, when the command is known to have
-        ended."""
+        """Around one command. Yields a function to call once, when the command is known to have ended."""
         ended = False
 
         def note_end() -> None:

@@ -2,9 +2,10 @@
 
     python logging_process.py DESCRIPTOR TRIGGERS
 
-TRIGGERS is a list, as JSON, of the keyword arguments of triggers. Prints one JSON object a line: ``{"tick":
-n}`` each time the event loop has called a coroutine that wants to be called every 20 ms, and ``{"trigger":
-n, "event": payload}`` when one has fired.
+TRIGGERS is a list, as JSON, of the keyword arguments of triggers; ``deferred_for`` are the seconds after
+which Airflow would end the deferral. Prints one JSON object a line: ``{"pipe": bool}``, whether it can be
+seen how much waits in the socket; ``{"tick": n}`` each time the event loop has called a coroutine that wants
+to be called every 20 ms; and ``{"trigger": n, "event": payload}`` when one has fired.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import asyncio
 import json
 import sys
 import time
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
 import structlog
 from airflow.sdk.execution_time import supervisor
 
+from remsvc_provider.log_pace import Pipe
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
 
@@ -28,7 +31,10 @@ def say(**what: Any) -> None:
 
 async def fire(number: int, arguments: dict[str, Any]) -> None:
     structlog.contextvars.bind_contextvars(trigger_id=number)  # as a triggerer does
+    deferred_for = arguments.pop("deferred_for", None)
     trigger = RemSvcTrigger(**arguments, deferred_at=time.time())
+    if deferred_for is not None:
+        trigger.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=deferred_for)
     trigger.task_instance = SimpleNamespace(
         id=number, dag_id="dag", run_id="run", task_id="task", map_index=-1, try_number=1
     )
@@ -46,6 +52,7 @@ async def tick() -> None:
 
 
 async def main(triggers: list[dict[str, Any]]) -> None:
+    say(pipe=Pipe.of_this_process() is not None)
     ticking = asyncio.create_task(tick())
     await asyncio.gather(*(fire(number, each) for number, each in enumerate(triggers, 1)))
     ticking.cancel()

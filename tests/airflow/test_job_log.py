@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from tests.client.scripted_jobs import ScriptedJobs
 from triggering import fire, restored, results, trigger, until
 
+from remsvc.client import AsyncClient
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 
@@ -140,6 +144,59 @@ async def test_beyond_max_log_bytes_there_are_the_beginning_and_the_end(
     assert len(end) <= min(limit, 16_384)
     assert written.endswith(end)
     assert limit + int(found[1]) + len(end) == len(written)
+
+
+async def flood(server: ScriptedJobs, size: int) -> None:
+    """Have the job that a trigger creates print so much, and end."""
+    await until(lambda: server.jobs)
+    server.write(server.jobs["job1"], b"all work and no play\n" * (size // 21))
+    server.change(server.jobs["job1"], jobs_pb2.SUCCEEDED, exit_code=0)
+
+
+async def test_no_more_is_read_than_is_needed_where_the_log_has_taken_too_long(scripted_jobs, connect, log):
+    conn_id, size = connect(f"remsvc://{scripted_jobs.target}"), 8_400_000
+    running = asyncio.create_task(fire(trigger(conn_id, "a", log_drain=0.0, max_output_bytes=1_000_000)))
+    await flood(scripted_jobs, size)
+    event = await running
+    assert len(results(event)[0]["out"]) > 1_000_000
+    *before, last = [request.stdout_offset for request in scripted_jobs.asked("WatchJob")]
+    assert max(before) < 1_000_000
+    assert last == size - 16_384
+    assert log.lines("1 out")[-1] == "all work and no play"
+
+
+async def test_a_command_that_ended_in_time_succeeds_though_its_output_comes_later(
+    scripted_jobs, connect, log
+):
+    """Later than ``execution_timeout``: the connection is silent, and breaks."""
+    limits = {"execution_timeout": 6.0, "deferred_at": time.time()}
+    scripted_jobs.watch_faults = [(None, None), (1, grpc.StatusCode.UNAVAILABLE)]
+    scripted_jobs.silence = 7.0
+    one = trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", log_drain=0.0, **limits)
+    running = asyncio.create_task(fire(one))
+    await flood(scripted_jobs, 8_400_000)
+    event = await running
+    assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
+    assert "Connected again" in log.text
+
+
+async def test_the_end_is_looked_for_whatever_goes_wrong_once(scripted_jobs, connect, log, monkeypatch):
+    get_job, failures = AsyncClient.get_job, [RuntimeError("broken"), RuntimeError("broken")]
+
+    async def fails_first(client: AsyncClient, *arguments: Any, **named: Any) -> Any:
+        if arguments and failures:
+            raise failures.pop()
+        return await get_job(client, *arguments, **named)
+
+    monkeypatch.setattr(AsyncClient, "get_job", fails_first)
+    running = asyncio.create_task(
+        fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", log_drain=0.0))
+    )
+    await flood(scripted_jobs, 8_400_000)
+    assert (await running)["state"] == "SUCCESS"
+    assert not failures
+    assert log.text.count("Whether the command has ended cannot be asked: RuntimeError: broken") == 1
+    assert "The command has ended, and its log takes too long" in log.text
 
 
 @pytest.mark.parametrize("size", [999, 1000])

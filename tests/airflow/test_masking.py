@@ -157,7 +157,7 @@ def test_a_secret_across_what_a_log_leaves_out(place, left_out):
     """Where a log stops, and where it goes on with the end of what it has left out."""
     secret, written = "Q1Z2W3X4K5J6", []
     begin = f"a line\nof {secret[:place]}".encode()
-    output = LoggedOutput(written.append, "", "job1", len(begin), Masking([secret]))
+    output = LoggedOutput(written.extend, "", "job1", len(begin), Masking([secret]))
     end = f"{secret[place:]} and\na line of {secret}\n".encode()
     whole = begin + left_out + end
     for offset in range(0, len(whole), 7):
@@ -254,6 +254,21 @@ def test_no_secret_is_left(secret, before, after):
     masking = Masking([secret])
     assert secret not in masking(before + secret + after)
     assert masking.longest == len(secret)
+
+
+def test_a_secret_of_short_lines():
+    masking = Masking(["abc\ndef"])
+    assert masking("a abc\ndef b") == f"a {MASK} b"
+    assert masking.begun("a abc") == ("a abc", "")
+
+
+@given(secrets=st.lists(st.text("abc", min_size=5, max_size=8), max_size=3), text=TEXTS, after=TEXTS)
+def test_what_goes_on_is_masked_as_a_whole_would_be(secrets, text, after):
+    masking = Masking(secrets)
+    text, after = text.replace("\n", ""), after.replace("\n", "")
+    begun, rest = masking.begun(text)
+    assert begun + masking(rest + after) == masking(text + after)
+    assert len(rest) < max(masking.longest, 1)
 
 
 @given(secret=st.text("abcdef", min_size=5, max_size=12), begin=st.integers(0, 12), end=st.integers(0, 12))

@@ -272,12 +272,14 @@ class RemSvcOperator(BaseOperator):
             )
         from remsvc_provider.plan import Plan
 
+        until = None if limit is None else time.monotonic() + limit.total_seconds()
         plan = Plan(
             commands=parameters.commands,
             stream_timeout=parameters.stream_timeout,
             metadata=parameters.public + secret,
             origin=origin or Origin.unknown(),
-            time_is_up=None if limit is None else time.monotonic() + limit.total_seconds(),
+            time_is_up=until,
+            outcome_by=None if until is None else until - 1.0,  # Airflow ends this call to the second
             **options,
         )
         return self.execute_complete(context, self._run_here(plan, Masking(parameters.secrets)).payload())

@@ -54,6 +54,8 @@ _DEFAULTS: dict[str, Any] = {
     **asdict(RunOptions()),
 }
 _METADATA, _COMMANDS = "the authorization entry of metadata", "what commands hold of secrets"
+EVENT_SECONDS = 1.0
+"""For an event to reach the scheduler. What has not been there when the deferral ends has not been at all."""
 RESUMED_AFTER = 15.0
 """A trigger that starts so many seconds after its task was deferred may have run before."""
 
@@ -303,6 +305,8 @@ class RemSvcTrigger(BaseTrigger):
         del options["execution_timeout"], options["secrets"]
         if (left := self._execution_time_left()) is not None:
             options["time_is_up"] = time.monotonic() + left
+        if (until := self._deferred_until) is not None:
+            options["outcome_by"] = time.monotonic() + until.timestamp() - time.time() - EVENT_SECONDS
         origin = Origin.from_arguments(stored) if stored else None
         if origin is None and self.task_instance is not None:
             # Stored by 1.0.0, which knew no other keys and let any pass.
