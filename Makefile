@@ -61,7 +61,7 @@ $(BENCH_INSTALLED): $(INSTALL_INPUTS)
 
 .PHONY: bench
 bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, fifteen minutes (QUICK=1: two; FULL=1: half an hour; some: ARGS="--only commands")
-	@scripts/openssh_server.sh
+	@scripts/debian_package.sh openssh-server sshd ssh "what is compared with OpenSSH is left out"
 	@$(BENCH_VENV)/bin/python -m benchmarks $(if $(filter-out 0 no false,$(QUICK)),--quick) \
 		$(if $(filter-out 0 no false,$(FULL)),--full) $(ARGS)
 
@@ -102,7 +102,7 @@ $(addprefix test-of-,$(SUITES)): test-of-%: $(INSTALLED)
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## Kill servers, triggerers and workers, fill disks, cut networks (longer: REMSVC_FAULT_ROUNDS=200)
-	@scripts/redis_server.sh
+	@scripts/debian_package.sh redis-server redis-server redis-server "tests with CeleryExecutor are skipped"
 	$(BIN)/python -m pytest $(or $(ARGS),$(FAULT_TESTS))
 
 .PHONY: faults

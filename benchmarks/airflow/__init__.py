@@ -3,9 +3,10 @@
 Scheduler, triggerer, DAG processor and API server on PostgreSQL, with the LocalExecutor and four worker
 slots; ``sshd`` and ``remsvc serve`` (TLS and token) beside them. SSHOperator and SSHRemoteJobOperator are
 those of Airflow's own SSH provider, with their defaults. Everything in one Airflow, one after another: see
-:mod:`~benchmarks.airflow.worker_slots`, :mod:`~benchmarks.airflow.log_delay`,
-:mod:`~benchmarks.airflow.start_delay` and :mod:`~benchmarks.airflow.deferred_tasks`. One round: it takes
-minutes.
+:mod:`~benchmarks.airflow.short_tasks`, :mod:`~benchmarks.airflow.worker_slots`,
+:mod:`~benchmarks.airflow.log_delay`, :mod:`~benchmarks.airflow.log_flood`,
+:mod:`~benchmarks.airflow.start_delay`, :mod:`~benchmarks.airflow.deferred_tasks` and
+:mod:`~benchmarks.airflow.deferred_ssh_jobs`. One round: it takes minutes.
 A quick run leaves out the thirty-second commands and the deferred tasks.
 """
 

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.airflow.deferral import DEADLINE, Database, Plan, defer, wait
@@ -58,7 +57,7 @@ def add(rounds: Rounds, settings: Settings, airflow: LocalAirflow, postgres: Pos
         try:
             wait(lambda: sum(1 for _ in folder.iterdir()) == TASKS)
             defer(airflow, Plan(run_id, ["probe"], "", [SSH_CONNECTION], str(trace)))
-            wait(lambda: _exists(trace.with_suffix(".probe")))
+            wait(trace.with_suffix(".probe").exists)
             before, started = memory(triggerer), time.monotonic()
             defer(airflow, Plan(run_id, ["remote"], "", [SSH_CONNECTION], str(trace), ssh_jobs=str(folder)))
             logs = Logs(airflow, run_id, triggerer)
@@ -77,7 +76,3 @@ def add(rounds: Rounds, settings: Settings, airflow: LocalAirflow, postgres: Pos
         return {row.name: figure for row, figure in zip(ROWS, figures, strict=True)}
 
     rounds.add(measure, *ROWS, seconds=DEADLINE)
-
-
-def _exists(path: Path) -> bool:
-    return path.exists()

@@ -39,7 +39,7 @@ TASKS = 1000
 _HEALTH_CHECK_SECONDS = 5
 """After which Airflow gives away what a dead triggerer had: shorter than starting another one takes."""
 _PRINTING_SECONDS = 15.0
-_PHASES = ("until all have started", "while all print", "until all have ended")
+_PHASES = ("until all have started", "while all run", "until all have ended")
 _GOAL_MS, _GOAL_SECONDS = 100.0, 15.0
 DAG_ID = "deferred_tasks"
 _DAG = """
@@ -249,8 +249,15 @@ class Lags:
             seen = 0.0
 
     def between(self, begin: float, end: float) -> list[float]:
-        """Milliseconds that the loop was late each time it was asked."""
-        return [late for at, late in self._late if begin <= at <= end] or [0.0]
+        """Milliseconds that the loop was late, of each wait of which a part lies between these times.
+
+        Raises:
+            RuntimeError: there is none: nobody has looked.
+        """
+        found = [late for at, late in self._late if at >= begin and at - late / 1000 <= end]
+        if not found:
+            raise RuntimeError("nothing was measured of the event loop in this time")
+        return found
 
 
 def memory(triggerer: Triggerer) -> int:

@@ -3,7 +3,6 @@
 The triggerer has reached the server before, so that there is a connection: what is left is to learn what
 Airflow's connection says, and to have the server store the job and start it. A command's start is what the
 server says of its job; trigger and server are on one machine, and share its clock.
-
 """
 
 from __future__ import annotations

@@ -44,10 +44,6 @@ class Machine:
         named = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.address)
         return ["ip", "netns", "exec", self._namespace, *named, *argv]
 
-    def disconnect(self) -> None:
-        """Take it off the network, as if its cable were pulled: nothing arrives, and nothing is refused."""
-        _ip("-n", self._namespace, "link", "set", "eth0", "down")
-
 
 class MachineNetwork:
     """A network of machines that this one makes, and removes again. A context manager.

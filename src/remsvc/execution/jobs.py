@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from remsvc.errors import ExecutionError
@@ -217,17 +217,24 @@ class Jobs:
         return await self._tasks.to_the_end(self._runner.cancel(active, reason, kill))
 
     def watch(
-        self, job: Job, stdout_offset: int | None, stderr_offset: int | None
+        self,
+        job: Job,
+        stdout_offset: int | None,
+        stderr_offset: int | None,
+        room: Callable[[], Awaitable[int]],
     ) -> AsyncGenerator[Job | Piece, None]:
         """The job now, its output from the offsets on (None: none of that stream), and its end.
 
         Closing the iterator early is all it takes to stop.
 
+        Args:
+            room: waits until more output is of use; how many bytes of it.
+
         Raises:
             JobForgottenError: at the first step.
             WatchStoppedError: after :meth:`stop_watches`.
         """
-        return self._watches.watch(job.id, stdout_offset, stderr_offset)
+        return self._watches.watch(job.id, stdout_offset, stderr_offset, room)
 
     def stop_watches(self) -> None:
         """End all watches, those included that are still to begin."""

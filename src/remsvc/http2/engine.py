@@ -152,6 +152,15 @@ class Engine:
         except ngh2.NGH2Error:
             return 0
 
+    def sendable(self, stream: int) -> int:
+        """Bytes of data that the peer would take now, behind those that wait to be sent."""
+        connection = self._connection
+        try:
+            of_stream = connection.stream_remote_window_size(stream) - self.queued(stream)
+            return max(min(of_stream, connection.remote_window_size - self.queued()), 0)
+        except ngh2.NGH2Error:
+            return 0
+
     def respond(self, stream: int, headers: Sequence[Header], *, end: bool = False) -> None:
         """Send the headers of an answer."""
         try:

@@ -55,6 +55,16 @@ class Call(ABC):
         """
 
     @abstractmethod
+    async def room(self) -> int:
+        """Wait until the caller has taken nearly all that was written; bytes that he would take now.
+
+        Whoever makes his answers of that length has few of them waiting, however slow their caller is.
+
+        Raises:
+            RefusedError: the caller has taken nothing for too long; the call ends with this status.
+        """
+
+    @abstractmethod
     async def write(self, message: bytes) -> None:
         """Send a message, once there is room for it.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from remsvc.execution.job_files import Piece
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
+MOST_BESIDE_DATA = 32
+"""Bytes that a chunk takes beside those of the output, at most."""
 _BYTES = 2  # the wire type of bytes and of messages
 
 

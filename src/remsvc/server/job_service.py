@@ -27,7 +27,7 @@ from remsvc.execution.journal import JournalError
 from remsvc.server.audit import Audit
 from remsvc.server.audit_writer import AuditError
 from remsvc.server.call import Call
-from remsvc.server.chunk_bytes import chunk_bytes
+from remsvc.server.chunk_bytes import MOST_BESIDE_DATA, chunk_bytes
 from remsvc.server.decision import CommandRequest, Decision
 from remsvc.server.job_config import JobConfig
 from remsvc.server.job_messages import (
@@ -206,7 +206,11 @@ class JobService:
             offsets = [
                 offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
             ]
-            async with aclosing(self._jobs.watch(job, offsets[0], offsets[1])) as events:
+
+            async def room() -> int:
+                return await call.room() - MOST_BESIDE_DATA
+
+            async with aclosing(self._jobs.watch(job, offsets[0], offsets[1], room)) as events:
                 async for event in events:
                     if not self._may_see(job, call):  # any more: a watch may take as long as its job
                         raise _not_found(request.id)

@@ -53,23 +53,20 @@ class RemSvcHook(BaseHook):
             self._connection = self.get_connection(self.remsvc_conn_id)
         return self._connection
 
-    async def get_async_conn(self, *, max_age: float = 0.0) -> Connection:
+    async def get_async_conn(self) -> Connection:
         """The Airflow connection, looked up once and without blocking the event loop.
 
         Await it first inside an event loop: every other method then works without another lookup.
-
-        Args:
-            max_age: seconds; what another hook in this event loop was told at most so long ago will do.
 
         Raises:
             AirflowException: as :attr:`options`.
         """
         if self._connection is None:
-            self._connection = await connection_lookup.look_up(self.remsvc_conn_id, max_age=max_age)
+            self._connection = await connection_lookup.look_up(self.remsvc_conn_id)
         if self._options is None:
             self._options = connection_options(self._connection, self.log.warning)
             if self._options.token:
-                await connection_lookup.mask_once(self._options.token)
+                await connection_lookup.mask_once(self.remsvc_conn_id, self._options.token)
         return self._connection
 
     @property

@@ -19,7 +19,7 @@ from airflow.triggers.base import BaseTrigger
 
 from remsvc.errors import RemSvcError
 from remsvc.time_limit import TimeLimit
-from remsvc_provider import connection_lookup, sealing
+from remsvc_provider import sealing
 from remsvc_provider.airflow_process import in_triggerer
 from remsvc_provider.commands import KEYS
 from remsvc_provider.masking import Masking
@@ -277,7 +277,7 @@ class RemSvcTrigger(BaseTrigger):
     async def _prepare(self) -> CommandRun:
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
         module = await _load()
-        options = await self._read_connection(connection_lookup.SHARED_SECONDS)
+        options = await self._read_connection()
         metadata = [*self.metadata, *self._secret_metadata]
         if self._sealed_metadata:
             metadata += sealing.pairs(sealing.unseal(_METADATA, self._sealed_metadata))
@@ -289,11 +289,11 @@ class RemSvcTrigger(BaseTrigger):
         run: CommandRun = module.CommandRun(plan, options, self._read_connection, self.log, self._masking)
         return run
 
-    async def _read_connection(self, max_age: float = 0.0) -> ConnectionOptions:
+    async def _read_connection(self) -> ConnectionOptions:
         from remsvc_provider.hooks.remsvc import RemSvcHook
 
         hook = RemSvcHook(self.grpc_conn_id)
-        await hook.get_async_conn(max_age=max_age)
+        await hook.get_async_conn()
         self._masking.add(hook.secrets)
         return hook.options
 

@@ -50,5 +50,6 @@ async def test_where_no_other_connection_is_to_be_had_calls_wait(serve: Serve) -
         await asyncio.wait_for(anext(watch), 30)
         asking = asyncio.create_task(client.get_job(job.id, timeout=60))
         await asyncio.wait([asking], timeout=0.5)
+        assert not asking.done()
         await watch.aclose()
         assert (await asking).id == job.id

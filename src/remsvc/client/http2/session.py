@@ -29,8 +29,13 @@ from remsvc.status import Status
 
 # A server is told the first, and the second is still taken.
 _HEADER_BYTES, _HEADER_BYTES_TAKEN, _MAX_HEADERS = 16 * 1024, 32 * 1024, 128
-# What a server may send before it is read: on all streams together, and on one that has answered at length.
-_WINDOW, _WIDE_WINDOW = 64 * 1024 * 1024, 512 * 1024
+# What a server may send before it is read, on a stream that answers at length, and on how many of those; the
+# others have the usual window. On all together so much that 2,000 streams whose answers nobody reads leave
+# room for the next.
+_WIDE_WINDOW, _MOST_WIDE = 512 * 1024, 64
+_WINDOW = _MOST_WIDE * _WIDE_WINDOW + 2048 * engine.WINDOW
+# On a wide one, what was read is acknowledged in such lumps: a server sends pieces of that length.
+_LUMP = _WIDE_WINDOW // 4
 # A message that is longer than half of the usual window may come before it is read, as it is put together.
 _LONG = engine.WINDOW // 2
 _MOST_BUFFERED = 256 * 1024 * 1024
@@ -94,6 +99,7 @@ class Session:
         self._reason = ""
         self._begun = False  # whether anything has come
         self._buffered = 0
+        self._wide: set[int] = set()
         self._heard = now
         self._pinged = 0.0
         self._last_words = b""
@@ -144,7 +150,9 @@ class Session:
             self._credit.earn(EARNED_BY_MESSAGE)
             if call.buffered and len(message) > _LONG:
                 self._release(call)
-            self._acknowledge(call, min(call.unacknowledged, PREFIX_BYTES + len(message)))
+            call.taken += PREFIX_BYTES + len(message)
+            if not call.wide or call.taken >= _LUMP:
+                self._acknowledge(call, min(call.unacknowledged, call.taken))
             self._let_more_come(call)
         return message
 
@@ -309,8 +317,9 @@ class Session:
         """Have a server go on that has used up much of a call's window, as far as there is room."""
         if call.unacknowledged <= _LONG or self.ended is not None:
             return
-        if not call.wide:
+        if not call.wide and len(self._wide) < _MOST_WIDE:
             call.wide = True
+            self._wide.add(call.stream)
             try:
                 self._engine.widen(call.stream, _WIDE_WINDOW)
             except StreamGoneError:
@@ -334,6 +343,7 @@ class Session:
         if call is None:
             return
         self._writing.pop(call.stream, None)
+        self._wide.discard(call.stream)
         self._acknowledge(call, call.unacknowledged)
         self._release(call)
         if not call.ended:
@@ -409,8 +419,10 @@ class Session:
                 self._engine.reset(call.stream, error)
             except StreamGoneError:
                 self.calls.pop(call.stream, None)
+                self._wide.discard(call.stream)
 
     def _acknowledge(self, call: Call, size: int) -> None:
+        call.taken = 0
         if size and self.ended is None:
             call.unacknowledged -= size
             try:

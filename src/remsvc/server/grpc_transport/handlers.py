@@ -22,6 +22,7 @@ _HEADER_OVERHEAD = 32  # what HTTP/2 counts for each beside its name and value
 # that comes while it sends for an error of its own, INTERNAL. Nothing is read meanwhile: of a stranger, gRPC
 # takes in a window, not a message.
 _HOLD_SECONDS = 0.1
+_ROOM = 1024 * 1024
 # Calls that are held back so at the same time. Beyond, everybody is told at once: each takes memory.
 _MOST_HELD = 200
 
@@ -99,6 +100,9 @@ class GrpcCall(Call):
             self._half_closed = True
             return None
         return message  # type: ignore[no-any-return]
+
+    async def room(self) -> int:
+        return _ROOM  # gRPC has each answer taken before the next one may be written
 
     async def write(self, message: bytes) -> None:
         if self._single:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from remsvc.http2 import engine
@@ -136,18 +137,15 @@ class Http2Call(Call):
             finally:
                 self._waiter = None
 
+    async def room(self) -> int:
+        session = self._session
+        await self._until(lambda: session.is_taken(self), 0)
+        return session.room(self) - PREFIX_BYTES
+
     async def write(self, message: bytes) -> None:
         session = self._session
         size = len(message)
-        if not session.has_room(self, size):
-            patience = session.limits.stream_idle
-            try:
-                with TimeLimit(patience):
-                    while not (self._ended or session.has_room(self, size)):
-                        await session.answers.room(self, size)
-            except TimeoutError:
-                reason = f"no response was taken for {patience:g} s"
-                raise RefusedError(Status.UNAVAILABLE, reason) from None
+        await self._until(lambda: session.has_room(self, size), size)
         if self._ended:
             return
         self._begin()
@@ -214,6 +212,19 @@ class Http2Call(Call):
         if self._long:
             self._long = False
             self._session.unread.remove(self)
+
+    async def _until(self, ready: Callable[[], bool], size: int) -> None:
+        """Wait for the caller to take answers, while ``size`` bytes of another one are here."""
+        if self._ended or ready():
+            return
+        patience = self._session.limits.stream_idle
+        try:
+            with TimeLimit(patience):
+                while not (self._ended or ready()):
+                    await self._session.answers.wait(self, ready, size)
+        except TimeoutError:
+            reason = f"no response was taken for {patience:g} s"
+            raise RefusedError(Status.UNAVAILABLE, reason) from None
 
     def _expire(self) -> None:
         self.fail(RefusedError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))

@@ -22,6 +22,7 @@ from remsvc.server.authentication import NO_CERTIFICATE, Caller, Evidence, Shown
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.ended_calls import EndedCalls
 from remsvc.server.http2.request_head import read_head
+from remsvc.server.http2.unsent import AT_LEAST
 from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.status import Status
 
@@ -264,6 +265,16 @@ class Session:
         """Whether an answer of so many bytes may be written now."""
         return self._engine is None or self.answers.has_room(self._engine.queued(call.stream), size)
 
+    def is_taken(self, call: Http2Call) -> bool:
+        """Whether the peer has taken nearly all that the call has written."""
+        return self._engine is None or self._engine.queued(call.stream) <= AT_LEAST // 2
+
+    def room(self, call: Http2Call) -> int:
+        """Bytes that the call may write now: what goes out at once, or the few that may always wait."""
+        if self._engine is None:
+            return AT_LEAST
+        return max(self._engine.sendable(call.stream), AT_LEAST - self._engine.queued(call.stream))
+
     def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
         """Send the headers of an answer."""
         if self._engine is not None:
@@ -330,7 +341,7 @@ class Session:
         """Look how much of what was written was not taken; ``buffered`` bytes of it wait on the wire."""
         self.answers.count((self._engine.queued() if self._engine is not None else 0) + buffered)
         if self.answers.has_waiters:
-            self.answers.wake(self.has_room)
+            self.answers.wake()
 
     # How it ends
 

@@ -10,8 +10,9 @@ from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.server.refusal import RefusedError, exhausted
 
 _MOST_OF_A_CALL = 512 * 1024
-# So much may wait on a connection whatever waits on others, and so much of a call whatever others wait.
-_SMALL, _SHORT = 64 * 1024, 16 * 1024
+AT_LEAST = 16 * 1024
+"""Bytes of a call's answers that may wait whatever others wait."""
+_SMALL = 64 * 1024  # and of a connection's
 _PATIENCE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
@@ -59,7 +60,7 @@ class Unsent:
             written: bytes that were not taken on its connection.
             size: the answer's.
         """
-        if not written or written + size <= _SMALL or (not own and size <= _SHORT):
+        if not written or written + size <= _SMALL or own + size <= AT_LEAST:
             return True
         return own < _MOST_OF_A_CALL and written < self._most_each and self.total < self._most
 

@@ -31,21 +31,26 @@ class WaitingAnswers:
         self.written = 0
         self.since = 0.0
         self._taken = self._waited_then = 0  # since then
-        self._waiting: dict[Http2Call, tuple[asyncio.Future[None], int]] = {}
+        self._waiting: dict[Http2Call, tuple[asyncio.Future[None], Callable[[], bool], int]] = {}
 
     @property
     def has_waiters(self) -> bool:
-        """Whether a call waits for room."""
+        """Whether a call waits until answers were taken."""
         return bool(self._waiting)
 
     def has_room(self, own: int, size: int) -> bool:
         """Whether a call with ``own`` bytes that wait may write an answer of ``size`` bytes now."""
         return not self.written or self._unsent.has_room(own, self.written, size)
 
-    async def room(self, call: Http2Call, size: int) -> None:
-        """Wait until there may be room, or the call has ended."""
+    async def wait(self, call: Http2Call, ready: Callable[[], bool], size: int) -> None:
+        """Wait until the call may go on, or has ended.
+
+        Args:
+            ready: whether it may, asked whenever answers were taken.
+            size: bytes of an answer that waits to be written; 0: there is none yet.
+        """
         waiter = self._loop.create_future()
-        self._waiting[call] = waiter, size
+        self._waiting[call] = waiter, ready, size
         self._change(size)
         try:
             await waiter
@@ -53,22 +58,22 @@ class WaitingAnswers:
             self._waits_no_more(call)
 
     def shed(self) -> bool:
-        """Fail the call that waits with the largest answer; False where none waits."""
+        """Fail the call that waits with the largest answer; False where none waits with one."""
         waiting = self._waiting
-        if not waiting:
+        call = max(waiting, key=lambda each: waiting[each][2], default=None)
+        if call is None or not waiting[call][2]:
             return False
-        call = max(waiting, key=lambda each: waiting[each][1])
-        waiter, _ = waiting[call]
+        waiter = waiting[call][0]
         self._waits_no_more(call)
         call.fail(self._unsent.refusal())
         if not waiter.done():
             waiter.set_result(None)
         return True
 
-    def wake(self, has_room: Callable[[Http2Call, int], bool]) -> None:
-        """Let those go on who have room now."""
-        for call, (waiter, size) in self._waiting.items():
-            if not waiter.done() and has_room(call, size):
+    def wake(self) -> None:
+        """Let those go on who may now."""
+        for waiter, ready, _ in self._waiting.values():
+            if not waiter.done() and ready():
                 waiter.set_result(None)
 
     def count(self, written: int) -> None:
@@ -84,7 +89,7 @@ class WaitingAnswers:
 
     def _waits_no_more(self, call: Http2Call) -> None:
         if (waiting := self._waiting.pop(call, None)) is not None:
-            self._change(-waiting[1])
+            self._change(-waiting[2])
 
     def _change(self, size: int) -> None:
         self.total += size
