@@ -89,6 +89,7 @@ class JobRun:
         self._creation = JobCreation(plan, origin, self._patience, self._budget)
         self._limit: TimeLimit | None = None
         self._ended = 0  # commands that are known to have ended
+        self._last_end = float("-inf")  # of them, on the monotonic clock
         self._max_log_bytes = MAX_LOG_BYTES.read() if plan.max_log_bytes is None else plan.max_log_bytes
         self._log_drain = LOG_DRAIN.read() if plan.log_drain is None else plan.log_drain
 
@@ -129,7 +130,7 @@ class JobRun:
             self._live.add(outcome.error, "error")
         if limit is not None:
             limit.restart(None)
-        await self._flush()
+        await self._flush(self._drain_seconds(time.monotonic() - self._last_end))
         return outcome
 
     async def _too_late(self) -> Outcome:
@@ -188,8 +189,8 @@ class JobRun:
         await self._access.close()
         await self._flush()
 
-    async def _flush(self) -> None:
-        await self._live.flush(self._plan.log_seconds(FLUSH_SECONDS))
+    async def _flush(self, seconds: float = 0.0) -> None:
+        await self._live.flush(self._plan.log_seconds(max(FLUSH_SECONDS, seconds)))
 
     def _warn(self, text: str) -> None:
         self._live.add(text, "warning")
@@ -292,15 +293,16 @@ class JobRun:
     def _note_end(self) -> None:
         """A command is known to have ended. Where it was the last, ``execution_timeout`` has been kept."""
         self._ended += 1
+        self._last_end = time.monotonic()
         if self._limit is not None and self._ended == len(self._plan.commands):
             self._limit.restart(None)
 
-    def _drain_seconds(self) -> float:
-        """How long a command that has ended now waits for its log."""
-        if self._plan.time_is_up is None:
-            return self._log_drain
-        left = self._plan.time_is_up - LOG_MARGIN - time.monotonic()
-        return max(min(self._log_drain, left), 0.0)
+    def _drain_seconds(self, passed: float = 0.0) -> float:
+        """How long a command that has ended ``passed`` seconds ago still waits for its log."""
+        left = self._log_drain - passed
+        if self._plan.time_is_up is not None:
+            left = min(left, self._plan.time_is_up - LOG_MARGIN - time.monotonic())
+        return max(left, 0.0)
 
     def _text(self, tid: int) -> str:
         """A command for people."""

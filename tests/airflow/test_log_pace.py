@@ -184,18 +184,21 @@ def test_the_time_that_a_log_takes_counts_for_nothing(start: Start) -> None:
         {"stream_timeout": 6.0, "log_drain": 9.0},
         {"execution_timeout": 14.0, "log_drain": 600.0},
         {"stream_timeout": 6.0, "log_drain": 600.0},
+        {"log_drain": 600.0},
     ]
-    running = start(flood, flood, [flood, "echo second"], each=limits)
+    # What the last one prints is short enough to be read from the server at once.
+    running = start(flood, flood, [flood, "echo second"], FLOOD % 120, each=limits)
     running.wait_until(lambda: {1, 2} <= running.events.keys())
     for number in (1, 2):
         event = running.events[number]
         assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
         assert event["results"]["1"]["out"].startswith("1 xxx")
-    assert 3 not in running.events
-    running.read_until(lambda: 3 in running.events)
+    assert not {3, 4} & running.events.keys()
+    running.read_until(lambda: {3, 4} <= running.events.keys())
     assert running.events[3]["error_msg"] is None
     assert running.numbers(3) == list(range(1, LINES + 1))
     assert "2 out | second" in running.lines(3)
+    assert running.numbers(4) == list(range(1, 121))
 
 
 def test_an_event_comes_before_airflow_ends_the_deferral(start: Start) -> None:
