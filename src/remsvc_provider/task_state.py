@@ -71,7 +71,8 @@ async def _task_state(ti: Any) -> str | None:
 async def _has_later_try(ti: Any, logical_date: datetime) -> bool:
     from airflow.sdk.execution_time.comms import GetPreviousTI
 
-    # There is no question about a task instance, but one about the last before some date.
+    # There is no question about a task instance, but one about the last before some date. Airflow 3.2 and
+    # later know it; it is asked on 3.3 alone, where a scheduler may have deferred the task.
     request = GetPreviousTI(
         dag_id=ti.dag_id,
         task_id=ti.task_id,
