@@ -2,16 +2,18 @@
 
 A triggerer's event loop asks its parent process, which answers one question after another, between looks
 into the database: an answer takes some 0.1 s, with the requests to mask what is secret in it. Asked by each
-of a thousand triggers, it would take minutes until all of them have started. So whoever comes while a
-question is on its way shares the next one, which is asked as soon as that has been answered. No answer is
-kept: a trigger is told of every change that was made before it started.
+of a thousand triggers, it would take minutes until all of them have started. So they share answers, but none
+that was asked for before their task was deferred: each task is told of every change that was made by then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import time
 from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from remsvc_provider.per_loop import PerLoop
@@ -21,24 +23,40 @@ from remsvc_provider.version_compat import aget_connection, amask_secret
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+KEPT_SECONDS = 3.0
+"""How long an answer is kept. It may be too old by as much, where the clocks of two machines differ."""
+
 Answer: TypeAlias = "Connection | Exception"
 
 
+@dataclass(slots=True, eq=False)
+class _Question:
+    """One question.
+
+    Attributes:
+        answer: what asks, and gives the answer.
+        asked_at: when it was asked, in seconds since the epoch; infinite for one that is still to be.
+    """
+
+    answer: asyncio.Task[Answer]
+    asked_at: float = math.inf
+
+
 class _Lookups:
-    """Those of one event loop: of each connection at most one that was asked, and one that is to be."""
+    """Those of one event loop: of each connection the last that was asked, and one that is to be."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, asyncio.Task[Answer]] = {}
-        self._next: dict[str, asyncio.Task[Answer]] = {}
+        self._asked: dict[str, _Question] = {}
+        self._next: dict[str, _Question] = {}
         self._masking = asyncio.Lock()
         self._masked: dict[str, bytes] = {}
 
-    async def look_up(self, conn_id: str) -> Connection:
-        if (asking := self._next.get(conn_id)) is None:
-            asking = asyncio.create_task(self._ask(conn_id, self._asked.get(conn_id)))
-            self._next[conn_id] = asking
-        await asyncio.wait([asking])  # not ended with whoever is cancelled: others wait as well
-        if isinstance(answer := asking.result(), Exception):
+    async def look_up(self, conn_id: str, since: float | None) -> Connection:
+        question = self._asked.get(conn_id)
+        if question is None or since is None or question.asked_at < since:
+            question = self._next.get(conn_id) or self._plan(conn_id, question)
+        await asyncio.wait([question.answer])  # not ended with whoever is cancelled: others wait as well
+        if isinstance(answer := question.answer.result(), Exception):
             raise answer.with_traceback(None)
         return copy(answer)  # nobody changes what others have
 
@@ -49,34 +67,49 @@ class _Lookups:
                 await amask_secret(secret)
                 self._masked[conn_id] = digest
 
-    async def _ask(self, conn_id: str, before: asyncio.Task[Answer] | None) -> Answer:
-        asking = self._next[conn_id]
+    def _plan(self, conn_id: str, before: _Question | None) -> _Question:
+        """A question that is asked as soon as the one before has been answered."""
+        question = self._next[conn_id] = _Question(asyncio.create_task(self._ask(conn_id, before)))
+        return question
+
+    async def _ask(self, conn_id: str, before: _Question | None) -> Answer:
+        question = self._next[conn_id]
         try:
             if before is not None:
-                await asyncio.wait([before])
+                await asyncio.wait([before.answer])
             async with turn("Airflow"):
                 # From here on somebody may come who knows of a later change.
-                del self._next[conn_id]
-                self._asked[conn_id] = asking
-                return await aget_connection(conn_id)
-        except Exception as problem:  # noqa: BLE001  whatever it is, it is raised for each who has waited
-            return problem
-        finally:
-            for tasks in (self._next, self._asked):
-                if tasks.get(conn_id) is asking:
-                    del tasks[conn_id]
+                self._asked[conn_id] = self._next.pop(conn_id)
+                question.asked_at = time.time()
+                answer = await aget_connection(conn_id)
+        except BaseException as problem:  # whatever it is, it is raised for each who has waited
+            self._forget(conn_id, question)
+            if isinstance(problem, Exception):
+                return problem
+            raise
+        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._forget, conn_id, question)
+        return answer
+
+    def _forget(self, conn_id: str, question: _Question) -> None:
+        for questions in (self._next, self._asked):
+            if questions.get(conn_id) is question:
+                del questions[conn_id]
 
 
 _lookups = PerLoop(_Lookups)
 
 
-async def look_up(conn_id: str) -> Connection:
-    """The Airflow connection as it is now or later, without blocking the event loop.
+async def look_up(conn_id: str, since: float | None = None) -> Connection:
+    """What the Airflow connection says, without blocking the event loop.
+
+    Args:
+        conn_id: its id.
+        since: in seconds since the epoch; an answer will do that was asked for then or later. None: now.
 
     Raises:
         AirflowException: there is no such connection, or whatever else Airflow raises.
     """
-    return await _lookups.get().look_up(conn_id)
+    return await _lookups.get().look_up(conn_id, since)
 
 
 async def mask_once(conn_id: str, secret: str) -> None:

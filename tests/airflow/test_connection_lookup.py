@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from airflow.sdk import BaseHook
 from triggering import fire, trigger, until
 
+from remsvc_provider import connection_lookup
 from remsvc_provider.hooks.remsvc import RemSvcHook
 from remsvc_provider.version_compat import AirflowException
 
@@ -60,6 +62,31 @@ async def test_a_trigger_that_starts_after_a_change_is_told_of_it(
     connect("remsvc://other?use_ssl=perhaps")
     event = await fire(trigger(conn_id, "true"))
     assert (event["state"], "perhaps" in str(event)) == ("FAILED", True)
+
+
+async def test_tasks_that_were_deferred_before_it_was_asked_for_share_an_answer(
+    airflow: Airflow, conn_id: str, connect: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_lookup, "KEPT_SECONDS", 600.0)
+    deferred = {"deferred_at": time.time()}
+    for _ in range(2):
+        assert (await fire(trigger(conn_id, "true", **deferred)))["state"] == "SUCCESS"
+    assert airflow.asked == 1
+
+    connect("remsvc://other?use_ssl=perhaps")
+    event = await fire(trigger(conn_id, "true", deferred_at=time.time()))
+    assert (event["state"], "perhaps" in str(event)) == ("FAILED", True)
+
+
+async def test_an_answer_is_kept_for_a_moment_only(
+    airflow: Airflow, connect: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of who deferred the task may be wrong."""
+    monkeypatch.setattr(connection_lookup, "KEPT_SECONDS", 0.0)
+    for name in ("old", "new"):
+        hook = RemSvcHook(connect(f"remsvc://{name}"))
+        assert (await hook.get_async_conn(since=0.0)).host == name
+        await asyncio.sleep(0.01)  # the loop's timers have their turn
 
 
 async def test_who_asks_while_others_wait_shares_the_next_answer(

@@ -53,16 +53,19 @@ class RemSvcHook(BaseHook):
             self._connection = self.get_connection(self.remsvc_conn_id)
         return self._connection
 
-    async def get_async_conn(self) -> Connection:
+    async def get_async_conn(self, since: float | None = None) -> Connection:
         """The Airflow connection, looked up once and without blocking the event loop.
 
         Await it first inside an event loop: every other method then works without another lookup.
+
+        Args:
+            since: in seconds since the epoch; what the connection said then or later will do. None: now.
 
         Raises:
             AirflowException: as :attr:`options`.
         """
         if self._connection is None:
-            self._connection = await connection_lookup.look_up(self.remsvc_conn_id)
+            self._connection = await connection_lookup.look_up(self.remsvc_conn_id, since)
         if self._options is None:
             self._options = connection_options(self._connection, self.log.warning)
             if self._options.token:

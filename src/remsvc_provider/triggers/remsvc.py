@@ -277,7 +277,7 @@ class RemSvcTrigger(BaseTrigger):
     async def _prepare(self) -> CommandRun:
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
         module = await _load()
-        options = await self._read_connection()
+        options = await self._read_connection(self._options["deferred_at"])
         metadata = [*self.metadata, *self._secret_metadata]
         if self._sealed_metadata:
             metadata += sealing.pairs(sealing.unseal(_METADATA, self._sealed_metadata))
@@ -289,11 +289,12 @@ class RemSvcTrigger(BaseTrigger):
         run: CommandRun = module.CommandRun(plan, options, self._read_connection, self.log, self._masking)
         return run
 
-    async def _read_connection(self) -> ConnectionOptions:
+    async def _read_connection(self, since: float | None = None) -> ConnectionOptions:
+        """As it is now, or was at some time after ``since``."""
         from remsvc_provider.hooks.remsvc import RemSvcHook
 
         hook = RemSvcHook(self.grpc_conn_id)
-        await hook.get_async_conn()
+        await hook.get_async_conn(since)
         self._masking.add(hook.secrets)
         return hook.options
 
