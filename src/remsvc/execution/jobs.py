@@ -28,7 +28,7 @@ from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.job_observer import GuardedObserver, JobObserver, NobodyObserves
 from remsvc.execution.job_runner import JobRunner
 from remsvc.execution.job_slots import JobSlots
-from remsvc.execution.job_watches import JobWatches
+from remsvc.execution.job_watches import JobWatches, any_length
 from remsvc.execution.journal import Journal
 from remsvc.execution.journal_search import Filter, Found
 from remsvc.execution.leases import end_unwatched
@@ -221,7 +221,7 @@ class Jobs:
         job: Job,
         stdout_offset: int | None,
         stderr_offset: int | None,
-        room: Callable[[], Awaitable[int]],
+        room: Callable[[], Awaitable[int]] = any_length,
     ) -> AsyncGenerator[Job | Piece, None]:
         """The job now, its output from the offsets on (None: none of that stream), and its end.
 
