@@ -64,11 +64,12 @@ class JobFiles:
         """Whether there is standard input to give to the job."""
         return os.path.exists(self._path(job_id, _STDIN))  # noqa: PTH110
 
-    async def read(self, job_id: str, stream: str, offset: int, most: int) -> Piece:
+    async def read(self, job_id: str, stream: str, offset: int, room: Callable[[], Awaitable[int]]) -> Piece:
         """What there is of an output from ``offset`` on: a piece of bounded size, empty for nothing.
 
         Args:
-            most: bytes that are of use, at least 1; there may be fewer than there could be.
+            room: waits until there is room for a piece; for how many bytes, at least 1. It is only asked
+                where there is something.
         """
         path = self._path(job_id, stream)
         # Most often there is nothing new: no reason to wake a thread.
@@ -78,7 +79,8 @@ class JobFiles:
             nothing = True
         if nothing:
             return Piece(stream, offset, b"")
-        start, data = await asyncio.to_thread(read_output, Path(path), offset, min(most, _CHUNK))
+        most = min(await room(), _CHUNK)
+        start, data = await asyncio.to_thread(read_output, Path(path), offset, most)
         return Piece(stream, start, data)
 
     async def sizes(self, job_id: str) -> tuple[OutputSize, OutputSize]:

@@ -78,7 +78,7 @@ class JobWatches:
                 for stream, offset in offsets.items():
                     if offset is None:
                         continue
-                    piece = await self._files.read(job_id, stream, offset, await room())
+                    piece = await self._files.read(job_id, stream, offset, room)
                     if piece.data:
                         offsets[stream] = piece.offset + len(piece.data)
                         progress = True

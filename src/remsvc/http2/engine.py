@@ -153,11 +153,9 @@ class Engine:
             return 0
 
     def sendable(self, stream: int) -> int:
-        """Bytes of data that the peer would take now, behind those that wait to be sent."""
-        connection = self._connection
+        """Bytes of data that the stream's window takes now, behind those that wait to be sent on it."""
         try:
-            of_stream = connection.stream_remote_window_size(stream) - self.queued(stream)
-            return max(min(of_stream, connection.remote_window_size - self.queued()), 0)
+            return max(self._connection.stream_remote_window_size(stream) - self.queued(stream), 0)
         except ngh2.NGH2Error:
             return 0
 

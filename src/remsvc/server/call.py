@@ -56,9 +56,10 @@ class Call(ABC):
 
     @abstractmethod
     async def room(self) -> int:
-        """Wait until the caller has taken nearly all that was written; bytes that he would take now.
+        """Wait until the caller takes more; how many bytes the next message may have.
 
-        Whoever makes his answers of that length has few of them waiting, however slow their caller is.
+        They are reserved until it is written, room is asked for again, or the call ends. Whoever makes his
+        messages of that length has few of them waiting, however slow their caller is.
 
         Raises:
             RefusedError: the caller has taken nothing for too long; the call ends with this status.

@@ -54,7 +54,6 @@ class Call:
         requests: those that were not sent yet; None where all were.
         unacknowledged: bytes of its answers that the server may send again only when they were acknowledged.
         buffered: bytes that were acknowledged before they were read, since the message is a long one.
-        taken: bytes of answers that were read and not acknowledged yet.
         wide: whether the server may send much at once.
         heard: whether the server has said anything of it.
     """
@@ -76,7 +75,6 @@ class Call:
         "requests",
         "single",
         "stream",
-        "taken",
         "trailers",
         "unacknowledged",
         "wide",
@@ -105,7 +103,6 @@ class Call:
         """The next request, where there is one: taken early, to know which is the last."""
         self.unacknowledged = 0
         self.buffered = 0
-        self.taken = 0
         self.wide = False
         self.heard = False
         self.single = single

@@ -32,10 +32,8 @@ _HEADER_BYTES, _HEADER_BYTES_TAKEN, _MAX_HEADERS = 16 * 1024, 32 * 1024, 128
 # What a server may send before it is read, on a stream that answers at length, and on how many of those; the
 # others have the usual window. On all together so much that 2,000 streams whose answers nobody reads leave
 # room for the next.
-_WIDE_WINDOW, _MOST_WIDE = 512 * 1024, 64
+_WIDE_WINDOW, _MOST_WIDE = 1024 * 1024, 32
 _WINDOW = _MOST_WIDE * _WIDE_WINDOW + 2048 * engine.WINDOW
-# On a wide one, what was read is acknowledged in such lumps: a server sends pieces of that length.
-_LUMP = _WIDE_WINDOW // 4
 # A message that is longer than half of the usual window may come before it is read, as it is put together.
 _LONG = engine.WINDOW // 2
 _MOST_BUFFERED = 256 * 1024 * 1024
@@ -150,9 +148,7 @@ class Session:
             self._credit.earn(EARNED_BY_MESSAGE)
             if call.buffered and len(message) > _LONG:
                 self._release(call)
-            call.taken += PREFIX_BYTES + len(message)
-            if not call.wide or call.taken >= _LUMP:
-                self._acknowledge(call, min(call.unacknowledged, call.taken))
+            self._acknowledge(call, min(call.unacknowledged, PREFIX_BYTES + len(message)))
             self._let_more_come(call)
         return message
 
@@ -422,7 +418,6 @@ class Session:
                 self._wide.discard(call.stream)
 
     def _acknowledge(self, call: Call, size: int) -> None:
-        call.taken = 0
         if size and self.ended is None:
             call.unacknowledged -= size
             try:

@@ -19,6 +19,7 @@ from remsvc.http2.messages import (
 )
 from remsvc.server.authentication import Caller, Evidence
 from remsvc.server.call import Call
+from remsvc.server.http2.unsent import AT_LEAST
 from remsvc.server.methods import Method
 from remsvc.server.refusal import RefusedError
 from remsvc.status import Status
@@ -45,6 +46,7 @@ class Http2Call(Call):
         half_closed: whether the caller has sent its last.
         streams: whether it may send any number of messages.
         unacknowledged: bytes that the caller may send again only when they were acknowledged.
+        widest: most bytes that its caller was seen to take at once.
         task: answers it; None before it has begun, and where nobody waits for the answer any more.
     """
 
@@ -70,6 +72,7 @@ class Http2Call(Call):
         self.half_closed = half_closed
         self.streams = method is not None and method.stream is not None
         self.unacknowledged = 0
+        self.widest = 0
         self.task: asyncio.Task[None] | None = None
         most = session.limits.max_message_bytes
         self._reader = MessageReader(most if method is None else min(method.longest_request, most))
@@ -139,13 +142,16 @@ class Http2Call(Call):
 
     async def room(self) -> int:
         session = self._session
-        await self._until(lambda: session.is_taken(self), 0)
-        return session.room(self) - PREFIX_BYTES
+        session.answers.give_back(self)
+        asked = session.loop.time()
+        await self._until(lambda: session.takes_more(self, asked), 0)
+        return (session.grant(self) if not self._ended else AT_LEAST) - PREFIX_BYTES
 
     async def write(self, message: bytes) -> None:
         session = self._session
         size = len(message)
-        await self._until(lambda: session.has_room(self, size), size)
+        if session.answers.give_back(self) < PREFIX_BYTES + size:
+            await self._until(lambda: session.has_room(self, size), size)
         if self._ended:
             return
         self._begin()
@@ -206,6 +212,7 @@ class Http2Call(Call):
 
     def _note_end(self) -> None:
         self._ended = True
+        self._session.answers.give_back(self)
         self._fault = None  # raised, it holds the call as well
         if self._timer is not None:
             self._timer.cancel()

@@ -105,7 +105,7 @@ class Connection(PacedInput):
         if not self._writable and self._is_stuck(now):
             self.cut("took nothing of what was sent to it")
             return
-        if self.answers.written:
+        if self.answers.written or self.answers.has_waiters:
             self._recount()  # the system may have taken it meanwhile, without a word
         if self._writable and not session.is_there(now):
             self.cut("")

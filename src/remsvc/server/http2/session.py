@@ -41,6 +41,8 @@ _ORDINARY_ENDS = (engine.NO_ERROR, engine.CANCEL)
 _STRANGERS_TURN_WORK = 20
 # A client that vanished without a word is noticed within a minute, and its commands are ended.
 _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
+# Sender's avoidance of the silly window syndrome: RFC 1122, section 4.2.3.4.
+_FEW_BYTES_AFTER_SECONDS = 0.1
 _SHUTTING_DOWN = "the server is shutting down"
 _CLOSING = "this connection is being closed: call again on another one"
 
@@ -265,15 +267,29 @@ class Session:
         """Whether an answer of so many bytes may be written now."""
         return self._engine is None or self.answers.has_room(self._engine.queued(call.stream), size)
 
-    def is_taken(self, call: Http2Call) -> bool:
-        """Whether the peer has taken nearly all that the call has written."""
-        return self._engine is None or self._engine.queued(call.stream) <= AT_LEAST // 2
+    def takes_more(self, call: Http2Call, asked: float) -> bool:
+        """Whether the peer has taken nearly all that the call has written, and takes enough to be worth it.
 
-    def room(self, call: Http2Call) -> int:
-        """Bytes that the call may write now: what goes out at once, or the few that may always wait."""
+        An answer for every few bytes that a window is opened by would cost far more than one for many.
+
+        Args:
+            asked: since when the call waits, in the loop's time: after a while, few bytes will do.
+        """
+        if self._engine is None:
+            return True
+        sendable = self._engine.sendable(call.stream)
+        if not sendable or (queued := self._engine.queued(call.stream)) > AT_LEAST // 2:
+            return False
+        call.widest = max(call.widest, sendable)
+        worth_it = sendable >= min(self.answers.most_granted(queued), call.widest // 2)
+        return worth_it or self.loop.time() - asked > _FEW_BYTES_AFTER_SECONDS
+
+    def grant(self, call: Http2Call) -> int:
+        """Bytes that the call may write next; they are reserved for it."""
         if self._engine is None:
             return AT_LEAST
-        return max(self._engine.sendable(call.stream), AT_LEAST - self._engine.queued(call.stream))
+        queued, sendable = self._engine.queued(call.stream), self._engine.sendable(call.stream)
+        return self.answers.grant(call, queued, sendable)
 
     def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None:
         """Send the headers of an answer."""

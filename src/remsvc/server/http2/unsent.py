@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.server.refusal import RefusedError, exhausted
+
+if TYPE_CHECKING:
+    from remsvc.server.http2.waiting_answers import WaitingAnswers
 
 _MOST_OF_A_CALL = 512 * 1024
 AT_LEAST = 16 * 1024
 """Bytes of a call's answers that may wait whatever others wait."""
 _SMALL = 64 * 1024  # and of a connection's
+_MOST_GRANTED = 256 * 1024
+LEAST_GRANTED = 1024
+"""Bytes that a call may make at least: shorter answers are not worth their cost."""
 _PATIENCE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
@@ -28,7 +33,7 @@ class _Sending(Protocol):
 
 
 class Unsent:
-    """Counts the bytes of answers that their callers have not taken yet, written or waiting for room.
+    """Counts the bytes of answers that their callers have not taken yet: written, waiting for room, granted.
 
     Where there are more than permitted, whoever has most of them loses an answer that waits. So nobody can
     use up the others' room.
@@ -63,6 +68,18 @@ class Unsent:
         if not written or written + size <= _SMALL or own + size <= AT_LEAST:
             return True
         return own < _MOST_OF_A_CALL and written < self._most_each and self.total < self._most
+
+    def most_granted(self, own: int, waiting: int) -> int:
+        """How many bytes a call may be granted for an answer that it has not made yet.
+
+        A half of what may wait on a connection is for these: the rest is left to answers that were made.
+
+        Args:
+            own: bytes of the call's own answers that were not taken.
+            waiting: bytes that were not taken on its connection, and those that were granted there.
+        """
+        room = min(self._most_each // 2 - waiting, self._most - self.total)
+        return max(min(_MOST_GRANTED, room), AT_LEAST - own, LEAST_GRANTED)
 
     def refusal(self) -> RefusedError:
         """How a call ends that had to be given up."""

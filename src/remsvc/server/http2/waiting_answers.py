@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from remsvc.server.http2.unsent import LEAST_GRANTED
+
 if TYPE_CHECKING:
     from remsvc.server.http2.call import Http2Call
     from remsvc.server.http2.unsent import Unsent
@@ -19,7 +21,7 @@ class WaitingAnswers:
         loop: of the connection.
 
     Attributes:
-        total: bytes that wait: written and not taken, or to be written when there is room.
+        total: bytes that wait: written and not taken, to be written when there is room, or granted.
         written: bytes of them that were written.
         since: the loop's time from which on one of them has waited at least; 0 where none waits.
     """
@@ -32,6 +34,8 @@ class WaitingAnswers:
         self.since = 0.0
         self._taken = self._waited_then = 0  # since then
         self._waiting: dict[Http2Call, tuple[asyncio.Future[None], Callable[[], bool], int]] = {}
+        self._granted: dict[Http2Call, int] = {}
+        self._granted_bytes = 0  # to all of them
 
     @property
     def has_waiters(self) -> bool:
@@ -41,6 +45,32 @@ class WaitingAnswers:
     def has_room(self, own: int, size: int) -> bool:
         """Whether a call with ``own`` bytes that wait may write an answer of ``size`` bytes now."""
         return not self.written or self._unsent.has_room(own, self.written, size)
+
+    def most_granted(self, own: int) -> int:
+        """Bytes that a call with ``own`` bytes that wait would be granted now, if its caller takes them."""
+        return self._unsent.most_granted(own, self.written + self._granted_bytes)
+
+    def grant(self, call: Http2Call, own: int, sendable: int) -> int:
+        """Reserve room for an answer that the call is about to make; bytes that it may have.
+
+        So calls that make theirs at the same time do not count on the same room.
+
+        Args:
+            own: bytes of the call's answers that wait.
+            sendable: bytes that its caller would take now.
+        """
+        size = max(min(sendable, self.most_granted(own)), LEAST_GRANTED)
+        self._granted[call] = size
+        self._granted_bytes += size
+        self._change(size)
+        return size
+
+    def give_back(self, call: Http2Call) -> int:
+        """The call has made its answer, or makes none: end what is reserved for it, and how much that was."""
+        size = self._granted.pop(call, 0)
+        self._granted_bytes -= size
+        self._change(-size)
+        return size
 
     async def wait(self, call: Http2Call, ready: Callable[[], bool], size: int) -> None:
         """Wait until the call may go on, or has ended.
