@@ -66,7 +66,9 @@ class ResultOutput:
             if missing <= 0:
                 return self._text(cut=False)
             return f"{self._text(cut=True)}\n\x01[remSvc: {_gap(missing)}]\x01\n"
-        cut = _cut(bytes(self._kept), self._limit, self._masking)
+        after_gap = bool(self._before)
+        kept = _whole_begin(bytes(self._kept)) if after_gap else bytes(self._kept)
+        cut = _cut(kept, self._limit, self._masking, begin=after_gap)
         return f"{self._before}{cut}[remSvc: all of it: remsvc jobs logs {job_id}]\n"
 
     def _text(self, *, cut: bool) -> str:
@@ -103,9 +105,10 @@ def shortened(text: str, limit: int, masking: Masking) -> str:
     return _cut(text.encode()[:limit], limit, masking)
 
 
-def _cut(data: bytes, limit: int, masking: Masking) -> str:
+def _cut(data: bytes, limit: int, masking: Masking, *, begin: bool = False) -> str:
+    """``begin``: what is before was left out, too."""
     text = _decoder().decode(data)  # without half a character
-    return f"{masking.cut(text)}{_MARK_BEGIN}{limit} bytes{_MARK_END}"
+    return f"{masking.cut(text, begin=begin)}{_MARK_BEGIN}{limit} bytes{_MARK_END}"
 
 
 class LoggedOutput:

@@ -72,8 +72,8 @@ class JobWatch:
         while not job.ended:  # one of its outputs is not needed any more
             job = await self._access.call(partial(self._watch, job, output))
         missing = True
-        while missing and output.end_offsets(job):
-            only_for_log = not (output.needs("stdout") or output.needs("stderr"))
+        while missing and (offsets := output.end_offsets(job)):
+            only_for_log = not any(output.needs(stream) for stream, at in offsets.items() if at >= 0)
             limit = self._plan.log_seconds(END_SECONDS) if only_for_log else self._plan.stream_timeout + GRACE
             try:
                 with TimeLimit(limit):

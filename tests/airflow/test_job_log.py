@@ -15,6 +15,7 @@ from triggering import fire, restored, results, trigger, until
 
 from remsvc.client import AsyncClient
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+from remsvc_provider import job_watch
 
 
 class LogReader:
@@ -163,6 +164,20 @@ async def test_no_more_is_read_than_is_needed_where_the_log_has_taken_too_long(s
     assert max(before) < 1_000_000
     assert last == size - 16_384
     assert log.lines("1 out")[-1] == "all work and no play"
+
+
+async def test_the_end_of_a_log_is_not_waited_for_as_a_result_is(scripted_jobs, connect, log, monkeypatch):
+    """The result is complete, and the server says nothing more of the output's end."""
+    monkeypatch.setattr(job_watch, "END_SECONDS", 0.5)
+    conn_id = connect(f"remsvc://{scripted_jobs.target}")
+    scripted_jobs.watch_faults = [(None, None), (None, None), (1, grpc.StatusCode.UNAVAILABLE)]
+    scripted_jobs.silence = 3600.0
+    one = trigger(conn_id, "a", log_drain=0.0, max_output_bytes=1_000_000)
+    running = asyncio.create_task(fire(one))
+    await flood(scripted_jobs, 8_400_000)
+    event = await running
+    assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
+    assert "bytes are left out here; all of it" in log.text
 
 
 async def test_a_command_that_ended_in_time_succeeds_though_its_output_comes_later(

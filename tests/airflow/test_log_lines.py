@@ -98,17 +98,18 @@ def test_a_secret_of_which_only_the_first_part_has_come(place: int, colour: str)
     assert "".join(lines) == "x" * place + "***" + "y" * 9_000
 
 
-@pytest.mark.parametrize("gap", ["log", "server", "result"])
+@pytest.mark.parametrize("gap", ["log", "server", "result", "longer than the result"])
 def test_a_secret_that_is_cut_within_a_character(gap: str) -> None:
     secret = "abcd€fghi"
     for cut in range(5, 9):
         begin, end = secret.encode()[:cut], secret.encode()[cut:]
         masking, lines = Masking([secret]), [""]
-        if gap == "result":
-            result = ResultOutput(1_000, masking)
+        if gap in ("result", "longer than the result"):
+            kept = 15 + len(end)
+            result = ResultOutput(kept, masking)
             result.feed(OutputChunk("stdout", 0, begin))
             result.feed(OutputChunk("stdout", 15, end, dropped=15 - cut))
-            shown = result.text(OutputSize(total=15 + len(end)), "job1")
+            shown = result.text(OutputSize(total=kept if gap == "result" else kept + 100), "job1")
         else:
             logged = LoggedOutput(lines.extend, "", "job1", cut if gap == "log" else 1_000, masking)
             logged.feed(OutputChunk("stdout", 0, begin))
