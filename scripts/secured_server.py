@@ -8,19 +8,14 @@ import subprocess
 import sys
 import urllib.parse
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
-from local_airflow import BackgroundProcess, StartupError, free_port
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from local_airflow import BackgroundProcess, BackgroundServer, StartupError, free_port
 
 TIMEOUT = 60.0
 """Seconds for the server to get ready."""
 
 
-class SecuredServer:
+class SecuredServer(BackgroundServer):
     """``remsvc init`` and ``remsvc serve`` on a free port of 127.0.0.1. A context manager.
 
     Attributes:
@@ -54,38 +49,20 @@ class SecuredServer:
         self.ca_cert: str = report["ca_cert"]
         self.token = Path(report["token_file"]).read_text(encoding="utf-8").strip()
         self._config: str = report["config"]
-        self._process: BackgroundProcess | None = None
 
     @property
     def masked_connection(self) -> str:
         """The connection for a person's eyes: decoded, and without the token."""
         return urllib.parse.unquote(self.connection).replace(self.token, "***")
 
-    def __enter__(self) -> Self:
-        """Start the server.
-
-        Raises:
-            StartupError: it ended, or did not listen in time; with the end of its log.
-        """
-        self._process = BackgroundProcess(
+    def _start(self) -> BackgroundProcess:
+        return BackgroundProcess(
             "remsvc serve",
             [sys.executable, "-m", "remsvc", "serve", "--config", self._config],
             env=os.environ,
             cwd=self.directory,
             log_path=self.directory / "server.log",
         )
-        try:
-            self._process.wait_for_line("listening on ", TIMEOUT)
-        except BaseException:
-            self._process.stop()
-            raise
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._process is not None:
-            self._process.stop()
+    def _wait_until_ready(self, process: BackgroundProcess) -> None:
+        process.wait_for_line("listening on ", TIMEOUT)

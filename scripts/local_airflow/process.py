@@ -6,11 +6,17 @@ import os
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TERM_GRACE = 5.0
 """Seconds between asking a process to end and killing it."""
@@ -137,6 +143,46 @@ class BackgroundProcess:
     def _log_tail(self, lines: int = 30) -> str:
         tail = self.log.splitlines()[-lines:]
         return "\n".join([f"--- the end of {self.log_path}:", *tail])
+
+
+class BackgroundServer(ABC):
+    """A server in a background process, as a context manager: it is ready in the block, and gone after it."""
+
+    _process: BackgroundProcess | None = None
+
+    @abstractmethod
+    def _start(self) -> BackgroundProcess:
+        """Start it. Raises :class:`StartupError` where that cannot be."""
+
+    @abstractmethod
+    def _wait_until_ready(self, process: BackgroundProcess) -> None:
+        """Wait until it can be used. Raises :class:`StartupError` where that takes too long."""
+
+    def _stop(self, process: BackgroundProcess) -> None:
+        process.stop()
+
+    def __enter__(self) -> Self:
+        """Start the server.
+
+        Raises:
+            StartupError: it cannot be started, or was not ready in time; with the end of its log.
+        """
+        process = self._process = self._start()
+        try:
+            self._wait_until_ready(process)
+        except BaseException:
+            process.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._stop(self._process)
 
 
 def stop_all(processes: Iterable[BackgroundProcess], grace: float = TERM_GRACE) -> None:

@@ -6,20 +6,15 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 from local_airflow.ports import free_port
-from local_airflow.process import BackgroundProcess, StartupError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from local_airflow.process import BackgroundProcess, BackgroundServer, StartupError
 
 STARTUP_TIMEOUT = 30.0
 """Seconds for accepting connections."""
 
 
-class RedisServer:
+class RedisServer(BackgroundServer):
     """Redis on a free port, the broker of a CeleryExecutor. A context manager.
 
     Attributes:
@@ -36,7 +31,6 @@ class RedisServer:
         self._directory = directory
         self._address = (host, free_port(host))
         self._password = secrets.token_urlsafe(12)
-        self._process: BackgroundProcess | None = None
         self.url = f"redis://:{self._password}@{host}:{self._address[1]}/0"
 
     @staticmethod
@@ -44,12 +38,7 @@ class RedisServer:
         """The path of ``redis-server``, or None where it is not installed."""
         return shutil.which("redis-server")
 
-    def __enter__(self) -> Self:
-        """Start the server.
-
-        Raises:
-            StartupError: the program is missing, or it did not start in time; with the end of its log.
-        """
+    def _start(self) -> BackgroundProcess:
         program = self.program()
         if program is None:
             raise StartupError("Redis is missing: make test-faults installs it")
@@ -60,25 +49,13 @@ class RedisServer:
         # What it holds is lost with it: nothing is written to the disk.
         lines = (f"bind {host}", f"port {port}", f"requirepass {self._password}", 'save ""', "appendonly no")
         configuration.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        self._process = BackgroundProcess(
+        return BackgroundProcess(
             "redis-server",
             [program, configuration],
             env=os.environ,
             cwd=self._directory,
             log_path=self._directory / "redis.log",
         )
-        try:
-            self._process.wait_for_text("Ready to accept connections", STARTUP_TIMEOUT)
-        except BaseException:
-            self._process.stop()
-            raise
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._process is not None:
-            self._process.stop()
+    def _wait_until_ready(self, process: BackgroundProcess) -> None:
+        process.wait_for_text("Ready to accept connections", STARTUP_TIMEOUT)
