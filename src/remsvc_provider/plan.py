@@ -11,6 +11,8 @@ from remsvc_provider.job_keys import JOB_KEYS
 from remsvc_provider.origin import Origin
 from remsvc_provider.run_options import RunOptions
 
+OUTCOME_MARGIN = 1.0
+"""Seconds before Airflow ends a task, in which an outcome still reaches it."""
 LEAST_LOG_SECONDS = 0.2
 """Enough for a few lines, if nothing is in their way."""
 

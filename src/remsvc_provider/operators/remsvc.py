@@ -270,7 +270,7 @@ class RemSvcOperator(BaseOperator):
                 # Airflow 3.1.0 does with a retry after such a time-out is to fail it as well.
                 timeout=None if limit is None else limit + TIMEOUT_MARGIN,
             )
-        from remsvc_provider.plan import Plan
+        from remsvc_provider.plan import OUTCOME_MARGIN, Plan
 
         until = None if limit is None else time.monotonic() + limit.total_seconds()
         plan = Plan(
@@ -279,7 +279,7 @@ class RemSvcOperator(BaseOperator):
             metadata=parameters.public + secret,
             origin=origin or Origin.unknown(),
             time_is_up=until,
-            outcome_by=None if until is None else until - 1.0,  # Airflow ends this call to the second
+            outcome_by=None if until is None else until - OUTCOME_MARGIN,
             **options,
         )
         return self.execute_complete(context, self._run_here(plan, Masking(parameters.secrets)).payload())

@@ -54,8 +54,6 @@ _DEFAULTS: dict[str, Any] = {
     **asdict(RunOptions()),
 }
 _METADATA, _COMMANDS = "the authorization entry of metadata", "what commands hold of secrets"
-EVENT_SECONDS = 1.0
-"""For an event to reach the scheduler. What has not been there when the deferral ends has not been at all."""
 RESUMED_AFTER = 15.0
 """A trigger that starts so many seconds after its task was deferred may have run before."""
 
@@ -299,7 +297,7 @@ class RemSvcTrigger(BaseTrigger):
         return hook.options
 
     def _plan(self, commands: list[dict[str, Any]], metadata: Sequence[tuple[str, str]]) -> Plan:
-        from remsvc_provider.plan import Plan
+        from remsvc_provider.plan import OUTCOME_MARGIN, Plan
 
         options = dict(self._options)
         stored, deferred_at = options.pop("origin"), options.pop("deferred_at")
@@ -307,7 +305,7 @@ class RemSvcTrigger(BaseTrigger):
         if (left := self._execution_time_left()) is not None:
             options["time_is_up"] = time.monotonic() + left
         if (until := self._deferred_until) is not None:
-            options["outcome_by"] = time.monotonic() + until.timestamp() - time.time() - EVENT_SECONDS
+            options["outcome_by"] = time.monotonic() + until.timestamp() - time.time() - OUTCOME_MARGIN
         origin = Origin.from_arguments(stored) if stored else None
         if origin is None and self.task_instance is not None:
             # Stored by 1.0.0, which knew no other keys and let any pass.

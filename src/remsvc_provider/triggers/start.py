@@ -46,7 +46,6 @@ class RemSvcStartTrigger(RemSvcTrigger):
         super().__init__(commands=[])
         # Read by _start(): an error here would end the triggerer, and each that takes the trigger over.
         self._parameters = parameters
-        self._longest_deferral: float | None = None
         self._started = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -85,7 +84,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         if self._started:
             return
         given: dict[str, Any] = json.loads(self._parameters)
-        self._longest_deferral = float(given["longest_deferral"])
+        longest_deferral = float(given["longest_deferral"])
         context = self._context
         if context is None:
             raise AirflowException(
@@ -113,7 +112,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
             asdict(parameters.options),
             origin=Origin.of_first_try(context).arguments(),
             execution_timeout=given["execution_timeout"],
-            deferred_at=self._deferred_at,
+            deferred_at=self._deferred_at(longest_deferral),
         )
         self._started = True
 
@@ -126,14 +125,11 @@ class RemSvcStartTrigger(RemSvcTrigger):
 
         return {name: render_field(name, value, render) if value else value for name, value in fields.items()}
 
-    @property
-    def _deferred_at(self) -> float | None:
+    def _deferred_at(self, longest_deferral: float) -> float | None:
         """When the scheduler deferred the task, in seconds since the epoch: Airflow tells until when it may
         be deferred at most."""
         until = self._deferred_until
-        if until is None or self._longest_deferral is None:
-            return None
-        return until.timestamp() - self._longest_deferral
+        return None if until is None else until.timestamp() - longest_deferral
 
     def _reason(self, error: Exception) -> str:
         """For a person; templates may have put a secret into it."""
