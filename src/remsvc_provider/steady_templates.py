@@ -8,79 +8,73 @@ nothing but what is the same in both, each time.
 It also has many other triggers to look after, which wait while C code runs, in whatever thread: ``9**9**9``
 takes hours, ``'x' * 10**10`` all memory. So what follows lists what may stand in a template. None of it takes
 longer than its text and its values are long: no loop, no variable, no arithmetic but + and -, and no filter
-or method that makes a text of a width that is asked for.
+or method that makes a text of a width that is asked for. And none of it depends on the machine: on its clock,
+time zone or language.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
 
-_VALUES = frozenset(
-    {
-        "ds",
-        "ds_nodash",
-        "ts",
-        "ts_nodash",
-        "ts_nodash_with_tz",
-        "run_id",
-        "logical_date",
-        "data_interval_start",
-        "data_interval_end",
-    }
-)
+_DATES = frozenset({"logical_date", "data_interval_start", "data_interval_end"})
+_DATE_TEXTS = frozenset({"ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"})
+_VALUES = _DATES | _DATE_TEXTS | {"run_id", "params", "var", "conn"}
 _TASK_INSTANCE = frozenset({"dag_id", "run_id", "task_id", "map_index", "try_number"})
-_MEMBERS: dict[str, frozenset[str] | None] = {
-    # None: all of them
-    "var": None,
-    "conn": None,
-    "params": None,
+_MEMBERS = {
     "ti": _TASK_INSTANCE,
     "task_instance": _TASK_INSTANCE,
     "dag_run": frozenset({"conf", "dag_id", "run_id"}),
     "dag": frozenset({"dag_id"}),
     "task": frozenset({"task_id"}),
-    "macros": frozenset({"ds_add", "ds_format", "ds_format_locale", "json", "timedelta"}),
 }
-_UNSTEADY = frozenset(
-    # What tells the time of a date's rendering.
-    {"now", "utcnow", "today", "tomorrow", "yesterday", "age", "is_past", "is_future"}
-    | {"diff", "diff_for_humans", "is_birthday", "is_anniversary"}
+_OF_DATES = frozenset(
+    {"year", "quarter", "month", "day", "hour", "minute", "second", "microsecond", "days"}
+    | {"day_of_week", "day_of_year", "week_of_month", "week_of_year", "days_in_month"}
+    | {"int_timestamp", "float_timestamp"}
 )
+"""Members of a date, and of the time between two. Others tell the time of rendering, as ``age`` does."""
 _NODES = frozenset(
-    {nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.Name, nodes.Const, nodes.List}
+    {nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.Const, nodes.List}
     | {nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Keyword, nodes.Slice, nodes.CondExpr, nodes.Compare}
     | {nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add, nodes.Sub}
     | {nodes.Concat}
 )
 """What may stand anywhere; what may under conditions: see :func:`_is_allowed`."""
-_DATES = frozenset({"ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"})
-_FILTERS = _DATES | frozenset(
+_FILTERS = _DATE_TEXTS | frozenset(
     {"default", "d", "string", "int", "float", "length", "count", "first", "last"}
     | {"lower", "upper", "trim", "capitalize", "title", "tojson", "urlencode", "join", "replace"}
 )
 _TESTS = frozenset({"defined", "undefined", "none", "string", "number", "mapping", "true", "false"})
+_FUNCTIONS = frozenset(
+    # Known by their whole names: ``macros.json`` is a module, through which Python's others can be reached.
+    {"macros.ds_add", "macros.ds_format", "macros.timedelta", "macros.json.dumps", "macros.json.loads"}
+)
 _METHODS = frozenset(
-    # Of mappings, macros, dates and texts. Which of them has it is not known: each costs little for any.
-    {"get", "get_uri", "keys", "values", "items", "dumps", "loads"}
-    | {"ds_add", "ds_format", "ds_format_locale", "timedelta"}
+    # Of mappings, dates and texts. Which of them has it is not known: each costs little for any.
+    {"get", "get_uri", "keys", "values", "items"}
     | {"add", "subtract", "strftime", "isoformat", "date", "time", "timestamp", "start_of", "end_of"}
     | {"in_timezone", "in_tz", "to_date_string", "to_datetime_string", "to_iso8601_string", "replace"}
     | {"lower", "upper", "title", "capitalize", "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines"}
     | {"startswith", "endswith"}
 )
-_ARGUMENTS = {"dumps": 1, "loads": 1, "tojson": 0}
-"""How many these have, and no named ones: of others, as an indentation, a text of any length may come."""
 _GROWING = frozenset({"tojson", "urlencode", "join", "dumps"})
-"""What multiplies a text's length: once, and not what has been multiplied already."""
+"""These multiply a text's length: none may be given what another of them made."""
 LONGEST_SEPARATOR = 16
 """Characters that ``join`` may put between any two."""
 DEEPEST = 16
 """Nodes of a template, one in another: a text that is put together out of others is at most as many times
 as long."""
+
+# Only what is a number everywhere, and has no width; "-" leaves leading zeros out.
+_DATE_FORMAT = re.compile(r"(?:[^%]|%-?[mdyHIMSj]|%[YGUWVuwfzFT%])*", re.DOTALL)
+# Not "local" and its like, which are the machine's.
+_TIME_ZONE = re.compile(r"UTC|[A-Z]\w+(?:/[\w+-]+)+")
 
 
 def is_template(text: str) -> bool:
@@ -103,56 +97,102 @@ def _uses(template: str) -> frozenset[str] | None:
     """The names that it uses of the context, or None where it is not steady."""
     if not is_template(template):
         return frozenset()
+    tree = _parsed(template)
+    return _names(tree) if tree is not None and _is_allowed(tree) else None
+
+
+def _parsed(template: str) -> nodes.Template | None:
+    """None where it cannot be parsed, or is too deep."""
     try:
         tree = jinja2.Environment(extensions=["jinja2.ext.do"], autoescape=False).parse(template)  # noqa: S701
     except (jinja2.TemplateError, RecursionError):
         return None  # whoever renders it says what is wrong
-    if not _is_shallow(tree) or not all(map(_is_allowed, tree.find_all(nodes.Node))):
-        return None
-    used = list(_names(tree))
-    steady = all(
-        name in _VALUES or (name in _MEMBERS and member is not None and _has(_MEMBERS[name], member))
-        for name, member in used
-    )
-    return frozenset(name for name, _ in used) if steady else None
-
-
-def _is_shallow(tree: nodes.Node) -> bool:
     level: list[nodes.Node] = [tree]
     for _ in range(DEEPEST):
         level = [child for node in level for child in node.iter_child_nodes()]
-    return not level
+    return None if level else tree
 
 
 def _is_allowed(node: nodes.Node) -> bool:
-    """Whether a node may stand there, whatever is in it."""
-    if isinstance(node, nodes.Getattr):
-        return node.attr not in _UNSTEADY
-    if isinstance(node, nodes.Getitem):
-        return not (isinstance(node.arg, nodes.Const) and node.arg.value in _UNSTEADY)
-    if isinstance(node, nodes.Test):
-        return node.name in _TESTS
-    if isinstance(node, nodes.Filter):
-        return node.name in _FILTERS and _is_bounded(node, node.name)
-    if isinstance(node, nodes.Call):
-        method = node.node.attr if isinstance(node.node, nodes.Getattr) else ""
-        return method in _METHODS and _is_bounded(node, method)
-    return type(node) in _NODES
+    """Whether a node may stand in a template, with all that is in it."""
+    parts = list(node.iter_child_nodes())
+    if isinstance(node, nodes.Name):
+        allowed = node.name in _VALUES
+    elif isinstance(node, nodes.Getattr | nodes.Getitem):
+        member = _member(node)
+        if isinstance(node.node, nodes.Name) and node.node.name in _MEMBERS:
+            return member in _MEMBERS[node.node.name]
+        is_name = not isinstance(member, int | nodes.Slice | nodes.Neg)
+        # Whatever else is allowed gives texts, numbers, lists and dicts.
+        allowed = not is_name or member in _OF_DATES or not _names(node.node) & _DATES
+    elif isinstance(node, nodes.Call):
+        parts = [*node.args, *node.kwargs]
+        allowed = _is_bounded(node)
+        if _path(node.node) not in _FUNCTIONS:
+            allowed = allowed and isinstance(node.node, nodes.Getattr) and _name(node) in _METHODS
+            parts += node.node.iter_child_nodes()
+    elif isinstance(node, nodes.Filter):
+        allowed = node.name in _FILTERS and _is_bounded(node)
+    elif isinstance(node, nodes.Test):
+        allowed = node.name in _TESTS
+    else:
+        allowed = type(node) in _NODES
+    return allowed and all(map(_is_allowed, parts))
 
 
-def _is_bounded(call: nodes.Filter | nodes.Call, name: str) -> bool:
-    """Whether what a filter or a method gives is not much longer than what it is given."""
+def _is_bounded(call: nodes.Filter | nodes.Call) -> bool:
+    """Whether what a filter, a function or a method gives is not much longer than what it is given, and does
+    not depend on the machine."""
+    name = _name(call)
     if call.dyn_args is not None or call.dyn_kwargs is not None:
         return False
-    if name in _ARGUMENTS and (len(call.args) != _ARGUMENTS[name] or call.kwargs):
-        return False
-    if name == "join" and (call.kwargs or not _is_separator(call.args)):
-        return False
-    of_date = isinstance(call, nodes.Call) and not call.args  # as in replace(day=1); a text's takes two
-    if name == "replace" and not of_date and (call.kwargs or not _shortens(call.args)):
-        return False
+    if name == "replace" and not call.args:  # a date's; a text's takes two
+        return all(argument.key in _OF_DATES for argument in call.kwargs)
+    if name in _ARGUMENTS:
+        values = [argument.value if isinstance(argument, nodes.Const) else None for argument in call.args]
+        if call.kwargs or not _ARGUMENTS[name](values):
+            return False
     inner = call.find_all((nodes.Filter, nodes.Call))
     return name not in _GROWING or not any(_name(other) in _GROWING for other in inner)
+
+
+def _is_separator(values: Sequence[Any]) -> bool:
+    """Whether ``join`` is to put nothing, or one short text, between any two."""
+    return len(values) < 2 and all(
+        isinstance(text, str) and len(text) <= LONGEST_SEPARATOR for text in values
+    )
+
+
+def _shortens(values: Sequence[Any]) -> bool:
+    """Whether ``replace`` is to put a text in the place of one that is as long, or longer."""
+    return (
+        len(values) == 2
+        and all(isinstance(text, str) for text in values)
+        and 0 < len(values[0]) >= len(values[1])
+    )
+
+
+def _are_formats(values: Sequence[Any]) -> bool:
+    return all(isinstance(text, str) and _DATE_FORMAT.fullmatch(text) for text in values)
+
+
+def _is_time_zone(values: Sequence[Any]) -> bool:
+    return len(values) == 1 and isinstance(values[0], str) and bool(_TIME_ZONE.fullmatch(values[0]))
+
+
+_ARGUMENTS: dict[str, Callable[[Sequence[Any]], bool]] = {
+    # As an indentation, or a width in a date's format, a text of any length may come.
+    "dumps": lambda values: len(values) == 1,
+    "loads": lambda values: len(values) == 1,
+    "tojson": lambda values: not values,
+    "strftime": lambda values: len(values) == 1 and _are_formats(values),
+    "ds_format": lambda values: len(values) == 3 and _are_formats(values[1:]),
+    "join": _is_separator,
+    "replace": _shortens,
+    "in_timezone": _is_time_zone,
+    "in_tz": _is_time_zone,
+}
+"""What these may be given, and nothing by name: of each argument its value, or None where it is computed."""
 
 
 def _name(call: nodes.Node) -> str:
@@ -160,39 +200,20 @@ def _name(call: nodes.Node) -> str:
     return callee.attr if isinstance(callee, nodes.Getattr) else getattr(call, "name", "")
 
 
-def _is_separator(arguments: list[nodes.Expr]) -> bool:
-    """Whether ``join`` is to put nothing, or one short text, between any two."""
-    values = [argument.value if isinstance(argument, nodes.Const) else None for argument in arguments]
-    return (
-        all(isinstance(value, str) and len(value) <= LONGEST_SEPARATOR for value in values)
-        and len(values) < 2
-    )
+def _path(node: nodes.Node) -> str:
+    """``a.b.c``; what begins with anything but a name, begins with a dot."""
+    if isinstance(node, nodes.Getattr):
+        return f"{_path(node.node)}.{node.attr}"
+    return node.name if isinstance(node, nodes.Name) else ""
 
 
-def _shortens(arguments: list[nodes.Expr]) -> bool:
-    """Whether ``replace`` is to put a text in the place of one that is as long, or longer."""
-    values = [argument.value for argument in arguments if isinstance(argument, nodes.Const)]
-    if not (len(values) == len(arguments) == 2 and all(isinstance(value, str) for value in values)):
-        return False
-    old, new = values
-    return len(old) > 0 and len(new) <= len(old)
+def _member(node: nodes.Getattr | nodes.Getitem) -> Any:
+    """What is taken: a name, a number, or the node of what is computed."""
+    if isinstance(node, nodes.Getattr):
+        return node.attr
+    return node.arg.value if isinstance(node.arg, nodes.Const) else node.arg
 
 
-def _has(members: frozenset[str] | None, member: str) -> bool:
-    return members is None or member in members
-
-
-def _names(node: nodes.Node) -> Iterator[tuple[str, str | None]]:
-    """Each name that is read, with the member that is taken of it; None for none, or one that is computed."""
-    if isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name):
-        yield node.node.name, node.attr
-        return
-    if isinstance(node, nodes.Getitem) and isinstance(node.node, nodes.Name):
-        member = node.arg.value if isinstance(node.arg, nodes.Const) else None
-        yield node.node.name, member if isinstance(member, str) else None
-        yield from _names(node.arg)
-        return
-    if isinstance(node, nodes.Name) and node.ctx == "load":
-        yield node.name, None
-    for child in node.iter_child_nodes():
-        yield from _names(child)
+def _names(node: nodes.Node) -> frozenset[str]:
+    found = (node, *node.find_all(nodes.Name))
+    return frozenset(name.name for name in found if isinstance(name, nodes.Name))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import jinja2
+import pendulum
 import pytest
 from airflow.sdk import DAG, Asset, Param, task_group
 from scheduling import STARTS, needs_start, scheduled, serialized, starts_in_triggerer
@@ -229,6 +232,13 @@ def test_no_template_is_rendered_while_the_dag_is_stored():
         "{{ macros.ds_add(ds, 7) }}",
         "{{ macros.ds_format(macros.ds_add(ds, -7), '%Y-%m-%d', '%d.%m.%Y') }}",
         "{{ (logical_date - macros.timedelta(days=1)).strftime('%Y') }}",
+        "{{ logical_date.strftime('%Y-%m').split('-')[0] }} {{ run_id.split('__')[-1] }}",
+        "{{ ts.split('T')[1][:5] }}",
+        "{{ params | tojson }}",
+        "{{ params[params.key] }} {{ dag_run.conf[ds] }} {{ {'a': 1}[params.key] }}",
+        "{{ params.hosts[0].name }} {{ dag_run.conf.items() | first }}",
+        "{{ conn.x.extra_dejson.a['b'] }} {{ conn['x'].host }} {{ conn.get('x').port }}",
+        "{{ macros.json.loads(dag_run.conf.text) }}",
         "{{ dag_run.conf['a']['b']['c'] | default('x') | trim | upper }}",
         "{{ dag_run.conf.get('hosts', []) | join(' ') }}",
         "{{ macros.json.dumps(dag_run.conf) }} {{ dag_run.conf | tojson }}",
@@ -239,7 +249,7 @@ def test_no_template_is_rendered_while_the_dag_is_stored():
 )
 def test_steady_templates(template):
     assert is_steady(template)
-    assert reads_secrets(template) is ("var." in template)
+    assert reads_secrets(template) is ("var." in template or "conn." in template)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +276,38 @@ def test_steady_templates(template):
         "{{ logical_date['now']() }}",
         "{{ logical_date | attr('now') }}",
         "{{ logical_date.diff_for_humans() }}",
+        "{{ logical_date['ag' ~ 'e'] }}",
+        "{{ logical_date[params.x] }}",
+        "{{ [logical_date][0].age }}",
+        "{{ dag_run.conf.get('missing', logical_date).age }}",
+        "{{ (params.x or logical_date)['age'] }}",
+        "{{ logical_date.date().age }}",
+        # What the machine says: its time zone, its language, its files, where it keeps an object.
+        "{{ logical_date.in_tz('local') }}",
+        "{{ logical_date.in_timezone('local') }}",
+        "{{ logical_date.in_timezone(tz='local') }}",
+        "{{ logical_date.in_timezone('localtime') }}",
+        "{{ logical_date.in_timezone(none) }}",
+        "{{ logical_date.in_timezone(params.x) }}",
+        "{{ logical_date.replace(tzinfo=None).timestamp() }}",
+        "{{ logical_date.strftime('%s') }}",
+        "{{ logical_date.strftime('%c') }}",
+        "{{ logical_date.strftime('%x') }}",
+        "{{ logical_date.strftime('%A %p') }}",
+        "{{ logical_date.strftime('%Ey') }}",
+        "{{ logical_date.strftime('%-z') }}",
+        "{{ logical_date.strftime(format='%Y') }}",
+        "{{ macros.ds_format(ds, '%Y-%m-%d', '%c') }}",
+        "{{ macros.ds_format(ds, '%A', '%Y') }}",
+        "{{ macros.ds_format_locale(ds, '%Y-%m-%d', 'EEEE') }}",
+        "{{ logical_date.now }}",
+        "{{ logical_date.timezone }}",
+        "{{ macros.json }}",
+        "{{ macros.json.codecs.sys.version }}",
+        "{{ macros.json.codecs.sys.modules['time'].time() }}",
+        "{{ macros.json.codecs.sys.modules['os'].environ.get('HOME') }}",
+        "{{ macros['json'].loads(ds) }}",
+        "{{ macros.ds_add }}",
         "{{ [1, 2] | random }}",
         "{{ lipsum() }}",
         "{{ ds | mine }}",
@@ -283,6 +325,12 @@ def test_steady_templates(template):
         "{{ ds.zfill(999999999) }}",
         "{{ ds | indent(999999999) }}",
         "{{ 1 | round(999999, 'ceil') }}",
+        "{{ logical_date.strftime('%0999d') }}",
+        "{{ logical_date.strftime('%_999d') }}",
+        "{{ macros.ds_format(ds, '%Y-%m-%d', '%0999d') }}",
+        "{{ macros.ds_format(ds, '%Y-%m-%d', params.x) }}",
+        "{{ logical_date.strftime(params.x) }}",
+        "{{ logical_date.strftime(logical_date.strftime('%01500d').replace('0000000', '%01500d')) }}",
         "{{ dag_run.conf | tojson(999999999) }}",
         "{{ macros.json.dumps(dag_run.conf, indent=999999999) }}",
         "{{ macros.json.dumps(*params.x) }}",
@@ -312,3 +360,44 @@ def test_steady_templates(template):
 )
 def test_templates_that_may_give_something_else(template):
     assert not is_steady(template)
+
+
+@pytest.fixture
+def move() -> Iterator[Callable[[str], None]]:
+    """Moves this machine into a time zone."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def to(zone: str) -> None:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            pendulum.set_local_timezone(pendulum.timezone(zone))
+
+        yield to
+    time.tzset()
+    pendulum.set_local_timezone()
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ (@ - @.subtract(days=2)).days }} {{ @.year }} {{ @['month'] }}", "2 2030 1"),
+        (
+            "{{ @.in_timezone('America/Port-au-Prince').strftime('%-d.%m.%y %T%z 1%%') }}",
+            "1.01.30 22:04:05-0500 1%",
+        ),
+        ("{{ @.in_tz('UTC').start_of('day').timestamp() }} {{ @.date() }}", "1893542400.0 2030-01-02"),
+        ("{{ @.time().strftime('%H%z') }} {{ @.replace(day=9, hour=0) }}", "03 2030-01-09 00:04:05+00:00"),
+        ("{{ @.strftime('%G %j %U %W %V %u %w %I%M%S.%f') }}", "2030 002 00 00 01 3 3 030405.000000"),
+        ("{{ @.to_datetime_string() }} {{ @.isoformat() }}", "2030-01-02 03:04:05 2030-01-02T03:04:05+00:00"),
+        ("{{ macros.ds_format('02.01.2030', '%d.%m.%Y', '%F') }}", "2030-01-02"),
+    ],
+)
+def test_dates_are_the_same_wherever_they_are_rendered(template, text, move):
+    from airflow.sdk.execution_time import macros
+
+    template = template.replace("@", "logical_date")
+    assert is_steady(template)
+    date = pendulum.datetime(2030, 1, 2, 3, 4, 5)
+    for zone in ("Asia/Kolkata", "America/New_York"):
+        move(zone)
+        assert jinja2.Template(template).render(logical_date=date, macros=macros) == text
