@@ -19,7 +19,7 @@ from remsvc_provider.parameters import FIELDS
 from remsvc_provider.rendering import renders_natively
 from remsvc_provider.sealing import is_secret
 from remsvc_provider.settings import START_FROM_TRIGGER
-from remsvc_provider.steady_templates import is_steady, reads_secrets
+from remsvc_provider.steady_templates import is_reference, is_steady, reads_secrets
 from remsvc_provider.version_compat import conf
 
 if TYPE_CHECKING:
@@ -192,15 +192,13 @@ def _is_public(fields: Mapping[str, Any]) -> bool:
     except (TypeError, ValueError):
         return False  # nothing that can be used: a worker says so
     secret += secrets_in(list(fields.values()), known=False)
-    return all(map(_is_all_template, secret))
+    return all(map(_is_taken_from_elsewhere, secret))
 
 
-def _is_all_template(value: object) -> bool:
+def _is_taken_from_elsewhere(value: object) -> bool:
     text = str(value).strip()
     scheme, _, credential = text.partition(" ")
-    if scheme.lower() in ("bearer", "basic"):
-        text = credential.strip()
-    return text.startswith("{{") and text.endswith("}}")
+    return is_reference(credential.strip() if scheme.lower() in ("bearer", "basic") else text)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -93,6 +93,27 @@ def reads_secrets(template: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def is_reference(template: str) -> bool:
+    """Whether it is one expression, and all that this gives is looked up: no text and no number stands in it,
+    but for the keys."""
+    tree = _parsed(template) if template.startswith("{{") and template.endswith("}}") else None
+    if tree is None or len(tree.body) != 1:
+        return False
+    (output,) = tree.body
+    return isinstance(output, nodes.Output) and len(output.nodes) == 1 and _is_looked_up(output.nodes[0])
+
+
+def _is_looked_up(node: nodes.Node) -> bool:
+    if isinstance(node, nodes.Const | nodes.TemplateData):
+        return False
+    if isinstance(node, nodes.Getitem):
+        return _is_looked_up(node.node)
+    if isinstance(node, nodes.Call) and _name(node) == "get" and len(node.args) == 1 and not node.kwargs:
+        return _is_looked_up(node.node)
+    return all(map(_is_looked_up, node.iter_child_nodes()))
+
+
+@lru_cache(maxsize=4096)
 def _uses(template: str) -> frozenset[str] | None:
     """The names that it uses of the context, or None where it is not steady."""
     if not is_template(template):

@@ -61,6 +61,7 @@ def make(
         {"durable": True, "parallel": 2, "on_kill": "leave", "skip_on_exit_code": [3]},
         {"result_handler": lambda results: results},
         {"env": {"PASSWORD": "{{ var.value.password }}"}},
+        {"env": {"PASSWORD": " {{ conn['x'].extra_dejson['p'] | trim }} ", "TOKEN": "{{ params.get('x') }}"}},
         {"metadata": [("authorization", "Bearer {{ conn.server.password }}"), ("x", "{{ run_id }}")]},
         {"metadata": (("x", "y"),), "cwd": "/tmp", "grpc_conn_id": "{{ params.conn }}"},
         {"on_failure_callback": print, "on_success_callback": print},
@@ -88,6 +89,12 @@ def test_the_triggerer_starts(parameters):
         # A secret would be stored as it is.
         {"metadata": [("authorization", "Bearer tok-0123456789")]},
         {"metadata": [("Authorization", "tok-0123456789{{ '' }}")]},
+        {"metadata": [("authorization", "Bearer {{ ds }}hunter2{{ ds }}")]},
+        {"metadata": [("authorization", "{{ 'hunter2' }}")]},
+        {"env": {"PASSWORD": "{{ params.x | default('hunter2') }}"}},
+        {"env": {"PASSWORD": "{{ var.value.get('password', 'hunter2') }}"}},
+        {"env": {"PASSWORD": "{{ 12345 }}"}},
+        {"env": {"PASSWORD": "{{ params.x }}{# hunter2 #}{{ params.x }}"}},
         {"env": {"PASSWORD": "it-stands-here"}},
         # What JSON does not hold, or is for a worker to refuse.
         {"metadata": lambda context, jinja_env: [("x", "y")]},
