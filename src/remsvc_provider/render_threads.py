@@ -16,7 +16,7 @@ from remsvc.time_limit import TimeLimit
 from remsvc_provider.per_loop import PerLoop
 
 AT_ONCE = 4
-"""Threads of an event loop that somebody waits for."""
+"""Threads of an event loop that somebody waits for; as many besides for what is urgent."""
 MOST_LEFT = 4
 """Threads that nobody waits for any more, because they took too long. While there are so many, no other is
 started: no crowd of them comes about, and nobody waits for what does not answer."""
@@ -31,38 +31,45 @@ class _Threads:
 
     def __init__(self) -> None:
         self.places = asyncio.Semaphore(AT_ONCE)
+        self.urgent_places = asyncio.Semaphore(AT_ONCE)
         self.left = 0
 
 
 _threads = PerLoop(_Threads)
 
 
-async def in_thread(work: Callable[[], T], timeout: float) -> T:
+async def in_thread(work: Callable[[], T], timeout: float, *, urgent: bool = False) -> T:
     """What ``work`` gives, called in a thread with the caller's context variables.
 
     Args:
         work: is not ended when this is cancelled, or takes too long.
         timeout: seconds, from when it is its turn.
+        urgent: only others that are urgent come first, and ``timeout`` counts from now on.
 
     Raises:
         TimeoutError: its turn did not come, or it has not ended in time; says which.
         Exception: what ``work`` raises.
     """
     threads = _threads.get()
+    places, longest_wait = (threads.urgent_places, timeout) if urgent else (threads.places, LONGEST_WAIT)
+    turn = TimeLimit(longest_wait)
     try:
-        with TimeLimit(LONGEST_WAIT):
-            await threads.places.acquire()
+        with turn:
+            await places.acquire()
     except TimeoutError:
-        raise TimeoutError(f"its turn to be rendered has not come within {LONGEST_WAIT:g} s") from None
+        raise TimeoutError(f"its turn to be rendered has not come within {longest_wait:g} s") from None
+    limit = TimeLimit(turn.left if urgent else timeout)
     try:
         if threads.left >= MOST_LEFT:
             raise TimeoutError(f"{threads.left} other renderings do not end")
-        with TimeLimit(timeout):
+        with limit:
             return await _start(work, threads)
-    except TimeoutError as error:
-        raise error if error.args else TimeoutError(f"rendering took longer than {timeout:g} s") from None
+    except TimeoutError:
+        if limit.expired:
+            raise TimeoutError(f"rendering took longer than {timeout:g} s") from None
+        raise
     finally:
-        threads.places.release()
+        places.release()
 
 
 async def _start(work: Callable[[], T], threads: _Threads) -> T:

@@ -68,3 +68,36 @@ async def test_an_error_is_the_callers():
 
     with pytest.raises(LookupError, match="not there"):
         await in_thread(fail, DEADLINE)
+
+
+async def test_a_timeout_of_its_own_is_the_callers_too():
+    """What a template asks Airflow for may give up by itself."""
+
+    def give_up() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError) as raised:
+        await in_thread(give_up, DEADLINE)
+    assert str(raised.value) == ""
+
+
+async def test_what_is_urgent_waits_for_no_turn_of_others(released):
+    others = [asyncio.create_task(in_thread(lambda: released.wait(DEADLINE), DEADLINE)) for _ in range(20)]
+    await until(lambda: sum(thread.name == "remsvc-render" for thread in threading.enumerate()) >= AT_ONCE)
+    assert await in_thread(lambda: "rendered", DEADLINE, urgent=True) == "rendered"
+    assert not any(task.done() for task in others)
+    released.set()
+    assert all(await asyncio.gather(*others))
+
+
+async def test_what_is_urgent_waits_no_longer_for_its_turn_than_for_its_end(released):
+    others = [
+        asyncio.create_task(in_thread(lambda: released.wait(DEADLINE), DEADLINE, urgent=True))
+        for _ in range(AT_ONCE)
+    ]
+    await until(lambda: sum(thread.name == "remsvc-render" for thread in threading.enumerate()) >= AT_ONCE)
+    with pytest.raises(TimeoutError, match=r"its turn to be rendered has not come within 0\.1 s"):
+        await in_thread(lambda: "rendered", 0.1, urgent=True)
+    assert await in_thread(lambda: "rendered", DEADLINE) == "rendered"  # those have not lost a place
+    released.set()
+    await asyncio.gather(*others)

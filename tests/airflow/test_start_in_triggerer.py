@@ -29,6 +29,7 @@ from triggering import (
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc_provider.operators.remsvc import RemSvcOperator
+from remsvc_provider.render_threads import AT_ONCE
 from remsvc_provider.triggers.start import RemSvcStartTrigger
 from remsvc_provider.version_compat import AirflowException
 
@@ -243,6 +244,24 @@ async def test_a_kill_does_not_wait_for_rendering_that_never_ends(slow, conn_id,
     trigger = asking(slow)
     supervisor.set(trigger.task_instance, "failed")
     await asyncio.wait_for(trigger.on_kill(), DEADLINE)
+
+
+async def test_a_kill_does_not_wait_for_the_turns_of_those_that_start(slow, conn_id, client, supervisor):
+    """What an earlier triggerer has started runs on otherwise."""
+    dag = in_dag(commands=[{"cmd": "sleep {{ 300 }}"}])
+    trigger = started(dag)
+    earlier = Triggerer(trigger)
+    await until_running(client, bool)
+    await earlier.stop()
+    starting = [asyncio.create_task(fire(asking(slow))) for _ in range(10)]
+    await until(lambda: sum(thread.name == "remsvc-render" for thread in threading.enumerate()) >= AT_ONCE)
+    again = started(dag, **try_of(trigger))
+    supervisor.set(again.task_instance, "failed")
+    await asyncio.wait_for(again.on_kill(), DEADLINE)
+    await until_running(client, lambda jobs: not jobs)
+    assert not any(task.done() for task in starting)
+    slow.released.set()
+    await asyncio.gather(*starting)
 
 
 async def test_a_template_that_fails_does_not_end_the_trigger(conn_id):

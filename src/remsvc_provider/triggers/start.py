@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 RENDER_TIMEOUT = 60.0
 """Seconds. The first value that a triggerer asks Airflow for may take ten: it builds an API server first."""
 KILL_RENDER_TIMEOUT = 8.0
-"""The same when the task was killed: with the question whether it was, this fits into the 30 seconds that
-Airflow gives ``on_kill()`` by default."""
+"""The same when the task was killed, the wait for its turn included: with the question whether it was, this
+fits into the 30 seconds that Airflow gives ``on_kill()`` by default."""
 
 
 class RemSvcStartTrigger(RemSvcTrigger):
@@ -55,7 +55,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
     async def _payload(self) -> dict[str, Any]:
         """Start the task and run its commands, or hand it over to a worker."""
         try:
-            await self._start(RENDER_TIMEOUT)
+            await self._start()
         except Exception as error:  # noqa: BLE001  templates, and what they call, may raise anything
             reason = self._reason(error)
             self.log.info(f"A worker starts this task: {reason}")
@@ -70,7 +70,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
 
     async def _cancel_jobs(self, reason: str, timeout: float) -> bool | None:
         try:
-            await self._start(KILL_RENDER_TIMEOUT)
+            await self._start(killed=True)
         except Exception as error:  # noqa: BLE001  as above
             self.log.info(
                 "Nothing was started here; what another triggerer may have started ends by its time limit: "
@@ -79,7 +79,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
             return False
         return await super()._cancel_jobs(reason, timeout)
 
-    async def _start(self, render_timeout: float) -> None:
+    async def _start(self, *, killed: bool = False) -> None:
         """Do what a worker does with a task that it defers."""
         if self._started:
             return
@@ -96,7 +96,11 @@ class RemSvcStartTrigger(RemSvcTrigger):
                 "it is a retry, and only workers are told what earlier tries may have left running"
             )
         fields, native = given["fields"], bool(given["native"])
-        rendered = await in_thread(lambda: self._rendered(fields, context, native), render_timeout)
+        rendered = await in_thread(
+            lambda: self._rendered(fields, context, native),
+            KILL_RENDER_TIMEOUT if killed else RENDER_TIMEOUT,
+            urgent=killed,
+        )
         self.grpc_conn_id = rendered.pop("grpc_conn_id")
         parameters = Parameters.checked(
             **rendered,
