@@ -86,7 +86,7 @@ def _start() -> None:
         raise
     finally:
         os.close(reader)
-    # Kept: nobody waits for it, and it is not to be waited for when it is collected.
+    # Kept, so that Popen's finalizer does not warn that nobody has waited for it.
     _holder = (holder, writer)
     # What this process forks may live longer, and would have the holder live as long.
     os.register_at_fork(after_in_child=_release)

@@ -193,6 +193,10 @@ def _shortens(values: Sequence[Any]) -> bool:
     )
 
 
+def _are_written_out(values: Sequence[Any]) -> bool:
+    return None not in values
+
+
 def _are_formats(values: Sequence[Any]) -> bool:
     return all(isinstance(text, str) and _DATE_FORMAT.fullmatch(text) for text in values)
 
@@ -210,6 +214,8 @@ _ARGUMENTS: dict[str, Callable[[Sequence[Any]], bool]] = {
     "ds_format": lambda values: len(values) == 3 and _are_formats(values[1:]),
     "join": _is_separator,
     "replace": _shortens,
+    # Long texts in long ones: the time would be that of one length, times the other.
+    **dict.fromkeys(("strip", "lstrip", "rstrip", "trim", "rsplit"), _are_written_out),
     "in_timezone": _is_time_zone,
     "in_tz": _is_time_zone,
 }
