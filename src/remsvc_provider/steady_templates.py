@@ -68,8 +68,8 @@ _GROWING = frozenset({"tojson", "urlencode", "join", "dumps"})
 LONGEST_SEPARATOR = 16
 """Characters that ``join`` may put between any two."""
 DEEPEST = 16
-"""Nodes of a template, one in another: a text that is put together out of others is at most as many times
-as long."""
+"""Nodes of a template, one in another. A text in a list that becomes a text again has twice as many
+backslashes: this leaves room for six such lists, one in another."""
 
 # Only what is a number everywhere, and has no width; "-" leaves leading zeros out.
 _DATE_FORMAT = re.compile(r"(?:[^%]|%-?[mdyHIMSj]|%[YGUWVuwfzFT%])*", re.DOTALL)

@@ -360,6 +360,7 @@ def test_steady_templates(template):
         "{{ macros.json.dumps(ds | join(',')) }}",
         "{{ ds" + " ~ (ds" * 20 + ")" * 20 + " }}",
         "{{ ds" + " | upper" * 20 + " }}",
+        "{{ " + "([" * 7 + "params.x" + "] ~ '')" * 7 + " }}",
         "{{ " + "(" * 8000 + ")" * 8000 + " }}",
         "{% for x in range(100000) %}{% endfor %}",
         "{% for x in ds %}{{ x }}{% endfor %}",
