@@ -25,7 +25,8 @@ BACKLOG_CHARACTERS = 16_384
 SPACING = 0.01
 """Seconds between two records of a task that prints line by line: one costs Airflow as much as many lines."""
 FLUSH_SECONDS = 5.0
-"""For what waits at a task's end. Where Airflow does not take it by then, it is left out."""
+"""For what waits at a task's end. Airflow may not take anything for as long: when a triggerer's parent is asked
+for a connection for the first time, it builds an API server."""
 
 
 class Log(Protocol):
@@ -92,14 +93,17 @@ class LiveLog:
             await self._until(lambda: self._size < BACKLOG_CHARACTERS // 2)
 
     async def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Write all that was added so far; what Airflow does not take within so many seconds is left out, and
-        that is said."""
+        """Write all that was added so far. What Airflow does not take within so many seconds is put into its
+        pipe all the same where that has room; else it is left out, and that is said."""
         if self._given_up:
             return
         try:
             with TimeLimit(seconds):
                 await self._until(lambda: not self._entries and not self._writing)
         except TimeoutError:
+            log_pace().write_last(self)
+            if not self._entries:
+                return
             self._given_up = True
             left_out, size = list(self._entries), self._size
             self._entries.clear()

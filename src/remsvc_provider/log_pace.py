@@ -5,6 +5,9 @@ worker's supervisor. The former takes 4 kB at a time, and asks the database in b
 and less where it has many triggers. While the pipe is full, a log call blocks whoever makes it, and so all
 triggers. So the pipe is never filled: how much waits in it is looked at before each record, and little may.
 The log goes as fast as it is taken, and a line that comes alone waits behind a few kilobytes at most.
+
+Only the last lines of a task that can wait no longer go beyond that: up to half of what the pipe holds. The
+other half is for what Airflow itself logs, by calls that would block.
 """
 
 from __future__ import annotations
@@ -36,10 +39,12 @@ class Pipe:
 
     Args:
         descriptor: of this process's end.
+        size: how many bytes it holds, with what the system adds to each record.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
+        self._size = size
 
     @classmethod
     def of_this_process(cls) -> Pipe | None:
@@ -54,7 +59,7 @@ class Pipe:
             descriptor: int = file.fileno()  # type: ignore[union-attr]
             with socket.socket(fileno=os.dup(descriptor)) as end:
                 local = end.family == socket.AF_UNIX and end.type == socket.SOCK_STREAM
-            pipe = cls(descriptor)
+                pipe = cls(descriptor, end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
             return pipe if local and pipe.waiting >= 0 else None
         except (AttributeError, OSError, ValueError):
             return None
@@ -71,8 +76,16 @@ class Pipe:
     @property
     def has_room(self) -> bool:
         """Whether a record can be written at once. True where the pipe is gone: writing says how."""
+        return self._has_at_most(MOST_IN_PIPE)
+
+    @property
+    def has_room_for_the_last(self) -> bool:
+        """The same for the last lines of a task that can wait no longer."""
+        return self._has_at_most(self._size // 2)
+
+    def _has_at_most(self, most: int) -> bool:
         try:
-            return self.waiting <= MOST_IN_PIPE
+            return self.waiting <= most
         except OSError:
             return True
 
@@ -96,6 +109,7 @@ class LogPace:
     """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._pipe = Pipe.of_this_process()
         self._fresh: deque[PacedLog] = deque()
         self._others: deque[PacedLog] = deque()
@@ -117,6 +131,12 @@ class LogPace:
             create_task = asyncio.get_running_loop().create_task
             self._serving = contextvars.Context().run(create_task, self._serve())
 
+    def write_last(self, log: PacedLog) -> None:
+        """Have a log write, at once, what it has left, as far as nobody has to wait for that."""
+        while self._pipe is not None and self._pipe.has_room_for_the_last and (write := log.take()):
+            self._call(write)
+            log.wrote()
+
     async def _serve(self) -> None:
         while self._queued:
             if self._pipe is not None and not self._pipe.has_room:
@@ -126,18 +146,21 @@ class LogPace:
             if (write := log.take()) is None:
                 self._queued.discard(log)
                 continue
-            try:
-                if self._pipe is not None:
-                    write()
-                else:
-                    await asyncio.to_thread(write)
-            except Exception as error:  # noqa: BLE001  of whatever writes; the commands go on
-                context = {"message": "a task's log could not be written", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
+            if self._pipe is not None:
+                self._call(write)
+            else:
+                await asyncio.to_thread(self._call, write)
             log.wrote()
             # Even where it has no more: whoever prints little and often has to wait for the others, too.
             self._others.append(log)
             await asyncio.sleep(0 if self._pipe is not None else UNSEEN_SECONDS)
+
+    def _call(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except Exception as error:  # noqa: BLE001  of whatever writes; the commands go on
+            context = {"message": "a task's log could not be written", "exception": error}
+            self._loop.call_soon_threadsafe(self._loop.call_exception_handler, context)
 
 
 _paces = PerLoop(LogPace)

@@ -209,6 +209,32 @@ def test_an_event_comes_before_airflow_ends_the_deferral(start: Start) -> None:
     assert {event["state"] for event in running.events.values()} == {"SUCCESS"}
 
 
+def test_the_last_lines_are_there_although_nobody_reads_for_long(start: Start) -> None:
+    """More than the time in which a task waits for its log, as when a triggerer's parent builds something."""
+    last, killed = "echo hello; exit 3", "echo begun; sleep 600"
+    running = start(FLOOD % LINES, last, killed, each=[{}, {}, {"execution_timeout": 2.0}], log_drain=0.0)
+    running.wait_until(lambda: {2, 3} <= running.events.keys())
+    end = "command 1 (commands[0]) ended with rc 3"
+    running.read_until(lambda: end in running.lines(2) and "::endgroup::" in running.lines(3))
+    for trigger, line in ((2, "1 out | hello"), (3, "1 out | begun")):
+        assert f"::group::Command 1: {(last, killed)[trigger - 2]}" in running.lines(trigger)
+        assert line in running.lines(trigger)
+        assert not [line for line in running.lines(trigger) if "left out" in line]
+
+
+def test_what_the_pipe_has_no_room_for_is_left_out_and_said(start: Start) -> None:
+    count = 16
+    limits: list[dict[str, Any]] = [{"execution_timeout": 2.0}] * count
+    # With another that goes on, as there is always one in a triggerer: what is to be said is said later.
+    running = start(*[FLOOD % LINES] * count, "sleep 600", each=[*limits, {}])
+    # All of them, although nobody reads: none was held up by a pipe that is full.
+    running.wait_until(lambda: len(running.events) == count)
+    logs = range(1, count + 1)
+    running.read_until(lambda: all("::endgroup::" in running.lines(each) for each in logs))
+    said = [line for each in logs for line in running.lines(each) if "left out here: Airflow takes no more" in line]
+    assert said
+
+
 def test_a_log_that_takes_too_long_has_the_end(start: Start) -> None:
     running = start(f"{FLOOD % (4 * LINES)}; exit 3", log_drain=0.5)
     ticks = 0
