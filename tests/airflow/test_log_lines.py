@@ -34,8 +34,11 @@ def outputs(draw: st.DrawFn) -> tuple[list[str], bytes]:
     def coloured(secret: str) -> str:
         return "\x1b[1m".join((secret[:2], secret[2:4], secret[4:])) + "\x1b[m"
 
+    def linked(secret: str) -> str:
+        return f"{secret[:3]}\x1b]8;;{'z' * 900}\x07{secret[3:]}\x1b]8;;\x07"
+
     secret = st.sampled_from(secrets)
-    parts = st.one_of(secret, secret.map(coloured), FILLER)
+    parts = st.one_of(secret, secret.map(coloured), secret.map(linked), FILLER)
     return secrets, "".join(draw(st.lists(parts, max_size=12))).encode()
 
 
@@ -96,6 +99,49 @@ def test_a_secret_of_which_only_the_first_part_has_come(place: int, colour: str)
     logged.feed(OutputChunk("stdout", 8_003, whole[8_003:]))
     logged.finish(size_of(whole))
     assert "".join(lines) == "x" * place + "***" + "y" * 9_000
+
+
+def logged_text(secret: str, whole: str, step: int) -> list[str]:
+    """The lines of an output that comes in chunks of so many bytes."""
+    data, lines = whole.encode(), list[str]()
+    logged = LoggedOutput(lines.extend, "", "job1", 1 << 30, Masking([secret]))
+    for chunk in chunks(data, [step]):
+        for piece in pieces(chunk):
+            logged.feed(piece)
+    logged.finish(size_of(data))
+    return lines
+
+
+@pytest.mark.parametrize("size", [257, 600, 1_000, 2_000])
+@pytest.mark.parametrize(("begin", "end"), [("\x1b]0;", "\x07"), ("\x1b[", "m"), ("\x9d", "\x9c")], ids=repr)
+@pytest.mark.parametrize("rest", [0, 5_000])
+def test_a_secret_with_a_long_sequence_in_it(size: int, begin: str, end: str, rest: int) -> None:
+    """Such as a link, with its address. It is on a long line, of which the beginning may be shown already."""
+    secret = "sk-A1b2C3d4E5"
+    sequence = f"{begin}{'0' * (size - len(begin + end))}{end}"
+    for place in range(3_700, 5_000, 97):
+        for cut in (1, 5, 12):
+            whole = f"{'x' * place}{secret[:cut]}{sequence}{secret[cut:]}{'y' * rest}"
+            for step in (len(whole), 1_000, 37):
+                assert "".join(logged_text(secret, whole, step)) == f"{'x' * place}***{'y' * rest}"
+
+
+def test_a_secret_with_a_carriage_return() -> None:
+    """What was written over is not shown; the rest of such a secret is one of its own."""
+    secret = "hunter-one\rhunter-two"
+    whole = f"a {secret} b\n{secret}\r\nc\r{secret}\r\rd {secret}"
+    for step in range(1, len(whole) + 1):
+        first, *others = logged_text(secret, whole, step)
+        assert first in ("a *** b", "*** b")  # as the line came as a whole, or the secret in parts
+        assert others == ["***", "***"]
+
+
+def test_a_chunk_that_ends_with_a_carriage_return() -> None:
+    """It may be the first half of a line's end, or be what a progress bar goes back by."""
+    whole = "10%\r20%\r\nend\r\r\n\r\n50%\r100%\r"
+    assert logged_text("hunter-two", whole[:4], 4) == ["10%"]
+    for step in range(1, len(whole) + 1):
+        assert logged_text("hunter-two", whole, step) == ["20%", "end", "", "100%"]
 
 
 @pytest.mark.parametrize("gap", ["log", "server", "result", "longer than the result"])
