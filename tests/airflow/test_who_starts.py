@@ -156,6 +156,27 @@ def test_the_stored_dag_does_not_change_with_what_its_process_knows():
     assert stored() == before
 
 
+def test_a_task_may_be_changed_after_it_was_made():
+    """As by a cluster policy: Airflow asks again, and again."""
+    task = make()
+    for template, steady in (("{{ ds }}", True), ("{{ ti.max_tries }}", False), ("{{ ts }}", True)):
+        task.commands[0] = {"cmd": template}
+        assert starts_in_triggerer(task) is (steady and STARTS)
+        if steady and STARTS:
+            assert template in str(scheduled(task.dag).start_trigger_args)
+    task.dag.params["x"] = Param("a", type="string")
+    assert not starts_in_triggerer(task)
+
+
+@needs_start
+def test_the_templates_of_a_task_that_is_too_large_are_not_read(monkeypatch):
+    """It takes 3 s for a megabyte of them, of the 30 that Airflow gives to all DAGs of a file."""
+    read = []
+    monkeypatch.setattr(jinja2.Environment, "parse", lambda environment, text: read.append(text))
+    assert not starts_in_triggerer(make(commands=[{"cmd": "{{ ds }}" * MOST_CHARACTERS}]))
+    assert not read
+
+
 def test_airflow_cfg_says_what_is_usual(monkeypatch):
     monkeypatch.setenv("AIRFLOW__REMSVC__START_FROM_TRIGGER", "False")
     assert not starts_in_triggerer(make())
