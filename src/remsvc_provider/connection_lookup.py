@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 KEPT_SECONDS = 3.0
-"""How long an answer is kept. It may be too old by as much, where the clocks of two machines differ."""
+"""How long an answer is kept. Where the worker's clock is behind ours, an answer may be older than the
+deferral by up to this."""
 
 Answer: TypeAlias = "Connection | Exception"
 

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
 SECTION = "remsvc"
@@ -57,14 +58,14 @@ class Setting(Generic[T]):
         return value
 
     def read_or(self, otherwise: T) -> T:
-        """What the file says, or ``otherwise``, with a warning, where that cannot be used: for an option that
-        only saves time."""
+        """What the file says, or ``otherwise`` where that cannot be used, of which a process warns once: for
+        an option that only saves time."""
         from remsvc_provider.version_compat import AirflowException
 
         try:
             return self.read()
         except AirflowException as error:
-            _log.warning("%s; %s is used", error, otherwise)
+            _warn_once(f"{error}; {otherwise} is used")
             return otherwise
 
     def describe(self) -> dict[str, Any]:
@@ -92,6 +93,12 @@ class Setting(Generic[T]):
         kind = "a whole number" if isinstance(self.default, int) else "a number"
         bounded = self.most < sys.float_info.max
         return f"{kind} from {self.least:g} {f'to {self.most:g}' if bounded else 'on'}"
+
+
+@lru_cache
+def _warn_once(text: str) -> None:
+    """Some options are asked for with every task of a DAG file, each time it is read."""
+    _log.warning("%s", text)
 
 
 PROMPT_EXIT = Setting(

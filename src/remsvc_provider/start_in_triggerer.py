@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -42,6 +44,7 @@ MOST_CHARACTERS = 16_384
 """Of a task's parameters, as JSON, of which the triggerer reads those of the whole DAG."""
 
 _POOL = "default_pool"
+_NOT_STORED = re.compile(r"[\0\ud800-\udfff]")
 _STARTING = (
     "execute",
     "defer",
@@ -108,24 +111,30 @@ def trigger_parameters(task: RemSvcOperator, operator: type[RemSvcOperator]) -> 
     # What is neither true nor false, a worker refuses.
     if wanted not in (True,) or dag is None or not _airflow_can() or not _starts_alike(task, operator, dag):
         return None
-    fields = {name: getattr(task, name) for name in FIELDS}
-    texts = list(_texts(fields))
-    if not _is_public(fields) or not all(map(is_steady, texts)):
-        return None
     limit = task.execution_timeout
     if not _ends_before_horizon(task.stream_timeout) or (limit is not None and limit <= timedelta(0)):
         return None
     found = {
-        "fields": fields,
+        "fields": {name: getattr(task, name) for name in FIELDS},
         "stream_timeout": task.stream_timeout,
         "execution_timeout": None if limit is None else limit.total_seconds(),
         "longest_deferral": min(HORIZON, limit or HORIZON).total_seconds(),
         "options": task.run_options,
         "native": renders_natively(task),
-        "reads_secrets": any(map(reads_secrets, texts)),
     }
-    text = json.dumps(found) if _is_json(found) else ""
-    return text if 0 < len(text) <= MOST_CHARACTERS else None
+    if not _is_json(found) or len(text := json.dumps(found)) > MOST_CHARACTERS:
+        return None
+    return _with_templates_judged(text)
+
+
+@lru_cache(maxsize=1)  # Airflow asks four times in a row for each task, whenever it reads the DAG's file
+def _with_templates_judged(parameters: str) -> str | None:
+    """The parameters, and whether their templates read secrets; None where only a worker can render them."""
+    found = json.loads(parameters)
+    texts = list(_texts(found["fields"]))
+    if not _is_public(found["fields"]) or not all(map(is_steady, texts)):
+        return None
+    return json.dumps({**found, "reads_secrets": any(map(reads_secrets, texts))})
 
 
 def _airflow_can() -> bool:
@@ -225,4 +234,4 @@ def _is_json(value: Any) -> bool:
 
 def _is_text(text: str) -> bool:
     """Whether a database can hold it: no NUL, no half of a character."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return _NOT_STORED.search(text) is None

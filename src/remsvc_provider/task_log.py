@@ -33,8 +33,9 @@ GROUP, END_GROUP = "::group::", "::endgroup::"
 """Where a record has one of these anywhere, Airflow's page takes all of it for the beginning or the end of a
 group that folds, and shows nothing else of it."""
 _GROUP_MARK = re.compile(r"::(?=(?:end)?group::)")  # one may begin in another's end
-LONGEST_SEQUENCE = 256
-"""Characters of a sequence that is surely not taken apart where a text is cut."""
+LONGEST_SEQUENCE = 2_048
+"""Characters of a sequence that is surely not taken apart where a text is cut: a link has its address in one.
+Around a longer one, the halves of a secret would not be known for what they are."""
 
 
 def clean(text: str) -> str:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import grpc
 import pytest
 from tests.client.scripted_jobs import ScriptedJobs
-from triggering import fire, restored, results, trigger, until
+from triggering import DEADLINE, fire, restored, results, trigger, until
 
-from remsvc.client import AsyncClient
+from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from remsvc_provider import job_watch
+from remsvc_provider.command_output import CommandOutput
+from remsvc_provider.job_watch import JobWatch
+from remsvc_provider.masking import Masking
+from remsvc_provider.plan import Plan
+from remsvc_provider.server_access import ServerAccess
 
 
 class LogReader:
@@ -178,6 +186,65 @@ async def test_the_end_of_a_log_is_not_waited_for_as_a_result_is(scripted_jobs, 
     event = await running
     assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
     assert "bytes are left out here; all of it" in log.text
+
+
+async def test_a_log_is_not_waited_for_beyond_its_deferral(scripted_jobs, connect, log, monkeypatch):
+    """Airflow would end it, and take no event any more."""
+    monkeypatch.setattr(job_watch, "END_SECONDS", 3600.0)
+    scripted_jobs.watch_faults = [(None, None), (None, None), (1, grpc.StatusCode.UNAVAILABLE)]
+    scripted_jobs.silence = 3600.0
+    one = trigger(
+        connect(f"remsvc://{scripted_jobs.target}"),
+        "a",
+        log_drain=0.0,
+        max_output_bytes=1_000_000,
+        stream_timeout=3600.0,
+    )
+    one.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=4)
+    running = asyncio.create_task(fire(one))
+    await flood(scripted_jobs, 8_400_000)
+    event = await asyncio.wait_for(running, DEADLINE)
+    assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
+    assert len(results(event)[0]["out"]) > 1_000_000
+    assert "bytes are left out here; all of it" in log.text
+
+
+async def test_a_watch_for_less_has_what_is_left_of_log_drain(scripted_jobs, monkeypatch):
+    """While a log catches up with its command, one of the outputs reaches what the log may have of it; of the
+    other one, the server says nothing."""
+    ended, told, clock = asyncio.Event(), list[str](), SimpleNamespace(monotonic=time.monotonic)
+    monkeypatch.setattr(job_watch, "time", clock)
+    monkeypatch.setattr(job_watch, "END_SECONDS", 0.2)
+    scripted = scripted_jobs.add(stdout=b"all work and no play\n" * 100_000)
+    scripted_jobs.watch_faults = [(None, None), *2 * [(0, grpc.StatusCode.UNAVAILABLE)]]
+    scripted_jobs.silence = 3600.0
+
+    class SlowLog:
+        full = True
+
+        def add(self, text: str, level: str = "info") -> None:
+            told.append(text)
+
+        async def room(self) -> None:
+            if not ended.is_set():
+                scripted_jobs.change(scripted, jobs_pb2.SUCCEEDED, exit_code=0)
+                await ended.wait()
+                clock.monotonic = lambda: time.monotonic() + 1800
+
+    live = SlowLog()
+    options = ConnectionOptions(target=scripted_jobs.target)
+    access = ServerAccess(options, AsyncMock(side_effect=AssertionError), told.append, alone=True)
+    try:
+        job = await access.call(lambda client: client.get_job(scripted.message.id))
+        output = CommandOutput(job, live, 1, 10, 1_000_000, Masking())
+        watch = JobWatch(access, Plan(commands=[], stream_timeout=7200.0), lambda: 1800.0, live, ended.set)
+        job = await asyncio.wait_for(watch.to_its_end(job, output), DEADLINE)
+    finally:
+        await access.close()
+    assert job.ended
+    limit, late = [text for text in told if "is left out" in text]
+    assert "more than 1000000 bytes" in limit
+    assert "its log takes too long" in late
 
 
 async def test_a_command_that_ended_in_time_succeeds_though_its_output_comes_later(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -27,15 +28,20 @@ SECRETS = st.text("abcdeß€", min_size=5, max_size=40)
 
 
 @st.composite
-def outputs(draw: st.DrawFn) -> tuple[list[str], bytes]:
-    """Secrets, and what a command prints of them."""
+def outputs(draw: st.DrawFn, *, plain: bool = False) -> tuple[list[str], bytes]:
+    """Secrets, and what a command prints of them; ``plain``: each by itself, and nothing in it."""
     secrets = draw(st.lists(SECRETS, min_size=1, max_size=3))
 
     def coloured(secret: str) -> str:
         return "\x1b[1m".join((secret[:2], secret[2:4], secret[4:])) + "\x1b[m"
 
+    def linked(secret: str) -> str:
+        return f"{secret[:3]}\x1b]8;;{'z' * 900}\x07{secret[3:]}\x1b]8;;\x07"
+
     secret = st.sampled_from(secrets)
-    parts = st.one_of(secret, secret.map(coloured), FILLER)
+    alone = secret.map(lambda text: f"{text} ")
+    printed = alone if plain else st.one_of(secret, secret.map(coloured), secret.map(linked))
+    parts = st.one_of(printed, FILLER)
     return secrets, "".join(draw(st.lists(parts, max_size=12))).encode()
 
 
@@ -71,16 +77,31 @@ def test_no_secret_is_in_the_log(output: tuple[list[str], bytes], sizes: list[in
     assert not [secret for secret in secrets if secret in shown]
 
 
-@settings(max_examples=200, deadline=None)
-@given(output=outputs(), sizes=SIZES, limit=st.integers(0, 9_000))
-def test_no_secret_is_in_a_result(output: tuple[list[str], bytes], sizes: list[int], limit: int) -> None:
+@settings(max_examples=300, deadline=None)
+@given(
+    output=outputs(plain=True),
+    sizes=SIZES,
+    limit=st.integers(0, 9_000),
+    gap=st.tuples(st.integers(0, 9_999), st.integers(0, 60)),
+    more=st.integers(0, 1) | st.integers(0, 9_000),
+)
+def test_no_secret_is_in_a_result(
+    output: tuple[list[str], bytes], sizes: list[int], limit: int, gap: tuple[int, int], more: int
+) -> None:
+    """Nor the beginning or the end of one, where the server has dropped bytes before, or has more."""
     secrets, whole = output
+    end = gap[0] % (len(whole) + 1)
+    begin = max(end - gap[1], 0)
+    limit %= len(whole) + 100
     result = ResultOutput(limit, Masking(secrets))
-    for chunk in chunks(whole, sizes):
-        for piece in pieces(chunk):
-            result.feed(piece)
-    shown = result.text(size_of(whole), "job1")
-    assert not [secret for secret in secrets if secret in shown]
+    for chunk in chunks(whole[:begin], sizes):
+        result.feed(chunk)
+    for chunk in chunks(whole[end:], sizes):
+        dropped = end - begin if chunk.offset == 0 else 0
+        result.feed(replace(chunk, offset=chunk.offset + end, dropped=dropped))
+    shown = result.text(OutputSize(total=len(whole) + more), "job1")
+    parts = {part for secret in secrets for part in (secret, secret[:4], secret[-4:])}
+    assert not [part for part in parts if part in shown]
 
 
 @pytest.mark.parametrize("place", [7_960, 7_980, 7_999])
@@ -96,6 +117,49 @@ def test_a_secret_of_which_only_the_first_part_has_come(place: int, colour: str)
     logged.feed(OutputChunk("stdout", 8_003, whole[8_003:]))
     logged.finish(size_of(whole))
     assert "".join(lines) == "x" * place + "***" + "y" * 9_000
+
+
+def logged_text(secret: str, whole: str, step: int) -> list[str]:
+    """The lines of an output that comes in chunks of so many bytes."""
+    data, lines = whole.encode(), list[str]()
+    logged = LoggedOutput(lines.extend, "", "job1", 1 << 30, Masking([secret]))
+    for chunk in chunks(data, [step]):
+        for piece in pieces(chunk):
+            logged.feed(piece)
+    logged.finish(size_of(data))
+    return lines
+
+
+@pytest.mark.parametrize("size", [257, 600, 1_000, 2_000])
+@pytest.mark.parametrize(("begin", "end"), [("\x1b]0;", "\x07"), ("\x1b[", "m"), ("\x9d", "\x9c")], ids=repr)
+@pytest.mark.parametrize("rest", [0, 5_000])
+def test_a_secret_with_a_long_sequence_in_it(size: int, begin: str, end: str, rest: int) -> None:
+    """Such as a link, with its address. It is on a long line, of which the beginning may be shown already."""
+    secret = "sk-A1b2C3d4E5"
+    sequence = f"{begin}{'0' * (size - len(begin + end))}{end}"
+    for place in range(3_700, 5_000, 97):
+        for cut in (1, 5, 12):
+            whole = f"{'x' * place}{secret[:cut]}{sequence}{secret[cut:]}{'y' * rest}"
+            for step in (len(whole), 1_000, 37):
+                assert "".join(logged_text(secret, whole, step)) == f"{'x' * place}***{'y' * rest}"
+
+
+def test_a_secret_with_a_carriage_return() -> None:
+    """What was written over is not shown; the rest of such a secret is one of its own."""
+    secret = "hunter-one\rhunter-two"
+    whole = f"a {secret} b\n{secret}\r\nc\r{secret}\r\rd {secret}"
+    for step in range(1, len(whole) + 1):
+        first, *others = logged_text(secret, whole, step)
+        assert first in ("a *** b", "*** b")  # as the line came as a whole, or the secret in parts
+        assert others == ["***", "***"]
+
+
+def test_a_chunk_that_ends_with_a_carriage_return() -> None:
+    """It may be the first half of a line's end, or be what a progress bar goes back by."""
+    whole = "10%\r20%\r\nend\r\r\n\r\n50%\r100%\r"
+    assert logged_text("hunter-two", whole[:4], 4) == ["10%"]
+    for step in range(1, len(whole) + 1):
+        assert logged_text("hunter-two", whole, step) == ["20%", "end", "", "100%"]
 
 
 @pytest.mark.parametrize("gap", ["log", "server", "result", "longer than the result"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from functools import partial
 
 import pytest
@@ -55,9 +56,10 @@ def test_what_cannot_be_used_is_named(
 
 
 def test_what_only_saves_time_does_without(monkeypatch, caplog):
-    monkeypatch.setenv("AIRFLOW__REMSVC__PROMPT_EXIT", "maybe")
+    given = f"maybe-{uuid.uuid4()}"  # each is warned of once
+    monkeypatch.setenv("AIRFLOW__REMSVC__PROMPT_EXIT", given)
     assert PROMPT_EXIT.read_or(False) is False
-    assert "[remsvc] prompt_exit is 'maybe'; expected True or False; False is used" in caplog.text
+    assert f"[remsvc] prompt_exit is '{given}'; expected True or False; False is used" in caplog.text
 
 
 def test_airflow_gives_no_deferral_up_while_its_event_is_kept_back():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -18,6 +19,7 @@ from triggering import context, deferral, task_instance
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.start_in_triggerer import MOST_CHARACTERS, MOST_TASKS
 from remsvc_provider.steady_templates import is_steady, reads_secrets
+from remsvc_provider.version_compat import AirflowException
 
 TRUE = [{"cmd": "true"}]
 
@@ -154,6 +156,27 @@ def test_the_stored_dag_does_not_change_with_what_its_process_knows():
     assert stored() == before
 
 
+def test_a_task_may_be_changed_after_it_was_made():
+    """As by a cluster policy: Airflow asks again, and again."""
+    task = make()
+    for template, steady in (("{{ ds }}", True), ("{{ ti.max_tries }}", False), ("{{ ts }}", True)):
+        task.commands[0] = {"cmd": template}
+        assert starts_in_triggerer(task) is (steady and STARTS)
+        if steady and STARTS:
+            assert template in str(scheduled(task.dag).start_trigger_args)
+    task.dag.params["x"] = Param("a", type="string")
+    assert not starts_in_triggerer(task)
+
+
+@needs_start
+def test_the_templates_of_a_task_that_is_too_large_are_not_read(monkeypatch):
+    """It takes 3 s for a megabyte of them, of the 30 that Airflow gives to all DAGs of a file."""
+    read = []
+    monkeypatch.setattr(jinja2.Environment, "parse", lambda environment, text: read.append(text))
+    assert not starts_in_triggerer(make(commands=[{"cmd": "{{ ds }}" * MOST_CHARACTERS}]))
+    assert not read
+
+
 def test_airflow_cfg_says_what_is_usual(monkeypatch):
     monkeypatch.setenv("AIRFLOW__REMSVC__START_FROM_TRIGGER", "False")
     assert not starts_in_triggerer(make())
@@ -161,9 +184,12 @@ def test_airflow_cfg_says_what_is_usual(monkeypatch):
 
 
 def test_an_option_that_cannot_be_used_lets_no_dag_fail(monkeypatch, caplog):
-    monkeypatch.setenv("AIRFLOW__REMSVC__START_FROM_TRIGGER", "perhaps")
+    """And is warned of once, not for each task of each DAG file."""
+    given = f"perhaps-{uuid.uuid4()}"
+    monkeypatch.setenv("AIRFLOW__REMSVC__START_FROM_TRIGGER", given)
     assert not starts_in_triggerer(make())
-    assert caplog.text.count("[remsvc] start_from_trigger is 'perhaps'; expected True or False") >= STARTS
+    assert not starts_in_triggerer(make())
+    assert caplog.text.count(f"[remsvc] start_from_trigger is '{given}'; expected True or False") == 1
 
 
 def test_triggerers_with_queues_are_given_tasks_by_workers(monkeypatch):
@@ -204,6 +230,15 @@ def test_mapped_tasks_are_a_workers(wanted):
     one = dag.get_task("run").unmap({"commands": TRUE, **wanted})
     ti = task_instance(task_id="run", map_index=1)
     assert deferral(one.execute, context(ti)).trigger.commands == TRUE
+
+
+@pytest.mark.parametrize("given", ["perhaps", "True"])
+def test_a_mapped_task_says_what_cannot_be_used(given):
+    """At once: nothing of it is left for the task to refuse."""
+    with pytest.raises(
+        AirflowException, match=f"^start_from_trigger is '{given}'; expected True, False or None$"
+    ):
+        RemSvcOperator.partial(task_id="run", start_from_trigger=given)
 
 
 def test_what_comes_from_an_upstream_task_as_an_object_is_a_workers():

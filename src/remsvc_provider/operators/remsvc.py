@@ -47,6 +47,9 @@ TIMEOUT_MARGIN = timedelta(seconds=60)
 """For the trigger to see that execution_timeout has passed, and to end the commands; or to keep back the
 event of a command that was faster, for ``[remsvc] resume_after`` seconds, at most 30."""
 
+STARTS_FROM_TRIGGER = (True, False, None)
+"""What the parameter ``start_from_trigger`` may be."""
+
 
 def _sorted_by_tid(results: Results) -> list[dict[str, Any]]:
     return [results[tid] for tid in sorted(results)]
@@ -170,7 +173,11 @@ class RemSvcOperator(BaseOperator):
 
         Airflow takes ``start_from_trigger`` from here for its own, unasked whether such a task can be started
         so: the triggerer would make a context for each, and end where one cannot be made.
+
+        Raises:
+            AirflowException: ``start_from_trigger`` is nothing that it may be.
         """
+        check_choice("start_from_trigger", kwargs.get("start_from_trigger"), STARTS_FROM_TRIGGER)
         made = super().partial(**kwargs)
         made.kwargs.pop("start_from_trigger", None)
         return made
@@ -230,7 +237,7 @@ class RemSvcOperator(BaseOperator):
         from remsvc_provider.origin import Origin
 
         check_choice("deferrable", self.deferrable, (True, False))
-        check_choice("start_from_trigger", self.__dict__["start_from_trigger"], (True, False, None))
+        check_choice("start_from_trigger", self.__dict__["start_from_trigger"], STARTS_FROM_TRIGGER)
         parameters = Parameters.checked(
             commands=self.commands,
             env=self.env,
