@@ -25,8 +25,8 @@ BACKLOG_CHARACTERS = 16_384
 SPACING = 0.01
 """Seconds between two records of a task that prints line by line: one costs Airflow as much as many lines."""
 FLUSH_SECONDS = 5.0
-"""For what waits at a task's end. Airflow may not take anything for as long: when a triggerer's parent is asked
-for a connection for the first time, it builds an API server."""
+"""For what waits at a task's end. Airflow may take nothing for longer than that: a triggerer's parent builds
+an API server when it is asked for a connection for the first time."""
 
 
 class Log(Protocol):
