@@ -6,7 +6,8 @@ import asyncio
 import os
 import pwd
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from remsvc.execution.job_gate import JobPermission, OpenGate
 from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.jobs import Jobs
 from remsvc.execution.journal import Filter
+from remsvc.execution.output_file import Gap, write_gap
 from remsvc.job_state import JobState
 
 from .job_host import DEADLINE, JobHost, program, shell
@@ -339,6 +341,43 @@ async def test_a_watch_that_is_given_up_leaves_nothing(host: JobHost) -> None:
         await events.aclose()
     await host.jobs.cancel(job, "", kill=True)
     assert (await host.ended(job)).state is JobState.CANCELLED
+
+
+async def test_room_for_what_was_dropped_is_asked_for_once_and_given_back(
+    host: JobHost, tmp_path: Path
+) -> None:
+    """Where the disk was full, an output may end with a gap that is longer than its file."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    job = await host.create(
+        shell(f"printf 0123456789; exec <> {go}; while read line; do echo $line >&2; done")
+    )
+    await host.watch_until(job, b"0123456789")
+    write_gap(host.path / "jobs" / job.id / "stdout", Gap(5, 1000))
+    asked = within = 0
+
+    @asynccontextmanager
+    async def room() -> AsyncIterator[int]:
+        nonlocal asked, within
+        asked, within = asked + 1, within + 1
+        yield 1000
+        within -= 1
+
+    pieces: list[Piece] = []
+
+    async def look() -> None:
+        async for event in host.jobs.watch(job, 0, 0, room):
+            pieces.extend([event] if isinstance(event, Piece) else [])
+
+    watching = asyncio.ensure_future(look())
+    for number in range(1, 6):
+        await asyncio.to_thread(go.write_text, "more\n")
+        await eventually(lambda: sum(p.stream == "stderr" for p in pieces) == number, "it is told")  # noqa: B023
+        assert within == 0
+    assert [piece for piece in pieces if piece.stream == "stdout"] == [Piece("stdout", 0, b"01234")]
+    assert asked == len(pieces) + 1
+    await host.jobs.cancel(job, "", kill=True)
+    await asyncio.wait_for(watching, DEADLINE)
 
 
 async def test_a_background_process_delays_nothing(host: JobHost) -> None:

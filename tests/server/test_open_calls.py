@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ class CallInHand(Call):
     async def read(self) -> bytes | None:
         return self._messages.pop(0) if self._messages else None
 
-    async def room(self) -> int:
-        return 1 << 20
+    def room(self) -> AbstractAsyncContextManager[int]:
+        return contextlib.nullcontext(1 << 20)
 
     async def write(self, message: bytes) -> None:
         self.answers.append(message)

@@ -64,23 +64,22 @@ class JobFiles:
         """Whether there is standard input to give to the job."""
         return os.path.exists(self._path(job_id, _STDIN))  # noqa: PTH110
 
-    async def read(self, job_id: str, stream: str, offset: int, room: Callable[[], Awaitable[int]]) -> Piece:
-        """What there is of an output from ``offset`` on: a piece of bounded size, empty for nothing.
-
-        Args:
-            room: waits until there is room for a piece; for how many bytes, at least 1. It is only asked
-                where there is something.
-        """
-        path = self._path(job_id, stream)
-        # Most often there is nothing new: no reason to wake a thread.
+    def reaches_beyond(self, job_id: str, stream: str, offset: int) -> bool:
+        """Whether an output goes on behind ``offset``, be it kept or dropped. Asks without a thread: most
+        often it does not."""
         try:
-            nothing = os.stat(path).st_size <= offset  # noqa: PTH116
+            return os.stat(self._path(job_id, stream)).st_size > offset  # noqa: PTH116
         except FileNotFoundError:
-            nothing = True
-        if nothing:
-            return Piece(stream, offset, b"")
-        most = min(await room(), _CHUNK)
-        start, data = await asyncio.to_thread(read_output, Path(path), offset, most)
+            return False
+
+    async def read(self, job_id: str, stream: str, offset: int, most: int) -> Piece:
+        """What there is of an output from ``offset`` on, or behind what was dropped there.
+
+        Returns:
+            ``most`` bytes of it, or a piece of bounded size; empty where nothing (more) is kept.
+        """
+        path = Path(self._path(job_id, stream))
+        start, data = await asyncio.to_thread(read_output, path, offset, min(most, _CHUNK))
         return Piece(stream, start, data)
 
     async def sizes(self, job_id: str) -> tuple[OutputSize, OutputSize]:

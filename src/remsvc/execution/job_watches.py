@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
 from remsvc.execution.active_job import ActiveJob
 from remsvc.execution.job import Job
@@ -16,10 +16,13 @@ from remsvc.execution.job_runner import JobRunner
 from remsvc.execution.journal import Journal
 from remsvc.execution.passing_jobs import PassingJobs
 
+Room = Callable[[], AbstractAsyncContextManager[int]]
+"""Waits until more output is of use; in the block, where use is made of it, how many bytes, at least 1."""
 
-async def any_length() -> int:
-    """What is asked how much more output is of use, where all of it is."""
-    return sys.maxsize
+
+def any_length() -> AbstractAsyncContextManager[int]:
+    """The room of whoever takes all of it."""
+    return nullcontext(sys.maxsize)
 
 
 class JobWatches:
@@ -50,7 +53,7 @@ class JobWatches:
         job_id: str,
         stdout_offset: int | None,
         stderr_offset: int | None,
-        room: Callable[[], Awaitable[int]],
+        room: Room,
     ) -> AsyncGenerator[Job | Piece, None]:
         """See :meth:`remsvc.execution.jobs.Jobs.watch`."""
         wake = asyncio.Event()
@@ -76,13 +79,15 @@ class JobWatches:
                 current = now
                 progress = False
                 for stream, offset in offsets.items():
-                    if offset is None:
+                    if offset is None or not self._files.reaches_beyond(job_id, stream, offset):
                         continue
-                    piece = await self._files.read(job_id, stream, offset, room)
-                    if piece.data:
+                    async with room() as most:
+                        piece = await self._files.read(job_id, stream, offset, most)
+                        # Without data, too: all that there is was dropped, and is not looked for again.
                         offsets[stream] = piece.offset + len(piece.data)
-                        progress = True
-                        yield piece
+                        if piece.data:
+                            progress = True
+                            yield piece
                 if progress:
                     continue
                 if current.state.ended:

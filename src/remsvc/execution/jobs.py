@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from remsvc.errors import ExecutionError
@@ -28,7 +28,7 @@ from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.job_observer import GuardedObserver, JobObserver, NobodyObserves
 from remsvc.execution.job_runner import JobRunner
 from remsvc.execution.job_slots import JobSlots
-from remsvc.execution.job_watches import JobWatches, any_length
+from remsvc.execution.job_watches import JobWatches, Room, any_length
 from remsvc.execution.journal import Journal
 from remsvc.execution.journal_search import Filter, Found
 from remsvc.execution.leases import end_unwatched
@@ -221,14 +221,14 @@ class Jobs:
         job: Job,
         stdout_offset: int | None,
         stderr_offset: int | None,
-        room: Callable[[], Awaitable[int]] = any_length,
+        room: Room = any_length,
     ) -> AsyncGenerator[Job | Piece, None]:
         """The job now, its output from the offsets on (None: none of that stream), and its end.
 
         Closing the iterator early is all it takes to stop.
 
         Args:
-            room: waits until more output is of use; how many bytes of it.
+            room: asked before output is read.
 
         Raises:
             JobForgottenError: at the first step.

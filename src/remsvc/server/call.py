@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
 
 from remsvc.server.authentication import Caller, Evidence
 
@@ -55,11 +56,11 @@ class Call(ABC):
         """
 
     @abstractmethod
-    async def room(self) -> int:
-        """Wait until the caller takes more; how many bytes the next message may have.
+    def room(self) -> AbstractAsyncContextManager[int]:
+        """Wait until the caller takes more; in the block, how many bytes the next message may have.
 
-        They are reserved until it is written, room is asked for again, or the call ends. Whoever makes his
-        messages of that length has few of them waiting, however slow their caller is.
+        They are reserved until it is written, or the block ends. Messages of that length never pile up,
+        however slow the caller is.
 
         Raises:
             RefusedError: the caller has taken nothing for too long; the call ends with this status.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial, wraps
 from typing import Any, TypeVar
 
@@ -207,8 +207,10 @@ class JobService:
                 offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
             ]
 
-            async def room() -> int:
-                return await call.room() - MOST_BESIDE_DATA
+            @asynccontextmanager
+            async def room() -> AsyncIterator[int]:
+                async with call.room() as most:
+                    yield most - MOST_BESIDE_DATA
 
             async with aclosing(self._jobs.watch(job, offsets[0], offsets[1], room)) as events:
                 async for event in events:

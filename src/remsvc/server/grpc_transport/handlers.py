@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NoReturn
 
 import grpc
@@ -101,8 +102,8 @@ class GrpcCall(Call):
             return None
         return message  # type: ignore[no-any-return]
 
-    async def room(self) -> int:
-        return _ROOM  # gRPC has each answer taken before the next one may be written
+    def room(self) -> AbstractAsyncContextManager[int]:
+        return nullcontext(_ROOM)  # gRPC has each answer taken before the next one may be written
 
     async def write(self, message: bytes) -> None:
         if self._single:

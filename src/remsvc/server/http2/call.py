@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from remsvc.http2 import engine
@@ -140,12 +141,15 @@ class Http2Call(Call):
             finally:
                 self._waiter = None
 
-    async def room(self) -> int:
+    @asynccontextmanager
+    async def room(self) -> AsyncIterator[int]:
         session = self._session
-        session.answers.give_back(self)
         asked = session.loop.time()
         await self._until(lambda: session.takes_more(self, asked), 0)
-        return (session.grant(self) if not self._ended else AT_LEAST) - PREFIX_BYTES
+        try:
+            yield (session.grant(self) if not self._ended else AT_LEAST) - PREFIX_BYTES
+        finally:
+            session.answers.give_back(self)
 
     async def write(self, message: bytes) -> None:
         session = self._session
@@ -212,7 +216,6 @@ class Http2Call(Call):
 
     def _note_end(self) -> None:
         self._ended = True
-        self._session.answers.give_back(self)
         self._fault = None  # raised, it holds the call as well
         if self._timer is not None:
             self._timer.cancel()

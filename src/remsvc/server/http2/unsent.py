@@ -72,7 +72,8 @@ class Unsent:
     def most_granted(self, own: int, waiting: int) -> int:
         """How many bytes a call may be granted for an answer that it has not made yet.
 
-        A half of what may wait on a connection is for these: the rest is left to answers that were made.
+        Grants take at most half of what may wait on a connection; the other half is for answers that are
+        ready.
 
         Args:
             own: bytes of the call's own answers that were not taken.
