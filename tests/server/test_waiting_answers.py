@@ -159,27 +159,27 @@ async def test_a_call_that_is_cancelled_waits_no_more(server: Server, answers: W
 
 
 async def test_the_largest_answer_that_waits_is_lost(server: Server, answers: WaitingAnswers) -> None:
-    small, large, asks = call(), call(), call()
+    small, large, empty = call(), call(), call()
     tasks = [
         await waiting(answers, each, lambda: False, size)
-        for each, size in ((small, 1000), (large, 2000), (asks, 0))
+        for each, size in ((small, 1000), (large, 2000), (empty, 0))
     ]
     assert answers.shed()
     await asyncio.wait_for(tasks[1], DEADLINE)
     assert large.failed is not None
-    assert small.failed is asks.failed is None
+    assert small.failed is empty.failed is None
     assert server.unsent.total == 1000
     for task in tasks:
         task.cancel()
 
 
-async def test_who_has_no_answer_yet_loses_none(server: Server, answers: WaitingAnswers) -> None:
-    """Neither one who waits to make one, nor one who makes it."""
-    asks, makes = call(), call()
-    task = await waiting(answers, asks, lambda: False, 0)
+async def test_who_would_free_nothing_loses_nothing(server: Server, answers: WaitingAnswers) -> None:
+    """Neither one whose answer is empty, nor one who is making his."""
+    empty, makes = call(), call()
+    task = await waiting(answers, empty, lambda: False, 0)
     answers.grant(makes, 0, WIDE)
     assert not answers.shed()
-    assert asks.failed is makes.failed is None
+    assert empty.failed is makes.failed is None
     assert not task.done()
     assert server.unsent.total == 256 * KIB
     task.cancel()

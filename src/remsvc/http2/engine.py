@@ -22,6 +22,7 @@ TrailersReceived = ngh2.TrailersReceived
 DataReceived = ngh2.DataReceived
 StreamClosed = ngh2.StreamClosed
 SettingsReceived = ngh2.SettingsReceived
+WindowUpdated = ngh2.WindowUpdated
 SettingsAcknowledged = ngh2.SettingsAcknowledged
 GoAwayReceived = ngh2.GoAwayReceived
 ConnectionClosed = ngh2.ConnectionClosed

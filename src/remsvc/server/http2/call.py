@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from remsvc.http2 import engine
@@ -47,7 +47,7 @@ class Http2Call(Call):
         half_closed: whether the caller has sent its last.
         streams: whether it may send any number of messages.
         unacknowledged: bytes that the caller may send again only when they were acknowledged.
-        widest: most bytes that its caller was seen to take at once.
+        widest: most bytes that its caller was seen to take at once, since it last took only few.
         task: answers it; None before it has begun, and where nobody waits for the answer any more.
     """
 
@@ -144,8 +144,9 @@ class Http2Call(Call):
     @asynccontextmanager
     async def room(self) -> AsyncIterator[int]:
         session = self._session
-        asked = session.loop.time()
-        await self._until(lambda: session.takes_more(self, asked), 0)
+        if not self._ended and (opening := session.windows.opening(self)) is not None:
+            with self._patience():
+                await opening.wait()
         try:
             yield (session.grant(self) if not self._ended else AT_LEAST) - PREFIX_BYTES
         finally:
@@ -155,7 +156,7 @@ class Http2Call(Call):
         session = self._session
         size = len(message)
         if session.answers.give_back(self) < PREFIX_BYTES + size:
-            await self._until(lambda: session.has_room(self, size), size)
+            await self._wait_for_room(size)
         if self._ended:
             return
         self._begin()
@@ -223,15 +224,25 @@ class Http2Call(Call):
             self._long = False
             self._session.unread.remove(self)
 
-    async def _until(self, ready: Callable[[], bool], size: int) -> None:
-        """Wait for the caller to take answers, while ``size`` bytes of another one are here."""
-        if self._ended or ready():
-            return
+    async def _wait_for_room(self, size: int) -> None:
+        """Wait until there is room for an answer of ``size`` bytes."""
+        session = self._session
+
+        def ready() -> bool:
+            return self._ended or session.has_room(self, size)
+
+        if not ready():
+            with self._patience():
+                while not ready():
+                    await session.answers.wait(self, ready, size)
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Within, its caller is waited for no longer than is permitted. Raises :class:`RefusedError`."""
         patience = self._session.limits.stream_idle
         try:
             with TimeLimit(patience):
-                while not (self._ended or ready()):
-                    await self._session.answers.wait(self, ready, size)
+                yield
         except TimeoutError:
             reason = f"no response was taken for {patience:g} s"
             raise RefusedError(Status.UNAVAILABLE, reason) from None

@@ -21,6 +21,7 @@ from remsvc.http2.headers import decode_timeout, is_grpc
 from remsvc.server.authentication import NO_CERTIFICATE, Caller, Evidence, ShownCertificate
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.ended_calls import EndedCalls
+from remsvc.server.http2.opening_windows import OpeningWindows
 from remsvc.server.http2.request_head import read_head
 from remsvc.server.http2.unsent import AT_LEAST
 from remsvc.server.http2.waiting_answers import WaitingAnswers
@@ -41,8 +42,6 @@ _ORDINARY_ENDS = (engine.NO_ERROR, engine.CANCEL)
 _STRANGERS_TURN_WORK = 20
 # A client that vanished without a word is noticed within a minute, and its commands are ended.
 _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
-# Sender's avoidance of the silly window syndrome: RFC 1122, section 4.2.3.4.
-_FEW_BYTES_AFTER_SECONDS = 0.1
 _SHUTTING_DOWN = "the server is shutting down"
 _CLOSING = "this connection is being closed: call again on another one"
 
@@ -63,6 +62,7 @@ class Session:
         calls: those in progress, by their streams.
         identity: of the first caller who was verified; empty for a stranger.
         answers: those that wait to be taken, or to be written.
+        windows: of the peer, for the answers of its calls.
         idle_since: when the last call ended, in the loop's time.
         closed: the error code with which the peer, or the engine, has closed the connection; None before.
         finished: whether it takes no new calls, and of the others nothing is left to be done.
@@ -86,8 +86,10 @@ class Session:
         self.calls: dict[int, Http2Call] = {}
         self.identity = ""
         self.answers = WaitingAnswers(connections.unsent, self.loop)
+        self.windows = OpeningWindows(self.loop, self.answers)
         self.closed: int | None = None
         self.finished = False
+        self._all_windows_changed = False
         self._certificate = NO_CERTIFICATE
         self._owner: int | None = None
         self._engine: Engine | None = None
@@ -120,7 +122,7 @@ class Session:
             connection_window=engine.WINDOW,
             resets=(max(1000, limits.max_streams), 100),
         )
-        self._ended_calls.engine = self._engine
+        self._ended_calls.engine = self.windows.engine = self._engine
         self._heard = self.loop.time()
 
     @property
@@ -178,6 +180,10 @@ class Session:
             self._on_closed(event.stream_id, event.error_code)  # type: ignore[attr-defined]
         elif kind is engine.TrailersReceived:
             self._on_data(event.stream_id, b"", True)  # type: ignore[attr-defined]
+        elif kind is engine.WindowUpdated:
+            self.windows.note(event.stream_id)  # type: ignore[attr-defined]
+        elif kind is engine.SettingsReceived:
+            self._all_windows_changed = True
         elif kind is engine.SettingsAcknowledged:
             self._settled = True
         elif kind is engine.ConnectionClosed:
@@ -267,23 +273,6 @@ class Session:
         """Whether an answer of so many bytes may be written now."""
         return self._engine is None or self.answers.has_room(self._engine.queued(call.stream), size)
 
-    def takes_more(self, call: Http2Call, asked: float) -> bool:
-        """Whether the peer has taken nearly all that the call has written, and takes enough to be worth it.
-
-        An answer for every few bytes that a window is opened by would cost far more than one for many.
-
-        Args:
-            asked: since when the call waits, in the loop's time: after a while, few bytes will do.
-        """
-        if self._engine is None:
-            return True
-        sendable = self._engine.sendable(call.stream)
-        if not sendable or (queued := self._engine.queued(call.stream)) > AT_LEAST // 2:
-            return False
-        call.widest = max(call.widest, sendable)
-        worth_it = sendable >= min(self.answers.most_granted(queued), call.widest // 2)
-        return worth_it or self.loop.time() - asked > _FEW_BYTES_AFTER_SECONDS
-
     def grant(self, call: Http2Call) -> int:
         """Bytes that the call may write next; they are reserved for it."""
         if self._engine is None:
@@ -356,6 +345,11 @@ class Session:
     def recount(self, buffered: int) -> None:
         """Look how much of what was written was not taken; ``buffered`` bytes of it wait on the wire."""
         self.answers.count((self._engine.queued() if self._engine is not None else 0) + buffered)
+        if self.windows.behind:
+            self.windows.note_sent()
+        if self._all_windows_changed:
+            self._all_windows_changed = False
+            self.windows.note_all()
         if self.answers.has_waiters:
             self.answers.wake()
 
@@ -389,7 +383,7 @@ class Session:
     def end(self) -> None:
         """Nothing more will come: every call that is left is given up."""
         self.is_running = False
-        self._engine = None
+        self._engine = self.windows.engine = None
         for call in list(self.calls.values()):
             call.abandon()
         self.calls.clear()

@@ -77,7 +77,7 @@ class WaitingAnswers:
 
         Args:
             ready: whether it may, asked whenever answers were taken.
-            size: bytes of an answer that waits to be written; 0: there is none yet.
+            size: bytes of the answer that waits to be written.
         """
         waiter = self._loop.create_future()
         self._waiting[call] = waiter, ready, size
@@ -88,7 +88,7 @@ class WaitingAnswers:
             self._waits_no_more(call)
 
     def shed(self) -> bool:
-        """Fail the call that waits with the largest answer; False where none waits with one."""
+        """Fail the call that waits with the largest answer; False where none waits, or with an empty one."""
         waiting = self._waiting
         call = max(waiting, key=lambda each: waiting[each][2], default=None)
         if call is None or not waiting[call][2]:
