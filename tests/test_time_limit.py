@@ -25,15 +25,6 @@ async def test_what_takes_too_long_is_cancelled_and_the_task_goes_on(seconds: fl
     await asyncio.sleep(0)  # nothing of the cancellation is left
 
 
-async def test_it_tells_its_own_timeout_from_one_of_the_block() -> None:
-    with pytest.raises(TimeoutError), (limit := TimeLimit(30)):
-        raise TimeoutError
-    assert not limit.expired
-    with pytest.raises(TimeoutError), (limit := TimeLimit(0)):
-        await asyncio.get_running_loop().create_future()
-    assert limit.expired
-
-
 async def test_without_a_limit_nothing_is_limited() -> None:
     with TimeLimit(None):
         await asyncio.sleep(0)

@@ -81,11 +81,6 @@ class TimeLimit:
         self.restart(self._seconds)
 
     @property
-    def expired(self) -> bool:
-        """Whether the time was up before the block was left."""
-        return self._expired
-
-    @property
     def left(self) -> float | None:
         """Seconds; None where there is no limit now."""
         return None if self._timer is None else self._timer.when() - asyncio.get_running_loop().time()

@@ -16,9 +16,9 @@ from remsvc.time_limit import TimeLimit
 from remsvc_provider.per_loop import PerLoop
 
 AT_ONCE = 4
-"""Threads of an event loop that somebody waits for; as many besides for what is urgent."""
+"""Threads of an event loop, but for those that took too long; as many more are for what is urgent."""
 MOST_LEFT = 4
-"""Threads that nobody waits for any more, because they took too long. While there are so many, no other is
+"""Threads that took too long, and that nobody waits for any more. While there are so many, no other is
 started: no crowd of them comes about, and nobody waits for what does not answer."""
 LONGEST_WAIT = 300.0
 """Seconds for one's turn. A thousand tasks that start together, each asking Airflow for 0.1 s, take 100."""
@@ -26,13 +26,20 @@ LONGEST_WAIT = 300.0
 T = TypeVar("T")
 
 
+class _Places:
+    """For threads of an event loop. Each has one until it ends, or has taken too long."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Semaphore(AT_ONCE)
+        self.left = 0
+
+
 class _Threads:
     """Of an event loop."""
 
     def __init__(self) -> None:
-        self.places = asyncio.Semaphore(AT_ONCE)
-        self.urgent_places = asyncio.Semaphore(AT_ONCE)
-        self.left = 0
+        self.ordinary = _Places()
+        self.urgent = _Places()
 
 
 _threads = PerLoop(_Threads)
@@ -43,44 +50,58 @@ async def in_thread(work: Callable[[], T], timeout: float, *, urgent: bool = Fal
 
     Args:
         work: is not ended when this is cancelled, or takes too long.
-        timeout: seconds, from when it is its turn.
-        urgent: only others that are urgent come first, and ``timeout`` counts from now on.
+        timeout: seconds from when its turn has come; if urgent, from now on.
+        urgent: has places of its own, so only others that are urgent come before it.
 
     Raises:
         TimeoutError: its turn did not come, or it has not ended in time; says which.
         Exception: what ``work`` raises.
     """
     threads = _threads.get()
-    places, longest_wait = (threads.urgent_places, timeout) if urgent else (threads.places, LONGEST_WAIT)
-    turn = TimeLimit(longest_wait)
+    places, longest_wait = (threads.urgent, timeout) if urgent else (threads.ordinary, LONGEST_WAIT)
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
     try:
-        with turn:
-            await places.acquire()
+        with TimeLimit(longest_wait):
+            await places.free.acquire()
     except TimeoutError:
-        raise TimeoutError(f"its turn to be rendered has not come within {longest_wait:g} s") from None
-    limit = TimeLimit(turn.left if urgent else timeout)
-    try:
-        if threads.left >= MOST_LEFT:
-            raise TimeoutError(f"{threads.left} other renderings do not end")
-        with limit:
-            return await _start(work, threads)
-    except TimeoutError:
-        if limit.expired:
-            raise TimeoutError(f"rendering took longer than {timeout:g} s") from None
-        raise
-    finally:
-        places.release()
+        raise TimeoutError(
+            f"its templates' turn to be rendered has not come within {longest_wait:g} s"
+        ) from None
+    if places.left >= MOST_LEFT:
+        places.free.release()
+        raise TimeoutError(
+            f"the templates of {places.left} other tasks are still being rendered, and too late"
+        )
+    return await _start(work, places, timeout, asked if urgent else loop.time())
 
 
-async def _start(work: Callable[[], T], threads: _Threads) -> T:
+def _start(work: Callable[[], T], places: _Places, timeout: float, since: float) -> asyncio.Future[T]:
+    """Start ``work`` in a thread, which has a place now, whether or not somebody goes on waiting for it."""
     loop = asyncio.get_running_loop()
     context = copy_context()
     result: asyncio.Future[T] = loop.create_future()
+    late = False
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        places.left += 1
+        places.free.release()
+        if not result.done():
+            result.set_exception(TimeoutError(f"rendering took longer than {timeout:g} s"))
+
+    limit = loop.call_at(since + timeout, give_up)
 
     def settle(value: T | None, error: BaseException | None) -> None:
+        limit.cancel()
+        if late:
+            places.left -= 1
+        else:
+            places.free.release()
         if result.done():
-            threads.left -= 1  # nobody waits any more
-        elif error is None:
+            return  # nobody waits any more
+        if error is None:
             result.set_result(value)  # type: ignore[arg-type]
         else:
             result.set_exception(error)
@@ -96,10 +117,8 @@ async def _start(work: Callable[[], T], threads: _Threads) -> T:
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, value, error)
 
-    threading.Thread(target=run, name="remsvc-render", daemon=True).start()
     try:
-        return await result
-    except asyncio.CancelledError:
-        if result.cancelled():
-            threads.left += 1
-        raise
+        threading.Thread(target=run, name="remsvc-render", daemon=True).start()
+    except RuntimeError as error:  # the process may have no more
+        settle(None, error)
+    return result

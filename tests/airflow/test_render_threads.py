@@ -37,7 +37,9 @@ async def test_nobody_waits_where_none_ends(released):
     called = []
     waiting = (in_thread(lambda: called.append(1), 10 * DEADLINE) for _ in range(20))
     found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), DEADLINE)
-    assert {str(error) for error in found} == {f"{MOST_LEFT} other renderings do not end"}
+    assert {str(error) for error in found} == {
+        f"the templates of {MOST_LEFT} other tasks are still being rendered, and too late"
+    }
     assert called == []
 
 
@@ -50,16 +52,47 @@ async def test_they_are_started_again_when_those_have_ended(released):
     assert await in_thread(lambda: "rendered", DEADLINE) == "rendered"
 
 
-async def test_what_nobody_waits_for_any_more_counts_as_well(released):
-    tasks = [
-        asyncio.create_task(in_thread(lambda: released.wait(DEADLINE), DEADLINE)) for _ in range(MOST_LEFT)
-    ]
-    await until(lambda: sum(thread.name == "remsvc-render" for thread in threading.enumerate()) >= MOST_LEFT)
+async def render_again_and_again() -> None:
+    while True:
+        await in_thread(lambda: "rendered", DEADLINE)
+
+
+async def occupied(
+    released: threading.Event, timeout: float, urgent: bool = False
+) -> list[asyncio.Task[bool]]:
+    """Renderings that have all places, and do not end."""
+    begun = threading.Semaphore(0)
+
+    def wait() -> bool:
+        begun.release()
+        return released.wait(DEADLINE)
+
+    tasks = [asyncio.create_task(in_thread(wait, timeout, urgent=urgent)) for _ in range(AT_ONCE)]
+    for _ in tasks:
+        await until(lambda: begun.acquire(blocking=False))
+    return tasks
+
+
+async def test_what_nobody_waits_for_any_more_keeps_its_place_until_its_time_is_up(released):
+    tasks = await occupied(released, 1.0)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    with pytest.raises(TimeoutError, match="other renderings do not end"):
-        await in_thread(lambda: "rendered", DEADLINE)
+    with pytest.raises(TimeoutError, match=f"templates of {MOST_LEFT} other tasks"):
+        await asyncio.wait_for(render_again_and_again(), DEADLINE)
+    assert await in_thread(lambda: "rendered", DEADLINE, urgent=True) == "rendered"
+
+
+async def test_others_have_their_turns_when_those_have_ended_that_nobody_waits_for(released):
+    tasks = await occupied(released, DEADLINE)
+    others = [asyncio.create_task(in_thread(lambda: "rendered", DEADLINE)) for _ in range(20)]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert await in_thread(lambda: "rendered", DEADLINE, urgent=True) == "rendered"
+    assert not any(task.done() for task in others)
+    released.set()
+    assert await asyncio.gather(*others) == ["rendered"] * 20
 
 
 async def test_an_error_is_the_callers():
@@ -82,22 +115,18 @@ async def test_a_timeout_of_its_own_is_the_callers_too():
 
 
 async def test_what_is_urgent_waits_for_no_turn_of_others(released):
-    others = [asyncio.create_task(in_thread(lambda: released.wait(DEADLINE), DEADLINE)) for _ in range(20)]
-    await until(lambda: sum(thread.name == "remsvc-render" for thread in threading.enumerate()) >= AT_ONCE)
+    tasks = await occupied(released, DEADLINE)
+    others = [asyncio.create_task(in_thread(lambda: "rendered", DEADLINE)) for _ in range(20)]
     assert await in_thread(lambda: "rendered", DEADLINE, urgent=True) == "rendered"
     assert not any(task.done() for task in others)
     released.set()
-    assert all(await asyncio.gather(*others))
+    await asyncio.gather(*tasks, *others)
 
 
 async def test_what_is_urgent_waits_no_longer_for_its_turn_than_for_its_end(released):
-    others = [
-        asyncio.create_task(in_thread(lambda: released.wait(DEADLINE), DEADLINE, urgent=True))
-        for _ in range(AT_ONCE)
-    ]
-    await until(lambda: sum(thread.name == "remsvc-render" for thread in threading.enumerate()) >= AT_ONCE)
-    with pytest.raises(TimeoutError, match=r"its turn to be rendered has not come within 0\.1 s"):
+    tasks = await occupied(released, DEADLINE, urgent=True)
+    with pytest.raises(TimeoutError, match=r"turn to be rendered has not come within 0\.1 s"):
         await in_thread(lambda: "rendered", 0.1, urgent=True)
-    assert await in_thread(lambda: "rendered", DEADLINE) == "rendered"  # those have not lost a place
+    assert await in_thread(lambda: "rendered", DEADLINE) == "rendered"  # those have taken no place of others
     released.set()
-    await asyncio.gather(*others)
+    await asyncio.gather(*tasks)

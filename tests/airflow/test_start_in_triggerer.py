@@ -210,11 +210,17 @@ def slow() -> Iterator[Slow]:
     value.released.set()
 
 
-def asking(slow: Slow) -> RemSvcStartTrigger:
-    """A trigger whose template asks for the slow value."""
-    trigger = started(in_dag(commands=[{"cmd": "echo {{ params['x'] }}"}]))
+def asking(slow: Slow, **more: Any) -> RemSvcStartTrigger:
+    """A trigger whose templates ask for the slow value."""
+    asks = "{{ params['x'] }}"
+    trigger = started(in_dag(commands=[{"cmd": f"echo {asks}"}], metadata=[("x-asked", asks)]), **more)
     trigger.render_template_fields({**trigger.task_instance.get_template_context(), "params": slow})
     return trigger
+
+
+def rendering() -> int:
+    """How many threads render."""
+    return sum(thread.name == "remsvc-render" for thread in threading.enumerate())
 
 
 async def test_rendering_holds_up_nobody_else(slow, conn_id):
@@ -232,7 +238,7 @@ async def test_rendering_that_never_ends_is_left_to_a_worker(slow, conn_id, monk
     events = await asyncio.gather(*(fire(asking(slow)) for _ in range(6)))
     assert [event["state"] for event in events] == ["NOT_STARTED"] * 6
     slow.released.set()
-    await until(lambda: not any(thread.name == "remsvc-render" for thread in threading.enumerate()))
+    await until(lambda: not rendering())
     monkeypatch.setattr("remsvc_provider.triggers.start.RENDER_TIMEOUT", 30.0)
     assert (await fire(started(in_dag())))["state"] == "SUCCESS"
 
@@ -254,7 +260,7 @@ async def test_a_kill_does_not_wait_for_the_turns_of_those_that_start(slow, conn
     await until_running(client, bool)
     await earlier.stop()
     starting = [asyncio.create_task(fire(asking(slow))) for _ in range(10)]
-    await until(lambda: sum(thread.name == "remsvc-render" for thread in threading.enumerate()) >= AT_ONCE)
+    await until(lambda: rendering() >= AT_ONCE)
     again = started(dag, **try_of(trigger))
     supervisor.set(again.task_instance, "failed")
     await asyncio.wait_for(again.on_kill(), DEADLINE)
@@ -262,6 +268,40 @@ async def test_a_kill_does_not_wait_for_the_turns_of_those_that_start(slow, conn
     assert not any(task.done() for task in starting)
     slow.released.set()
     await asyncio.gather(*starting)
+
+
+async def test_tasks_that_are_killed_while_they_are_rendered_leave_nothing_running(
+    conn_id, client, supervisor, slow
+):
+    """A triggerer takes several over, whose jobs run."""
+    count = 2 * AT_ONCE
+    firsts = [started(in_dag(commands=[{"cmd": "sleep {{ 300 }}"}])) for _ in range(count)]
+    earlier = [Triggerer(each) for each in firsts]
+    await until_running(client, lambda jobs: len(jobs) == count)
+    for each in earlier:
+        await each.stop()
+    again = [asking(slow, **try_of(each)) for each in firsts]
+    for trigger in again:
+        supervisor.set(trigger.task_instance, "failed")
+    later = [Triggerer(each) for each in again]
+    await until(lambda: rendering() >= AT_ONCE)
+    kills = [asyncio.create_task(each.lose_it()) for each in later]
+    await until(lambda: rendering() >= 2 * AT_ONCE)
+    slow.released.set()
+    await asyncio.gather(*kills)
+    await until_running(client, lambda jobs: not jobs)
+
+
+async def test_a_kill_renders_no_commands(conn_id, client, supervisor):
+    """One may fail to be, or take its time."""
+    trigger = started(in_dag(commands=[{"cmd": "sleep 300 # {{ dag_run.conf['x'] }}"}] * 2), conf={"x": "1"})
+    earlier = Triggerer(trigger)
+    await until_running(client, bool)
+    await earlier.stop()
+    again = started(in_dag(commands=[{"cmd": "{{ dag_run.conf['gone'] }}"}] * 2), conf={}, **try_of(trigger))
+    supervisor.set(again.task_instance, "failed")
+    await asyncio.wait_for(again.on_kill(), DEADLINE)
+    await until_running(client, lambda jobs: not jobs)
 
 
 async def test_a_template_that_fails_does_not_end_the_trigger(conn_id):

@@ -80,7 +80,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         return await super()._cancel_jobs(reason, timeout)
 
     async def _start(self, *, killed: bool = False) -> None:
-        """Do what a worker does with a task that it defers."""
+        """Do what a worker does with a task that it defers; for a kill, only what ends its jobs."""
         if self._started:
             return
         given: dict[str, Any] = json.loads(self._parameters)
@@ -96,6 +96,8 @@ class RemSvcStartTrigger(RemSvcTrigger):
                 "it is a retry, and only workers are told what earlier tries may have left running"
             )
         fields, native = given["fields"], bool(given["native"])
+        if killed:
+            fields = _for_a_kill(fields)
         rendered = await in_thread(
             lambda: self._rendered(fields, context, native),
             KILL_RENDER_TIMEOUT if killed else RENDER_TIMEOUT,
@@ -118,7 +120,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
             execution_timeout=given["execution_timeout"],
             deferred_at=self._deferred_at(longest_deferral),
         )
-        self._started = True
+        self._started = not killed
 
     def _rendered(self, fields: dict[str, Any], context: Context, native: bool) -> dict[str, Any]:
         self.render_template_as_native_obj = native
@@ -140,3 +142,15 @@ class RemSvcStartTrigger(RemSvcTrigger):
         text = str(error) if isinstance(error, AirflowException) else f"{type(error).__name__}: {error}"
         self._masking.add(secrets_in(text))
         return self._masking(text)
+
+
+def _for_a_kill(fields: dict[str, Any]) -> dict[str, Any]:
+    """A task's fields, of which only those are left that may have to be rendered to end its jobs.
+
+    These are found by their request ids, which are numbered as the commands are. A command may take long to
+    render, or fail to.
+    """
+    commands = fields["commands"]
+    if isinstance(commands, list):
+        commands = [{"cmd": "true"}] * len(commands)
+    return {**fields, "commands": commands, "env": None, "cwd": None}
