@@ -7,8 +7,9 @@ has one.
 
 No command fails here, so each task that does has failed although its command succeeded: that is counted, and
 is no error of the measurement. Airflow's ``[workers] min_heartbeat_interval`` and its scheduler's pauses are
-its defaults here, because they decide how many there are. A full run also has 600 tasks of up to six seconds
-in each of our ways, while as many processes as there are processors do nothing but calculate.
+its defaults here, because they decide how many there are. A full run also has 600 tasks of up to six seconds,
+started in the triggerer and deferred by a worker, while a process for each processor does nothing but
+calculate.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -97,7 +98,8 @@ def _ours(arguments: str) -> Operator:
 FROM_TRIGGER = Way("RemSvcOperator", "trigger", _ours("start_from_trigger=True"), visits=1)
 BY_WORKER = Way("RemSvcOperator, deferred by a worker", "worker", _ours("start_from_trigger=False"))
 UNCURED = Way("the same with prompt_exit off", "late", _ours("start_from_trigger=False"), prelude=_OFF)
-OURS = (UNCURED, BY_WORKER, FROM_TRIGGER)
+CURED = (BY_WORKER, FROM_TRIGGER)
+OURS = (UNCURED, *CURED)
 OVER_SSH = (
     Way("SSHOperator", "ssh", SSH_OPERATOR, visits=1),
     Way("SSHRemoteJobOperator", "ssh", SSH_REMOTE_JOB_OPERATOR),
@@ -146,7 +148,7 @@ def series(settings: Settings) -> tuple[Series, Series]:
 
 MANY = Series(
     "600 commands of 0 to 6 s beside busy processors",
-    # Which of them a command takes is chance, so that none of the lengths are together.
+    # $$ is as good as chance: commands of one length do not come together.
     (Work("wait_any", "sleep $(($$ % 7))", 600),),
     busy=True,
 )
@@ -159,7 +161,7 @@ def _of(settings: Settings, ssh: bool) -> Iterator[tuple[Series, Way]]:
     for way in (*(OVER_SSH if ssh else ()), *OURS):
         yield three, way
     if settings.full:
-        for way in (BY_WORKER, FROM_TRIGGER):
+        for way in CURED:
             yield MANY, way
 
 
@@ -173,7 +175,7 @@ def write_dags(dags: Path, settings: Settings, ssh: bool) -> None:
 def rows(one: Series, way: Way) -> tuple[Row, ...]:
     """Without figures: time, slots, visits, late visits, failures."""
     what = f"{one.title}: {way.name}"
-    ours = way in (FROM_TRIGGER, BY_WORKER)
+    ours = way in CURED
     note = f"{one.tasks} tasks on four slots"
     none = 0.0 if ours else None
     # Beside busy processors a visit may take that long by itself.
@@ -209,9 +211,7 @@ class _Measurement:
         self.rows = rows(one, way)
 
     def __call__(self) -> dict[str, float]:
-        with ExitStack() as stack:
-            if self._series.busy:
-                stack.enter_context(_busy_processors())
+        with _busy_processors() if self._series.busy else nullcontext():
             return self._measure()
 
     def _measure(self) -> dict[str, float]:
@@ -244,13 +244,11 @@ class _Measurement:
 def _busy_processors() -> Iterator[None]:
     """As many processes as there are processors, which do nothing but calculate."""
     endless = [sys.executable, "-c", "while True: pass"]
-    processes = [subprocess.Popen(endless) for _ in os.sched_getaffinity(0)]
-    try:
+    with ExitStack() as stack:
+        for _ in os.sched_getaffinity(0):
+            process = stack.enter_context(subprocess.Popen(endless))
+            stack.callback(process.kill)
         yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def _failed(airflow: LocalAirflow, run: DagRun) -> int:

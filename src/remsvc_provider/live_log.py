@@ -25,8 +25,8 @@ BACKLOG_CHARACTERS = 16_384
 SPACING = 0.01
 """Seconds between two records of a task that prints line by line: one costs Airflow as much as many lines."""
 FLUSH_SECONDS = 5.0
-"""For what waits at a task's end. Airflow may take nothing for longer than that: a triggerer's parent builds
-an API server when it is asked for a connection for the first time."""
+"""Least time for which a task's log is waited for at its end. It may be too short: a triggerer's parent takes
+nothing for up to ten seconds while it builds an API server, when it is first asked for a connection."""
 
 
 class Log(Protocol):

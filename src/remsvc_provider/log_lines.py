@@ -13,8 +13,8 @@ class LogLines:
     """Makes a log's lines of a text that comes in pieces.
 
     The beginning of a long line is given out before its end is there, except for what a secret or a terminal
-    sequence may have begun in: neither is taken apart, unless a sequence is longer than any that is of use. A
-    secret is found as it was printed, and again when what is for a terminal has been removed: a program may
+    sequence may have begun in: neither is taken apart, unless a sequence is longer than ``LONGEST_SEQUENCE``.
+    A secret is found as it was printed, and again when what is for a terminal has been removed: a program may
     colour a part of it.
 
     Args:

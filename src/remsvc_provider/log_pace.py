@@ -1,10 +1,11 @@
 """When a task's log may be written: one pace for all tasks whose triggers share an event loop.
 
-What a task logs goes through one pipe to the process that has started this one: the triggerer's parent, or a
-worker's supervisor. The former takes 4 kB at a time, and asks the database in between: some 0.8 MB a second,
-and less where it has many triggers. While the pipe is full, a log call blocks whoever makes it, and so all
-triggers. So the pipe is never filled: how much waits in it is looked at before each record, and little may.
-The log goes as fast as it is taken, and a line that comes alone waits behind a few kilobytes at most.
+What a task logs goes through one pipe (a pair of sockets) to the process that has started this one: the
+triggerer's parent, or a worker's supervisor. The former takes 4 kB at a time, and asks the database in
+between: some 0.8 MB a second, and less where it has many triggers. While the pipe is full, a log call
+blocks whoever makes it, and so all triggers. So the pipe is never filled: how much waits in it is looked
+at before each record, and little may. The log goes as fast as it is taken, and a line that comes alone
+waits behind a few kilobytes at most.
 
 Only the last lines of a task that can wait no longer go beyond that: up to half of what the pipe holds. The
 other half is for what Airflow itself logs, by calls that would block.
@@ -80,7 +81,7 @@ class Pipe:
 
     @property
     def has_room_for_the_last(self) -> bool:
-        """The same for the last lines of a task that can wait no longer."""
+        """Whether the last record of a task that can wait no longer can be written at once."""
         return self._has_at_most(self._size // 2)
 
     def _has_at_most(self, most: int) -> bool:
@@ -128,11 +129,10 @@ class LogPace:
         self._fresh.append(log)
         if self._serving is None or self._serving.done():
             # In no task's context, whose values would stay alive.
-            create_task = asyncio.get_running_loop().create_task
-            self._serving = contextvars.Context().run(create_task, self._serve())
+            self._serving = contextvars.Context().run(self._loop.create_task, self._serve())
 
     def write_last(self, log: PacedLog) -> None:
-        """Have a log write, at once, what it has left, as far as nobody has to wait for that."""
+        """Have a log write what it has left, at once, until the pipe is half full."""
         while self._pipe is not None and self._pipe.has_room_for_the_last and (write := log.take()):
             self._call(write)
             log.wrote()

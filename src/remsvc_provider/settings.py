@@ -58,8 +58,8 @@ class Setting(Generic[T]):
         return value
 
     def read_or(self, otherwise: T) -> T:
-        """What the file says, or ``otherwise`` where that cannot be used, of which a process warns once: for
-        an option that only saves time."""
+        """What the file says, or ``otherwise`` where that cannot be used; a process warns of it once. For
+        options that only save time."""
         from remsvc_provider.version_compat import AirflowException
 
         try:

@@ -212,7 +212,7 @@ def test_an_event_comes_before_airflow_ends_the_deferral(start: Start) -> None:
 def test_the_last_lines_are_there_although_nobody_reads_for_long(start: Start) -> None:
     """More than the time in which a task waits for its log, as when a triggerer's parent builds something."""
     last, killed = "echo hello; exit 3", "echo begun; sleep 600"
-    running = start(FLOOD % LINES, last, killed, each=[{}, {}, {"execution_timeout": 2.0}], log_drain=0.0)
+    running = start(FLOOD % LINES, last, killed, each=[{}, {}, {"execution_timeout": 6.0}], log_drain=0.0)
     running.wait_until(lambda: {2, 3} <= running.events.keys())
     end = "command 1 (commands[0]) ended with rc 3"
     running.read_until(lambda: end in running.lines(2) and "::endgroup::" in running.lines(3))
@@ -224,7 +224,7 @@ def test_the_last_lines_are_there_although_nobody_reads_for_long(start: Start) -
 
 def test_what_the_pipe_has_no_room_for_is_left_out_and_said(start: Start) -> None:
     count = 16
-    limits: list[dict[str, Any]] = [{"execution_timeout": 2.0}] * count
+    limits: list[dict[str, Any]] = [{"execution_timeout": 6.0}] * count
     # With another that goes on, as there is always one in a triggerer: what is to be said is said later.
     running = start(*[FLOOD % LINES] * count, "sleep 600", each=[*limits, {}])
     # All of them, although nobody reads: none was held up by a pipe that is full.

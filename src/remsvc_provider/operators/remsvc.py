@@ -47,8 +47,7 @@ TIMEOUT_MARGIN = timedelta(seconds=60)
 """For the trigger to see that execution_timeout has passed, and to end the commands; or to keep back the
 event of a command that was faster, for ``[remsvc] resume_after`` seconds, at most 30."""
 
-STARTS_FROM_TRIGGER = (True, False, None)
-"""What the parameter ``start_from_trigger`` may be."""
+_START_FROM_TRIGGER_CHOICES = (True, False, None)
 
 
 def _sorted_by_tid(results: Results) -> list[dict[str, Any]]:
@@ -175,9 +174,9 @@ class RemSvcOperator(BaseOperator):
         so: the triggerer would make a context for each, and end where one cannot be made.
 
         Raises:
-            AirflowException: ``start_from_trigger`` is nothing that it may be.
+            AirflowException: ``start_from_trigger`` is none of True, False and None.
         """
-        check_choice("start_from_trigger", kwargs.get("start_from_trigger"), STARTS_FROM_TRIGGER)
+        check_choice("start_from_trigger", kwargs.get("start_from_trigger"), _START_FROM_TRIGGER_CHOICES)
         made = super().partial(**kwargs)
         made.kwargs.pop("start_from_trigger", None)
         return made
@@ -237,7 +236,7 @@ class RemSvcOperator(BaseOperator):
         from remsvc_provider.origin import Origin
 
         check_choice("deferrable", self.deferrable, (True, False))
-        check_choice("start_from_trigger", self.__dict__["start_from_trigger"], STARTS_FROM_TRIGGER)
+        check_choice("start_from_trigger", self.__dict__["start_from_trigger"], _START_FROM_TRIGGER_CHOICES)
         parameters = Parameters.checked(
             commands=self.commands,
             env=self.env,
