@@ -19,8 +19,10 @@ _NATIVE_KEYS = ("cmdtyp", "argv")
 # With it at its end a text has no final newline, and is no literal of Python.
 _END = "\0"
 
-# A tag of Jinja, with the white space that it takes away ("-"). What is outside is passed on.
-_TAG = re.compile(r"(?:\s*\{[{%#]-|\{[{%#]).*?(?:-[}%#]\}\s*|[}%#]\})", re.DOTALL)
+# A tag of Jinja, with the white space that it takes away ("-"). What is outside is passed on. White space is
+# looked at from its beginning only, and a tag that does not end takes all of the rest: else the time would be
+# in proportion to the square of a text's length.
+_TAG = re.compile(r"(?:(?<!\s)\s*\{[{%#]-|\{[{%#]).*?(?:-[}%#]\}\s*|[}%#]\}|\Z)", re.DOTALL)
 
 
 def renders_natively(task: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from triggering import context, deferral, fire, restored, results, task_instance
 
 from remsvc_provider.operators.remsvc import RemSvcOperator
+from remsvc_provider.rendering import render_field
 
 BOTH = pytest.mark.parametrize("native", [False, True])
 
@@ -37,6 +39,7 @@ def rendered(native: bool, values: dict[str, Any] | None = None, **fields: Any) 
         ("{{\r\n x\r\n}}\r\n", "X\r\n"),
         ("a\r\n{%- if true -%}\r\n b {%- endif %}\r\n", "ab\r\n"),
         ("{# no\r\n #}b\n", "b\n"),
+        ("a\r\n{{- x -}}\r\n {{- x }}\r\n {{ x -}} \r\n", "aXX\r\n X"),
         ("{% raw %}{{ x }}\r\n{% endraw %}\n", "{{ x }}\r\n\n"),
         ("\ue000\r\n", "\ue000\r\n"),
         ("3.10", "3.10"),
@@ -65,6 +68,16 @@ def test_text_is_kept(native, text, after):
     assert first == {**dict.fromkeys(("cmd", "input", "cwd", "src", "cmdusr"), after), "env": {"A": after}}
     assert second == {"argv": ["echo", after]}
     assert (task.env, task.cwd, task.metadata) == ({"B": after}, after, [("x-key", after)])
+
+
+@pytest.mark.parametrize("unit", [" ", " {{", " {%-"])
+def test_no_text_takes_long(unit):
+    """A time in proportion to the size: minutes, in which no other task goes on, where it is in proportion
+    to its square."""
+    text = "\r" + unit * 300_000 + "x"
+    begun = time.thread_time()
+    assert render_field("cwd", text, lambda value: value) == text
+    assert time.thread_time() - begun < 10
 
 
 def test_what_may_be_something_else_is_rendered_as_the_dag_wants_it():
