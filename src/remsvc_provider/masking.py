@@ -105,21 +105,24 @@ def secrets_in(value: object, name: str = "", *, known: bool = True) -> set[str]
     those of Variables and connections, and those under a name that says so (``DB_PASSWORD``).
 
     Args:
-        value: text or bytes, or lists and dicts of them.
-        name: under which it stands.
+        value: text, bytes or a number, or lists and dicts of them.
+        name: under which it stands, with all that is in it.
         known: look for the values that this process knows, too. A triggerer knows those of many tasks.
     """
+    hidden = bool(name) and names_a_secret(name)
     if isinstance(value, str):
         # A program may take a value apart, and print a secret in it without the rest.
         parts = masked_parts(value) if known else set()
-        return parts | ({value} if name and names_a_secret(name) else set())
+        return parts | ({value} if hidden else set())
     if isinstance(value, bytes):
         return secrets_in(_text(value), name, known=known)
     if isinstance(value, Mapping):
-        return {part for key, element in value.items() for part in secrets_in(element, str(key), known=known)}
+        named = ((name if hidden else str(key), element) for key, element in value.items())
+        return {part for key, element in named for part in secrets_in(element, key, known=known)}
     if isinstance(value, Sequence):
         return {part for element in value for part in secrets_in(element, name, known=known)}
-    return set()
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {str(value)} if hidden and is_number else set()
 
 
 def _text(data: bytes) -> str:

@@ -63,13 +63,15 @@ class Parameters:
         seconds = check_seconds("stream_timeout", stream_timeout, zero=False)
         checked_options = RunOptions.checked(options)
         public, secret = sealing.split(check_metadata(metadata))
+        named = [{key: value} for key, value in public]
         return cls(
             commands=[storable(command) for command in checked_commands],
             stream_timeout=seconds,
             public=public,
             secret=secret,
-            # Of the commands as they are: in a stored one, bytes do not show what they hold.
-            secrets=sorted(secrets_in([*checked_commands, *public], known=known_secrets)),
+            # Of the commands as they are: in a stored one, bytes do not show what they hold. Of the metadata
+            # the keys too, and what stands under one that says so.
+            secrets=sorted(secrets_in([*checked_commands, *public, *named], known=known_secrets)),
             options=checked_options,
         )
 

@@ -21,8 +21,8 @@ from remsvc_provider.parameters import FIELDS
 from remsvc_provider.rendering import renders_natively
 from remsvc_provider.sealing import is_secret
 from remsvc_provider.settings import START_FROM_TRIGGER
-from remsvc_provider.steady_templates import is_reference, is_steady, reads_secrets
-from remsvc_provider.version_compat import conf
+from remsvc_provider.steady_templates import is_reference, is_steady, is_template, reads_secrets
+from remsvc_provider.version_compat import conf, names_a_secret
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -197,11 +197,22 @@ def _is_public(fields: Mapping[str, Any]) -> bool:
     """
     pairs = fields["metadata"] or ()
     try:
-        secret = [value for key, value in pairs if is_secret(key)]
+        secret = [value for key, value in pairs if is_template(key) or is_secret(key) or names_a_secret(key)]
     except (TypeError, ValueError):
         return False  # nothing that can be used: a worker says so
     secret += secrets_in(list(fields.values()), known=False)
+    # Rendered natively these become lists and dicts, with names that are not known before.
+    secret += [text for text in _instead_of_dicts(fields) if isinstance(text, str)]
     return all(map(_is_taken_from_elsewhere, secret))
+
+
+def _instead_of_dicts(fields: Mapping[str, Any]) -> Iterator[Any]:
+    commands = fields["commands"]
+    yield from (fields["env"], commands)
+    for command in commands if isinstance(commands, list) else ():
+        yield command
+        if isinstance(command, Mapping):
+            yield command.get("env")
 
 
 def _is_taken_from_elsewhere(value: object) -> bool:

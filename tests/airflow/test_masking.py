@@ -99,6 +99,15 @@ async def test_values_under_a_name_that_says_so(masker, conn_id, log: LogReader)
     assert "hunter-two" not in everywhere(event, log)
 
 
+@pytest.mark.parametrize("names", [["x-api-key"], ["X-Token", "x-token"]], ids=str)
+async def test_metadata_under_a_name_that_says_so(masker, conn_id, names, log: LogReader):  # noqa: F811
+    metadata = [(name, f"hunter-{number}") for number, name in enumerate(names)]
+    command = f"echo plain-text {' '.join(value for _, value in metadata)}"
+    event = await fire(deferred([{"cmd": command}], metadata=[*metadata, ("x-run", "plain-text")]))
+    assert results(event)[0]["out"] == f"plain-text{f' {MASK}' * len(names)}\n"
+    assert "hunter-" not in everywhere(event, log)
+
+
 async def test_a_secret_within_such_a_value(masker, conn_id, log: LogReader):  # noqa: F811
     command = {"cmd": 'echo "${DATABASE_PASSWORD#user:}" $DATABASE_PASSWORD'}
     event = await fire(deferred([command], env={"DATABASE_PASSWORD": f"user:{SECRET}"}))
@@ -244,6 +253,19 @@ def test_an_airflow_that_keeps_its_secrets_elsewhere(another_airflow, text, expe
 def test_names_in_such_an_airflow(another_airflow):
     assert "hunter-two" in secrets_in({"env": {"DB_PASSWORD": "hunter-two"}})
     assert not secrets_in({"env": {"PLAIN": "hunter-two"}})
+
+
+@pytest.mark.parametrize(
+    ("value", "secrets"),
+    [
+        ({"PIN_TOKEN": 12345678}, {"12345678"}),
+        ({"PIN_TOKEN": {"plain": ["a", {"plain": 1.5}]}}, {"a", "1.5"}),
+        ({"PIN_TOKEN": [True, None]}, set()),
+        ({"plain": 12345678}, set()),
+    ],
+)
+def test_what_is_below_such_a_name(masker, value, secrets):
+    assert secrets_in(value, known=False) == secrets
 
 
 TEXTS = st.text("abc\n", max_size=30)
