@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,8 @@ from jinja2 import nodes
 
 _DATES = frozenset({"logical_date", "data_interval_start", "data_interval_end"})
 _DATE_TEXTS = frozenset({"ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"})
-_VALUES = _DATES | _DATE_TEXTS | {"run_id", "params", "var", "conn"}
+_STORED = frozenset({"var", "conn"})
+_VALUES = _DATES | _DATE_TEXTS | _STORED | {"run_id", "params"}
 _TASK_INSTANCE = frozenset({"dag_id", "run_id", "task_id", "map_index", "try_number"})
 _MEMBERS = {
     "ti": _TASK_INSTANCE,
@@ -42,7 +44,7 @@ _OF_DATES = frozenset(
 _NODES = frozenset(
     {nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.Const, nodes.List}
     | {nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Keyword, nodes.Slice, nodes.CondExpr, nodes.Compare}
-    | {nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add, nodes.Sub}
+    | {nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add}
     | {nodes.Concat}
 )
 """What may stand anywhere; what may under conditions: see :func:`_is_allowed`."""
@@ -63,10 +65,15 @@ _METHODS = frozenset(
     | {"lower", "upper", "title", "capitalize", "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines"}
     | {"startswith", "endswith"}
 )
+_KINDS: tuple[type, ...] = (str, int, float, list, dict, type({}.keys()), timedelta)
+_UNCALLED = frozenset(name for kind in _KINDS for name in dir(kind) if callable(getattr(kind, name)))
+"""As text, a method that is not called tells where in memory its object is. Whatever has members may be one
+of these; but what :data:`_MAPPINGS` lists has no methods but those of a dict."""
+_MAPPINGS = frozenset({"params", "dag_run.conf", "var.value", "var.json", "conn"})
 _GROWING = frozenset({"tojson", "urlencode", "join", "dumps"})
 """These multiply a text's length: none may be given what another of them made."""
-LONGEST_SEPARATOR = 16
-"""Characters that ``join`` may put between any two."""
+LONGEST_ARGUMENT = 16
+"""Characters that ``join`` may put between any two, and that ``rsplit`` and ``strip`` may look for."""
 DEEPEST = 16
 """Nodes of a template, one in another. A text in a list that becomes a text again has twice as many
 backslashes: this leaves room for six such lists, one in another."""
@@ -89,7 +96,7 @@ def is_steady(template: str) -> bool:
 
 def reads_secrets(template: str) -> bool:
     """Whether what it gives may hold a secret of Airflow's: of a Variable or a connection."""
-    return bool({"var", "conn"} & (_uses(template) or set()))
+    return bool(_STORED & (_uses(template) or set()))
 
 
 @lru_cache(maxsize=4096)
@@ -126,7 +133,7 @@ def _parsed(template: str) -> nodes.Template | None:
     """None where it cannot be parsed, or is too deep."""
     try:
         tree = jinja2.Environment(extensions=["jinja2.ext.do"], autoescape=False).parse(template)  # noqa: S701
-    except (jinja2.TemplateError, RecursionError):
+    except (jinja2.TemplateError, RecursionError, ValueError):  # the last: a number of too many digits
         return None  # whoever renders it says what is wrong
     level: list[nodes.Node] = [tree]
     for _ in range(DEEPEST):
@@ -146,16 +153,23 @@ def _is_allowed(node: nodes.Node) -> bool:
         is_name = not isinstance(member, int | nodes.Slice | nodes.Neg)
         # Whatever else is allowed gives texts, numbers, lists and dicts.
         allowed = not is_name or member in _OF_DATES or not _names(node.node) & _DATES
+        is_method = member in _UNCALLED and (hasattr(dict, member) or _path(node.node) not in _MAPPINGS)
+        allowed = allowed and not is_method
     elif isinstance(node, nodes.Call):
         parts = [*node.args, *node.kwargs]
         allowed = _is_bounded(node)
         if _path(node.node) not in _FUNCTIONS:
             allowed = allowed and isinstance(node.node, nodes.Getattr) and _name(node) in _METHODS
+            # Without a word this gives something else where only a worker finds the Variable or connection.
+            allowed = allowed and not (_name(node) == "get" and _names(node.node) & _STORED)
             parts += node.node.iter_child_nodes()
     elif isinstance(node, nodes.Filter):
         allowed = node.name in _FILTERS and _is_bounded(node)
     elif isinstance(node, nodes.Test):
         allowed = node.name in _TESTS
+    elif isinstance(node, nodes.Sub):
+        # Of two views it is a set, whose order is another one in each process.
+        allowed = not any(_name(call) in ("keys", "items") for call in node.find_all(nodes.Call))
     else:
         allowed = type(node) in _NODES
     return allowed and all(map(_is_allowed, parts))
@@ -179,9 +193,7 @@ def _is_bounded(call: nodes.Filter | nodes.Call) -> bool:
 
 def _is_separator(values: Sequence[Any]) -> bool:
     """Whether ``join`` is to put nothing, or one short text, between any two."""
-    return len(values) < 2 and all(
-        isinstance(text, str) and len(text) <= LONGEST_SEPARATOR for text in values
-    )
+    return len(values) < 2 and _are_short(values)
 
 
 def _shortens(values: Sequence[Any]) -> bool:
@@ -193,8 +205,8 @@ def _shortens(values: Sequence[Any]) -> bool:
     )
 
 
-def _are_written_out(values: Sequence[Any]) -> bool:
-    return None not in values
+def _are_short(values: Sequence[Any]) -> bool:
+    return all(value is not None and len(str(value)) <= LONGEST_ARGUMENT for value in values)
 
 
 def _are_formats(values: Sequence[Any]) -> bool:
@@ -214,8 +226,8 @@ _ARGUMENTS: dict[str, Callable[[Sequence[Any]], bool]] = {
     "ds_format": lambda values: len(values) == 3 and _are_formats(values[1:]),
     "join": _is_separator,
     "replace": _shortens,
-    # Long texts in long ones: the time would be that of one length, times the other.
-    **dict.fromkeys(("strip", "lstrip", "rstrip", "trim", "rsplit"), _are_written_out),
+    # The time is that of one text's length, times the other's.
+    **dict.fromkeys(("strip", "lstrip", "rstrip", "trim", "rsplit"), _are_short),
     "in_timezone": _is_time_zone,
     "in_tz": _is_time_zone,
 }
