@@ -132,13 +132,15 @@ def make_both(dag_id: str, start_from_trigger: bool) -> DAG:
         RemSvcOperator.partial(
             task_id="mapped", grpc_conn_id=CONNECTION, start_from_trigger=start_from_trigger
         ).expand(commands=[[{"cmd": f"echo {number} {{{{ ds }}}}"}] for number in range(2)])
-    with DAG(f"{dag_id}_native", schedule=None, render_template_as_native_obj=True) as native:
+    with DAG(
+        f"{dag_id}_native", schedule=None, render_template_as_native_obj=True, params={"env": {"A": "1"}}
+    ) as native:
         RemSvcOperator(
             task_id="native",
             grpc_conn_id=CONNECTION,
             start_from_trigger=start_from_trigger,
             commands=[
-                {"argv": "{{ ['echo', '3.10'] }}", "env": "{{ {'A': '1'} }}"},
+                {"argv": "{{ ['echo', '3.10'] }}", "env": "{{ params.env }}"},
                 {"cmd": "echo {{ '007' }}\n", "cmdtyp": "{{ 0 }}"},
             ],
         )
