@@ -37,7 +37,7 @@ WINDOW = 65_535
 """What a peer may send on a stream before it was told that it may send more: RFC 9113, section 6.9.2."""
 
 # RFC 9113, section 6.5.2.
-_ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _MAX_HEADER_LIST_SIZE = 0x2, 0x3, 0x6
+_ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, _MAX_HEADER_LIST_SIZE = 0x2, 0x3, 0x4, 0x6
 _UNLIMITED = 2**31 - 1
 _GOAWAY = 0x7
 

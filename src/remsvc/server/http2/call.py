@@ -20,7 +20,6 @@ from remsvc.http2.messages import (
 )
 from remsvc.server.authentication import Caller, Evidence
 from remsvc.server.call import Call
-from remsvc.server.http2.unsent import AT_LEAST
 from remsvc.server.methods import Method
 from remsvc.server.refusal import RefusedError
 from remsvc.status import Status
@@ -144,11 +143,11 @@ class Http2Call(Call):
     @asynccontextmanager
     async def room(self) -> AsyncIterator[int]:
         session = self._session
-        if not self._ended and (opening := session.windows.opening(self)) is not None:
+        if not session.windows.takes_enough(self):
             with self._patience():
-                await opening.wait()
+                await session.windows.wait(self)
         try:
-            yield (session.grant(self) if not self._ended else AT_LEAST) - PREFIX_BYTES
+            yield session.grant(self) - PREFIX_BYTES
         finally:
             session.answers.give_back(self)
 
@@ -156,7 +155,7 @@ class Http2Call(Call):
         session = self._session
         size = len(message)
         if session.answers.give_back(self) < PREFIX_BYTES + size:
-            await self._wait_for_room(size)
+            await self._wait_to_write(size)
         if self._ended:
             return
         self._begin()
@@ -224,8 +223,8 @@ class Http2Call(Call):
             self._long = False
             self._session.unread.remove(self)
 
-    async def _wait_for_room(self, size: int) -> None:
-        """Wait until there is room for an answer of ``size`` bytes."""
+    async def _wait_to_write(self, size: int) -> None:
+        """Wait until an answer of ``size`` bytes may be written, or the call has ended."""
         session = self._session
 
         def ready() -> bool:
@@ -238,7 +237,11 @@ class Http2Call(Call):
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
-        """Within, its caller is waited for no longer than is permitted. Raises :class:`RefusedError`."""
+        """In the block, its caller is waited for no longer than ``stream_idle``, then refused.
+
+        Raises:
+            RefusedError: he has taken nothing for so long.
+        """
         patience = self._session.limits.stream_idle
         try:
             with TimeLimit(patience):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from remsvc.http2.engine import INITIAL_WINDOW_SIZE, WINDOW
 from remsvc.server.http2.unsent import AT_LEAST
 
 if TYPE_CHECKING:
@@ -18,8 +21,20 @@ _NEARLY_ALL = AT_LEAST // 2
 _FEW_BYTES_AFTER_SECONDS = 0.1
 
 
+@dataclass(slots=True)
+class _Wait:
+    """Of one call, until ``over``. ``timer`` runs while its window is open, but not enough."""
+
+    call: Http2Call
+    over: asyncio.Future[None]
+    timer: asyncio.TimerHandle | None = None
+
+
 class OpeningWindows:
-    """The windows of one connection's calls. A call that waits costs nothing until its own window changes.
+    """The windows that a connection's peer has given to its calls, for the answers.
+
+    A call that waits is looked at when its own window changes, or all of them do. One that has written much
+    that is not sent yet is looked at whenever something was sent.
 
     Args:
         loop: of the connection.
@@ -27,97 +42,83 @@ class OpeningWindows:
 
     Attributes:
         engine: of the connection; None where that has not begun, or has ended.
-        waiting: the calls that wait, by their streams.
-        behind: those of the streams on which an earlier answer has still to be sent.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, answers: WaitingAnswers) -> None:
-        self.loop = loop
-        self.answers = answers
         self.engine: Engine | None = None
-        self.waiting: dict[int, Opening] = {}
-        self.behind: set[int] = set()
+        self._loop = loop
+        self._answers = answers
+        self._waits: dict[int, _Wait] = {}
+        self._behind: set[int] = set()  # those of them that have written much that is not sent yet
+        self._initial_window = WINDOW
+        self._all_wider = False
 
-    def opening(self, call: Http2Call) -> Opening | None:
-        """What a call has to wait for before its next answer; None where its caller takes enough now."""
-        opening = Opening(self, call)
-        return None if opening.is_enough() else opening
-
-    def note(self, stream: int) -> None:
-        """The window of a stream has changed."""
-        if (opening := self.waiting.get(stream)) is not None:
-            opening.look()
-
-    def note_sent(self) -> None:
-        """Something was sent."""
-        for stream in tuple(self.behind):
-            self.waiting[stream].look()
-
-    def note_all(self) -> None:
-        """The windows of all streams may have changed."""
-        for opening in self.waiting.values():
-            opening.look()
-
-
-class Opening:
-    """A call's wait for nearly all before to be sent, and for its window to take enough.
-
-    After a while, any byte will do.
-    """
-
-    def __init__(self, windows: OpeningWindows, call: Http2Call) -> None:
-        self._windows = windows
-        self._call = call
-        self._queued = self._sendable = 0
-        self._waiter: asyncio.Future[None] = windows.loop.create_future()
-        self._few: asyncio.TimerHandle | None = None
-
-    async def wait(self) -> None:
-        """Wait for it, or for the end of the call."""
-        windows, stream = self._windows, self._call.stream
-        windows.waiting[stream] = self
-        try:
-            self.look()
-            await self._waiter
-        finally:
-            del windows.waiting[stream]
-            windows.behind.discard(stream)
-            if self._few is not None:
-                self._few.cancel()
-
-    def look(self) -> None:
-        """Let the call go on, if it may."""
-        behind, stream = self._windows.behind, self._call.stream
-        if self.is_enough():
-            self._go_on()
-        elif self._queued > _NEARLY_ALL:
-            behind.add(stream)
-            return
-        elif self._sendable and self._few is None:
-            self._few = self._windows.loop.call_later(_FEW_BYTES_AFTER_SECONDS, self._take_few)
-        behind.discard(stream)
-
-    def is_enough(self) -> bool:
-        """Whether the call may go on."""
-        windows, call = self._windows, self._call
-        if windows.engine is None:
+    def takes_enough(self, call: Http2Call) -> bool:
+        """Whether nearly all that the call has written was sent, and its window takes enough for another
+        answer."""
+        engine, stream = self.engine, call.stream
+        if engine is None:
             return True
-        queued = self._queued = windows.engine.queued(call.stream)
+        queued = engine.queued(stream)
         if queued > _NEARLY_ALL:
             return False
-        sendable = self._sendable = windows.engine.sendable(call.stream)
+        sendable = engine.sendable(stream)
         call.widest = max(call.widest, sendable)
-        return sendable > 0 and sendable >= min(windows.answers.most_granted(queued), call.widest // 2)
+        return sendable > 0 and sendable >= min(self._answers.most_granted(queued), call.widest // 2)
 
-    def _take_few(self) -> None:
-        self._few = None
-        if self.is_enough():
-            self._go_on()
-        elif self._sendable:
-            # Its caller may have made it narrower for good: it is not to be waited for what it was.
-            self._call.widest = self._sendable
-            self._go_on()
+    async def wait(self, call: Http2Call) -> None:
+        """Wait until it does. 0.1 seconds after the call's window has begun to open, any byte is enough."""
+        stream = call.stream
+        wait = self._waits[stream] = _Wait(call, self._loop.create_future())
+        try:
+            self._look(stream)
+            await wait.over
+        finally:
+            del self._waits[stream]
+            self._behind.discard(stream)
+            if wait.timer is not None:
+                wait.timer.cancel()
 
-    def _go_on(self) -> None:
-        if not self._waiter.done():
-            self._waiter.set_result(None)
+    def note(self, stream: int) -> None:
+        """The peer has opened the window of a stream. That of the connection (0) needs no look: who waits for
+        it is looked at by :meth:`note_sent`."""
+        if stream in self._waits:
+            self._look(stream)
+
+    def note_settings(self, settings: Mapping[int, int]) -> None:
+        """The peer has sent settings. Where these open the windows of all streams, all calls that wait are
+        looked at, by the next :meth:`note_sent`: so a crowd of settings costs no more than one."""
+        before = self._initial_window
+        self._initial_window = settings.get(INITIAL_WINDOW_SIZE, before)
+        self._all_wider |= self._initial_window > before
+
+    def note_sent(self) -> None:
+        """Something may have been sent."""
+        streams, self._all_wider = tuple(self._waits if self._all_wider else self._behind), False
+        for stream in streams:
+            self._look(stream)
+
+    def _look(self, stream: int) -> None:
+        """Let the call go on, if it may."""
+        wait, engine = self._waits[stream], self.engine
+        if engine is not None:
+            if engine.queued(stream) > _NEARLY_ALL:
+                self._behind.add(stream)
+                return
+            self._behind.discard(stream)
+            if not engine.sendable(stream):
+                return
+        if self.takes_enough(wait.call):
+            if not wait.over.done():
+                wait.over.set_result(None)
+        elif wait.timer is None:
+            wait.timer = self._loop.call_later(_FEW_BYTES_AFTER_SECONDS, self._take_few, stream)
+
+    def _take_few(self, stream: int) -> None:
+        """Let the call go on with what its window takes, if that is anything."""
+        wait, engine = self._waits[stream], self.engine
+        wait.timer = None
+        if engine is not None and (sendable := engine.sendable(stream)):
+            # Its caller may have made it narrower for good: what it once was is not waited for again.
+            wait.call.widest = sendable
+        self._look(stream)

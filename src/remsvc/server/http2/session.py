@@ -89,7 +89,6 @@ class Session:
         self.windows = OpeningWindows(self.loop, self.answers)
         self.closed: int | None = None
         self.finished = False
-        self._all_windows_changed = False
         self._certificate = NO_CERTIFICATE
         self._owner: int | None = None
         self._engine: Engine | None = None
@@ -183,7 +182,7 @@ class Session:
         elif kind is engine.WindowUpdated:
             self.windows.note(event.stream_id)  # type: ignore[attr-defined]
         elif kind is engine.SettingsReceived:
-            self._all_windows_changed = True
+            self.windows.note_settings(event.settings)  # type: ignore[attr-defined]
         elif kind is engine.SettingsAcknowledged:
             self._settled = True
         elif kind is engine.ConnectionClosed:
@@ -345,11 +344,7 @@ class Session:
     def recount(self, buffered: int) -> None:
         """Look how much of what was written was not taken; ``buffered`` bytes of it wait on the wire."""
         self.answers.count((self._engine.queued() if self._engine is not None else 0) + buffered)
-        if self.windows.behind:
-            self.windows.note_sent()
-        if self._all_windows_changed:
-            self._all_windows_changed = False
-            self.windows.note_all()
+        self.windows.note_sent()
         if self.answers.has_waiters:
             self.answers.wake()
 
