@@ -65,18 +65,21 @@ class JobFiles:
         return os.path.exists(self._path(job_id, _STDIN))  # noqa: PTH110
 
     def reaches_beyond(self, job_id: str, stream: str, offset: int) -> bool:
-        """Whether an output goes on behind ``offset``, be it kept or dropped. Asks without a thread: most
-        often it does not."""
+        """Whether an output has anything behind ``offset``, kept or dropped.
+
+        A mere ``stat``, in the event loop: most often there is nothing new, and a thread would cost more.
+        """
         try:
             return os.stat(self._path(job_id, stream)).st_size > offset  # noqa: PTH116
         except FileNotFoundError:
             return False
 
     async def read(self, job_id: str, stream: str, offset: int, most: int) -> Piece:
-        """What there is of an output from ``offset`` on, or behind what was dropped there.
+        """A piece of an output from ``offset`` on; where that was dropped, from behind the gap on.
 
         Returns:
-            ``most`` bytes of it, or a piece of bounded size; empty where nothing (more) is kept.
+            ``most`` bytes of it, or fewer: its size is bounded. It may be empty: then its offset is where to
+            read on.
         """
         path = Path(self._path(job_id, stream))
         start, data = await asyncio.to_thread(read_output, path, offset, min(most, _CHUNK))

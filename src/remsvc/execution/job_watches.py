@@ -17,11 +17,12 @@ from remsvc.execution.journal import Journal
 from remsvc.execution.passing_jobs import PassingJobs
 
 Room = Callable[[], AbstractAsyncContextManager[int]]
-"""Waits until more output is of use; in the block, where use is made of it, how many bytes, at least 1."""
+"""Makes a context for a piece of output. Entering it waits until the watcher can take more, and gives how
+many bytes, at least 1: they are reserved for it until the block ends."""
 
 
-def any_length() -> AbstractAsyncContextManager[int]:
-    """The room of whoever takes all of it."""
+def unlimited_room() -> AbstractAsyncContextManager[int]:
+    """For a watcher that takes all of it."""
     return nullcontext(sys.maxsize)
 
 
@@ -83,7 +84,7 @@ class JobWatches:
                         continue
                     async with room() as most:
                         piece = await self._files.read(job_id, stream, offset, most)
-                        # Without data, too: all that there is was dropped, and is not looked for again.
+                        # Even if it is empty: what was dropped up to there need not be read again.
                         offsets[stream] = piece.offset + len(piece.data)
                         if piece.data:
                             progress = True

@@ -28,7 +28,7 @@ from remsvc.execution.job_limits import JobLimits
 from remsvc.execution.job_observer import GuardedObserver, JobObserver, NobodyObserves
 from remsvc.execution.job_runner import JobRunner
 from remsvc.execution.job_slots import JobSlots
-from remsvc.execution.job_watches import JobWatches, Room, any_length
+from remsvc.execution.job_watches import JobWatches, Room, unlimited_room
 from remsvc.execution.journal import Journal
 from remsvc.execution.journal_search import Filter, Found
 from remsvc.execution.leases import end_unwatched
@@ -221,14 +221,14 @@ class Jobs:
         job: Job,
         stdout_offset: int | None,
         stderr_offset: int | None,
-        room: Room = any_length,
+        room: Room = unlimited_room,
     ) -> AsyncGenerator[Job | Piece, None]:
         """The job now, its output from the offsets on (None: none of that stream), and its end.
 
         Closing the iterator early is all it takes to stop.
 
         Args:
-            room: asked before output is read.
+            room: entered before output is read, left when that was handed over.
 
         Raises:
             JobForgottenError: at the first step.

@@ -57,13 +57,15 @@ class Call(ABC):
 
     @abstractmethod
     def room(self) -> AbstractAsyncContextManager[int]:
-        """Wait until the caller takes more; in the block, how many bytes the next message may have.
+        """A context for making the next message.
 
-        They are reserved until it is written, or the block ends. Messages of that length never pile up,
-        however slow the caller is.
+        Entering it waits until the caller takes more, and gives how many bytes the message may have. They are
+        reserved until it is written, or the block ends. Messages of that length never pile up, however slow
+        the caller is.
 
         Raises:
-            RefusedError: the caller has taken nothing for too long; the call ends with this status.
+            RefusedError: on entering it: the caller has taken nothing for too long; the call ends with this
+                status.
         """
 
     @abstractmethod
