@@ -102,6 +102,9 @@ def test_an_admin_sees_and_cancels_everything(alice: JobClient, bob: JobClient, 
     assert root.get(job.id).identity == "alice"
     with refused(grpc.StatusCode.NOT_FOUND):
         root.get(request_id=job.request_id)  # request ids belong to their identity
+    watching = root.open_watch(job.id)
+    assert any(message.WhichOneof("event") == "stdout" for message in watching)
+    watching.cancel()
     root.cancel(job.id)
     watched = root.watch(job.id)
     assert watched.stdout == b"seen\n"

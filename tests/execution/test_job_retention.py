@@ -44,8 +44,12 @@ async def until_remaining(host: JobHost, expected: list[Job]) -> None:
 
 
 async def run(host: JobHost, text: str, count: int = 1) -> list[Job]:
-    jobs = [await host.create(shell(text)) for _ in range(count)]
-    return [await host.ended(job) for job in jobs]
+    ends = []
+    for _ in range(count):
+        job = await host.create(shell(text))
+        # From its beginning: what nobody watches may have been forgotten when the last has begun.
+        ends.append(asyncio.create_task(host.ended(job)))
+    return await asyncio.gather(*ends)
 
 
 async def test_by_age(host_with: HostWith) -> None:
