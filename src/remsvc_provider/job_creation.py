@@ -107,13 +107,17 @@ class JobCreation:
         """The job that this try has created already, before this trigger was started again or by its twin."""
         if tid in self._found:
             return self._found.pop(tid)
-        request_id = self._origin.command_id(tid)
         try:
-            return await self._patience.insist(
-                lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
-            )
+            return await self._get(tid)
         except NotFoundError:
             return None
+
+    async def _get(self, tid: int) -> Job:
+        """The job of this try for a command. Raises :class:`NotFoundError` where there is none."""
+        request_id = self._origin.command_id(tid)
+        return await self._patience.insist(
+            lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
+        )
 
     async def _create(self, tid: int) -> Job:
         left = self._budget.left()
@@ -126,9 +130,7 @@ class JobCreation:
             )
         except AlreadyExistsError:
             # A twin of this trigger was quicker, and left it another time limit.
-            job = await self._patience.insist(
-                lambda client: client.get_job(request_id=request_id, metadata=self._plan.metadata)
-            )
+            job = await self._get(tid)
             command = self._plan.commands[tid - 1]
             same = await self._patience.insist(
                 lambda client: same_job(client, job, command, self._plan.metadata)

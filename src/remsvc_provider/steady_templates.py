@@ -143,36 +143,52 @@ def _parsed(template: str) -> nodes.Template | None:
 
 def _is_allowed(node: nodes.Node) -> bool:
     """Whether a node may stand in a template, with all that is in it."""
-    parts = list(node.iter_child_nodes())
     if isinstance(node, nodes.Name):
-        allowed = node.name in _VALUES
-    elif isinstance(node, nodes.Getattr | nodes.Getitem):
-        member = _member(node)
+        return node.name in _VALUES
+    if isinstance(node, nodes.Getattr | nodes.Getitem):
         if isinstance(node.node, nodes.Name) and node.node.name in _MEMBERS:
-            return member in _MEMBERS[node.node.name]
-        is_name = not isinstance(member, int | nodes.Slice | nodes.Neg)
-        # Whatever else is allowed gives texts, numbers, lists and dicts.
-        allowed = not is_name or member in _OF_DATES or not _names(node.node) & _DATES
-        is_method = member in _UNCALLED and (hasattr(dict, member) or _path(node.node) not in _MAPPINGS)
-        allowed = allowed and not is_method
-    elif isinstance(node, nodes.Call):
-        parts = [*node.args, *node.kwargs]
-        allowed = _is_bounded(node)
-        if _path(node.node) not in _FUNCTIONS:
-            allowed = allowed and isinstance(node.node, nodes.Getattr) and _name(node) in _METHODS
-            # Without a word this gives something else where only a worker finds the Variable or connection.
-            allowed = allowed and not (_name(node) == "get" and _names(node.node) & _STORED)
-            parts += node.node.iter_child_nodes()
-    elif isinstance(node, nodes.Filter):
-        allowed = node.name in _FILTERS and _is_bounded(node)
-    elif isinstance(node, nodes.Test):
-        allowed = node.name in _TESTS
-    elif isinstance(node, nodes.Sub):
+            return _member(node) in _MEMBERS[node.node.name]
+        return _may_be_taken(node) and _are_parts_allowed(node)
+    if isinstance(node, nodes.Call):
+        return (
+            _is_bounded(node)
+            and _may_be_called(node.node)
+            and all(map(_is_allowed, [*node.args, *node.kwargs]))
+        )
+    if isinstance(node, nodes.Filter):
+        return node.name in _FILTERS and _is_bounded(node) and _are_parts_allowed(node)
+    if isinstance(node, nodes.Test):
+        return node.name in _TESTS and _are_parts_allowed(node)
+    if isinstance(node, nodes.Sub):
         # Of two views it is a set, whose order is another one in each process.
-        allowed = not any(_name(call) in ("keys", "items") for call in node.find_all(nodes.Call))
-    else:
-        allowed = type(node) in _NODES
-    return allowed and all(map(_is_allowed, parts))
+        views = (call for call in node.find_all(nodes.Call) if _name(call) in ("keys", "items"))
+        return not any(views) and _are_parts_allowed(node)
+    return type(node) in _NODES and _are_parts_allowed(node)
+
+
+def _are_parts_allowed(node: nodes.Node) -> bool:
+    return all(map(_is_allowed, node.iter_child_nodes()))
+
+
+def _may_be_taken(node: nodes.Getattr | nodes.Getitem) -> bool:
+    """Whether a member is the same everywhere, of what :data:`_MEMBERS` does not list."""
+    member = _member(node)
+    if member in _UNCALLED and (hasattr(dict, member) or _path(node.node) not in _MAPPINGS):
+        return False
+    is_name = not isinstance(member, int | nodes.Slice | nodes.Neg)
+    # Whatever else is allowed gives texts, numbers, lists and dicts.
+    return not is_name or member in _OF_DATES or not _names(node.node) & _DATES
+
+
+def _may_be_called(callee: nodes.Node) -> bool:
+    """Whether it is a function, or a method of something that may stand there."""
+    if _path(callee) in _FUNCTIONS:
+        return True
+    if not isinstance(callee, nodes.Getattr) or callee.attr not in _METHODS:
+        return False
+    # Without a word this gives something else where only a worker finds the Variable or connection.
+    is_silent = callee.attr == "get" and bool(_names(callee) & _STORED)
+    return not is_silent and _are_parts_allowed(callee)
 
 
 def _is_bounded(call: nodes.Filter | nodes.Call) -> bool:

@@ -24,6 +24,7 @@ from remsvc_provider.job_watch import JobWatch
 from remsvc_provider.masking import Masking
 from remsvc_provider.plan import Plan
 from remsvc_provider.server_access import ServerAccess
+from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
 
 class LogReader:
@@ -155,22 +156,25 @@ async def test_beyond_max_log_bytes_there_are_the_beginning_and_the_end(
     assert limit + int(found[1]) + len(end) == len(written)
 
 
-async def flood(server: ScriptedJobs, size: int) -> None:
-    """Have the job that a trigger creates print so much, and end."""
+FLOOD = b"all work and no play\n" * 400_000
+
+
+async def fire_flood(server: ScriptedJobs, one: RemSvcTrigger) -> dict[str, Any]:
+    """Fire a trigger, have the job that it creates print much and end; the event."""
+    running = asyncio.create_task(fire(one))
     await until(lambda: server.jobs)
-    server.write(server.jobs["job1"], b"all work and no play\n" * (size // 21))
+    server.write(server.jobs["job1"], FLOOD)
     server.change(server.jobs["job1"], jobs_pb2.SUCCEEDED, exit_code=0)
+    return await running
 
 
 async def test_no_more_is_read_than_is_needed_where_the_log_has_taken_too_long(scripted_jobs, connect, log):
-    conn_id, size = connect(f"remsvc://{scripted_jobs.target}"), 8_400_000
-    running = asyncio.create_task(fire(trigger(conn_id, "a", log_drain=0.0, max_output_bytes=1_000_000)))
-    await flood(scripted_jobs, size)
-    event = await running
+    conn_id = connect(f"remsvc://{scripted_jobs.target}")
+    event = await fire_flood(scripted_jobs, trigger(conn_id, "a", log_drain=0.0, max_output_bytes=1_000_000))
     assert len(results(event)[0]["out"]) > 1_000_000
     *before, last = [request.stdout_offset for request in scripted_jobs.asked("WatchJob")]
     assert max(before) < 1_000_000
-    assert last == size - 16_384
+    assert last == len(FLOOD) - 16_384
     assert log.lines("1 out")[-1] == "all work and no play"
 
 
@@ -181,9 +185,7 @@ async def test_the_end_of_a_log_is_not_waited_for_as_a_result_is(scripted_jobs, 
     scripted_jobs.watch_faults = [(None, None), (None, None), (1, grpc.StatusCode.UNAVAILABLE)]
     scripted_jobs.silence = 3600.0
     one = trigger(conn_id, "a", log_drain=0.0, max_output_bytes=1_000_000)
-    running = asyncio.create_task(fire(one))
-    await flood(scripted_jobs, 8_400_000)
-    event = await running
+    event = await fire_flood(scripted_jobs, one)
     assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
     assert "bytes are left out here; all of it" in log.text
 
@@ -201,9 +203,7 @@ async def test_a_log_is_not_waited_for_beyond_its_deferral(scripted_jobs, connec
         stream_timeout=3600.0,
     )
     one.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=4)
-    running = asyncio.create_task(fire(one))
-    await flood(scripted_jobs, 8_400_000)
-    event = await asyncio.wait_for(running, DEADLINE)
+    event = await asyncio.wait_for(fire_flood(scripted_jobs, one), DEADLINE)
     assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
     assert len(results(event)[0]["out"]) > 1_000_000
     assert "bytes are left out here; all of it" in log.text
@@ -255,9 +255,7 @@ async def test_a_command_that_ended_in_time_succeeds_though_its_output_comes_lat
     scripted_jobs.watch_faults = [(None, None), (1, grpc.StatusCode.UNAVAILABLE)]
     scripted_jobs.silence = 7.0
     one = trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", log_drain=0.0, **limits)
-    running = asyncio.create_task(fire(one))
-    await flood(scripted_jobs, 8_400_000)
-    event = await running
+    event = await fire_flood(scripted_jobs, one)
     assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
     assert "Connected again" in log.text
 
@@ -271,11 +269,8 @@ async def test_the_end_is_looked_for_whatever_goes_wrong_once(scripted_jobs, con
         return await get_job(client, *arguments, **named)
 
     monkeypatch.setattr(AsyncClient, "get_job", fails_first)
-    running = asyncio.create_task(
-        fire(trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", log_drain=0.0))
-    )
-    await flood(scripted_jobs, 8_400_000)
-    assert (await running)["state"] == "SUCCESS"
+    one = trigger(connect(f"remsvc://{scripted_jobs.target}"), "a", log_drain=0.0)
+    assert (await fire_flood(scripted_jobs, one))["state"] == "SUCCESS"
     assert not failures
     assert log.text.count("Whether the command has ended cannot be asked: RuntimeError: broken") == 1
     assert "The command has ended, and its log takes too long" in log.text
