@@ -74,7 +74,7 @@ CLIENT_TESTS := tests/client tests/cli tests/execution
 FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py) tests/end_to_end/test_celery.py
 # What a server promises has to hold on both of its transports. The rest does not know which one it is: handlers,
 # policy and jobs are called alike by both, and clients have tests on both of theirs.
-ON_BOTH_TRANSPORTS := tests/contract tests/identity tests/server/test_life_cycle.py \
+ON_BOTH_TRANSPORTS := tests/contract tests/server/identity tests/server/test_life_cycle.py \
 	tests/attacks/test_limits.py tests/attacks/test_fuzz_grpc.py tests/attacks/test_tls_floor.py
 
 TESTS_OF_airflow := $(AIRFLOW_TESTS) $(addprefix --deselect=,$(FAULT_TESTS))
@@ -107,7 +107,7 @@ test-faults: $(INSTALLED) ## Kill servers, triggerers and workers, fill disks, c
 
 .PHONY: faults
 faults: $(INSTALLED) ## Kill, fill and break things for half an hour (ROUNDS=20: less)
-	REMSVC_FAULT_ROUNDS=$(or $(ROUNDS),200) $(BIN)/python -m pytest -s $(or $(ARGS),tests/faults tests/execution/test_job_crashes.py)
+	REMSVC_FAULT_ROUNDS=$(or $(ROUNDS),200) $(BIN)/python -m pytest -s $(or $(ARGS),tests/faults tests/execution/jobs/test_job_crashes.py)
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Attack and fuzz for long (EXAMPLES=1000 SECONDS=3: less)

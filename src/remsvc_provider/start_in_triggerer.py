@@ -18,10 +18,10 @@ import jinja2
 
 from remsvc_provider.masking import secrets_in
 from remsvc_provider.parameters import FIELDS
-from remsvc_provider.rendering import renders_natively
 from remsvc_provider.sealing import is_secret
 from remsvc_provider.settings import START_FROM_TRIGGER
-from remsvc_provider.steady_templates import is_reference, is_steady, is_template, reads_secrets
+from remsvc_provider.templates.rendering import renders_natively
+from remsvc_provider.templates.steady import is_reference, is_steady, is_template, reads_secrets
 from remsvc_provider.version_compat import conf, names_a_secret
 
 if TYPE_CHECKING:

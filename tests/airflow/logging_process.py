@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 from airflow.sdk.execution_time import supervisor
 
-from remsvc_provider.log_pace import Pipe
+from remsvc_provider.log.pace import Pipe
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
 

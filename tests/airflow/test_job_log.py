@@ -18,12 +18,12 @@ from triggering import DEADLINE, fire, restored, results, trigger, until
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
-from remsvc_provider import job_watch
-from remsvc_provider.command_output import CommandOutput
-from remsvc_provider.job_watch import JobWatch
+from remsvc_provider.log.output import CommandOutput
 from remsvc_provider.masking import Masking
 from remsvc_provider.plan import Plan
-from remsvc_provider.server_access import ServerAccess
+from remsvc_provider.running import watch as job_watch
+from remsvc_provider.running.access import ServerAccess
+from remsvc_provider.running.watch import JobWatch
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
 

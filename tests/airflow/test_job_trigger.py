@@ -18,9 +18,9 @@ from conftest import answer
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.command import crc32hex
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
-from remsvc_provider.channels import pooled_transport
 from remsvc_provider.origin import Origin
 from remsvc_provider.run_options import LONGEST_SECONDS
+from remsvc_provider.running.channels import pooled_transport
 
 
 async def test_results_are_those_of_version_1(conn_id):

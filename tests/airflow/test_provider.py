@@ -132,7 +132,7 @@ result = {"tid": 1, "rc": 0, "out": "", "err": "", "hsh": "", "cmd": "true"}
 operator.execute_complete({}, {"state": "SUCCESS", "results": {"1": result}, "error_msg": None})
 """
 _NEVER = (
-    "remsvc_provider.command_run",
+    "remsvc_provider.running.run",
     "remsvc_provider.hooks",
     "remsvc_provider.plan",
     "remsvc.client.",

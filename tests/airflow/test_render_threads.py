@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from triggering import DEADLINE, until
 
-from remsvc_provider.render_threads import AT_ONCE, MOST_LEFT, in_thread
+from remsvc_provider.templates.threads import AT_ONCE, MOST_LEFT, in_thread
 
 
 @pytest.fixture

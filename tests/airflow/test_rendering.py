@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from triggering import context, deferral, fire, restored, results, task_instance
 
 from remsvc_provider.operators.remsvc import RemSvcOperator
-from remsvc_provider.rendering import render_field
+from remsvc_provider.templates.rendering import render_field
 
 BOTH = pytest.mark.parametrize("native", [False, True])
 

@@ -29,7 +29,7 @@ from triggering import (
 
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc_provider.operators.remsvc import RemSvcOperator
-from remsvc_provider.render_threads import AT_ONCE
+from remsvc_provider.templates.threads import AT_ONCE
 from remsvc_provider.triggers.start import RemSvcStartTrigger
 from remsvc_provider.version_compat import AirflowException
 

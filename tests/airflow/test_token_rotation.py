@@ -15,7 +15,7 @@ from test_job_log import LogReader, log  # noqa: F401  a fixture
 from tests.conftest import Serve, ServerProcess
 from triggering import Triggerer, context, fire, results, task_instance, trigger, until
 
-from remsvc.server.token_file import add_token, list_tokens, revoke_token
+from remsvc.server.identity.token_file import add_token, list_tokens, revoke_token
 from remsvc_provider.operators.remsvc import RemSvcOperator
 
 

@@ -19,8 +19,8 @@ from triggering import fire, trigger, until
 from conftest import in_a_thread
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.transport import Readiness
-from remsvc_provider import channels
-from remsvc_provider.channels import pooled_transport
+from remsvc_provider.running import channels
+from remsvc_provider.running.channels import pooled_transport
 from remsvc_provider.turns import turn
 
 
@@ -231,8 +231,8 @@ import asyncio, sys
 from remsvc.client.options import ConnectionOptions
 from remsvc_provider.plan import Plan
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
-import remsvc_provider.job_run, remsvc_provider.stream, remsvc_provider.server_access
-from remsvc_provider.channels import pooled_transport
+import remsvc_provider.running.jobs, remsvc_provider.running.stream, remsvc_provider.running.access
+from remsvc_provider.running.channels import pooled_transport
 from remsvc.client import AsyncClient
 options = ConnectionOptions({serve("", "--host=127.0.0.1").target!r}, transport="http2")
 async def use():

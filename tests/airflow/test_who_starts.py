@@ -18,7 +18,7 @@ from triggering import context, deferral, task_instance
 
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.start_in_triggerer import MOST_CHARACTERS, MOST_TASKS
-from remsvc_provider.steady_templates import is_steady, reads_secrets
+from remsvc_provider.templates.steady import is_steady, reads_secrets
 from remsvc_provider.version_compat import AirflowException
 
 TRUE = [{"cmd": "true"}]

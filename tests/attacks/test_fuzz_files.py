@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remsvc.execution.exit_record import read_exit_record
-from remsvc.execution.frames import FrameReader
-from remsvc.execution.journal import Journal, JournalError
-from remsvc.execution.journal_search import Filter
-from remsvc.execution.output_file import read_gap, read_output
+from remsvc.execution.jobs.journal import Journal, JournalError
+from remsvc.execution.jobs.search import Filter
+from remsvc.execution.supervisor.exit_record import read_exit_record
+from remsvc.execution.supervisor.output import read_gap, read_output
+from remsvc.execution.supervisor.protocol import FrameReader
 from remsvc.server.config import check_config
-from remsvc.server.ini import parse_ini
+from remsvc.server.settings.ini import parse_ini
 from tests.attacks.fuzzing import corpus, fuzz
 
-JOURNAL = Path(__file__).parents[1] / "execution" / "journals" / "v1.sqlite"
+JOURNAL = Path(__file__).parents[1] / "execution" / "jobs" / "journals" / "v1.sqlite"
 
 # The server's configuration
 

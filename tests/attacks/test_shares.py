@@ -160,7 +160,7 @@ def test_a_token_that_is_revoked_before_its_request_has_come_starts_nothing(
 
 
 def token_line(identity: str, token: str) -> str:
-    from remsvc.server.tokens import digest_of
+    from remsvc.server.identity.tokens import digest_of
 
     return f"{identity} = sha256:{digest_of(token).hex()}\n"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from remsvc.execution.cgroup import find_parent
+from remsvc.execution.supervisor.cgroup import find_parent
 
 from .client import Client, bearer
 from .commands import posix_only

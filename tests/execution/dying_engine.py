@@ -15,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from remsvc.execution import jobs as engine
-from remsvc.execution.job import JobSpec, content_digest
-from remsvc.execution.job_limits import JobLimits
+from remsvc.execution.jobs import jobs as engine
+from remsvc.execution.jobs.job_limits import JobLimits
+from remsvc.execution.jobs.model import JobSpec, content_digest
 
-SOURCES = str(Path(engine.__file__).parent)
+SOURCES = str(Path(engine.__file__).parents[1])
 STDIN = b"input"
 
 lines = 0

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution.job import Job, JobSpec, content_digest
-from remsvc.execution.job_files import Piece
-from remsvc.execution.job_limits import JobLimits
-from remsvc.execution.jobs import Jobs
-from remsvc.execution.journal import Filter
+from remsvc.execution.jobs.files import Piece
+from remsvc.execution.jobs.job_limits import JobLimits
+from remsvc.execution.jobs.jobs import Jobs
+from remsvc.execution.jobs.journal import Filter
+from remsvc.execution.jobs.model import Job, JobSpec, content_digest
 from remsvc.job_state import JobState
 
 from .processes import DEADLINE, supervisors_of

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from remsvc.execution import frames
+from remsvc.execution.supervisor import protocol as frames
 
 Header = dict[str, Any]
 
@@ -67,7 +67,7 @@ def main(fd: str, state_dir: str, version: str, said: str) -> None:
     frames.encode_frame = encode_changed
     if said == "more":
         frames.FrameReader = OtherFrames  # type: ignore[misc]
-    from remsvc.execution import supervisor  # which takes them from there
+    from remsvc.execution.supervisor import main as supervisor  # which takes them from there
 
     supervisor.main(int(fd), state_dir, "")
 

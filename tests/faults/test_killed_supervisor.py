@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from remsvc.client.jobs import JobSpec
-from remsvc.execution.cgroup import find_parent
+from remsvc.execution.supervisor.cgroup import find_parent
 from tests.execution.processes import processes_with
 
 from .counted_jobs import CountedJob

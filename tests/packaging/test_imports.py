@@ -22,7 +22,7 @@ import importlib, pkgutil
 package = importlib.import_module(sys.argv[1])
 skipped = {
     "remsvc.execution.windows", "remsvc.execution.windows_job", "remsvc.server.windows_service",
-    "remsvc.cli.service", "remsvc.__main__", "remsvc.execution.supervisor",
+    "remsvc.cli.service", "remsvc.__main__", "remsvc.execution.supervisor.main",
 }
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     if module.name not in skipped:

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remsvc.errors import ConfigurationError
-from remsvc.execution.cgroup import find_parent
+from remsvc.execution.supervisor.cgroup import find_parent
 from remsvc.server.config import ServerConfig, check_config, load_config
-from remsvc.server.tokens import digest_of
+from remsvc.server.identity.tokens import digest_of
 
 
 def load(tmp_path: Path, text: str, **overrides: object) -> ServerConfig:

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from remsvc.execution.engine import OUTPUT_WAIT
+from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.config import ServerConfig
-from remsvc.server.job_config import JobConfig
-from remsvc.server.limits_config import LimitsConfig
+from remsvc.server.jobs.config import JobConfig
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "server-configuration.md").read_text(encoding="utf-8")
 

@@ -14,7 +14,7 @@ import pytest
 from remsvc.server.config import ServerConfig, load_config
 from remsvc.server.reload import Reloader
 from tests.conftest import Serve, ServerProcess
-from tests.identity.conftest import RunningServer
+from tests.server.identity.conftest import RunningServer
 
 AT_START = """
 [server]

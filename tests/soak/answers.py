@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from remsvc.http2.messages import prefix
-from remsvc.server.call import Call
-from remsvc.server.health import HealthService
+from remsvc.server.calls.call import Call
+from remsvc.server.calls.health import HealthService
+from remsvc.server.calls.methods import Method, Methods, Requests, methods_of
+from remsvc.server.calls.reflection import ReflectionService
 from remsvc.server.http2.call import Http2Call
-from remsvc.server.methods import Method, Methods, Requests, methods_of
-from remsvc.server.reflection import ReflectionService
 from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.status import Status
 from remsvc_proto import RemSvc_pb2

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from remsvc.server.admission import Admission
-from remsvc.server.authentication import Authenticator
-from remsvc.server.calls import Calls
-from remsvc.server.decision import Rate
-from remsvc.server.failed_authentication import FailedAuthentications
+from remsvc.server.calls.admission import Admission
+from remsvc.server.calls.config import LimitsConfig
+from remsvc.server.calls.guard import Calls
+from remsvc.server.calls.open_calls import Authentication
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.listener import Listener
-from remsvc.server.limits_config import LimitsConfig
-from remsvc.server.open_calls import Authentication
-from remsvc.server.tokens import Credential, TokenTable, digest_of
+from remsvc.server.identity.authentication import Authenticator
+from remsvc.server.identity.failed_authentication import FailedAuthentications
+from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
+from remsvc.server.policy.decision import Rate
 from tests.soak.answers import Answers
 from tests.soak.sessions import TOKENS, Session, Step
 from tests.soak.tls_peer import server_tls

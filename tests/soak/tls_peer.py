@@ -7,7 +7,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from remsvc.server.tls import TlsConfig, server_context
+from remsvc.server.tls.config import TlsConfig, server_context
 from tests.contract.certificates import Authority
 from tests.soak.memory_transport import MemorySocket, Report
 

@@ -11,7 +11,7 @@ from remsvc.cli.terminal import error_line, print_json, warning_line
 from remsvc.printable import printable
 
 if TYPE_CHECKING:
-    from remsvc.server.audit_chain import Head
+    from remsvc.server.audit.chain import Head
 
 _FILE = click.Path(path_type=Path)
 _BROKEN = 1
@@ -51,7 +51,7 @@ def verify(
       remsvc audit verify audit.jsonl.2 audit.jsonl.1 audit.jsonl
       remsvc audit verify --head /mnt/safe/monday.head /var/log/remsvc/audit.jsonl
     """
-    from remsvc.server.audit_chain import verify as check
+    from remsvc.server.audit.chain import verify as check
 
     for file in files:
         if file.is_dir():
@@ -85,8 +85,8 @@ def verify(
 def _read_head(
     log: Path, head_path: Path | None, key_path: Path | None, notes: list[str], problems: list[str]
 ) -> Head | None:
-    from remsvc.server.audit_chain import HEAD_SUFFIX, KEY_SUFFIX, Head, HeadError
-    from remsvc.server.audit_file import read_key
+    from remsvc.server.audit.chain import HEAD_SUFFIX, KEY_SUFFIX, Head, HeadError
+    from remsvc.server.audit.file import read_key
 
     path = head_path or log.with_name(log.name + HEAD_SUFFIX)
     key_file = key_path or log.with_name(log.name + KEY_SUFFIX)

@@ -87,7 +87,7 @@ def test(
     """
     with needs_extra("server"):
         from remsvc.server.config import read_config
-        from remsvc.server.decision import CommandRequest
+        from remsvc.server.policy.decision import CommandRequest
 
         settings, problems = read_config(config, {})
     if problems:

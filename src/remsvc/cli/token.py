@@ -12,10 +12,10 @@ import click
 
 from remsvc.cli.terminal import print_json
 from remsvc.printable import printable
-from remsvc.server import token_file
+from remsvc.server.identity import token_file
 
 if TYPE_CHECKING:
-    from remsvc.server.tokens import Credential
+    from remsvc.server.identity.tokens import Credential
 
 _AHEAD = re.compile(r"([0-9]{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.cgroup import GroupParent
-from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
+from remsvc.execution.supervisor.cgroup import GroupParent
+from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
 
 MARK = "REMSVC_COMMAND_ID"
 """The environment variable that tells a command's processes from another's."""

@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 import remsvc
 from remsvc.errors import ExecutionError, StartError
-from remsvc.execution.cgroup import GroupParent, why_not
 from remsvc.execution.engine import OUTPUT_WAIT, Outcome, Output, Process, ProcessSpec, WithdrawnError
-from remsvc.execution.frames import VERSION, FrameReader, Header, encode_frame
 from remsvc.execution.posix_process import PosixProcess
-from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.execution.supervisor_link import connect, is_alive
+from remsvc.execution.supervisor.cgroup import GroupParent, why_not
+from remsvc.execution.supervisor.link import connect, is_alive
+from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
+from remsvc.execution.supervisor.protocol import VERSION, FrameReader, Header, encode_frame
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 # -S: nor what is installed; the supervisor needs the standard library alone.
 _BOOTSTRAP = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from remsvc.execution.supervisor import main; main(int(sys.argv[2]), *sys.argv[3:])"
+    "from remsvc.execution.supervisor.main import main; main(int(sys.argv[2]), *sys.argv[3:])"
 )
 _ROOT = str(Path(remsvc.__file__).resolve().parents[1])
 # All of the server's environment that the supervisor gets: it holds secrets, and a command may see it.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from remsvc.errors import RemSvcError
 from remsvc.execution.engine import Outcome, WithdrawnError
-from remsvc.execution.frames import Header
+from remsvc.execution.supervisor.protocol import Header
 
 
 class PosixProcess:

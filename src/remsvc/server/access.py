@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from remsvc.errors import ConfigurationError
+from remsvc.server.calls.open_calls import Authentication
 from remsvc.server.config import ServerConfig
-from remsvc.server.failed_authentication import FailedAuthentications
-from remsvc.server.open_calls import Authentication
-from remsvc.server.tls import TlsConfig
+from remsvc.server.identity.failed_authentication import FailedAuthentications
+from remsvc.server.tls.config import TlsConfig
 
 _EXPIRY_SECONDS = 1.0
 

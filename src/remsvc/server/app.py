@@ -16,23 +16,24 @@ from typing import Any
 
 from remsvc.errors import ServeError, TransportEndedError
 from remsvc.execution.engine import create_engine
+from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.execution.lookups import Lookups
-from remsvc.execution.passing_jobs import PassingJobs
-from remsvc.server import health, peer_owner
 from remsvc.server.access import Access
-from remsvc.server.audit import Audit
-from remsvc.server.audit_file import AuditFileInUseError
-from remsvc.server.command_runner import CommandRunner
-from remsvc.server.command_service import SERVICE_NAME, CommandService
-from remsvc.server.command_turn import Turns
+from remsvc.server.audit.audit import Audit
+from remsvc.server.audit.file import AuditFileInUseError
+from remsvc.server.calls import health
+from remsvc.server.calls.methods import methods_of
+from remsvc.server.calls.reflection import ReflectionService
+from remsvc.server.commands.runner import CommandRunner
+from remsvc.server.commands.service import SERVICE_NAME, CommandService
+from remsvc.server.commands.turn import Turns
 from remsvc.server.config import ServerConfig
 from remsvc.server.freed_memory import give_back_freed_memory
-from remsvc.server.job_config import JobConfig
+from remsvc.server.identity import peer_owner
+from remsvc.server.jobs.config import JobConfig
 from remsvc.server.logs import Logs, fields
-from remsvc.server.methods import methods_of
 from remsvc.server.own_user import runs_privileged
-from remsvc.server.policy_in_force import PolicyInForce
-from remsvc.server.reflection import ReflectionService
+from remsvc.server.policy.in_force import PolicyInForce
 from remsvc.server.reload import Reloader
 from remsvc.server.transport import open_transport
 from remsvc.server.transport_choice import transport_fault
@@ -140,7 +141,7 @@ async def _serve_audited(
     groups = config.trees.find_groups()
     if state_dir is not None and config.jobs is not None:
         # Not on Windows, where half of what they import does not exist.
-        from remsvc.execution.jobs import Jobs
+        from remsvc.execution.jobs.jobs import Jobs
 
         jobs = Jobs(
             state_dir,
@@ -179,8 +180,8 @@ async def _serve_audited(
         )
         services = {SERVICE_NAME: commands.methods()}
         if jobs is not None and config.jobs is not None:
-            from remsvc.server.job_service import SERVICE_NAME as JOB_SERVICE_NAME
-            from remsvc.server.job_service import JobService
+            from remsvc.server.jobs.service import SERVICE_NAME as JOB_SERVICE_NAME
+            from remsvc.server.jobs.service import JobService
 
             job_service = JobService(jobs, access.authentication, policy, audit, config.jobs, draining)
             services[JOB_SERVICE_NAME] = job_service.methods()

@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remsvc.errors import ConfigurationError
-from remsvc.execution.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.server.audit_config import AuditConfig, read_audit
-from remsvc.server.auth_config import AuthConfig, read_auth
-from remsvc.server.authentication import ANONYMOUS, Required
-from remsvc.server.command_limits_config import read_command_limits
-from remsvc.server.file_signature import Signature
-from remsvc.server.job_config import JobConfig, read_jobs
-from remsvc.server.limits_config import LimitsConfig, read_limits
-from remsvc.server.patterns import Rule
-from remsvc.server.policy import Policy
-from remsvc.server.policy_config import read_sections
-from remsvc.server.policy_section import PolicySections
-from remsvc.server.policy_warnings import policy_warnings
-from remsvc.server.settings import Settings
-from remsvc.server.tls import TlsConfig, read_tls
+from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
+from remsvc.server.audit.config import AuditConfig, read_audit
+from remsvc.server.calls.config import LimitsConfig, read_limits
+from remsvc.server.commands.config import read_command_limits
+from remsvc.server.commands.tree_config import TreeConfig, read_trees
+from remsvc.server.identity.authentication import ANONYMOUS, Required
+from remsvc.server.identity.config import AuthConfig, read_auth
+from remsvc.server.jobs.config import JobConfig, read_jobs
+from remsvc.server.policy.config import read_sections
+from remsvc.server.policy.patterns import Rule
+from remsvc.server.policy.policy import Policy
+from remsvc.server.policy.section import PolicySections
+from remsvc.server.policy.warnings import policy_warnings
+from remsvc.server.settings.file_signature import Signature
+from remsvc.server.settings.settings import Settings
+from remsvc.server.tls.config import TlsConfig, read_tls
 from remsvc.server.transport_choice import HTTP2, TRANSPORTS, default_transport, transport_fault
-from remsvc.server.tree_config import TreeConfig, read_trees
 
 DEFAULT_PORT = 50051
 _LOOPBACK = "127.0.0.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from remsvc.server.decision import Rate
+from remsvc.server.policy.decision import Rate
 
 _SWEEP = 1_000
 

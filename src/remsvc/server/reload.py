@@ -11,7 +11,7 @@ from pathlib import Path
 
 from remsvc.errors import ConfigurationError
 from remsvc.server.config import ServerConfig, read_config
-from remsvc.server.file_signature import Signature, signature_of
+from remsvc.server.settings.file_signature import Signature, signature_of
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.reload")

@@ -7,9 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from remsvc.server.admission import Admission
-from remsvc.server.calls import Calls
-from remsvc.server.methods import Methods
+from remsvc.server.calls.admission import Admission
+from remsvc.server.calls.guard import Calls
+from remsvc.server.calls.methods import Methods
 from remsvc.server.transport_choice import HTTP2
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Transport(Protocol):
-    """A transport. It hands every call to :class:`~remsvc.server.calls.Calls`."""
+    """A transport. It hands every call to :class:`~remsvc.server.calls.guard.Calls`."""
 
     async def start(self, host: str, port: int) -> str:
         """Accept connections; the address, ``HOST:PORT``.

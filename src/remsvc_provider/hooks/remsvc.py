@@ -112,7 +112,7 @@ class RemSvcHook(BaseHook):
         ``await hook.get_async_conn()``. The channel is closed together with the loop: never close it.
         Calls on it take the token from :meth:`get_call_metadata`.
         """
-        from remsvc_provider.channels import pooled_channel
+        from remsvc_provider.running.channels import pooled_channel
 
         return pooled_channel(self.options)
 

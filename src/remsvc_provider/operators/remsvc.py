@@ -26,10 +26,10 @@ from remsvc_provider.outcome import (
     Results,
 )
 from remsvc_provider.parameters import FIELDS, Parameters, check_metadata
-from remsvc_provider.rendering import render_field
 from remsvc_provider.run_options import RunOptions, check_choice
 from remsvc_provider.settings import default_deferrable
 from remsvc_provider.start_in_triggerer import StartArguments, StartFromTrigger
+from remsvc_provider.templates.rendering import render_field
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
@@ -350,8 +350,8 @@ class RemSvcOperator(BaseOperator):
         return False
 
     def _run_here(self, plan: Plan, masking: Masking) -> Outcome:
-        from remsvc_provider.command_run import CommandRun
         from remsvc_provider.hooks.remsvc import RemSvcHook
+        from remsvc_provider.running.run import CommandRun
 
         def read_connection() -> ConnectionOptions:
             hook = RemSvcHook(self.grpc_conn_id)

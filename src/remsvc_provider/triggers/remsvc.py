@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
 
     from remsvc.client.options import ConnectionOptions
-    from remsvc_provider.command_run import CommandRun
     from remsvc_provider.plan import Plan
+    from remsvc_provider.running.run import CommandRun
 
 __all__ = ["EVT_ERROR", "EVT_RESULTS", "EVT_STATE", "RemSvcTrigger"]
 
@@ -328,5 +328,5 @@ async def _load() -> ModuleType:
     """What runs commands. Loading it may take seconds where the disk is cold: not in the event loop that all
     triggers share. Once it is there, no thread is asked for: all may be busy with others' logs."""
     if not _loaded:
-        _loaded.append(await asyncio.to_thread(import_module, "remsvc_provider.command_run"))
+        _loaded.append(await asyncio.to_thread(import_module, "remsvc_provider.running.run"))
     return _loaded[0]

@@ -15,9 +15,9 @@ from remsvc_provider.masking import secrets_in
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, EVT_TRY, NOT_STARTED
 from remsvc_provider.parameters import Parameters
-from remsvc_provider.render_threads import in_thread
-from remsvc_provider.rendering import render_field
 from remsvc_provider.start_in_triggerer import TRIGGER
+from remsvc_provider.templates.rendering import render_field
+from remsvc_provider.templates.threads import in_thread
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 from remsvc_provider.version_compat import AirflowException, template_environment
 

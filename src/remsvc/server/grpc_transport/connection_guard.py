@@ -8,9 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NoReturn
 
+from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.counted_warnings import CountedWarnings
 from remsvc.server.grpc_transport.proc_connections import Connection, accepted
-from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.peers import Endpoint, network_of, parse_peer
 from remsvc.server.refusal import exhausted
 

@@ -10,14 +10,14 @@ from typing import Any
 import grpc.aio
 
 from remsvc.errors import ServeError, TransportEndedError
-from remsvc.server.calls import Calls
+from remsvc.server.calls.config import LimitsConfig
+from remsvc.server.calls.guard import Calls
+from remsvc.server.calls.methods import Methods
 from remsvc.server.grpc_transport.connection_guard import ConnectionGuard
 from remsvc.server.grpc_transport.handlers import Handlers
 from remsvc.server.grpc_transport.tls import server_credentials
-from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.listen_fault import find_listen_fault, listen_fault
-from remsvc.server.methods import Methods
-from remsvc.server.tls import TlsConfig
+from remsvc.server.tls.config import TlsConfig
 from remsvc.time_limit import TimeLimit
 from remsvc.validation import MESSAGE_BYTES
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from remsvc.server.tls import TlsConfig
+from remsvc.server.tls.config import TlsConfig
 
 
 def server_credentials(current: Callable[[], TlsConfig | None]) -> grpc.ServerCredentials | None:

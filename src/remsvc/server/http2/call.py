@@ -18,9 +18,9 @@ from remsvc.http2.messages import (
     TooLargeError,
     prefix,
 )
-from remsvc.server.authentication import Caller, Evidence
-from remsvc.server.call import Call
-from remsvc.server.methods import Method
+from remsvc.server.calls.call import Call
+from remsvc.server.calls.methods import Method
+from remsvc.server.identity.authentication import Caller, Evidence
 from remsvc.server.refusal import RefusedError
 from remsvc.status import Status
 from remsvc.time_limit import TimeLimit

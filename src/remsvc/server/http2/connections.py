@@ -10,18 +10,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from remsvc.http2.input_turns import InputTurns
-from remsvc.server.calls import Calls
+from remsvc.server.calls.config import LimitsConfig
+from remsvc.server.calls.guard import Calls
+from remsvc.server.calls.methods import Method, Methods
+from remsvc.server.calls.sharing import may_have_more
 from remsvc.server.counted_warnings import CountedWarnings
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.tls import ShownCertificates
 from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
-from remsvc.server.limits_config import LimitsConfig
 from remsvc.server.logs import fields
-from remsvc.server.methods import Method, Methods
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.server.sharing import may_have_more
 from remsvc.status import Status
 from remsvc.time_limit import TimeLimit
 

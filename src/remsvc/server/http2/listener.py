@@ -16,10 +16,10 @@ from remsvc.server.http2.connection import Connection
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
 from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
+from remsvc.server.identity.peer_owner import peer_owner
 from remsvc.server.listen_fault import listen_fault
-from remsvc.server.peer_owner import peer_owner
 from remsvc.server.peers import endpoint, network_of, peer_name
-from remsvc.server.tls import TlsConfig
+from remsvc.server.tls.config import TlsConfig
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.server")

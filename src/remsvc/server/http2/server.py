@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from remsvc.errors import TransportEndedError
-from remsvc.server.calls import Calls
+from remsvc.server.calls.config import LimitsConfig
+from remsvc.server.calls.guard import Calls
+from remsvc.server.calls.methods import Methods
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.listener import Listener
-from remsvc.server.limits_config import LimitsConfig
-from remsvc.server.methods import Methods
-from remsvc.server.tls import TlsConfig
+from remsvc.server.tls.config import TlsConfig
 
 # After the grace: calls are cancelled, and their commands killed.
 _END_SECONDS = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from remsvc.server.authentication import NO_CERTIFICATE, ShownCertificate
+from remsvc.server.identity.authentication import NO_CERTIFICATE, ShownCertificate
 
 PROTOCOL = "h2"
 _REMEMBERED = 1024

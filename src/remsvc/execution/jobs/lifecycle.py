@@ -1,0 +1,285 @@
+"""The life of a durable job, from its claim to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from remsvc.errors import StartError
+from remsvc.execution.engine import ProcessSpec
+from remsvc.execution.jobs.active_job import ActiveJob, ActiveJobs
+from remsvc.execution.jobs.files import JobFiles
+from remsvc.execution.jobs.job_end import ended_job, loss_of_output
+from remsvc.execution.jobs.job_gate import JobGate, JobPermission
+from remsvc.execution.jobs.journal import Journal, JournalError
+from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.observer import JobObserver
+from remsvc.execution.jobs.process import job_process, job_start_message
+from remsvc.execution.jobs.slots import JobSlots
+from remsvc.execution.login import login
+from remsvc.execution.lookups import Lookups
+from remsvc.execution.posix import PosixEngine
+from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.tasks import OwnedTasks
+from remsvc.job_state import JobState
+
+_logger = logging.getLogger("remsvc.job")
+
+_RETRY_SECONDS = 1.0
+# What is told the supervisor in passing goes with what it must know at once.
+_FORGET_SECONDS, _WATCH_SECONDS = 0.05, 0.002
+
+
+class JobRunner:
+    """Starts jobs, follows them and writes down how they end.
+
+    Attributes:
+        active: the jobs that have not ended, by id.
+        instance: the supervisor that starts commands; empty while there is none.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        files: JobFiles,
+        engine: PosixEngine,
+        slots: JobSlots,
+        tasks: OwnedTasks,
+        *,
+        observer: JobObserver,
+        gate: JobGate,
+        lookups: Lookups,
+    ) -> None:
+        self.active = ActiveJobs()
+        self.instance = ""
+        self._journal = journal
+        self._files = files
+        self._engine = engine
+        self._slots = slots
+        self._tasks = tasks
+        self._observer = observer
+        self._gate = gate
+        slots.on_room = self.start_queued
+        self._supervised = asyncio.Event()
+        self._own_login = login()
+        self._lookups = lookups
+
+    def remember(self, jobs: Iterable[Job]) -> None:
+        """Take over the jobs that had not ended when the server before this one did."""
+        for job in jobs:
+            active = self.active[job.id] = ActiveJob(job, cancelled=bool(job.reason))
+            if job.state is JobState.QUEUED:
+                self._slots.put(job.identity, job.id)
+            else:
+                active.slot = self._slots.take(job.identity)
+
+    def let_go(self, active: ActiveJob) -> None:
+        """A job has ended, or was not claimed: whoever waits for it is told, and what it took is free."""
+        self.active.pop(active.job.id, None)
+        if active.slot is not None:
+            active.slot.release()
+        active.wake()
+
+    # The supervisor
+
+    def on_supervisor(self, instance: str) -> None:
+        """A supervisor is there, to start what comes."""
+        self.instance = instance
+        self._supervised.set()
+
+    def on_supervisor_lost(self) -> None:
+        """It is gone: nothing can be started until there is another one."""
+        self.instance = ""
+        self._supervised.clear()
+
+    def on_event(self, event: Header) -> None:
+        """``started``, ``output`` or ``ended`` of a job."""
+        active = self.active.get(event["id"])
+        if active is None:
+            if event["event"] == "ended":  # known to the journal already
+                self.tell_forget(event["id"])
+        elif event["event"] == "started":
+            self.note_start(active, event)
+        elif event["event"] == "output":
+            active.wake()
+        elif event["event"] == "ended":
+            self._tasks.spawn(self.take_record(active, event["record"]))
+
+    def tell_end(self, active: ActiveJob) -> None:
+        """Tell the supervisor to end a job."""
+        self._engine.send({"op": "end", "id": active.job.id, "kill": active.kill})
+
+    def tell_forget(self, job_id: str) -> None:
+        """Tell the supervisor that the journal knows how a job ended."""
+        self._engine.send({"op": "forget", "id": job_id}, within=_FORGET_SECONDS)
+
+    def tell_watched(self, active: ActiveJob) -> None:
+        """Tell the supervisor whether anybody wants to know of a job's output."""
+        message = {"op": "watch", "id": active.job.id, "on": bool(active.watchers)}
+        self._engine.send(message, within=_WATCH_SECONDS)
+
+    # Start
+
+    async def start(self, active: ActiveJob, permission: JobPermission | None = None) -> None:
+        """Start a job that has been claimed for a supervisor.
+
+        What may take longer goes on beside the caller.
+
+        Args:
+            active: it.
+            permission: by which it may start; None where that was given too long ago.
+        """
+        active.told = ""
+        if permission is None or active.job.spec.user:
+            self._tasks.spawn(self._start(active, permission))
+        else:
+            await self._start(active, permission)
+
+    def start_queued(self) -> None:
+        """Start jobs that wait, while there is room."""
+        while self.instance and (job_id := self._slots.next()) is not None:
+            active = self.active[job_id]
+            active.slot = self._slots.take(active.job.identity)
+            active.told = ""
+            self._tasks.spawn(self._start(active, None))
+
+    async def _start(self, active: ActiveJob, permission: JobPermission | None) -> None:
+        """Start it, or end it for the reason why it cannot be started: it is never left between the two."""
+        try:
+            process = await self._ready(active, permission)
+            if process is None:
+                await self.take_record(active, {"cause": "cancelled"})
+                return
+            # From the last look at the permission to this there is no wait.
+            self._engine.send(job_start_message(self._engine, active.job, process, self._files))
+        except (StartError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            await self.take_record(active, {"error": reason, "ended": time.time()})
+        except Exception:
+            _logger.exception("job %s could not be started", active.job.id)
+            reason = "it could not be started: the server has failed"
+            await self.take_record(active, {"error": reason, "ended": time.time()})
+        else:
+            active.told = self.instance
+            if active.watchers:
+                self.tell_watched(active)
+
+    async def _ready(self, active: ActiveJob, permission: JobPermission | None) -> ProcessSpec | None:
+        """Have everything for the start of a job, at the same moment: the process, the claim, the permission.
+
+        Returns:
+            The process; None where the job was cancelled meanwhile.
+
+        Raises:
+            StartError, OSError: it must not or cannot be started.
+        """
+        process: ProcessSpec | None = None
+        # Whatever one of them had to be waited for, all are looked at again after it.
+        while not active.cancelled:
+            if permission is None or not permission.stands():
+                permission = await self._gate.permit(active.job)
+            elif process is None:
+                process = await job_process(active.job, self._own_login, self._lookups)
+            elif active.job.supervisor != self.instance or not self.instance:
+                # It was in the queue, or the supervisor that it was claimed for ended before it was told.
+                await self._claim_for_supervisor(active)
+            elif permission.program:
+                # The job itself keeps what was asked for: that is what is decided on each time.
+                return dataclasses.replace(process, argv=(permission.program, *process.argv[1:]))
+            else:
+                return process
+        return None
+
+    async def _claim_for_supervisor(self, active: ActiveJob) -> None:
+        """Write down that the job runs, and by which supervisor, before that is told."""
+        while True:
+            await self._supervised.wait()
+            instance = self.instance
+            claimed = dataclasses.replace(active.job, state=JobState.RUNNING, supervisor=instance)
+            try:
+                await self._journal.update(claimed)
+            except JournalError as error:
+                _logger.error("job %s cannot be started yet: %s", claimed.id, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            waited = active.job.state is JobState.QUEUED
+            active.job = dataclasses.replace(active.job, state=JobState.RUNNING, supervisor=instance)
+            if waited:
+                self._observer.on_state(active.job)
+                active.wake()
+            if self.instance == instance:
+                return
+
+    def note_start(self, active: ActiveJob, event: Header) -> None:
+        """Note which process a job is."""
+        active.job = dataclasses.replace(
+            active.job, started=event["started"], pid=event["pid"], pid_started=event["started"]
+        )
+
+    # End
+
+    async def cancel(self, active: ActiveJob, reason: str, kill: bool) -> Job:
+        """End a job, with a grace unless ``kill``; the job as it is now."""
+        if active.ending:
+            return active.job
+        first, active.cancelled = not active.cancelled, True
+        active.kill = active.kill or kill
+        if first:
+            active.job = dataclasses.replace(active.job, reason=reason)
+        if active.job.state is JobState.QUEUED and self._slots.remove(active.job.id):
+            await self.end(active, ended_job(active.job, {"cause": "cancelled"}))
+            return active.job
+        if first:
+            try:
+                # A server that is killed now still knows, when it is back.
+                await self._journal.note_reason(active.job)
+            except JournalError as error:
+                _logger.error("that job %s is cancelled cannot be written: %s", active.job.id, error)
+        self.tell_end(active)
+        return active.job
+
+    def cancel_beside(self, active: ActiveJob, reason: str) -> None:
+        """End a job, with a grace, while the caller goes on."""
+        self._tasks.spawn(self.cancel(active, reason, False))
+
+    async def take_record(self, active: ActiveJob, record: dict[str, Any]) -> None:
+        """End a job as a record says (:mod:`remsvc.execution.supervisor.exit_record`), once."""
+        if active.ending:
+            return
+        active.ending = True
+        try:
+            job = ended_job(active.job, record)
+        except Exception:  # whatever a supervisor says: its job must not stay for ever
+            _logger.exception("the record of job %s is not understood: %r", active.job.id, record)
+            reason = "what its supervisor says of its end is not understood"
+            job = dataclasses.replace(active.job, state=JobState.LOST, reason=reason, ended=time.time())
+        else:
+            if loss := loss_of_output(record):
+                _logger.warning("job %s: %s", job.id, loss)
+        await self.end(active, job)
+
+    async def end(self, active: ActiveJob, job: Job) -> None:
+        """Write the end of a job down before anybody hears of it."""
+        active.ending = True
+        await self._observer.before_end(job)
+        while True:
+            try:
+                await self._journal.update(job)
+                break
+            except JournalError as error:
+                _logger.error("the end of job %s cannot be written yet: %s", job.id, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+        active.job = job
+        del self.active[job.id]  # from now on, the journal knows all of it
+        try:
+            await self._files.remove_stdin(job.id)
+        except OSError as error:
+            # It goes with the job's other files.
+            _logger.error("the standard input of job %s cannot be removed yet: %s", job.id, error)
+        finally:
+            self.tell_forget(job.id)
+            self.let_go(active)

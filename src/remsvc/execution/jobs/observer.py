@@ -1,0 +1,54 @@
+"""Who is told what becomes of jobs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from remsvc.execution.jobs.model import Job
+
+_logger = logging.getLogger("remsvc.job")
+
+
+class JobObserver(Protocol):
+    """Told of every new state of a job, durable or not. Called in the event loop; must not block."""
+
+    def on_state(self, job: Job) -> None:
+        """A job is queued or running, or a version-1 command has ended."""
+        ...
+
+    async def before_end(self, job: Job) -> None:
+        """A durable job has ended as ``job`` says; nobody hears of it before this returns.
+
+        After a crash of the server, it may be told once more. Must return within seconds.
+        """
+        ...
+
+
+class NobodyObserves:
+    """An observer that does nothing."""
+
+    def on_state(self, job: Job) -> None:
+        pass
+
+    async def before_end(self, job: Job) -> None:
+        pass
+
+
+class GuardedObserver:
+    """Passes everything on to an observer. A defect of his is logged, and stops no job on its way."""
+
+    def __init__(self, observer: JobObserver) -> None:
+        self._observer = observer
+
+    def on_state(self, job: Job) -> None:
+        try:
+            self._observer.on_state(job)
+        except Exception:
+            _logger.exception("what became of job %s could not be told", job.id)
+
+    async def before_end(self, job: Job) -> None:
+        try:
+            await self._observer.before_end(job)
+        except Exception:
+            _logger.exception("that job %s has ended could not be told", job.id)

@@ -1,0 +1,61 @@
+"""From what a job runs to the process that a supervisor is told to start."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from remsvc.execution.engine import MARK, ProcessSpec
+from remsvc.execution.jobs.files import JobFiles
+from remsvc.execution.jobs.model import Job
+from remsvc.execution.login import Login, login
+from remsvc.execution.lookups import Lookups
+from remsvc.execution.posix import PosixEngine
+from remsvc.execution.shell import shell_argv
+from remsvc.execution.supervisor.protocol import Header
+
+
+async def job_process(job: Job, own_login: Login, lookups: Lookups) -> ProcessSpec:
+    """The process that a job runs.
+
+    Args:
+        own_login: the server's own, for a job that names no user.
+        lookups: how users and shells are looked up.
+
+    Raises:
+        StartError, OSError: its user or its shell cannot be had.
+    """
+    spec, surroundings = job.spec, own_login
+    if spec.user:
+        find = partial(login, spec.user)
+        surroundings = await lookups.for_start(job.identity, f"user {spec.user}", find)
+    env = {**surroundings.variables(), **spec.env, MARK: job.id}
+    argv = spec.argv
+    if spec.shell_command is not None:
+        choose = partial(shell_argv, spec.shell_command, int(spec.powershell), env.get("PATH", ""))
+        # It is looked for in a PATH that the caller may have set.
+        if spec.powershell:
+            argv = await lookups.for_start(job.identity, "PowerShell (pwsh)", choose)
+        else:
+            argv = choose()
+    return ProcessSpec(
+        argv=argv,
+        env=env,
+        cwd=spec.cwd or surroundings.cwd,
+        credentials=surroundings.credentials,
+        time_limit=spec.time_limit,
+        output_limit=spec.output_limit,
+        caller=job.identity,
+    )
+
+
+def job_start_message(engine: PosixEngine, job: Job, process: ProcessSpec, files: JobFiles) -> Header:
+    """What tells a supervisor to start it."""
+    return {
+        **engine.start_message(job.id, process),
+        "cwd_required": bool(job.spec.cwd),
+        "job": {
+            "folder": str(files.folder(job.id)),
+            "kill_grace": job.spec.kill_grace or 0.0,
+            "stdin": files.has_stdin(job.id),
+        },
+    }

@@ -1,0 +1,137 @@
+"""What became of the jobs: the journal, the supervisor and the exit records brought together.
+
+At the start of a server, and whenever a supervisor was replaced. The journal says what was promised,
+the supervisor what is running, a job's folder how it ended while nobody looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import pwd
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from remsvc.execution.jobs.active_job import ActiveJob
+from remsvc.execution.jobs.files import JobFiles
+from remsvc.execution.jobs.lifecycle import JobRunner
+from remsvc.execution.jobs.model import Job
+from remsvc.execution.supervisor import process_tree
+from remsvc.execution.supervisor.cgroup import GroupParent
+from remsvc.execution.supervisor.command_groups import kill_marked_groups, owner_of
+from remsvc.execution.supervisor.link import forget_ends, has_ended
+from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.tasks import OwnedTasks
+from remsvc.job_state import JobState
+
+_logger = logging.getLogger("remsvc.job")
+
+_SETTLE_SECONDS = 10.0
+
+
+class Reconciliation:
+    """Finds the jobs again that a supervisor or a server before this one started.
+
+    Args:
+        state_dir: where supervisors note their ends.
+        groups: where jobs have control groups; None for nowhere.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        groups: GroupParent | None,
+        files: JobFiles,
+        runner: JobRunner,
+        tasks: OwnedTasks,
+    ) -> None:
+        self._state_dir = state_dir
+        self._groups = groups
+        self._files = files
+        self._runner = runner
+        self._tasks = tasks
+
+    async def reconcile(self, instance: str, known: Mapping[str, Header]) -> None:
+        """Go on with the jobs as the supervisor ``instance`` knows them, by id."""
+        searches = [
+            self._tasks.spawn(self._find_again(active, instance, known.get(active.job.id)))
+            for active in self._runner.active.values()
+            if active.job.state is JobState.RUNNING and active.told not in ("", instance)
+        ]
+        for name in known.keys() - self._runner.active.keys():
+            self._runner.tell_forget(name)
+        if searches:
+            # Where the disk is full, what became of a job cannot be written yet. That must not keep us.
+            await asyncio.wait((self._tasks.spawn(self._settle(searches)),), timeout=_SETTLE_SECONDS)
+        forget_ends(self._state_dir, {active.job.supervisor for active in self._runner.active.values()})
+
+    async def _settle(self, searches: Iterable[asyncio.Task[ActiveJob | None]]) -> None:
+        """End the jobs that nobody knows anything of."""
+        lost = [active for active in await asyncio.gather(*searches) if active is not None]
+        if not lost:
+            return
+        await asyncio.to_thread(self._kill_leftovers, [active.job for active in lost])
+        reason = "the supervisor ended, or the host was restarted: whether it ran is not known"
+        for active in lost:
+            _logger.error("job %s is lost: %s", active.job.id, reason)
+        ends = await asyncio.gather(*(self._lost(active.job, reason) for active in lost))
+        await asyncio.gather(*map(self._runner.end, lost, ends))
+
+    async def _lost(self, job: Job, reason: str) -> Job:
+        """The job as lost, with what it had written."""
+        try:
+            stdout, stderr = await self._files.sizes(job.id)
+        except OSError as error:
+            stdout, stderr = job.stdout, job.stderr
+            _logger.error("the output of job %s cannot be read: %s", job.id, error)
+            reason = f"{reason}; its output cannot be read: {error.strerror}"
+        now = time.time()
+        return dataclasses.replace(
+            job, state=JobState.LOST, reason=reason, ended=now, stdout=stdout, stderr=stderr
+        )
+
+    async def _find_again(self, active: ActiveJob, instance: str, entry: Header | None) -> ActiveJob | None:
+        """Go on with a job that a supervisor or a server before this one started; return it if it is lost."""
+        job = active.job
+        if entry is not None and "record" not in entry:
+            active.told = instance
+            self._runner.note_start(active, entry)
+            if active.cancelled:
+                self._runner.tell_end(active)
+            if active.watchers:
+                self._runner.tell_watched(active)
+            return None
+        record = entry["record"] if entry is not None else await self._files.exit_record(job.id)
+        if record is not None:
+            await self._runner.take_record(active, record)
+        elif active.told is None and (
+            job.supervisor in ("", instance) or has_ended(self._state_dir, job.supervisor)
+        ):
+            # It was claimed for a supervisor that never heard of it: it has not run.
+            await self._runner.start(active)
+        elif not active.ending:
+            active.ending = True
+            return active
+        return None
+
+    def _kill_leftovers(self, jobs: Collection[Job]) -> None:
+        ids = {job.id for job in jobs}
+        try:
+            if self._groups is not None:
+                kill_marked_groups(self._groups.open(), owner_of(self._state_dir), ids)
+            process_tree.kill_marked(ids, {_user_of(job) for job in jobs})
+        except OSError as error:
+            _logger.error("what is left of lost jobs could not be killed: %s", error)
+
+
+def _user_of(job: Job) -> int:
+    """The user whom a job ran as; -1 where that one is gone."""
+    if not job.spec.user:
+        return os.geteuid()
+    try:
+        return pwd.getpwnam(job.spec.user).pw_uid
+    except KeyError:
+        return -1

@@ -1,0 +1,115 @@
+"""Room for a number of running jobs, of all identities and of each, and those that wait for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from remsvc.execution.jobs.fair_queue import FairQueue
+from remsvc.execution.jobs.job_gate import JobGate
+from remsvc.execution.jobs.job_limits import JobLimits
+
+
+class JobSlot:
+    """Room that a job which runs takes, until it is released. A job owns its slot; nothing else frees it."""
+
+    __slots__ = ("_identity", "_slots")
+
+    def __init__(self, slots: JobSlots, identity: str) -> None:
+        self._slots: JobSlots | None = slots
+        self._identity = identity
+
+    def release(self) -> None:
+        """The job does not run any more: another one may. Idempotent."""
+        if self._slots is not None:
+            slots, self._slots = self._slots, None
+            slots.free(self._identity)
+
+
+class JobSlots:
+    """How many jobs run, and which are next.
+
+    Args:
+        limits: of all identities together.
+        gate: of each.
+
+    Attributes:
+        on_room: called whenever there is room for one more job.
+    """
+
+    def __init__(self, limits: JobLimits, gate: JobGate) -> None:
+        self._limits = limits
+        self._gate = gate
+        self.on_room: Callable[[], None] = lambda: None
+        self._queue: FairQueue[str] = FairQueue()
+        self._running: Counter[str] = Counter()
+        self._arriving: Counter[str] = Counter()
+
+    @property
+    def running(self) -> int:
+        """How many jobs run, or are about to."""
+        return self._running.total()
+
+    def running_of(self, identity: str) -> int:
+        """How many of them are an identity's."""
+        return self._running.get(identity, 0)
+
+    def is_free(self, identity: str) -> bool:
+        """Whether a new job of this identity may run at once, before nobody who could."""
+        return self._has_room() and self._may_run(identity) and not self._queue.any_ready(self._may_run)
+
+    def queue_refusal(self, identity: str) -> str:
+        """Why one more job may not wait; empty where it may."""
+        waiting = len(self._queue) + self._arriving.total()
+        if waiting >= self._limits.max_queued:
+            return f"{waiting} jobs are waiting already"
+        limit = self._gate.queue_limit(identity)
+        if limit is not None and self._queue.waiting(identity) + self._arriving[identity] >= limit:
+            return f"{limit} jobs of {identity} are waiting already (rule max_queued)"
+        return ""
+
+    @contextmanager
+    def arriving(self, identity: str) -> Iterator[None]:
+        """Count a job, which will have to wait, in the block in which it is claimed."""
+        self._arriving[identity] += 1
+        try:
+            yield
+        finally:
+            _count_down(self._arriving, identity)
+
+    def take(self, identity: str) -> JobSlot:
+        """Room for a job that is about to run."""
+        self._running[identity] += 1
+        return JobSlot(self, identity)
+
+    def free(self, identity: str) -> None:
+        """For :meth:`JobSlot.release` alone."""
+        _count_down(self._running, identity)
+        self._gate.note_room(identity)
+        self.on_room()
+
+    def put(self, identity: str, job_id: str) -> None:
+        """Let a job wait."""
+        self._queue.put(identity, job_id)
+
+    def remove(self, job_id: str) -> bool:
+        """Let a job wait no longer; False where it did not."""
+        return self._queue.remove(job_id)
+
+    def next(self) -> str | None:
+        """Take the next job that waits; None where there is none, or no room for it."""
+        return self._queue.get(self._may_run) if self._has_room() else None
+
+    def _has_room(self) -> bool:
+        return self.running < self._limits.max_running
+
+    def _may_run(self, identity: str) -> bool:
+        limit = self._gate.running_limit(identity)
+        return limit is None or self._running[identity] < limit
+
+
+def _count_down(counter: Counter[str], identity: str) -> None:
+    counter[identity] -= 1
+    if not counter[identity]:
+        del counter[identity]

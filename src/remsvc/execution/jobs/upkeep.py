@@ -1,0 +1,62 @@
+"""How long ended jobs are kept, and their output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from remsvc.errors import ExecutionError
+from remsvc.execution.jobs.files import JobFiles
+from remsvc.execution.jobs.job_limits import JobLimits
+from remsvc.execution.jobs.journal import Journal
+from remsvc.execution.jobs.watches import JobWatches
+
+_BATCH = 500
+_logger = logging.getLogger("remsvc.job")
+
+
+class Retention:
+    """Forgets ended jobs that are too old or too many."""
+
+    def __init__(self, journal: Journal, files: JobFiles, watches: JobWatches, limits: JobLimits) -> None:
+        self._journal = journal
+        self._files = files
+        self._watches = watches
+        self._limits = limits
+        self._forgotten: set[str] = set()
+
+    async def run(self) -> None:
+        """Do so again and again."""
+        while True:
+            await asyncio.sleep(self._limits.collect_seconds)
+            try:
+                await self._collect()
+            except ExecutionError as error:
+                _logger.error("old jobs cannot be removed: %s", error)
+
+    async def _collect(self) -> None:
+        """Oldest first, and none that is being watched."""
+        count, size = await self._journal.ended_totals()
+        watched, more = 0, True
+        while more:
+            oldest, doomed = await self._journal.ended(_BATCH, watched), list[str]()
+            more = len(oldest) == _BATCH
+            for job_id, end, kept in oldest:
+                too_old = time.time() - end > self._limits.retention_seconds
+                too_many = count > self._limits.retention_count or size > self._limits.retention_bytes
+                if not (too_old or too_many):
+                    more = False
+                    break
+                if job_id in self._watches.watched:
+                    watched += 1
+                else:
+                    doomed.append(job_id)
+                    count, size = count - 1, size - kept
+            if doomed:
+                await self._journal.forget(doomed)
+                self._forgotten.update(doomed)
+        # A watch that began meanwhile keeps the files until it ends.
+        unused = self._forgotten.difference(self._watches.watched)
+        self._forgotten -= unused
+        await self._files.remove(unused)

@@ -1,0 +1,136 @@
+"""Watching a job: its states, its output as it appears, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+
+from remsvc.execution.jobs.active_job import ActiveJob
+from remsvc.execution.jobs.files import STREAMS, JobFiles, Piece
+from remsvc.execution.jobs.job_errors import JobForgottenError, WatchStoppedError
+from remsvc.execution.jobs.journal import Journal
+from remsvc.execution.jobs.lifecycle import JobRunner
+from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.transient import PassingJobs
+
+Room = Callable[[], AbstractAsyncContextManager[int]]
+"""Makes a context for a piece of output. Entering it waits until the watcher can take more, and gives how
+many bytes, at least 1: they are reserved for it until the block ends."""
+
+
+def unlimited_room() -> AbstractAsyncContextManager[int]:
+    """For a watcher that takes all of it."""
+    return nullcontext(sys.maxsize)
+
+
+class JobWatches:
+    """All watches of a server."""
+
+    def __init__(self, journal: Journal, files: JobFiles, runner: JobRunner, passing: PassingJobs) -> None:
+        self._journal = journal
+        self._files = files
+        self._runner = runner
+        self._passing = passing
+        self._watched: dict[str, int] = {}
+        self._wakes: set[asyncio.Event] = set()
+        self._stopped = False
+
+    @property
+    def watched(self) -> Collection[str]:
+        """The ids of the jobs that are being watched, ended ones included."""
+        return self._watched.keys()
+
+    def stop(self) -> None:
+        """End all watches, those included that are still to begin."""
+        self._stopped = True
+        for wake in self._wakes:
+            wake.set()
+
+    async def watch(
+        self,
+        job_id: str,
+        stdout_offset: int | None,
+        stderr_offset: int | None,
+        room: Room,
+    ) -> AsyncGenerator[Job | Piece, None]:
+        """See :meth:`remsvc.execution.jobs.jobs.Jobs.watch`."""
+        wake = asyncio.Event()
+        active = self._runner.active.get(job_id)
+        with self._watching(job_id, active, wake):
+            # Asked for again, now that being watched keeps its output where it is.
+            current = active.job if active is not None else await self._now(job_id)
+            if current is None:
+                raise JobForgottenError(f"job {job_id} is not kept any more")
+            self._check_not_stopped()
+            yield current
+            if active is None and not current.state.ended:
+                # A version-1 command: its output is its caller's alone.
+                yield await self._passing_end(current, wake)
+                return
+            offsets = dict(zip(STREAMS, (stdout_offset, stderr_offset), strict=True))
+            while True:
+                wake.clear()
+                self._check_not_stopped()
+                now = active.job if active is not None else current
+                if now.state is not current.state and not now.state.ended:
+                    yield now
+                current = now
+                progress = False
+                for stream, offset in offsets.items():
+                    if offset is None or not self._files.reaches_beyond(job_id, stream, offset):
+                        continue
+                    async with room() as most:
+                        piece = await self._files.read(job_id, stream, offset, most)
+                        # Even if it is empty: what was dropped up to there need not be read again.
+                        offsets[stream] = piece.offset + len(piece.data)
+                        if piece.data:
+                            progress = True
+                            yield piece
+                if progress:
+                    continue
+                if current.state.ended:
+                    yield current
+                    return
+                await wake.wait()
+
+    @contextmanager
+    def _watching(self, job_id: str, active: ActiveJob | None, wake: asyncio.Event) -> Iterator[None]:
+        self._watched[job_id] = self._watched.get(job_id, 0) + 1
+        self._wakes.add(wake)
+        if active is not None:
+            active.watchers.add(wake)
+            if len(active.watchers) == 1:
+                self._runner.tell_watched(active)
+        try:
+            yield
+        finally:
+            self._wakes.discard(wake)
+            self._watched[job_id] -= 1
+            if not self._watched[job_id]:
+                del self._watched[job_id]
+            if active is not None:
+                active.watchers.discard(wake)
+                active.last_watched = time.monotonic()
+                if not active.watchers and not active.job.state.ended:
+                    self._runner.tell_watched(active)
+
+    async def _passing_end(self, job: Job, wake: asyncio.Event) -> Job:
+        ended = asyncio.ensure_future(self._passing.ended(job))
+        stopped = asyncio.ensure_future(wake.wait())
+        try:
+            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            self._check_not_stopped()
+            return ended.result()
+        finally:
+            ended.cancel()
+            stopped.cancel()
+
+    def _check_not_stopped(self) -> None:
+        if self._stopped:
+            raise WatchStoppedError("the server is shutting down")
+
+    async def _now(self, job_id: str) -> Job | None:
+        return self._passing.get(job_id) or await self._journal.find(id=job_id)

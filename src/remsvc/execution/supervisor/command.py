@@ -1,0 +1,266 @@
+"""A command as the supervisor knows it: ready to start, and started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remsvc.execution.engine import MARK, OUTPUT_WAIT, Credentials
+from remsvc.execution.supervisor.command_groups import CommandGroups, Group
+from remsvc.execution.supervisor.forked_start import fork_start
+from remsvc.execution.supervisor.local_paths import LocalPaths, Way
+from remsvc.execution.supervisor.output import OutputFile
+from remsvc.execution.supervisor.output_pipe import OutputPipe
+from remsvc.execution.supervisor.output_wait import OutputWait
+from remsvc.execution.supervisor.process_limits import ProcessLimits
+from remsvc.execution.supervisor.process_tree import Command
+from remsvc.execution.supervisor.processes import start_time
+from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.supervisor.session import NewSession
+from remsvc.execution.supervisor.spawn import make_room, spawn
+from remsvc.execution.supervisor.tree_end import TreeEnd
+
+Pump = OutputPipe | OutputFile
+
+
+@dataclass(eq=False)
+class Supervised:
+    """A started command.
+
+    Attributes:
+        id: the server's number for it, or the id of a durable job.
+        pid: its first process, a session leader.
+        mark: what marks the environment of its processes.
+        outputs: standard output and error.
+        folder: a durable job's files; None for a command that lives and dies with the connection.
+        kill_grace: seconds between TERM and KILL.
+        status: the first process's exit code, or minus the signal's number; None until it is reaped.
+        cause: why it is being ended (``time limit``, ``cancelled``), or None.
+        watched: whether the server wants to hear of its output.
+        told: the bytes of output that the server was told of.
+        telling: whether it will be told of more in a moment.
+        user: who it was started as.
+        group: the control group that it is in, if it has one.
+        end: what ends it, once it is being ended.
+        worked_on: whether the loop's next turns are for its end.
+        caller: who asked for it.
+        output_wait: seconds that it is waited for output that others pass on, once it has ended.
+        waiting: the wait for output that others pass on.
+        began: when it was started, of the monotonic clock.
+        verdict: while it is on its way to becoming its program, the descriptor that will tell whether it
+            did (:mod:`remsvc.execution.supervisor.forked_start`); else -1.
+    """
+
+    id: int | str
+    pid: int
+    mark: str
+    outputs: tuple[Pump, Pump]
+    folder: Path | None = None
+    kill_grace: float = 0.0
+    status: int | None = None
+    cause: str | None = None
+    watched: bool = False
+    user: int = field(default_factory=os.geteuid)
+    group: Group | None = None
+    end: TreeEnd | None = None
+    worked_on: bool = False
+    caller: str = ""
+    output_wait: float = 0.0
+    waiting: OutputWait | None = None
+    told: tuple[int, int] = (0, 0)
+    telling: bool = False
+    started: float = field(default_factory=time.time)
+    verdict: int = -1
+    began: float = field(default_factory=time.monotonic)
+    _tree: Command | None = None
+
+    @property
+    def tree(self) -> Command:
+        """What tells its processes apart. To be asked first before its first process is reaped."""
+        if self._tree is None:
+            inodes = frozenset(output.inode for output in self.outputs if output.fd >= 0)
+            began = start_time(self.pid) if self.status is None else 0
+            self._tree = Command(self.pid, self.mark, self.user, began, inodes, group=self.group)
+        self._tree.reaped = self.status is not None
+        return self._tree
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Bytes of standard output and error so far."""
+        return self.outputs[0].total, self.outputs[1].total
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing more can come from its outputs."""
+        return not any(output.open for output in self.outputs)
+
+    def record(self) -> dict[str, Any]:
+        """How it ended, as it goes to the server and onto disk."""
+        status = self.status  # None where its first process is stuck, and nobody waits for it any more
+        record: dict[str, Any] = {
+            "exit_code": status if status is not None and status >= 0 else None,
+            "signal": -status if status is not None and status < 0 else None,
+            "cause": self.cause,
+            "totals": self.totals,
+            "started": self.started,
+            "ended": time.time(),
+        }
+        if self.folder is not None:
+            record["gaps"] = [
+                [output.gap.start, output.gap.end]
+                for output in self.outputs
+                if isinstance(output, OutputFile)
+            ]
+            if lost := self._lost():
+                record["lost"] = lost
+        if notes := [
+            note for note in (self.end and self.end.left, self.waiting and self.waiting.note) if note
+        ]:
+            record["left"] = "; ".join(notes)
+        return record
+
+    def _lost(self) -> dict[str, int | str]:
+        """How many bytes of its output could not be stored, and why; empty for none."""
+        files = [output for output in self.outputs if isinstance(output, OutputFile)]
+        if not any(file.lost for file in files):
+            return {}
+        why = next(file.why_lost for file in files if file.lost)
+        return {"stdout": files[0].lost, "stderr": files[1].lost, "why": why}
+
+
+class Prepared:
+    """A command that is ready to start: what it is given is open. Whoever made it starts or closes it.
+
+    Args:
+        header: the ``start`` message that describes it.
+        null: the null device.
+        scratch: room that its outputs are read into.
+
+    Attributes:
+        caller: whose it is.
+        folder: a durable job's files, else None.
+        pid, started: None; as of :class:`Supervised`.
+
+    Raises:
+        OSError: something cannot be opened; nothing is left open.
+    """
+
+    pid: int | None = None
+    started: float | None = None
+
+    def __init__(self, header: Header, null: int, scratch: bytearray) -> None:
+        self.header = header
+        self.id: int | str = header["id"]
+        self.caller: str = header.get("caller", "")
+        self._opened: list[int] = []
+        self._pumps: list[Pump] = []
+        job: dict[str, Any] | None = header.get("job")
+        self.folder = Path(job["folder"]) if job else None
+        self._kill_grace: float = job["kill_grace"] if job else 0.0
+        self._stdin = null
+        try:
+            if job and job["stdin"]:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._stdin = os.open(Path(job["folder"], "stdin"), flags)
+                self._opened.append(self._stdin)
+            self._writers = [self._open_output(name, scratch) for name in ("stdout", "stderr")]
+            make_room(self._writers[1])
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_output(self, name: str, scratch: bytearray) -> int:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        self._opened.append(writer)
+        limit: int = self.header["output_limit"]
+        try:
+            if self.folder is None:
+                self._pumps.append(OutputPipe(reader, limit, scratch))
+            else:
+                self._pumps.append(OutputFile(reader, self.folder / name, limit, scratch))
+        except OSError:
+            os.close(reader)
+            raise
+        return writer
+
+    def start(
+        self, groups: CommandGroups | None, session: NewSession, paths: LocalPaths, *, may_take_long: bool
+    ) -> Supervised | None:
+        """Start it, in a group of its own where there are any.
+
+        Args:
+            may_take_long: whether it may be started where something may hold that up.
+
+        Returns:
+            It; None where it was not started, because its start may take long.
+
+        Raises:
+            OSError, ValueError: it could not be started; nothing is left open.
+        """
+        header = self.header
+        mark: str = header["env"].get(MARK, "")
+        credentials = header["credentials"]
+        entered = groups.entered(self.id) if groups else contextlib.nullcontext()
+        way = None
+        try:
+            if credentials is None and not header.get("limits"):
+                cwd_required = header.get("cwd_required", False)
+                search = header["env"].get("PATH", "")
+                way = paths.way(header["cwd"], header["argv"][0], search, cwd_required=cwd_required)
+            # else it has something to do before it becomes the program
+            if way is None and not may_take_long:
+                return None
+            with entered as group, session:
+                pid, verdict = self._fork() if way is None else (self._spawn(way), -1)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            if way is not None:
+                way.close()
+        started = time.time()
+        for fd in self._opened:
+            os.close(fd)
+        return Supervised(
+            *(self.id, pid, mark, (self._pumps[0], self._pumps[1]), self.folder),
+            kill_grace=self._kill_grace,
+            user=credentials[0] if credentials else os.geteuid(),
+            group=group,
+            started=started,
+            verdict=verdict,
+            caller=self.caller,
+            output_wait=header.get("output_wait", OUTPUT_WAIT),
+        )
+
+    def _spawn(self, way: Way) -> int:
+        return spawn(
+            (way.program, *self.header["argv"][1:]),
+            env=self.header["env"],
+            folder=way.folder,
+            folder_required=self.header.get("cwd_required", False),
+            streams=(self._stdin, self._writers[0], self._writers[1]),
+        )
+
+    def _fork(self) -> tuple[int, int]:
+        header = self.header
+        return fork_start(
+            header["argv"],
+            env=header["env"],
+            cwd=header["cwd"],
+            cwd_required=header.get("cwd_required", False),
+            credentials=header["credentials"] and Credentials(*header["credentials"]),
+            streams=(self._stdin, self._writers[0], self._writers[1]),
+            limits=ProcessLimits.from_message(header.get("limits") or {}),
+        )
+
+    def close(self) -> None:
+        """Do not start it after all."""
+        for fd in self._opened:
+            os.close(fd)
+        for pump in self._pumps:
+            pump.stop_keeping()
+            os.close(pump.fd)

@@ -1,0 +1,284 @@
+"""The audit log: who asked for what, what was decided, and what became of it.
+
+A line for each decision about a command or a job, each transition of a job, and each call that was
+not authenticated. A command that is permitted starts only once its line is on disk. How lines are
+chained is in :mod:`remsvc.server.audit.chain`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+
+from remsvc.execution.jobs.model import Job, JobSpec
+from remsvc.server.audit.config import AuditConfig
+from remsvc.server.audit.file import AuditFile
+from remsvc.server.audit.record import whole
+from remsvc.server.audit.syslog import Syslog
+from remsvc.server.audit.writer import AuditError, AuditWriter
+from remsvc.server.bursts import Bursts
+from remsvc.server.calls.call import Call
+from remsvc.server.logs import fields
+from remsvc.server.peers import network_of_peer
+from remsvc.server.policy.decision import NO_SHELL, POWERSHELL, SHELL
+from remsvc.server.policy.patterns import Rule, compile_pattern
+
+_logger = logging.getLogger("remsvc.audit")
+
+_SHOWN_REFUSED = 4096
+_REPLACEMENT = "***"
+
+
+class Redaction:
+    """Replaces what must not be written anywhere.
+
+    Raises:
+        PatternError: on construction, for a pattern that cannot be used.
+    """
+
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self._patterns = [compile_pattern(rule.pattern) for rule in rules]
+
+    def __call__(self, text: str) -> str:
+        """The text with ``***`` for each match."""
+        for pattern in self._patterns:
+            text = pattern.sub(_REPLACEMENT, text)
+        return text
+
+
+class Audit:
+    """The audit log of a server; where none is configured, nothing is written and nothing refused."""
+
+    def __init__(self, config: AuditConfig) -> None:
+        self.redact = Redaction(config.redact)
+        self._refuse = config.refuse
+        self._writer: AuditWriter | None = None
+        if config.file is not None:
+            syslog = Syslog(config.syslog) if config.syslog is not None else None
+            self._writer = AuditWriter(AuditFile(config.file, config.key_file), syslog)
+        self._unauthenticated = Bursts(self._more_unauthenticated)
+        self._refused = Bursts(self._more_refused)
+
+    async def open(self) -> None:
+        """Open the log. Raises :class:`~remsvc.server.audit.file.AuditFileInUseError`."""
+        if self._writer is not None:
+            await self._writer.open()
+            self.note_server("started", version=_version(), pid=os.getpid())
+
+    async def close(self) -> None:
+        """Write what waits, and that the log ends here."""
+        self._unauthenticated.say()
+        self._refused.say()
+        self.note_server("stopped", pid=os.getpid())
+        if self._writer is not None:
+            await self._writer.close()
+
+    def reopen(self) -> None:
+        """Go on in a new file, if the log was moved away. Any thread may call this."""
+        if self._writer is not None:
+            self._writer.reopen()
+
+    async def permit(
+        self,
+        call: Call,
+        method: str,
+        spec: JobSpec,
+        *,
+        rule: str = "",
+        request_id: str = "",
+        job: str = "",
+    ) -> None:
+        """Write that a command may start; it must not before this returns.
+
+        Raises:
+            AuditError: it must not start, because the log cannot be written.
+        """
+        if self._writer is None:
+            return
+        record = {
+            **_decision(call, method, "allowed", rule=rule, request_id=request_id, job=job),
+            **self._command(spec),
+        }
+        try:
+            await self._writer.write(record, keep=not self._refuse)
+        except AuditError as error:
+            if self._refuse:
+                _logger.error("a command is refused: the audit log cannot be written: %s", error)
+                raise AuditError("the audit log cannot be written: commands are refused") from error
+
+    def refuse(
+        self,
+        call: Call,
+        method: str,
+        spec: JobSpec | None,
+        *,
+        code: str,
+        reason: str,
+        rule: str = "",
+        request_id: str = "",
+        job: str = "",
+    ) -> bool:
+        """Write that something was refused; ``code`` and ``reason`` are those of the call's status.
+
+        Returns:
+            Whether it is to be told of elsewhere, too. Of very many of one identity in a short time the
+            others are only counted, and told of together, here and in the server's log.
+        """
+        if not self._refused.admit(call.identity, code):
+            return False
+        if self._writer is None:
+            return True
+        record: dict[str, object] = {
+            **_decision(call, method, "refused", rule=rule, request_id=request_id, job=job),
+            "code": code,
+            "reason": self.redact(reason),
+        }
+        if spec is not None:
+            record |= self._command(spec, _SHOWN_REFUSED)
+        self._note(record, refusal=True)
+        return True
+
+    def permit_access(self, call: Call, method: str, job: Job, reason: str = "") -> None:
+        """Write that somebody watches or ends a job."""
+        if self._writer is None:
+            return
+        record = _decision(call, method, "allowed", request_id=job.request_id, job=job.id)
+        self._note({**record, "reason": self.redact(reason)})
+
+    def permit_list(self, call: Call, method: str, jobs: Sequence[str]) -> None:
+        """Write that somebody was shown jobs of others; ``jobs``: their ids."""
+        if self._writer is not None:
+            self._note({**_decision(call, method, "allowed"), "jobs": list(jobs)})
+
+    def unauthenticated(self, method: str, peer: str, reason: str) -> bool:
+        """Write that a call was not authenticated.
+
+        Returns:
+            Whether it is to be told of elsewhere, too. Of very many from one address (IPv6: one /64) in a
+            short time the others are only counted, and told of together, here and in the server's log.
+        """
+        if not self._unauthenticated.admit(network_of_peer(peer)):
+            return False
+        self._note({**_UNAUTHENTICATED, "peer": peer, "method": method, "reason": reason}, refusal=True)
+        return True
+
+    def _more_unauthenticated(self, network: str, count: int, _: str, seconds: float) -> None:
+        self._more(_UNAUTHENTICATED, {"peer": network}, count, seconds)
+
+    def _more_refused(self, identity: str, count: int, code: str, seconds: float) -> None:
+        about: dict[str, object] = {"event": "decision", "outcome": "refused"}
+        self._more(about, {"identity": identity, "code": code}, count, seconds)
+
+    def _more(self, about: dict[str, object], whose: dict[str, str], count: int, seconds: float) -> None:
+        """Write how many more there were that were only counted."""
+        reason = f"{count} more refused in {max(seconds, 1):.0f} s"
+        _logger.warning("%s %s", reason, fields(**whose))
+        self._note({**about, **whose, "suppressed": count, "reason": reason}, refusal=True)
+
+    def note_server(self, action: str, **details: object) -> None:
+        """Write what the server itself did, such as ``reloaded``."""
+        self._note({"event": "server", "action": action, **details})
+
+    # As a JobObserver
+
+    def on_state(self, job: Job) -> None:
+        """Write a job's new state."""
+        if self._writer is not None:
+            self._note(self._transition(job))
+
+    async def before_end(self, job: Job) -> None:
+        """Write a job's end; it is on disk when this returns, where that is possible."""
+        if self._writer is None:
+            return
+        try:
+            await self._writer.write(self._transition(job), keep=True)
+        except AuditError as error:
+            _logger.error("that job %s ended is not in the audit log yet: %s", job.id, error)
+
+    def _transition(self, job: Job) -> dict[str, object]:
+        record: dict[str, object] = {
+            "event": "transition",
+            "outcome": job.state.value,
+            "identity": job.identity,
+            "request_id": job.request_id,
+            "job": job.id,
+            **self._command(job.spec),
+            "reason": self.redact(job.reason),
+        }
+        if job.state.ended:
+            record |= {
+                "exit_code": job.exit_code,
+                "signal": job.signal,
+                "stdout_bytes": job.stdout.total,
+                "stderr_bytes": job.stderr.total,
+            }
+        return record
+
+    def _note(self, record: dict[str, object], *, refusal: bool = False) -> None:
+        if self._writer is not None:
+            self._writer.note(record, refusal=refusal)
+
+    def _command(self, spec: JobSpec, limit: int | None = None) -> dict[str, object]:
+        """What runs, as whom; arguments are quoted as for a shell. Never a variable's value, nor input."""
+        shell = POWERSHELL if spec.powershell else SHELL
+        text = spec.shell_command if spec.shell_command is not None else shlex.join(spec.argv)
+        text = self.redact(text)
+        about: dict[str, object] = {"command": text[:limit]}
+        if limit is not None and len(text) > limit:
+            about |= whole("command", len(text), text)
+        about |= {
+            "shell": shell if spec.shell_command is not None else NO_SHELL,
+            "user": spec.user or _OWN_USER,
+            "working_directory": spec.cwd,
+            "environment": sorted(spec.env),
+            "source": spec.source,
+        }
+        return about
+
+
+_UNAUTHENTICATED: dict[str, object] = {"event": "authentication", "outcome": "refused"}
+
+
+def _decision(
+    call: Call, method: str, outcome: str, *, rule: str = "", request_id: str = "", job: str = ""
+) -> dict[str, object]:
+    caller = call.caller
+    assert caller is not None
+    return {
+        "event": "decision",
+        "outcome": outcome,
+        "identity": caller.identity,
+        "token": caller.token_id,
+        "certificate": caller.fingerprint,
+        "peer": call.peer,
+        "method": method,
+        "request_id": request_id,
+        "job": job,
+        "rule": rule,
+    }
+
+
+def _own_user() -> str:
+    if sys.platform == "win32":
+        return os.environ.get("USERNAME", "")
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+_OWN_USER = _own_user()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
+    try:
+        return version("airflow-provider-remsvc")
+    except PackageNotFoundError:
+        return "unknown"

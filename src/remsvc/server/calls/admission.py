@@ -1,0 +1,144 @@
+"""How many calls there may be, how often, how large their metadata, and how much all their requests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+from remsvc.server.calls.call import Call
+from remsvc.server.calls.config import LimitsConfig
+from remsvc.server.calls.request_memory import SMALL_REQUEST, CallRequests, RequestMemory
+from remsvc.server.calls.sharing import may_have_more
+from remsvc.server.identity.authentication import ANONYMOUS
+from remsvc.server.peers import network_of_peer
+from remsvc.server.rate_limit import RateLimiter
+from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.status import Status
+
+_RETRY_SECONDS = 1.0
+_NOTHING_HELD = nullcontext()
+
+
+class _Places:
+    """Places for calls at the same time.
+
+    Args:
+        most: how many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()  # by whom
+        self.total = 0
+
+    def take(self, whose: str) -> None:
+        """Take one. Raises :class:`RefusedError` where there would be none for others."""
+        own = self._taken[whose]
+        if not may_have_more(whose, own, self._most - self.total):
+            raise exhausted(
+                f"the server has {self.total} calls in progress already, {own} of them of {whose}",
+                _RETRY_SECONDS,
+            )
+        self._taken[whose] = own + 1
+        self.total += 1
+
+    def give_back(self, whose: str) -> None:
+        """One that was taken is free again."""
+        self.total -= 1
+        self._taken[whose] -= 1
+        if not self._taken[whose]:
+            del self._taken[whose]
+
+
+class Admitted(NamedTuple):
+    """A call's place.
+
+    Attributes:
+        places: of which it is one.
+        whose: who has taken it.
+    """
+
+    places: _Places
+    whose: str
+
+
+class Admission:
+    """Refuses calls that are too many or too large.
+
+    To come after authentication: who is not let in is refused before, without a request being read.
+    """
+
+    def __init__(self, limits: LimitsConfig) -> None:
+        self._limits = limits
+        self._of_callers = _Places(limits.max_calls)
+        # All that strangers may ask is health: once, or to be told for as long as they like.
+        most = max(limits.max_calls // 10, 1)
+        self._of_strangers, self._lasting_of_strangers = _Places(most), _Places(most)
+        self._requests = RequestMemory(limits.max_request_bytes)
+        self._waiting_requests = RequestMemory(limits.max_request_bytes, "the requests that wait for room")
+        self._rates = RateLimiter()
+
+    @property
+    def in_progress(self) -> int:
+        """Calls that were let in and have not ended; for those who look whether any is left."""
+        return sum(each.total for each in (self._of_callers, self._of_strangers, self._lasting_of_strangers))
+
+    def check(self, call: Call) -> None:
+        """Raises :class:`RefusedError` where a call is too large, or one too many in too short a time."""
+        if call.metadata_bytes > self._limits.max_metadata_bytes:
+            raise RefusedError(
+                Status.RESOURCE_EXHAUSTED,
+                f"metadata of {call.metadata_bytes} bytes, more than {self._limits.max_metadata_bytes}",
+            )
+        if call.caller is not None:
+            whose, rate = _whose(call), self._limits.call_rate
+            if wait := self._rates.take(whose, rate):
+                raise exhausted(f"more than {rate} calls of {whose}", wait)
+
+    def enter(self, call: Call, *, lasting: bool) -> Admitted:
+        """Count a call as in progress, until :meth:`leave` is given what this returns.
+
+        A caller's call is one of his identity's, a stranger's one of his network's.
+
+        Args:
+            call: it.
+            lasting: whether it may have any number of answers.
+
+        Raises:
+            RefusedError: it is one too many.
+        """
+        caller = call.caller
+        if caller is None:
+            places = self._lasting_of_strangers if lasting else self._of_strangers
+            admitted = Admitted(places, network_of_peer(call.peer))
+        else:
+            admitted = Admitted(self._of_callers, caller.identity)
+        admitted.places.take(admitted.whose)
+        return admitted
+
+    def holding(self, call: Call) -> CallRequests:
+        """Count the requests of a call until they are answered, or the block ends."""
+        return CallRequests(self._requests, self._waiting_requests, _whose(call), self._limits.stream_idle)
+
+    def holding_one(self, call: Call, size: int) -> AbstractContextManager[object]:
+        """The same for a call's one request, of so many bytes.
+
+        Raises:
+            RefusedError: there is no room for it.
+        """
+        if size <= SMALL_REQUEST:
+            return _NOTHING_HELD
+        held = self.holding(call)
+        held.add(size)
+        return held
+
+    def leave(self, admitted: Admitted) -> None:
+        """A call that was let in has ended."""
+        admitted.places.give_back(admitted.whose)
+
+
+def _whose(call: Call) -> str:
+    """Whom to count a call with: its identity, or where nobody shows one, where it comes from."""
+    caller = call.caller
+    return network_of_peer(call.peer) if caller is None or caller.identity == ANONYMOUS else caller.identity

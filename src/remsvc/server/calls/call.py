@@ -1,0 +1,77 @@
+"""One call, as its transport gives it to those who answer it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
+
+from remsvc.server.identity.authentication import Caller, Evidence
+
+
+class Call(ABC):
+    """A call of a method. Nobody who answers it sees a token: only who was verified to call.
+
+    Attributes:
+        method: its full name, such as ``/RS.RemSvc/Ping``.
+        peer: where it comes from, as gRPC writes it: ``ipv4:192.0.2.1:50000``.
+        evidence: what its caller shows of itself.
+        metadata_bytes: of all that its caller sent as metadata, counted as HTTP/2 does.
+        caller: who calls; None until that was verified.
+        trailers: metadata that goes out with the status.
+    """
+
+    method: str
+    peer: str
+    evidence: Evidence
+    metadata_bytes: int
+    caller: Caller | None
+    trailers: tuple[tuple[str, str | bytes], ...]
+
+    @property
+    def identity(self) -> str:
+        """The identity of a verified caller."""
+        caller = self.caller
+        assert caller is not None
+        return caller.identity
+
+    @property
+    @abstractmethod
+    def ended(self) -> bool:
+        """Whether nobody waits for an answer any more: it was given, or the caller has gone."""
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """Let the caller know at once that the call is being answered, where that may take long."""
+
+    @abstractmethod
+    def take(self) -> bytes | None:
+        """The next message, where it is here already; None where :meth:`read` has to wait for it."""
+
+    @abstractmethod
+    async def read(self) -> bytes | None:
+        """The next message; None where the caller has sent its last.
+
+        Raises:
+            RefusedError: what came cannot be taken; the call ends with this status.
+        """
+
+    @abstractmethod
+    def room(self) -> AbstractAsyncContextManager[int]:
+        """A context for making the next message.
+
+        Entering it waits until the caller takes more, and gives how many bytes the message may have. They are
+        reserved until it is written, or the block ends. Messages of that length never pile up, however slow
+        the caller is.
+
+        Raises:
+            RefusedError: on entering it: the caller has taken nothing for too long; the call ends with this
+                status.
+        """
+
+    @abstractmethod
+    async def write(self, message: bytes) -> None:
+        """Send a message, once there is room for it.
+
+        Raises:
+            RefusedError: the caller has taken nothing for too long; the call ends with this status.
+        """

@@ -1,0 +1,99 @@
+"""The methods that can be called: what each takes, what it answers, and who answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from google.protobuf.message import DecodeError
+
+from remsvc.errors import InvalidCommandError
+from remsvc.server.calls.call import Call
+from remsvc.server.calls.field_count import FieldCount
+from remsvc.server.refusal import RefusedError
+from remsvc.status import Status
+from remsvc.validation import LIMITS, MESSAGE_BYTES
+
+
+class Requests(Protocol):
+    """The requests of a stream."""
+
+    async def read(self) -> Any:
+        """The next one; None after the last.
+
+        Raises:
+            RefusedError: it cannot be taken, and the call ends with this status.
+        """
+
+    def answered(self) -> None:
+        """The oldest one that was read is not needed any more: others have its room in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method.
+
+    Attributes:
+        name: its full name, such as ``/RS.RemSvc/Ping``.
+        request: the type of its requests.
+        one: answers one request with one response; else None.
+        many: answers one request with any number of responses; else None.
+        stream: answers a stream of requests, writing its responses itself; else None.
+        open_to_all: whether strangers may call it.
+        longest_request: bytes that a request may have: with more, one of its fields is larger than permitted.
+    """
+
+    name: str
+    request: type[Any]
+    one: Callable[[Any, Call], Awaitable[Any]] | None = None
+    many: Callable[[Any, Call], AsyncIterator[Any]] | None = None
+    stream: Callable[[Requests, Call], Awaitable[None]] | None = None
+    open_to_all: bool = False
+
+    longest_request: int = field(init=False)
+    _field_count: FieldCount = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        kind = self.request.DESCRIPTOR
+        object.__setattr__(self, "longest_request", MESSAGE_BYTES[kind.name])
+        object.__setattr__(self, "_field_count", FieldCount(kind))
+
+    def too_long(self, size: int) -> RefusedError:
+        """What is said of a request of so many bytes."""
+        kind = self.request.DESCRIPTOR
+        kinds = (kind, *(field.message_type for field in kind.fields if field.message_type is not None))
+        named = ", ".join(limit.field for each in kinds for limit in LIMITS.get(each.name, ()))
+        return RefusedError(
+            Status.INVALID_ARGUMENT,
+            f"{kind.full_name}: expected at most {self.longest_request} bytes, not {size}"
+            + (f" (a field is too large: {named})" if named else ""),
+        )
+
+    def parse(self, data: bytes) -> Any:
+        """A request from the wire. Raises :class:`RefusedError`: bytes that are none are no crash."""
+        if len(data) > self.longest_request:
+            raise self.too_long(len(data))
+        try:
+            self._field_count.check(data)
+            return self.request.FromString(data)
+        except InvalidCommandError as error:
+            raise RefusedError(Status.INVALID_ARGUMENT, str(error)) from None
+        except DecodeError as error:
+            name = self.request.DESCRIPTOR.full_name
+            raise RefusedError(Status.INVALID_ARGUMENT, f"not a valid {name}: {error}") from None
+
+
+Methods: TypeAlias = dict[bytes, Method]
+"""By their names, as they come in."""
+
+
+def methods_of(*services: Iterable[Method]) -> Methods:
+    """Of all ``services``."""
+    return {method.name.encode(): method for service in services for method in service}
+
+
+def serialize(message: Any) -> bytes:
+    """A response for the wire; what is serialized already stays as it is."""
+    data: bytes = message if isinstance(message, bytes) else message.SerializeToString()
+    return data

@@ -1,0 +1,170 @@
+"""How much memory the requests take that are being answered, and those that wait for room there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+
+from remsvc.server.calls.sharing import may_have_more
+from remsvc.server.refusal import exhausted
+from remsvc.time_limit import TimeLimit
+
+_RETRY_SECONDS = 1.0
+SMALL_REQUEST = 4 * 1024
+"""A request of no more bytes is not counted: how many of them there may be is bounded by how many calls."""
+
+
+class RequestMemory:
+    """Bytes that are taken and given back, of which no identity can have all.
+
+    Args:
+        most: of all identities together.
+        what: whose bytes they are, as it is said where there is no room.
+    """
+
+    def __init__(self, most: int, what: str = "the requests being answered") -> None:
+        self._most = most
+        self._what = what
+        self._taken: Counter[str] = Counter()  # by whom
+        self._total = 0
+        self._waiting: dict[str, dict[asyncio.Future[None], int]] = {}  # first those who came first
+
+    def take(self, whose: str, size: int) -> None:
+        """Take so many. Raises :class:`RefusedError` where others would have no room."""
+        if not self._has_room(whose, size):
+            own = self._taken[whose]
+            raise exhausted(
+                f"{self._what} have {self._total} bytes already, {own} of them those of {whose}",
+                _RETRY_SECONDS,
+            )
+        if size:
+            self._taken[whose] += size
+            self._total += size
+
+    def give_back(self, whose: str, size: int) -> None:
+        """They are free again: whoever waits for them takes them."""
+        self._total -= size
+        self._taken[whose] -= size
+        if not self._taken[whose]:
+            del self._taken[whose]
+        for other in list(self._waiting):
+            self._serve_waiting(other)
+
+    def must_wait(self, whose: str, size: int) -> bool:
+        """Whether there is no room now, or somebody of this identity waits already."""
+        return whose in self._waiting or not self._has_room(whose, size)
+
+    async def wait(self, whose: str, size: int) -> None:
+        """Take so many once there is room, and after those of this identity who waited before."""
+        if not self.must_wait(whose, size):
+            self.take(whose, size)
+            return
+        room = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(whose, {})[room] = size
+        try:
+            await room
+        except asyncio.CancelledError:
+            if room.done() and not room.cancelled():
+                self.give_back(whose, size)
+            elif queue := self._waiting.get(whose):
+                queue.pop(room, None)
+                self._serve_waiting(whose)  # the next one may be smaller
+            raise
+
+    def _has_room(self, whose: str, size: int) -> bool:
+        return may_have_more(whose, self._taken[whose] + size, self._most - self._total - size)
+
+    def _serve_waiting(self, whose: str) -> None:
+        queue = self._waiting[whose]
+        while queue:
+            room, size = next(iter(queue.items()))
+            if not room.done() and not self._has_room(whose, size):
+                return
+            del queue[room]
+            if not room.done():
+                self.take(whose, size)
+                room.set_result(None)
+        del self._waiting[whose]
+
+
+class CallRequests:
+    """The requests of one call that are being answered, in the order in which they came.
+
+    The first one is refused where there is no room for it. Any other waits: something of the call has run,
+    so that its caller could not simply come back. What waits is not parsed, and not read before it must be.
+
+    Args:
+        memory: in which they are counted.
+        waiting: in which those are counted that were read, and wait for room.
+        whose: the call's identity.
+        patience: seconds that one waits.
+    """
+
+    def __init__(self, memory: RequestMemory, waiting: RequestMemory, whose: str, patience: float) -> None:
+        self._memory = memory
+        self._waiting = waiting
+        self._whose = whose
+        self._patience = patience
+        self._sizes: deque[int] = deque()
+        self._last: int | None = None
+
+    async def before_read(self) -> None:
+        """Wait while others of the identity, with large requests as well, wait for room.
+
+        Raises:
+            RefusedError: it took too long.
+        """
+        if self._last:
+            await self._wait(0)
+
+    def add(self, size: int) -> None:
+        """One more, of so many bytes. Raises :class:`RefusedError` where there is no room for it."""
+        size = _counted(size)
+        if size:
+            self._memory.take(self._whose, size)
+        self._note(size)
+
+    async def add_after(self, size: int) -> None:
+        """As :meth:`add`, for a request of a stream: one that is not the first waits for room.
+
+        Raises:
+            RefusedError: there is no room for it where it comes first; or too many wait, or it for too long.
+        """
+        counted = _counted(size)
+        if self._last is None or not counted or not self._memory.must_wait(self._whose, counted):
+            self.add(size)
+            return
+        self._waiting.take(self._whose, counted)
+        try:
+            await self._wait(counted)
+        finally:
+            self._waiting.give_back(self._whose, counted)
+        self._note(counted)
+
+    def answered(self) -> None:
+        """The oldest of them was answered."""
+        if size := self._sizes.popleft():
+            self._memory.give_back(self._whose, size)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        while self._sizes:
+            self.answered()
+
+    def _note(self, size: int) -> None:
+        self._last = size
+        self._sizes.append(size)
+
+    async def _wait(self, size: int) -> None:
+        try:
+            with TimeLimit(self._patience):
+                await self._memory.wait(self._whose, size)
+        except TimeoutError:
+            reason = f"the requests of {self._whose} left no room for another one for {self._patience:g} s"
+            raise exhausted(reason, _RETRY_SECONDS) from None
+
+
+def _counted(size: int) -> int:
+    return size if size > SMALL_REQUEST else 0

@@ -1,0 +1,230 @@
+"""One version-1 command, from its text to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from dataclasses import dataclass
+from functools import partial
+from weakref import WeakSet
+
+from remsvc.command import Command, CommandType
+from remsvc.errors import StartError
+from remsvc.execution.engine import MARK, Engine, Outcome, Output, Process, ProcessSpec
+from remsvc.execution.jobs.model import JobSpec
+from remsvc.execution.jobs.transient import PassingJob, PassingJobs
+from remsvc.execution.login import login
+from remsvc.execution.lookups import Lookups
+from remsvc.execution.shell import shell_argv
+from remsvc.server.policy.decision import IdentityLimits
+
+_TIMED_OUT = "process timed out"
+_NOT_ENDED = "the process could not be ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``rc``, ``out`` and ``err`` as they go on the wire."""
+
+    rc: int
+    out: str = ""
+    err: str = ""
+
+
+@dataclass(eq=False)
+class RunnableCommand:
+    """A command that is ready to be given to the engine, or was given, and may wait for the one before it.
+
+    Attributes:
+        job: it, as it is listed.
+        spec: what is to run; None where it could not even be prepared.
+        problem: why not.
+        process: its process, once it was started.
+    """
+
+    command: Command
+    job: JobSpec
+    spec: ProcessSpec | None = None
+    process: Process | None = None
+    problem: StartError | None = None
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it waited, and was taken back: it never started."""
+        return self.process is not None and self.process.withdrawn
+
+
+class CommandRunner:
+    """Runs commands on an engine.
+
+    Args:
+        passing: where they are listed while they run.
+        time_limit: seconds for each command.
+        output_limit: bytes of UTF-8 text kept of each output.
+        lookups: the server's, by which users are looked up.
+
+    Attributes:
+        started: how many commands were started. One that waits for another one counts when its turn comes.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        passing: PassingJobs,
+        *,
+        time_limit: float,
+        output_limit: int,
+        lookups: Lookups | None = None,
+    ) -> None:
+        self._engine = engine
+        self._passing = passing
+        self._time_limit = time_limit
+        self._output_limit = output_limit
+        self._own_login = login()
+        self._lookups = lookups or Lookups()
+        # One that is taken back is nobody's any more, and leaves by itself.
+        self._waiting: WeakSet[Process] = WeakSet()
+        self.started = 0
+        self._mark, self._marks = secrets.token_hex(8), itertools.count(1)
+
+    @property
+    def lanes(self) -> bool:
+        """Whether a command can wait for another one, ready to start."""
+        return self._engine.lanes
+
+    def new_id(self) -> str:
+        """The id under which one more command will be listed."""
+        return self._passing.new_id()
+
+    def as_job(self, command: Command) -> JobSpec:
+        """A command as it is listed."""
+        return JobSpec(
+            shell_command=command.cmd,
+            powershell=command.cmdtyp == CommandType.POWERSHELL,
+            user=command.cmdusr,
+            time_limit=self._time_limit,
+            output_limit=self._output_limit,
+            source=command.src,
+        )
+
+    async def prepare(self, command: Command, limits: IdentityLimits, identity: str) -> RunnableCommand:
+        """Get a valid command ready to start.
+
+        Args:
+            limits: of its caller, beside those for every command.
+            identity: its caller.
+        """
+        prepared = RunnableCommand(command, limits.of_job(self.as_job(command)))
+        try:
+            prepared.spec = await self._spec(command, prepared.job, identity)
+        except StartError as error:
+            prepared.problem = error
+        return prepared
+
+    def start(self, prepared: RunnableCommand, after: RunnableCommand | None = None) -> None:
+        """Start it. Whoever does awaits :meth:`answer` or calls :meth:`abandon`.
+
+        Args:
+            after: start it the moment this one has ended; see :attr:`lanes`.
+        """
+        if prepared.spec is None:
+            return
+        if after is None or after.process is None:
+            self.started += 1
+            prepared.process = self._engine.start(prepared.spec)
+        else:
+            prepared.process = self._engine.start(prepared.spec, after.process)
+            self._waiting.add(prepared.process)
+
+    def withdraw_waiting(self) -> None:
+        """Take back all commands that wait for another one to end: they have to be permitted anew."""
+        for process in list(self._waiting):
+            process.withdraw()
+
+    async def answer(self, started: RunnableCommand, identity: str, job_id: str) -> Answer:
+        """Wait for the end of a command, whose turn it is. Cancelled, end its whole process tree.
+
+        Args:
+            job_id: of :meth:`new_id`.
+
+        Raises:
+            ExecutionError: whether the command ran is not known.
+        """
+        with self._passing.running(job_id, identity, started.job) as passing:
+            try:
+                outcome = await self._outcome(started, passing)
+            except StartError as error:
+                passing.end(1, reason=str(error))
+                return Answer(1, err=str(error))
+            answer = _answer(outcome, started.job.output_limit)
+            passing.end(answer.rc, outcome.timed_out, outcome.stdout.total, outcome.stderr.total)
+            return answer
+
+    def abandon(self, started: RunnableCommand, identity: str, job_id: str) -> None:
+        """End a command whose turn has not come, should it have started."""
+        if started.process is not None and not started.withdrawn:
+            with self._passing.running(job_id, identity, started.job):
+                self._waiting.discard(started.process)
+                started.process.end()
+
+    async def _outcome(self, started: RunnableCommand, passing: PassingJob) -> Outcome:
+        if started.process is None:
+            assert started.problem is not None
+            raise started.problem
+        process = passing.process = started.process
+        if process in self._waiting:
+            self._waiting.discard(process)
+            self.started += 1  # not before: it could have been taken back
+        if passing.cancel_reason:
+            process.end()
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            process.end()
+            raise
+        except StartError as error:
+            who = (
+                f"cannot run as user {started.command.cmdusr}: "
+                if started.spec and started.spec.credentials
+                else ""
+            )
+            raise StartError(f"{who}{error}") from error
+
+    async def _spec(self, command: Command, job: JobSpec, identity: str) -> ProcessSpec:
+        surroundings = self._own_login
+        if command.cmdusr:
+            find = partial(login, command.cmdusr)
+            surroundings = await self._lookups.for_start(identity, f"user {command.cmdusr}", find)
+        return ProcessSpec(
+            argv=shell_argv(command.cmd, command.cmdtyp, surroundings.env.get("PATH", "")),
+            env={**surroundings.variables(), MARK: f"{self._mark}-{next(self._marks)}"},
+            cwd=surroundings.cwd,
+            credentials=surroundings.credentials,
+            time_limit=job.time_limit,
+            # A character that straddles the limit has to be seen whole to be left out whole.
+            output_limit=job.output_limit + 4,
+            caller=identity,
+        )
+
+
+def _answer(outcome: Outcome, output_limit: int) -> Answer:
+    out = _text(outcome.stdout, output_limit)
+    if outcome.timed_out:
+        return Answer(1, out, _TIMED_OUT)
+    rc = outcome.exit_code if outcome.signal is None else 128 + outcome.signal
+    if rc is None:  # it was told to end, and even SIGKILL did not reach it
+        return Answer(1, out, _NOT_ENDED)
+    return Answer(rc, out, _text(outcome.stderr, output_limit))
+
+
+def _text(output: Output, limit: int) -> str:
+    try:
+        encoded, text = output.head, output.head.decode()
+    except UnicodeDecodeError:
+        text = output.head.decode(errors="replace")
+        encoded = text.encode()
+    if output.total <= limit and len(encoded) <= limit:
+        return text
+    kept = encoded[:limit].decode(errors="ignore")
+    return f"{kept}\n\x01[remSvc: output truncated at {limit} bytes]\x01\n"

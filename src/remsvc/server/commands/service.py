@@ -1,0 +1,87 @@
+"""Wire version 1: the ``RS.RemSvc`` service."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from remsvc.errors import InvalidCommandError
+from remsvc.server.calls.call import Call
+from remsvc.server.calls.methods import Method, Requests
+from remsvc.server.commands.runner import CommandRunner
+from remsvc.server.commands.stream import CommandStream
+from remsvc.server.commands.turn import Turns
+from remsvc.server.logs import fields
+from remsvc.server.refusal import RefusedError
+from remsvc.status import Status
+from remsvc.validation import DATA
+from remsvc_proto import RemSvc_pb2
+
+_logger = logging.getLogger("remsvc.command")
+
+SERVICE_NAME = RemSvc_pb2.DESCRIPTOR.services_by_name["RemSvc"].full_name
+_RUN, _RUN_STREAM = f"/{SERVICE_NAME}/RemCmd", f"/{SERVICE_NAME}/RemCmdStrm"
+
+
+class CommandService:
+    """Its methods. What they refuse, whoever calls them makes the call's status of.
+
+    Args:
+        stream_idle: seconds that a stream waits for its next command.
+        transport: by which the server is reached, as ``GetStatus`` says beside the state.
+        trees: tells by what commands' processes are told apart now, as ``GetStatus`` says, too.
+    """
+
+    def __init__(
+        self,
+        runner: CommandRunner,
+        turns: Turns,
+        stream_idle: float,
+        transport: str,
+        trees: Callable[[], str] = str,
+    ) -> None:
+        self._runner = runner
+        self._turns = turns
+        self._stream_idle = stream_idle
+        self._transport = transport
+        self._trees = trees
+        self._started = time.monotonic()
+
+    def methods(self) -> tuple[Method, ...]:
+        """All of them."""
+        return (
+            Method(f"/{SERVICE_NAME}/Ping", RemSvc_pb2.PingMsg, one=self._ping),
+            Method(f"/{SERVICE_NAME}/GetStatus", RemSvc_pb2.Empty, one=self._get_status),
+            Method(_RUN, RemSvc_pb2.RemCmdMsg, one=self._rem_cmd),
+            Method(_RUN_STREAM, RemSvc_pb2.RemCmdMsg, stream=self._rem_cmd_strm),
+        )
+
+    async def _ping(self, request: RemSvc_pb2.PingMsg, call: Call) -> RemSvc_pb2.PongMsg:
+        if _logger.isEnabledFor(logging.INFO):
+            _logger.info("ping %s", fields(identity=call.identity, peer=call.peer))
+        try:
+            DATA.check(request.data)
+        except InvalidCommandError as error:
+            raise RefusedError(Status.INVALID_ARGUMENT, str(error)) from error
+        return RemSvc_pb2.PongMsg(seq=request.seq, time=request.time, data=request.data)
+
+    async def _get_status(self, request: RemSvc_pb2.Empty, call: Call) -> RemSvc_pb2.StatusMsg:
+        if _logger.isEnabledFor(logging.INFO):
+            _logger.info("status %s", fields(identity=call.identity, peer=call.peer))
+        uptime = int(time.monotonic() - self._started)
+        # Beside the message: its text is fixed.
+        call.trailers = (("remsvc-transport", self._transport),)
+        if trees := self._trees():
+            call.trailers += (("remsvc-process-trees", trees),)
+        return RemSvc_pb2.StatusMsg(rc=0, msg=f"state=OK uptime={uptime}s commands={self._runner.started}")
+
+    async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> RemSvc_pb2.RemResMsg:
+        turn = self._turns.new(request, call)
+        place = self._turns.place(call)
+        with place:
+            await self._turns.begin(turn, call, _RUN, place)
+            return await self._turns.finish(turn, call)
+
+    async def _rem_cmd_strm(self, requests: Requests, call: Call) -> None:
+        await CommandStream(requests, call, self._turns, _RUN_STREAM, self._stream_idle).serve()

@@ -1,0 +1,155 @@
+"""A stream of version-1 commands, run one after another.
+
+While one runs, the next is read, checked, and handed to the engine to start the moment the one before
+it ends: between two commands there is no way to the caller and back. Whatever speaks against it then
+is asked again in its turn, so a caller sees each command checked and answered in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from remsvc.server.calls.call import Call
+from remsvc.server.calls.methods import Requests, serialize
+from remsvc.server.commands.turn import Turn, Turns
+from remsvc.server.refusal import RefusedError
+from remsvc.status import Status
+from remsvc.time_limit import TimeLimit
+
+
+class CommandStream:
+    """One call.
+
+    Args:
+        requests: its commands.
+        idle: seconds to wait for the next command.
+    """
+
+    def __init__(self, requests: Requests, call: Call, turns: Turns, method: str, idle: float) -> None:
+        self._requests = requests
+        self._call = call
+        self._turns = turns
+        self._method = method
+        self._idle = idle
+        self._current: Turn | None = None
+        self._next: Turn | None = None
+        self._waiting = False  # whether nothing runs, and the next command is waited for
+        self._writing: asyncio.Future[None] | None = None
+        self._news: asyncio.Future[None] | None = None  # for the one that runs commands
+        self._room: asyncio.Future[None] | None = None  # for the one that reads them
+
+    async def serve(self) -> None:
+        """Answer command by command, until the caller has no more.
+
+        Raises:
+            RefusedError: one is refused, or the stream must end.
+        """
+        reading = asyncio.ensure_future(self._read())
+        reading.add_done_callback(self._tell_news)
+        self._turns.on_draining.add(self._tell_news)
+        place = self._turns.place(self._call)
+        answered = False
+        try:
+            turn = await self._take(reading)
+            while turn is not None:
+                if not turn.has_begun:
+                    await self._turns.begin(turn, self._call, self._method, place, patiently=answered)
+                self._current = turn
+                _wake(self._room)
+                try:
+                    answer = await self._turns.finish(turn, self._call)
+                finally:
+                    self._current = None
+                answered = True
+                self._requests.answered()
+                await self._written()
+                self._writing = asyncio.ensure_future(self._call.write(serialize(answer)))
+                turn = self._take_begun()
+                if turn is None:
+                    if self._next is None:
+                        place.give_back()
+                    await self._written()
+                    turn = await self._take(reading)
+        except RefusedError:
+            await self._written()
+            raise
+        finally:
+            place.give_back()
+            self._turns.on_draining.discard(self._tell_news)
+            ending = [task for task in (reading, self._writing) if task is not None]
+            for task in ending:
+                task.cancel()
+            # Before the wait as well: a call is cancelled again where it takes too long to end.
+            self._abandon_next()
+            await asyncio.wait(ending)
+            self._abandon_next()
+            for task in ending:
+                if not task.cancelled():
+                    task.exception()  # of a call that has ended for a reason of its own
+
+    async def _written(self) -> None:
+        """Wait until the last answer is on its way. While that takes, one more command runs."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
+
+    async def _read(self) -> None:
+        """Read ahead, one command at most: what is read takes memory."""
+        while True:
+            while self._next is not None:
+                await self._change()
+            request = await self._requests.read()
+            if request is None:
+                return
+            turn = self._turns.new(request, self._call)
+            while not (self._current is not None or self._waiting):  # until it is known after whom it comes
+                await self._change()
+            if (before := self._current) is not None and self._turns.may_look_ahead:
+                await self._turns.begin_ahead(turn, self._call, self._method, before)
+            self._next = turn
+            self._tell_news()
+
+    async def _change(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        await self._room
+
+    async def _take(self, reading: asyncio.Future[None]) -> Turn | None:
+        """The next command; None where there will be none."""
+        while self._next is None:
+            if reading.done():
+                reading.result()
+                return None
+            if self._turns.draining.done():
+                raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
+            self._news = asyncio.get_running_loop().create_future()
+            self._waiting = True
+            _wake(self._room)
+            try:
+                with TimeLimit(self._idle):
+                    await self._news
+            except TimeoutError:
+                reason = f"no command came for {self._idle:g} s"
+                raise RefusedError(Status.DEADLINE_EXCEEDED, reason) from None
+            finally:
+                self._waiting = False
+        return self._take_next()
+
+    def _take_begun(self) -> Turn | None:
+        """The next command, where it has begun."""
+        return self._take_next() if self._next is not None and self._next.has_begun else None
+
+    def _take_next(self) -> Turn | None:
+        turn, self._next = self._next, None
+        return turn
+
+    def _abandon_next(self) -> None:
+        if (turn := self._take_next()) is not None:
+            self._turns.abandon(turn, self._call)
+
+    def _tell_news(self, _: object = None) -> None:
+        _wake(self._news)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,236 @@
+"""One version-1 command of a call, from its request to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from remsvc.command import Command, crc32hex
+from remsvc.errors import ExecutionError, InvalidCommandError
+from remsvc.execution.shell import check_length
+from remsvc.server.audit.audit import Audit
+from remsvc.server.audit.writer import AuditError
+from remsvc.server.calls.call import Call
+from remsvc.server.calls.open_calls import Authentication
+from remsvc.server.commands.runner import CommandRunner, RunnableCommand
+from remsvc.server.logs import fields
+from remsvc.server.policy.decision import CommandRequest, Decision
+from remsvc.server.policy.in_force import PolicyInForce
+from remsvc.server.policy.places import Place
+from remsvc.server.refusal import RefusedError
+from remsvc.status import Status
+from remsvc_proto import RemSvc_pb2
+
+_logger = logging.getLogger("remsvc.command")
+
+_LEEWAY_SECONDS = 10.0  # that a command may take to end beyond its time limit
+
+
+@dataclass(eq=False)
+class Turn:
+    """A command that somebody asked for. The message itself is not kept: its text would be held twice.
+
+    Attributes:
+        tid, hash: as they came with the request.
+        job_id: under which it is listed, and in the audit log.
+        about: it, as log lines show it.
+        counted: whether it has been counted against its identity's rate.
+        permitted: the decision by which it may run, once that is in the audit log.
+        started: it, once it was permitted and given to the engine.
+    """
+
+    tid: int
+    hash: str
+    command: Command
+    job_id: str
+    about: str
+    counted: bool = False
+    permitted: Decision | None = None
+    started: RunnableCommand | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was started, and not taken back."""
+        return self.started is not None and not self.started.withdrawn
+
+
+class Turns:
+    """Checks commands, starts them and answers.
+
+    Args:
+        authentication: asked again, whenever a command starts, whether its caller still may call.
+        draining: done when the server is shutting down: what runs may finish, nothing else starts.
+
+    Attributes:
+        on_draining: called when it is.
+    """
+
+    def __init__(
+        self,
+        runner: CommandRunner,
+        authentication: Authentication,
+        policy: PolicyInForce,
+        audit: Audit,
+        draining: asyncio.Future[None],
+    ) -> None:
+        self.draining = draining
+        # Not the future's own: to take one of many back, it would look through all of them.
+        self.on_draining: set[Callable[[], None]] = set()
+        draining.add_done_callback(self._tell_draining)
+        self._runner = runner
+        self._authentication = authentication
+        self._policy = policy
+        self._audit = audit
+
+    @property
+    def may_look_ahead(self) -> bool:
+        """Whether a command can wait, ready to start, for the one before it to end."""
+        return self._runner.lanes
+
+    def new(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> Turn:
+        """The turn of a request."""
+        command = Command(request.cmd, request.cmdtyp, request.cmdusr, request.src)
+        about = fields(
+            tid=request.tid,
+            identity=call.identity,
+            peer=call.peer,
+            user=request.cmdusr,
+            src=request.src,
+            cmd=self._audit.redact(request.cmd),
+        )
+        return Turn(request.tid, request.hsh, command, self._runner.new_id(), about)
+
+    def place(self, call: Call) -> Place:
+        """What counts as running what a call begins."""
+        return self._policy.place(call.identity)
+
+    async def begin(
+        self, turn: Turn, call: Call, method: str, place: Place, *, patiently: bool = False
+    ) -> None:
+        """Start it, in the call's place.
+
+        Args:
+            patiently: to wait where there is no place: something of the call has run.
+
+        Raises:
+            RefusedError: it does not start, and this is logged.
+        """
+        try:
+            turn.started = await self._permit(turn, call, method, place, patiently=patiently)
+        except RefusedError as refused:
+            reason = str(refused)
+            noted = self._audit.refuse(
+                *(call, method, self._runner.as_job(turn.command)),
+                code=refused.code.name,
+                reason=reason,
+                rule=refused.rule,
+                job=turn.job_id,
+            )
+            if noted:
+                _logger.warning("command refused %s %s", fields(reason=reason), turn.about)
+            raise
+
+    async def begin_ahead(self, turn: Turn, call: Call, method: str, before: Turn) -> None:
+        """Let it start the moment that the turn ``before``, which runs, has ended, in its place.
+
+        What would be refused now is left alone: it is asked again when its turn has come.
+        """
+        assert before.started is not None
+        if not self._outlasts(call, before.started):
+            return
+        with contextlib.suppress(RefusedError):
+            turn.started = await self._permit(turn, call, method, before=before.started)
+
+    async def finish(self, turn: Turn, call: Call) -> RemSvc_pb2.RemResMsg:
+        """Wait for its end; cancelled, end it with its whole process tree.
+
+        Raises:
+            RefusedError: whether it ran is not known.
+        """
+        assert turn.started is not None
+        began = time.monotonic()
+        try:
+            answer = await self._runner.answer(turn.started, call.identity, turn.job_id)
+        except ExecutionError as error:
+            _logger.error("command lost %s %s", fields(reason=str(error)), turn.about)
+            raise RefusedError(Status.INTERNAL, str(error)) from error
+        except BaseException:
+            _logger.warning("command ended because its caller went away %s", turn.about)
+            raise
+        duration = f"{time.monotonic() - began:.3f}s"
+        _logger.info("command %s %s", fields(rc=answer.rc, duration=duration), turn.about)
+        return RemSvc_pb2.RemResMsg(rc=answer.rc, tid=turn.tid, out=answer.out, err=answer.err, hsh=turn.hash)
+
+    def abandon(self, turn: Turn, call: Call) -> None:
+        """Its caller went away before its turn came: end it, should it have started."""
+        if turn.started is not None:
+            self._runner.abandon(turn.started, call.identity, turn.job_id)
+
+    async def _permit(
+        self,
+        turn: Turn,
+        call: Call,
+        method: str,
+        place: Place | None = None,
+        before: RunnableCommand | None = None,
+        *,
+        patiently: bool = False,
+    ) -> RunnableCommand:
+        """Start it by the policy that is in force when it starts, once that is in the audit log."""
+        policy = prepared = None
+        while prepared is None or policy is not self._policy.policy or self.draining.done():
+            policy = self._policy.policy
+            decision = await self._decide(turn, call.identity)
+            if place is not None:
+                await place.take(patiently=patiently)
+            if prepared is None or decision != turn.permitted:
+                prepared = await self._runner.prepare(turn.command, decision.limits, call.identity)
+            if decision != turn.permitted:
+                try:
+                    await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=turn.job_id)
+                except AuditError as error:
+                    raise RefusedError(Status.UNAVAILABLE, str(error)) from error
+                turn.permitted = decision
+        # From here to the start there is no wait: what holds now holds when it starts.
+        self._authentication.confirm(call)
+        if call.ended:
+            # Whatever became of the news that its caller has gone: nothing may run for nobody.
+            raise RefusedError(Status.CANCELLED, "the caller has gone")
+        self._runner.start(prepared, before)
+        return prepared
+
+    def _outlasts(self, call: Call, before: RunnableCommand) -> bool:
+        """Whether what a caller showed is valid until the command ``before`` has ended for certain.
+
+        What starts in its place starts without being asked about again.
+        """
+        caller, limit = call.caller, before.job.time_limit
+        assert caller is not None
+        return limit is None or not caller.expired(time.time() + limit + _LEEWAY_SECONDS)
+
+    async def _decide(self, turn: Turn, identity: str) -> Decision:
+        if self.draining.done():
+            raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
+        if not turn.counted:
+            self._policy.count_request(identity)
+            turn.counted = True
+        command, expected = turn.command, turn.hash
+        try:
+            command.validate()
+            check_length(command.cmd, command.cmdtyp)
+        except InvalidCommandError as error:
+            raise RefusedError(Status.INVALID_ARGUMENT, str(error)) from error
+        decision = await self._policy.decide(identity, CommandRequest.of_command(command))
+        if not decision.allowed:
+            raise RefusedError(Status.PERMISSION_DENIED, decision.message, rule=decision.rule)
+        if expected and expected != crc32hex(command.cmd):
+            raise RefusedError(Status.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
+        return decision
+
+    def _tell_draining(self, _: object) -> None:
+        for tell in tuple(self.on_draining):
+            tell()

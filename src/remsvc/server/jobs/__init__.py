@@ -1,0 +1,1 @@
+"""The service of durable jobs, and its messages."""

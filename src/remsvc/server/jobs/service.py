@@ -1,0 +1,353 @@
+"""Durable jobs: the ``remsvc.jobs.v1.JobService`` service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+from google.rpc import error_details_pb2
+
+from remsvc.command import crc32hex
+from remsvc.errors import InvalidCommandError
+from remsvc.execution.jobs.files import Piece
+from remsvc.execution.jobs.job_errors import (
+    JobForgottenError,
+    QueueFullError,
+    RequestReusedError,
+    TooManySearchesError,
+    WatchStoppedError,
+)
+from remsvc.execution.jobs.jobs import Jobs
+from remsvc.execution.jobs.journal import JournalError
+from remsvc.execution.jobs.model import Job, JobSpec, content_digest
+from remsvc.server.audit.audit import Audit
+from remsvc.server.audit.writer import AuditError
+from remsvc.server.calls.call import Call
+from remsvc.server.calls.methods import Method
+from remsvc.server.calls.open_calls import CREDENTIALS_ENDED, Authentication
+from remsvc.server.jobs.chunk_bytes import MOST_BESIDE_DATA, chunk_bytes
+from remsvc.server.jobs.config import JobConfig
+from remsvc.server.jobs.messages import (
+    job_message,
+    read_filter,
+    read_request_id,
+    read_spec,
+    spec_message,
+    with_defaults,
+)
+from remsvc.server.logs import fields
+from remsvc.server.policy.decision import CommandRequest, Decision
+from remsvc.server.policy.in_force import JobPermission, PolicyInForce
+from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.status import Status
+from remsvc.validation import ID, REASON, REQUEST_ID, SOUGHT_REQUEST_ID
+from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
+
+_logger = logging.getLogger("remsvc.job")
+
+SERVICE_NAME = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+_METHOD = f"/{SERVICE_NAME}/"
+_DOMAIN = "remsvc.jobs.v1"
+_PAGE, _MAX_PAGE = 100, 1000
+_PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
+_RETRY_SECONDS = 1
+_SPECS, _LARGEST_KNOWN = 64, 16 * 1024
+
+T = TypeVar("T")
+
+
+class JobService:
+    """Checks requests and hands them to the engine.
+
+    Args:
+        authentication: asked again, before a job is claimed and when it starts, whether its caller may call.
+        draining: done when the server is shutting down: nothing new is created, and watches end.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        authentication: Authentication,
+        policy: PolicyInForce,
+        audit: Audit,
+        config: JobConfig,
+        draining: asyncio.Future[None],
+    ) -> None:
+        self._jobs = jobs
+        self._authentication = authentication
+        self._policy = policy
+        self._audit = audit
+        self._config = config
+        self._draining = draining
+        self._specs: dict[int, tuple[JobSpec, jobs_pb2.JobSpec]] = {}
+        draining.add_done_callback(lambda _: jobs.stop_watches())
+
+    def use(self, config: JobConfig) -> None:
+        """From now on, what jobs may ask for, and who is an administrator, is as ``config`` says."""
+        self._config = config
+
+    def methods(self) -> tuple[Method, ...]:
+        """All of them."""
+        return (
+            Method(_METHOD + "CreateJob", jobs_pb2.CreateJobRequest, one=_refusing(self._create)),
+            Method(_METHOD + "GetJob", jobs_pb2.GetJobRequest, one=_refusing(self._get)),
+            Method(_METHOD + "ListJobs", jobs_pb2.ListJobsRequest, one=_refusing(self._list)),
+            Method(_METHOD + "CancelJob", jobs_pb2.CancelJobRequest, one=_refusing(self._cancel)),
+            Method(_METHOD + "WatchJob", jobs_pb2.WatchJobRequest, many=self._watch),
+        )
+
+    async def _create(self, request: jobs_pb2.CreateJobRequest, call: Call) -> jobs_pb2.Job:
+        spec = None
+        try:
+            request_id = read_request_id(request.request_id)
+            spec = read_spec(request.spec)
+            return await self._create_permitted(request, request_id, spec, call)
+        except Exception as error:
+            if isinstance(refused := _as_status(error), RefusedError):
+                request_id = request.request_id[: REQUEST_ID.most]
+                noted = self._audit.refuse(
+                    *(call, _METHOD + "CreateJob", spec),
+                    code=refused.code.name,
+                    reason=str(refused),
+                    rule=refused.rule,
+                    request_id=request_id,
+                )
+                if noted:
+                    about = self._about(call, request_id, spec or JobSpec())
+                    _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
+            raise
+
+    async def _create_permitted(
+        self, request: jobs_pb2.CreateJobRequest, request_id: str, spec: JobSpec, call: Call
+    ) -> jobs_pb2.Job:
+        digest = content_digest(spec, request.spec.standard_input)
+        try:
+            decision, permission = await self._permit(spec, request, call)
+        except RefusedError as refused:
+            if refused.code is Status.PERMISSION_DENIED:
+                made = await self._jobs.find(call.identity, request_id)
+                if made is not None and made.digest == digest:
+                    # It was permitted when it was asked for first: nothing new is to run.
+                    self._audit.permit_access(call, _METHOD + "CreateJob", made)
+                    return self._message(made)
+            raise
+        spec = decision.limits.of_job(with_defaults(spec, self._config))
+        job = await self._jobs.create(
+            call.identity, request_id, digest, spec, request.spec.standard_input, permission
+        )
+        _logger.info(
+            "job %s %s", fields(job=job.id, state=job.state.value), self._about(call, request_id, spec)
+        )
+        return self._message(job)
+
+    def _about(self, call: Call, request_id: str, spec: JobSpec) -> str:
+        """A job that was asked for, as log lines show it."""
+        return fields(
+            request=request_id,
+            identity=call.identity,
+            peer=call.peer,
+            user=spec.user,
+            src=spec.source,
+            cmd=self._audit.redact(spec.text),
+        )
+
+    async def _get(self, request: jobs_pb2.GetJobRequest, call: Call) -> jobs_pb2.Job:
+        if request.WhichOneof("key") is None:
+            raise InvalidCommandError("expected id or request_id")
+        if request.WhichOneof("key") == "request_id":
+            SOUGHT_REQUEST_ID.check(request.request_id)
+            found = await self._jobs.find(call.identity, request.request_id)
+            if found is None:
+                raise _not_found(request.request_id)
+            return self._message(found)
+        job = await self._own(request.id, call, "GetJob", self._jobs.get)
+        if job.identity != call.identity:
+            self._audit.permit_access(call, _METHOD + "GetJob", job)
+        return self._message(job)
+
+    async def _list(self, request: jobs_pb2.ListJobsRequest, call: Call) -> jobs_pb2.ListJobsResponse:
+        size = min(request.page_size or _PAGE, _MAX_PAGE)
+        wanted = read_filter(request, None if call.identity in self._config.admins else call.identity)
+        jobs = await self._jobs.select(wanted, size + 1)
+        answer = jobs_pb2.ListJobsResponse()
+        room = _PAGE_BYTES
+        for job in jobs[:size]:
+            message = self._message(job)
+            room -= message.ByteSize()
+            if room < 0 and answer.jobs:
+                break
+            answer.jobs.append(message)
+        if len(jobs) > len(answer.jobs):
+            answer.next_page_token = str(jobs[len(answer.jobs) - 1].seq)
+        elif jobs.stopped_at is not None:
+            answer.next_page_token = str(jobs.stopped_at)
+        if others := [job.id for job in answer.jobs if job.identity != call.identity]:
+            self._audit.permit_list(call, _METHOD + "ListJobs", others)
+        return answer
+
+    async def _cancel(self, request: jobs_pb2.CancelJobRequest, call: Call) -> jobs_pb2.Job:
+        REASON.check(request.reason)
+        job = await self._own(request.id, call, "CancelJob", self._jobs.get)
+        reason = request.reason or f"cancelled by {call.identity}"
+        self._audit.permit_access(call, _METHOD + "CancelJob", job, reason)
+        _logger.info("job cancel %s", fields(job=job.id, identity=call.identity, reason=reason))
+        return self._message(await self._jobs.cancel(job, reason[:500], kill=request.kill))
+
+    async def _watch(
+        self, request: jobs_pb2.WatchJobRequest, call: Call
+    ) -> AsyncIterator[jobs_pb2.WatchJobResponse | bytes]:
+        try:
+            job = await self._own(request.id, call, "WatchJob", self._jobs.look_up)
+            self._audit.permit_access(call, _METHOD + "WatchJob", job)
+            offsets = [
+                offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
+            ]
+
+            @asynccontextmanager
+            async def room() -> AsyncIterator[int]:
+                async with call.room() as most:
+                    yield most - MOST_BESIDE_DATA
+
+            async with aclosing(self._jobs.watch(job, offsets[0], offsets[1], room)) as events:
+                async for event in events:
+                    if not self._may_see(job, call):  # any more: a watch may take as long as its job
+                        raise _not_found(request.id)
+                    yield self._event(event)
+        except Exception as error:
+            _refuse(error)
+            raise
+
+    def _event(self, event: Job | Piece) -> jobs_pb2.WatchJobResponse | bytes:
+        if isinstance(event, Job):
+            return jobs_pb2.WatchJobResponse(job=self._message(event))
+        return chunk_bytes(event)
+
+    async def _permit(
+        self, spec: JobSpec, request: jobs_pb2.CreateJobRequest, call: Call
+    ) -> tuple[Decision, JobPermission]:
+        """Permit a job by the policy that is in force when this returns, once that is in the audit log.
+
+        Raises:
+            RefusedError: it is not permitted, or its caller may call no longer.
+        """
+        self._policy.count_request(call.identity)
+        asked = CommandRequest.of_job(spec, has_input=bool(request.spec.standard_input))
+        permitted: Decision | None = None
+        while True:
+            if self._draining.done():
+                raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
+            policy = self._policy.policy
+            decision = await self._policy.decide(call.identity, asked)
+            self._check(spec, request.hash, decision)
+            if decision != permitted:
+                await self._audit.permit(
+                    call, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request.request_id
+                )
+                permitted = decision
+            self._authentication.confirm(call)
+            if policy is self._policy.policy:
+                fault = partial(self._fault, call)
+                return decision, JobPermission(self._policy, policy, decision.program, fault)
+
+    def _check(self, spec: JobSpec, hash: str, decision: Decision) -> None:  # noqa: A002
+        if not decision.allowed:
+            raise RefusedError(Status.PERMISSION_DENIED, decision.message, rule=decision.rule)
+        content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)
+        if hash and hash != crc32hex(content):
+            raise RefusedError(Status.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
+
+    def _fault(self, call: Call) -> str:
+        return CREDENTIALS_ENDED if self._authentication.fault(call) else ""
+
+    async def _own(
+        self,
+        job_id: str,
+        call: Call,
+        method: str,
+        find: Callable[[str], Awaitable[Job | None]],
+    ) -> Job:
+        ID.check(job_id)
+        job = await find(job_id)
+        if job is None or not self._may_see(job, call):
+            reason = "there is no such job" if job is None else f"the job is of {job.identity}"
+            self._audit.refuse(call, _METHOD + method, None, code="NOT_FOUND", reason=reason, job=job_id)
+            raise _not_found(job_id)
+        return job
+
+    def _may_see(self, job: Job, call: Call) -> bool:
+        return job.identity == call.identity or call.identity in self._config.admins
+
+    def _message(self, job: Job) -> jobs_pb2.Job:
+        return job_message(job, self._config.limits.retention_seconds, self._spec_message(job.spec))
+
+    def _spec_message(self, spec: JobSpec) -> jobs_pb2.JobSpec:
+        # The first and the last that is said of a job, and what lies between, is said of the same spec.
+        if spec.text_bytes > _LARGEST_KNOWN:
+            return spec_message(spec)
+        known = self._specs.get(id(spec))
+        if known is None or known[0] is not spec:
+            if len(self._specs) >= _SPECS:
+                self._specs.clear()
+            known = self._specs[id(spec)] = spec, spec_message(spec)
+        return known[1]
+
+
+def _not_found(name: str) -> RefusedError:
+    return RefusedError(Status.NOT_FOUND, f"there is no job {name[:128]!r}")
+
+
+def _refusing(
+    handler: Callable[[Any, Call], Awaitable[T]],
+) -> Callable[[Any, Call], Awaitable[T]]:
+    @wraps(handler)
+    async def answer(request: Any, call: Call) -> T:
+        try:
+            return await handler(request, call)
+        except Exception as error:
+            _refuse(error)
+            raise
+
+    return answer
+
+
+def _refuse(error: Exception) -> None:
+    """Raises the status that belongs to an error, where one does."""
+    if isinstance(error, QueueFullError | JournalError | OSError):
+        _logger.error("%s", error)
+    if (refused := _as_status(error)) is not error:
+        raise refused from error
+
+
+def _reused(error: RequestReusedError) -> RefusedError:
+    info = error_details_pb2.ErrorInfo(
+        reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
+    )
+    return RefusedError(Status.ALREADY_EXISTS, str(error), info)
+
+
+# What a caller is told of an error. Where the text of one names files of the server's, it is for the log.
+_STATUSES: dict[type[Exception], Callable[[Any], RefusedError]] = {
+    InvalidCommandError: lambda error: RefusedError(Status.INVALID_ARGUMENT, str(error)),
+    JobForgottenError: lambda error: RefusedError(Status.NOT_FOUND, str(error)),
+    WatchStoppedError: lambda error: RefusedError(Status.UNAVAILABLE, str(error)),
+    RequestReusedError: _reused,
+    AuditError: lambda error: RefusedError(Status.UNAVAILABLE, str(error)),
+    QueueFullError: lambda error: exhausted(str(error), _RETRY_SECONDS),
+    TooManySearchesError: lambda error: exhausted(str(error), _RETRY_SECONDS),
+    JournalError: lambda error: exhausted(error.told, _RETRY_SECONDS),
+    OSError: lambda error: RefusedError(
+        Status.UNAVAILABLE, f"the files of the job cannot be used: {error.strerror or 'an error'}"
+    ),
+}
+
+
+def _as_status(error: Exception) -> Exception:
+    """The status that belongs to an error, or the error where none does."""
+    for kind, status in _STATUSES.items():
+        if isinstance(error, kind):
+            return status(error)
+    return error

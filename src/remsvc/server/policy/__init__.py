@@ -1,0 +1,1 @@
+"""What each caller may run, and how much of it."""

@@ -1,0 +1,169 @@
+"""The ``[identity NAME]`` and ``[group NAME]`` sections of the configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from remsvc.server.policy.decision import SHELLS, IdentityLimits, Rate
+from remsvc.server.policy.directories import parse_directory
+from remsvc.server.policy.patterns import PatternError, Rule, compile_pattern
+from remsvc.server.policy.programs import Program
+from remsvc.server.policy.section import PolicySection, PolicySections
+from remsvc.server.policy.variables import NAME
+from remsvc.server.settings.ini import Entry
+from remsvc.server.settings.settings import TRUTH, Settings
+
+_MAX_INT32 = 2**31 - 1
+_MAX_BYTES = 2**50
+_LISTS = ("users", "shells", "programs", "environment", "directories")
+_NUMBERS = {
+    "time_limit_ms": (1, _MAX_INT32),
+    "output_limit_bytes": (1, _MAX_BYTES),
+    "max_running": (1, 100_000),
+    "max_queued": (0, 1_000_000),
+}
+_PATTERNS = ("deny", "allow")
+_PARSED: dict[str, Callable[[str], object]] = {"programs": Program.parse, "directories": parse_directory}
+
+
+def read_sections(settings: Settings) -> PolicySections:
+    """All sections. Problems go to ``settings``.
+
+    An empty value is one: it would permit what an administrator meant to refuse.
+    """
+    sections: dict[str, dict[str, PolicySection]] = {"identity": {}, "group": {}}
+    members: dict[str, frozenset[str]] = {}
+    for kind, read in sections.items():
+        for name, entries in settings.named_sections(kind).items():
+            reader = _SectionReader(settings, kind, f"[{kind} {name}]")
+            read[name] = reader.read(entries)
+            if kind == "group":
+                members[name] = frozenset(reader.members or ())
+                if reader.members is None:
+                    settings.report(settings.value_of(entries[0]), "", "expected members in the section, too")
+    return PolicySections(sections["identity"], sections["group"], members)
+
+
+@dataclass
+class _SectionReader:
+    settings: Settings
+    kind: str
+    name: str
+    members: list[str] | None = None
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    patterns: dict[str, list[Rule]] = field(default_factory=lambda: {key: [] for key in _PATTERNS})
+    rate: Rate | None = None
+    input: bool | None = None
+    seen: dict[str, str] = field(default_factory=dict)
+
+    def read(self, entries: list[Entry]) -> PolicySection:
+        for entry in sorted(entries, key=lambda entry: entry.key):
+            self._read_entry(entry)
+        limits = IdentityLimits(
+            time_limit=self.numbers["time_limit_ms"] / 1000 if "time_limit_ms" in self.numbers else None,
+            output_limit=self.numbers.get("output_limit_bytes"),
+            max_running=self.numbers.get("max_running"),
+            max_queued=self.numbers.get("max_queued"),
+            rate=self.rate,
+        )
+        lists: dict[str, Any] = {
+            "users": self._list("users", frozenset),
+            "shells": self._list("shells", frozenset),
+            "programs": self._list("programs", lambda texts: tuple(map(Program.parse, texts))),
+            "environment": self._list("environment", tuple),
+            "directories": self._list("directories", tuple),
+        }
+        deny, allow = (tuple(self.patterns[key]) for key in _PATTERNS)
+        return PolicySection(
+            self.name,
+            **lists,
+            input=self.input,
+            deny=deny,
+            allow=allow,
+            limits=limits,
+            line=min(entry.line for entry in entries),
+        )
+
+    def _list(self, key: str, make: Callable[[list[str]], Any]) -> Any:
+        return make(self.lists[key]) if key in self.lists else None
+
+    def _read_entry(self, entry: Entry) -> None:
+        key = entry.key.lower()
+        kind, dot, _ = key.partition(".")
+        if self.seen.setdefault(key, entry.key) != entry.key and kind not in _PATTERNS:
+            self._report(entry, "given twice")
+        if not entry.value:
+            self._report(entry, "expected a value; leave the key out where it is to restrict nothing")
+        elif key in _LISTS or (key == "members" and self.kind == "group"):
+            self._read_list(entry, key)
+        elif key in _NUMBERS:
+            self._read_number(entry, key)
+        elif key == "rate":
+            if rate := Rate.parse(entry.value):
+                self.rate = rate
+            else:
+                self._report(entry, "expected a whole number above 0 and /s, /m or /h, such as 10/s")
+        elif key == "input":
+            self.input = TRUTH.get(entry.value.lower())
+            if self.input is None:
+                self._report(entry, "expected true or false")
+        elif kind in _PATTERNS and (dot or key in _PATTERNS):
+            self._read_pattern(entry, kind)
+        else:
+            members = ("members",) if self.kind == "group" else ()
+            known = (*members, *_LISTS, "input", "deny.NAME", "allow.NAME", *_NUMBERS, "rate")
+            self.settings.unknown_key(entry, known)
+
+    def _read_list(self, entry: Entry, key: str) -> None:
+        items = [item.strip() for item in entry.value.split(",")]
+        if not all(items):
+            self._report(entry, "expected values separated by commas, none of them empty")
+        for item in filter(None, items):
+            if expected := _expected(key, item):
+                self._report(entry, f"{item!r}: {expected}")
+                items = [other for other in items if other != item]
+        if key == "members":
+            self.members = items
+        else:
+            self.lists[key] = [item for item in items if item]
+
+    def _read_number(self, entry: Entry, key: str) -> None:
+        low, high = _NUMBERS[key]
+        if re.fullmatch(r"[+-]?[0-9]{1,20}", entry.value) and low <= int(entry.value) <= high:
+            self.numbers[key] = int(entry.value)
+        else:
+            self._report(entry, f"expected a whole number from {low} to {high}")
+
+    def _read_pattern(self, entry: Entry, kind: str) -> None:
+        try:
+            compile_pattern(entry.value)
+        except PatternError as error:
+            self._report(entry, f"expected an RE2 regular expression: {error}")
+            return
+        if entry.comment:
+            where = self.settings.value_of(entry).where
+            self.settings.warnings.append(f"{where}: what follows ' ;' is a comment; write [;] to match one")
+        self.patterns[kind].append(Rule(entry.key, entry.value, self.name))
+
+    def _report(self, entry: Entry, expected: str) -> None:
+        self.settings.report(self.settings.value_of(entry), "", expected)
+
+
+def _expected(key: str, item: str) -> str:
+    """What is wrong with an item of a list; empty where nothing is."""
+    if key == "shells" and item not in SHELLS:
+        return f"expected one of {', '.join(SHELLS)}"
+    if key == "environment" and not NAME.fullmatch(item):
+        return "expected the name of a variable, * at its end for any that begins so"
+    if key == "users" and (any(character.isspace() for character in item) or ("*" in item and item != "*")):
+        return "expected the name of a user, self for the server's own, or * for any"
+    if parse := _PARSED.get(key):
+        try:
+            parse(item)
+        except ValueError as error:
+            return str(error)
+    return ""

@@ -1,0 +1,217 @@
+"""What the policy is asked, and what it answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, overload
+
+from remsvc.command import Command, CommandType
+from remsvc.execution.jobs.model import JobSpec
+
+_Number = TypeVar("_Number", int, float)
+
+DEFAULT_RULE = "default"
+"""How a decision is explained that no rule of the configuration speaks of."""
+_SHOWN_CHARACTERS = 100
+_RATE = re.compile(r"([1-9][0-9]{0,6})/([smh])")
+_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+NO_SHELL, SHELL, POWERSHELL = "none", "sh", "pwsh"
+SHELLS = (NO_SHELL, SHELL, POWERSHELL)
+"""How a command may be started: a program with its arguments, or a text for one of two shells."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """A command as somebody asks for it, of either service.
+
+    Attributes:
+        shell: one of :data:`SHELLS`.
+        text: for the shell; empty without one.
+        argv: program and arguments; empty with a shell.
+        user: the user to run as; empty for the server's own.
+        environment: the variables that the caller sets.
+        directory: where it is to start; empty where the caller leaves that to the server.
+        has_input: whether the caller gives it standard input.
+    """
+
+    shell: str
+    text: str = ""
+    argv: tuple[str, ...] = ()
+    user: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str = ""
+    has_input: bool = False
+
+    @classmethod
+    def of_command(cls, command: Command) -> CommandRequest:
+        """A version-1 command."""
+        shell = POWERSHELL if command.cmdtyp == CommandType.POWERSHELL else SHELL
+        return cls(shell, command.cmd, user=_effective(command.cmdusr))
+
+    @classmethod
+    def of_job(cls, spec: JobSpec, *, has_input: bool) -> CommandRequest:
+        """A durable job."""
+        shell = NO_SHELL
+        if spec.shell_command is not None:
+            shell = POWERSHELL if spec.powershell else SHELL
+        return cls(
+            shell,
+            spec.shell_command or "",
+            spec.argv if shell == NO_SHELL else (),
+            _effective(spec.user),
+            spec.env,
+            spec.cwd,
+            has_input,
+        )
+
+    @property
+    def size(self) -> int:
+        """Characters that patterns may have to look at."""
+        return len(self.text) + sum(map(len, self.argv))
+
+    @property
+    def matched(self) -> str:
+        """What patterns are matched against: the shell's text, or the arguments quoted as a shell
+        would need them, so that none can pass for two.
+        """
+        return self.text if self.shell != NO_SHELL else shlex.join(self.argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``count`` commands in ``seconds``."""
+
+    count: int
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rate | None:
+        """Of ``100/m``; None where the text is none."""
+        match = _RATE.fullmatch(text)
+        return cls(int(match[1]), _PERIODS[match[2]]) if match else None
+
+    def in_a_second(self) -> float:
+        """How many on average."""
+        return self.count / self.seconds
+
+    def __str__(self) -> str:
+        return f"{self.count}/{ {1.0: 's', 60.0: 'm', 3600.0: 'h'}.get(self.seconds, f'{self.seconds:g} s') }"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityLimits:
+    """How much one identity may take; None where nothing limits it.
+
+    Attributes:
+        time_limit: seconds for a command.
+        output_limit: bytes kept of each output of a command.
+        max_running, max_queued: commands at one time.
+        rate: commands asked for in a while; with several, the one that takes longest for each.
+    """
+
+    time_limit: float | None = None
+    output_limit: int | None = None
+    max_running: int | None = None
+    max_queued: int | None = None
+    rate: Rate | None = None
+
+    def within(self, other: IdentityLimits) -> IdentityLimits:
+        """The lower one of each limit."""
+        return IdentityLimits(
+            _lower(self.time_limit, other.time_limit),
+            _lower(self.output_limit, other.output_limit),
+            _lower(self.max_running, other.max_running),
+            _lower(self.max_queued, other.max_queued),
+            min((rate for rate in (self.rate, other.rate) if rate), default=None, key=Rate.in_a_second),
+        )
+
+    def shown(self) -> dict[str, object]:
+        """Those that there are, as the configuration writes them."""
+        limits = {
+            "time_limit_ms": None if self.time_limit is None else round(self.time_limit * 1000),
+            "output_limit_bytes": self.output_limit,
+            "max_running": self.max_running,
+            "max_queued": self.max_queued,
+            "rate": self.rate and str(self.rate),
+        }
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def of_job(self, spec: JobSpec) -> JobSpec:
+        """A job, its server's defaults filled in, that keeps to the limits.
+
+        With a time limit, waiting between TERM and KILL must not take longer either.
+        """
+        if self.time_limit is None and self.output_limit is None:
+            return spec
+        return replace(
+            spec,
+            time_limit=_lower(spec.time_limit, self.time_limit),
+            kill_grace=_lower(spec.kill_grace, self.time_limit),
+            output_limit=_lower(spec.output_limit, self.output_limit),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a command may run, and why.
+
+    Attributes:
+        allowed: whether it may.
+        rule: what decided, as the configuration writes it: ``[identity etl] users``; ``default``
+            where no rule speaks of it. For the audit log and whoever administers the server.
+        message: for the caller, where it is refused.
+        program: where a list of programs decided: the path to start in place of the first argument.
+        limits: for the command, where it is allowed.
+    """
+
+    allowed: bool
+    rule: str
+    message: str = ""
+    program: str = ""
+    limits: IdentityLimits = field(default_factory=IdentityLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One check of a decision.
+
+    Attributes:
+        allowed: False where it refuses the command.
+        rule: what was checked, as the configuration writes it.
+        message: what was found; where it refuses, for the caller.
+        program: see :class:`Decision`.
+    """
+
+    allowed: bool
+    rule: str
+    message: str = ""
+    program: str = ""
+
+    @classmethod
+    def of(cls, allowed: bool, rule: str, message: str) -> Step:
+        """A check that permits it, or refuses it with this message and the rule's name."""
+        return cls(allowed, rule, "permits it" if allowed else f"{message} (rule {rule})")
+
+
+def shown(text: str) -> str:
+    """What a caller sent, safe to show and not long."""
+    return json.dumps(text[:_SHOWN_CHARACTERS])
+
+
+@overload
+def _lower(one: _Number, other: _Number | None) -> _Number: ...
+@overload
+def _lower(one: _Number | None, other: _Number | None) -> _Number | None: ...
+def _lower(one: _Number | None, other: _Number | None) -> _Number | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
+def _effective(user: str) -> str:
+    # On Windows a command runs as the server's own user, whatever it asks for.
+    return "" if sys.platform == "win32" else user

@@ -1,0 +1,122 @@
+"""The policy that the services ask, and how much each identity is using of what it may."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from remsvc.errors import StartError
+from remsvc.execution.jobs.model import Job
+from remsvc.execution.lookups import Lookups
+from remsvc.server.policy.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
+from remsvc.server.policy.places import CommandPlaces, Place
+from remsvc.server.policy.policy import Policy
+from remsvc.server.rate_limit import RateLimiter
+from remsvc.server.refusal import exhausted
+from remsvc.time_limit import TimeLimit
+
+_DECISION_SECONDS = 10.0
+_LONG = 64 * 1024  # characters: what takes longer to match than to hand to a thread
+
+
+class PolicyInForce:
+    """One for a server. It is the :class:`~remsvc.execution.jobs.job_gate.JobGate` of its jobs, too.
+
+    Args:
+        policy: the one in force at first.
+        knows: whether there is an identity now.
+        lookups: the server's, by which folders of programs are looked at.
+
+    Attributes:
+        policy: the one in force now; a reload replaces it.
+        places: for version-1 commands.
+        has_input: whether a durable job that waits, by its id, was given standard input.
+    """
+
+    def __init__(self, policy: Policy, knows: Callable[[str], bool], lookups: Lookups | None = None) -> None:
+        self.policy = policy
+        self.places = CommandPlaces(lambda identity: self.policy.limits(identity).max_running)
+        self.has_input: Callable[[str], bool] = lambda _: False
+        self._knows = knows
+        self._rates = RateLimiter()
+        self._lookups = lookups or Lookups()
+
+    def count_request(self, identity: str) -> None:
+        """Count a command that is asked for, permitted or not.
+
+        Raises:
+            RefusedError: too many in too short a time.
+        """
+        if rate := self.policy.limits(identity).rate:
+            wait = self._rates.take(identity, rate)
+            if wait:
+                seconds = math.ceil(wait * 1000) / 1000
+                reason = f"more than {rate} commands: try again in {seconds:g} s (rule rate)"
+                raise exhausted(reason, seconds, rule="rate")
+
+    async def decide(self, identity: str, request: CommandRequest) -> Decision:
+        """As :meth:`Policy.decide`, without blocking the event loop."""
+        policy = self.policy
+        waits = request.shell == NO_SHELL and policy.reads_folders(identity)
+        if not waits and request.size < _LONG:
+            return policy.decide(identity, request)
+        try:
+            with TimeLimit(_DECISION_SECONDS):
+                return await self._lookups.run(identity, partial(policy.decide, identity, request))
+        except TimeoutError:
+            return Decision(False, DEFAULT_RULE, "it could not be decided in time whether this is permitted")
+
+    def place(self, identity: str) -> Place:
+        """What counts a version-1 command as running, once it is taken."""
+        return Place(self.places, identity)
+
+    # As a JobGate
+
+    def running_limit(self, identity: str) -> int | None:
+        """How many jobs of an identity may run beside its version-1 commands."""
+        limit = self.policy.limits(identity).max_running
+        return None if limit is None else limit - self.places.beside(identity)
+
+    def queue_limit(self, identity: str) -> int | None:
+        """How many jobs of an identity may wait."""
+        return self.policy.limits(identity).max_queued
+
+    def note_room(self, identity: str) -> None:
+        """A job has ended: a version-1 command may have waited for that."""
+        self.places.note_room(identity)
+
+    async def permit(self, job: Job) -> JobPermission:
+        """Permit a job that was permitted when it was created, by the policy that is in force now."""
+        policy = self.policy
+        request = CommandRequest.of_job(job.spec, has_input=self.has_input(job.id))
+        decision = await self.decide(job.identity, request)
+        if not decision.allowed:
+            raise StartError(f"not permitted any more: {decision.message}")
+        return JobPermission(self, policy, decision.program, partial(self._fault, job.identity))
+
+    def _fault(self, identity: str) -> str:
+        return "" if self._knows(identity) else f"there is no identity {identity} any more"
+
+
+@dataclass(frozen=True, slots=True)
+class JobPermission:
+    """See :class:`~remsvc.execution.jobs.job_gate.JobPermission`.
+
+    Attributes:
+        in_force: what has permitted the job,
+        policy: by this one.
+        program: what it starts; see :class:`~remsvc.server.policy.decision.Decision`.
+        fault: tells why the one who asked for it may not have it run any more; empty where he may.
+    """
+
+    in_force: PolicyInForce
+    policy: Policy
+    program: str
+    fault: Callable[[], str]
+
+    def stands(self) -> bool:
+        if fault := self.fault():
+            raise StartError(f"not permitted any more: {fault}")
+        return self.policy is self.in_force.policy

@@ -1,0 +1,98 @@
+"""What a caller supplies beside the command: variables, the working directory, standard input.
+
+Programs take orders by each of these, and no list of the ways in which they do is ever complete. So where
+the policy bounds what runs, by patterns or by programs, only what a section lists is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from remsvc.server.policy.decision import DEFAULT_RULE, CommandRequest, Step, shown
+from remsvc.server.policy.directories import permits_directory
+from remsvc.server.policy.section import PolicySection
+from remsvc.server.policy.variables import is_barred, is_reserved, permits
+
+
+def supplied_steps(
+    sections: Sequence[PolicySection],
+    request: CommandRequest,
+    *,
+    has_allowlist: bool,
+    allowlist_bounds: bool,
+) -> Iterator[Step]:
+    """The checks of what is supplied with a request.
+
+    Args:
+        sections: those that apply to its caller.
+        has_allowlist: whether there is a global list of patterns of which one must match.
+        allowlist_bounds: whether all of them are anchored. Where one is not, the list bounds nothing:
+            whatever somebody wants to run, that pattern permits it together with what it matches.
+    """
+    if not (request.environment or request.directory or request.has_input):
+        return
+    bounding = next((section.name for section in sections if section.bounds_programs), "")
+    if not bounding and allowlist_bounds:
+        bounding = _ALLOWLIST
+    checks = _Checks(sections, bounding)
+    if request.environment:
+        yield from _environment(checks, request, guarded=bool(bounding) or has_allowlist)
+    if directory := request.directory:
+        message = f"working directory {shown(directory)} may not be chosen"
+        yield from checks.of("directories", message, partial(_enterable, directory))
+    if request.has_input:
+        yield from checks.of("input", "standard input may not be given", bool)
+
+
+_ALLOWLIST = "[allowlist]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """Checks by one key of the sections.
+
+    Attributes:
+        bounding: what bounds the programs that run, as the configuration writes it; empty for nothing.
+    """
+
+    sections: Sequence[PolicySection]
+    bounding: str
+
+    def of(self, key: str, message: str, permitted: Callable[[Any], bool]) -> Iterator[Step]:
+        """Every section that has the key must permit it; where programs are bounded, one must have it."""
+        speaking = [section for section in self.sections if getattr(section, key) is not None]
+        for section in speaking:
+            why = f"{message}: {section.name} {key} does not permit it"
+            yield Step.of(permitted(getattr(section, key)), f"{section.name} {key}", why)
+        if speaking or not self.bounding:
+            return
+        if self.bounding == _ALLOWLIST:
+            why = f"{message}: {_ALLOWLIST} bounds what runs, and no section of this caller has the key {key}"
+            yield Step.of(False, _ALLOWLIST, why)
+        else:
+            why = f"{message}: {self.bounding} bounds what runs, and has no key {key}"
+            yield Step.of(False, f"{self.bounding} {key}", why)
+
+
+def _environment(checks: _Checks, request: CommandRequest, *, guarded: bool) -> Iterator[Step]:
+    listed = any(section.programs is not None for section in checks.sections)
+    for name in sorted(request.environment):
+        message = f"environment variable {shown(name)} may not be set"
+        if listed and is_barred(name):
+            yield Step.of(False, "programs", f"{message}: it decides what a program runs")
+            continue
+        steps = list(checks.of("environment", message, partial(_settable, name, guarded)))
+        yield from steps
+        if not steps and is_reserved(name, bounded=guarded):
+            yield Step.of(False, f"{DEFAULT_RULE} environment", f"{message}: it decides what a program runs")
+
+
+def _settable(name: str, bounded: bool, names: tuple[str, ...]) -> bool:
+    return permits(names, name, bounded=bounded)
+
+
+def _enterable(directory: str, listed: tuple[str, ...]) -> bool:
+    return permits_directory(listed, directory)

@@ -1,0 +1,1 @@
+"""Reading configuration files and flags. Knows no section's owner."""

@@ -1,0 +1,1 @@
+"""The server's certificate, key and authorities, checked before anything is served with them."""

@@ -1,0 +1,1 @@
+"""Running a plan on a server: as durable jobs, or over a stream of version 1."""

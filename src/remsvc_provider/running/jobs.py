@@ -1,0 +1,394 @@
+"""Run commands as durable jobs: each runs once, whoever asks and however often.
+
+Nothing in memory is needed to go on after a restart: the request ids lead to the same jobs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+
+from remsvc.client import AsyncClient
+from remsvc.client.jobs import Job, JobState
+from remsvc.client.options import ConnectionOptions
+from remsvc.errors import NotFoundError, RemSvcError, UnimplementedError
+from remsvc.printable import printable
+from remsvc.time_limit import TimeLimit
+from remsvc_provider.job_keys import program_hash, program_text
+from remsvc_provider.log.live_log import FLUSH_SECONDS, LiveLog, Log
+from remsvc_provider.log.output import CommandOutput
+from remsvc_provider.log.task_log import failure_text, one_line, security_text, shown_id, without_nul
+from remsvc_provider.masking import Masking
+from remsvc_provider.origin import TRY_NUMBER, Origin
+from remsvc_provider.outcome import JobState as RunState
+from remsvc_provider.outcome import Outcome, Results
+from remsvc_provider.plan import Plan
+from remsvc_provider.running.access import Reread, ServerAccess
+from remsvc_provider.running.creation import JobCreation
+from remsvc_provider.running.patience import ATTEMPTS, TRANSIENT, Patience
+from remsvc_provider.running.time_budget import TimeBudget, TimeIsUpError
+from remsvc_provider.running.watch import GRACE, JobWatch
+from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES
+
+CANCEL_TIMEOUT = 10.0
+"""Seconds to find the jobs that have not ended, and to order their end."""
+LOG_MARGIN = 2.0
+"""Seconds before the task's time is up, at which it waits no more for the log of a command that has ended."""
+
+_NOT_KNOWN = "whether anything still runs is not known"
+
+
+class NoJobsError(RemSvcError):
+    """The server knows no durable jobs. Nothing ran."""
+
+
+class JobRun:
+    """One run of a plan. Needs a running event loop; :meth:`close` it.
+
+    Args:
+        plan: what to run.
+        origin: who asks.
+        options: where to.
+        reread: tells what the connection says now, for when its credentials are refused.
+        log: where the story goes.
+        masking: of the secrets in all that is told.
+        alone: use a connection of its own: see :class:`~remsvc_provider.running.run.CommandRun`.
+
+    Raises:
+        AirflowException: an option in airflow.cfg cannot be used.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        origin: Origin,
+        options: ConnectionOptions,
+        reread: Reread,
+        log: Log,
+        masking: Masking,
+        *,
+        alone: bool = False,
+    ) -> None:
+        self._plan = plan
+        self._origin = origin
+        self._options = options
+        self._masking = masking
+        self._live = LiveLog(log, masking)
+        self._access = ServerAccess(options, reread, self._warn, alone=alone)
+        self._patience = Patience(self._access, self._warn, forever=plan.resumed)
+        self._results: Results = {}
+        self._begun = 0
+        self._problems: list[str] = []
+        self._notes: list[str] = []  # of commands that ended by themselves
+        self._unfinished: dict[int, str] = {}
+        self._taken = False
+        self._stopped: set[str] = set()  # what became of what had not ended, for a person
+        self._budget = TimeBudget(plan.stream_timeout, origin.request_id, GRACE)
+        self._creation = JobCreation(plan, origin, self._patience, self._budget)
+        self._limit: TimeLimit | None = None
+        self._ended = 0  # commands that are known to have ended
+        self._last_end = float("-inf")  # of them, on the monotonic clock
+        self._max_log_bytes = MAX_LOG_BYTES.read() if plan.max_log_bytes is None else plan.max_log_bytes
+        self._log_drain = LOG_DRAIN.read() if plan.log_drain is None else plan.log_drain
+
+    async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
+        """Run everything. Cancelled, it leaves the jobs alone: see :meth:`cancel`.
+
+        Args:
+            limit: the task's own, around this call; lifted when all commands are known to have ended: only
+                the end of their output, or of the log, is missing then.
+
+        Raises:
+            NoJobsError: nothing ran.
+        """
+        self._limit = limit
+        count = len(self._plan.commands)
+        try:
+            # Getting through to the server does not count as running. Else a crowd, all of whom wait for
+            # a free call, would lose the time of their commands, and these could not be tried again.
+            with TimeLimit(self._plan.stream_timeout):
+                await self._begin()
+            with self._budget.limit:
+                await self._run()
+        except (TimeoutError, TimeIsUpError):
+            outcome = await self._too_late()
+        except NoJobsError:
+            raise
+        except RemSvcError as error:
+            problem = str(error)
+            if isinstance(error, TRANSIENT):
+                problem += f"; nothing was sent in {ATTEMPTS} attempts"
+            outcome = self._end(RunState.FAILED, problem)
+        else:
+            failed = any(self._plan.failed(result["rc"]) for result in self._results.values())
+            outcome = self._end(RunState.FAILED if failed or self._problems else RunState.SUCCESS)
+        if outcome.error is None:
+            self._live.add(f"All {count} command(s) succeeded in {self._budget.passed:.2f} s")
+        else:
+            self._live.add(outcome.error, "error")
+        if limit is not None:
+            limit.restart(None)
+        await self._flush(self._drain_seconds(time.monotonic() - self._last_end))
+        return outcome
+
+    async def _too_late(self) -> Outcome:
+        limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
+        done = "nothing was running"
+        if self._creation.under_way or self._taken or self._plan.resumed:
+            done = await self.cancel(limit)
+        if not self._taken and not self._plan.resumed and (why := self._creation.why_none()):
+            # A retry is harmless, unlike after commands that have begun.
+            return self._end(RunState.FAILED, f"{limit}, and nothing ran: {why}")
+        ended = f"{len(self._results)} of {len(self._plan.commands)} command(s) had ended"
+        return self._end(RunState.CANCELLED, f"{limit}, {done}: {ended}")
+
+    async def cancel(self, reason: str) -> str:
+        """End the jobs that are not known to have ended. :meth:`outcome` has been cancelled, or is over.
+
+        Returns:
+            What became of them, for a person.
+        """
+        try:
+            with TimeLimit(CANCEL_TIMEOUT):
+                await self._cancel_all(reason)
+        except TimeoutError:
+            self._stopped.add(_NOT_KNOWN)
+            self._live.add("The server does not answer; what still runs is ended by its time limit", "error")
+        await self._flush()
+        return ", ".join(sorted(self._stopped)) or "nothing was running"
+
+    async def _cancel_all(self, reason: str) -> None:
+        self._patience.stop()
+        self._unfinished |= await self._creation.unfinished()
+        try:
+            self._unfinished |= await self._access.call(self._created_before)
+        except RemSvcError as error:
+            self._stopped.add(_NOT_KNOWN)
+            self._live.add(f"The server's jobs could not be listed: {error}", "warning")
+        self._taken = self._taken or bool(self._unfinished)
+        await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))
+
+    async def _created_before(self, client: AsyncClient) -> dict[int, str]:
+        """The jobs of this try that have not ended, by command number: this trigger may have been started
+        again, and cut off before it has found them."""
+        jobs = client.list_jobs(
+            states=(JobState.QUEUED, JobState.RUNNING),
+            labels={**self._origin.labels, TRY_NUMBER: str(self._origin.try_number)},
+            timeout=CANCEL_TIMEOUT,
+            metadata=self._plan.metadata,
+        )
+        tids = {self._origin.command_id(tid): tid for tid in range(1, len(self._plan.commands) + 1)}
+        async with aclosing(jobs):
+            return {tids[job.request_id]: job.id async for job in jobs if job.request_id in tids}
+
+    async def close(self) -> None:
+        """Release what is held here. The jobs go on."""
+        await self._creation.close()
+        await self._access.close()
+        await self._flush()
+
+    async def _flush(self, seconds: float = 0.0) -> None:
+        await self._live.flush(self._plan.log_seconds(max(FLUSH_SECONDS, seconds)))
+
+    def _warn(self, text: str) -> None:
+        self._live.add(text, "warning")
+
+    def _end(self, state: RunState, problem: str = "") -> Outcome:
+        if state is RunState.SUCCESS:
+            return Outcome(state, self._results)
+        problems = [problem] if problem else []
+        problems += self._problems
+        if self._problems and (rest := len(self._plan.commands) - self._begun):
+            problems.append(f"the remaining {rest} command(s) were not started")
+        problems += self._notes
+        results = [self._results[tid] for tid in sorted(self._results)]
+        problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
+        return Outcome(state, self._results, self._masking("; ".join(problems)))
+
+    async def _begin(self) -> None:
+        """Find the server, and what it has of this task."""
+        await self._patience.insist(lambda client: client.connect(metadata=self._plan.metadata))
+        try:
+            await self._creation.look()
+        except UnimplementedError as error:
+            raise NoJobsError(str(error)) from error
+        count = len(self._plan.commands)
+        self._live.add(
+            f"Running {count} command(s) on {self._options.target} ({security_text(self._options)}), "
+            f"within {self._plan.stream_timeout:g} s, as durable jobs"
+        )
+        await self._creation.adopt(self._live)
+
+    async def _run(self) -> None:
+        count = len(self._plan.commands)
+        tids = iter(range(1, count + 1))
+        if self._plan.parallel == 1:
+            await self._work(tids)
+            return
+        working = [asyncio.create_task(self._work(tids)) for _ in range(min(self._plan.parallel, count))]
+        try:
+            done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _work(self, tids: Iterator[int]) -> None:
+        """One command after another, until there are no more or one could not be followed to its end."""
+        for tid in tids:
+            if self._problems:
+                return
+            self._begun += 1
+            try:
+                await self._command(tid)
+            except TimeIsUpError:
+                raise
+            except RemSvcError as error:
+                where = f"command {tid} (commands[{tid - 1}])"
+                if tid in self._unfinished:
+                    where += f", whose job {shown_id(self._unfinished[tid])} may go on,"
+                self._problems.append(f"{where} failed: {error}")
+
+    async def _command(self, tid: int) -> None:
+        folds = self._plan.parallel == 1  # groups cannot overlap, as what runs side by side does
+        title = f"Command {tid}: {one_line(self._text(tid))}"
+        if folds:
+            self._live.begin_group(title)
+        try:
+            job, beginning = await self._creation.obtain(tid)
+            self._live.add(beginning if folds else f"{title}\n{beginning}")
+            job, output = await self._follow(tid, job)
+        finally:
+            if folds:
+                self._live.end_group()
+        self._enter(tid, job, output)
+
+    async def _follow(self, tid: int, job: Job) -> tuple[Job, CommandOutput]:
+        """Watch a job to its end; the job as it ended, and its output."""
+        self._taken = True
+        self._unfinished[tid] = job.id
+        output = CommandOutput(
+            job, self._live, tid, self._plan.max_output_bytes, self._max_log_bytes, self._masking
+        )
+        ended = None
+        try:
+            with self._budget.following() as stop_counting:
+
+                def note_end() -> None:
+                    stop_counting()
+                    self._note_end()
+
+                watch = JobWatch(self._access, self._plan, self._drain_seconds, self._live, note_end)
+                job = ended = await watch.to_its_end(job, output)
+        finally:
+            output.finish(ended)
+        del self._unfinished[tid]
+        self._budget.note(job)
+        return job, output
+
+    def _note_end(self) -> None:
+        """A command is known to have ended. Where it was the last, ``execution_timeout`` has been kept."""
+        self._ended += 1
+        self._last_end = time.monotonic()
+        if self._limit is not None and self._ended == len(self._plan.commands):
+            self._limit.restart(None)
+
+    def _drain_seconds(self, passed: float = 0.0) -> float:
+        """How long a command that has ended ``passed`` seconds ago still waits for its log."""
+        left = self._log_drain - passed
+        if self._plan.time_is_up is not None:
+            left = min(left, self._plan.time_is_up - LOG_MARGIN - time.monotonic())
+        return max(left, 0.0)
+
+    def _text(self, tid: int) -> str:
+        """A command for people."""
+        return program_text(self._masking.command(self._plan.commands[tid - 1]))
+
+    def _enter(self, tid: int, job: Job, output: CommandOutput) -> None:
+        """Enter how a job ended."""
+        where = f"command {tid} (commands[{tid - 1}])"
+        if job.state is JobState.TIMED_OUT:
+            self._live.add(f"Command {tid} was ended by its time limit", "error")
+            self._stopped.add("what ran was cancelled")
+            raise TimeIsUpError("stream_timeout")
+        if job.state in (JobState.CANCELLED, JobState.LOST):
+            verb = (
+                "was cancelled"
+                if job.state is JobState.CANCELLED
+                else "is lost: what became of it is not known"
+            )
+            self._problems.append(
+                f"{where} {verb} (job {shown_id(job.id)}: {printable(job.reason) or 'no reason given'})"
+            )
+            return
+        rc, out, err = job.exit_code, *output.texts(job)
+        if rc is None and job.state is JobState.FAILED:
+            # As version 1 has it.
+            rc, err = 1, err or printable(job.reason)
+        if rc is None or (rc == 0) != (job.state is JobState.SUCCEEDED):
+            self._problems.append(
+                f"{where} ended as {job.state} with exit code {rc} (job {shown_id(job.id)})"
+            )
+            return
+        out, err, note = without_nul(out, err)
+        command = self._plan.commands[tid - 1]
+        self._results[tid] = {
+            "tid": tid,
+            "rc": rc,
+            "out": out,
+            "err": err,
+            "hsh": program_hash(command),
+            "cmd": self._text(tid),
+        }
+        seconds = (job.ended_at - job.started_at).total_seconds() if job.ended_at and job.started_at else 0.0
+        text = f"Command {tid} ended with rc {rc} after {seconds:.2f} s"
+        if job.exit_code is None:
+            text = f"Command {tid} could not be started"
+        why = printable(job.reason)
+        signal = f"ended by signal {job.signal}" if job.signal else ""
+        # It ended by itself, and yet there is a reason to be told: part of its output could not be stored.
+        loss = why.removeprefix(signal).lstrip("; ") if job.exit_code is not None else ""
+        if loss:
+            self._notes.append(f"{where}: {loss}")
+        if why or signal:
+            text += f": {why or signal}"
+        if note:
+            text += f"\nnote: {note}"
+        if not self._plan.failed(rc):
+            self._live.add(text, "warning" if loss else "info")
+            return
+        # What is folded need not be unfolded to see why.
+        last = [f"  {line}" for line in output.last_lines]
+        self._live.add("\n".join([f"{text}{', its last lines:' if last else ''}", *last]), "error")
+
+    async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
+        try:
+            job = await self._access.call(
+                lambda client: client.cancel_job(
+                    job_id, reason=reason, timeout=CANCEL_TIMEOUT, metadata=self._plan.metadata
+                )
+            )
+        except NotFoundError:
+            return
+        except RemSvcError as error:
+            self._stopped.add("what runs could not be cancelled")
+            self._live.add(
+                f"Command {tid}: job {shown_id(job_id)} could not be cancelled, its time limit ends it: "
+                f"{error}",
+                "error",
+            )
+            return
+        if job.started_at is None and job.state is JobState.CANCELLED:
+            self._stopped.add("what waited for its turn was withdrawn")
+            self._live.add(
+                f"Command {tid}: job {shown_id(job_id)} had not begun, and is withdrawn: {reason}", "warning"
+            )
+        elif job.ended and job.state is not JobState.CANCELLED:
+            self._live.add(f"Command {tid}: job {shown_id(job_id)} has just ended as {job.state}", "warning")
+        else:
+            self._stopped.add("what ran was cancelled")
+            self._live.add(f"Command {tid}: job {shown_id(job_id)} is cancelled: {reason}", "warning")

@@ -1,0 +1,93 @@
+"""Which failed calls to the job service are made again, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from remsvc.errors import NO_ANSWER, CallCancelledError, ResourceExhaustedError, ServerError, UnavailableError
+from remsvc.time_limit import TimeLimit
+from remsvc_provider.turns import turn
+
+if TYPE_CHECKING:
+    from remsvc.client import AsyncClient
+    from remsvc_provider.running.access import ServerAccess
+
+ATTEMPTS = 3
+FIRST_DELAY = 1.0
+MAX_DELAY = 16.0
+TRANSIENT = (UnavailableError, CallCancelledError, ResourceExhaustedError)
+
+T = TypeVar("T")
+
+
+def delay_after(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: 1, 2, 4 ... 16."""
+    return float(min(FIRST_DELAY * 2 ** min(failures - 1, 10), MAX_DELAY))
+
+
+class Patience:
+    """Makes calls that may safely be made twice, until they are answered or it gives up.
+
+    A server that was never reached gets three attempts. Once it was, or where it may hold jobs of
+    ours, only the caller's own time limit ends the waiting. So it is with a full queue.
+
+    Args:
+        access: to the server.
+        report: called with a line about each failure that is not the last.
+        forever: the server may hold jobs of ours already.
+    """
+
+    def __init__(self, access: ServerAccess, report: Callable[[str], None], *, forever: bool) -> None:
+        self._access = access
+        self._report = report
+        self._forever = forever
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """Make no further attempts."""
+        self._stopped.set()
+
+    async def insist(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+        """The call's answer.
+
+        Raises:
+            ServerError: the last failure. Its ``sent`` tells of all attempts.
+        """
+        failures = 0
+        sent = False
+        while True:
+            try:
+                async with turn(self._access.target):
+                    answer = await self._access.call(call)
+            except (*NO_ANSWER, ResourceExhaustedError) as error:
+                failures += 1
+                if not isinstance(error, ResourceExhaustedError):  # which is an answer
+                    sent = error.sent = sent or error.sent
+                if not self._goes_on(error, failures):
+                    raise
+                await self._pause(error, failures)
+            else:
+                self._forever = True
+                return answer
+
+    def _goes_on(self, error: ServerError, failures: int) -> bool:
+        if self._stopped.is_set():
+            return False
+        if isinstance(error, ResourceExhaustedError):
+            return error.retry_after is not None or failures < ATTEMPTS
+        return self._forever or failures < ATTEMPTS
+
+    async def _pause(self, error: ServerError, failures: int) -> None:
+        delay = delay_after(failures)
+        if self._forever:
+            self._report(f"{error}; trying again in {delay:g} s")
+        else:
+            self._report(
+                f"{error}; nothing was sent, attempt {failures + 1} of {ATTEMPTS} follows in {delay:g} s"
+            )
+        with suppress(TimeoutError), TimeLimit(delay):
+            await self._stopped.wait()
+            raise error

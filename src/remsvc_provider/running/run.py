@@ -1,0 +1,83 @@
+"""Runs a plan, by durable jobs where the server has them, else over a stream of version 1.
+
+Importing this module loads gRPC; a DAG file never does.
+"""
+
+from __future__ import annotations
+
+from remsvc.client.options import ConnectionOptions
+from remsvc.time_limit import TimeLimit
+from remsvc_provider.log.live_log import Log
+from remsvc_provider.masking import Masking
+from remsvc_provider.outcome import JobState, Outcome
+from remsvc_provider.plan import Plan
+from remsvc_provider.running.access import Reread
+from remsvc_provider.running.jobs import JobRun, NoJobsError
+from remsvc_provider.running.stream import run_commands
+
+
+class CommandRun:
+    """One run of a plan, in the running event loop: what the trigger and the worker share. :meth:`close` it.
+
+    Args:
+        plan: what to run.
+        options: where to.
+        reread: tells what the connection says now, for when its credentials are refused.
+        log: the task's log.
+        masking: of the secrets in all that is told.
+        alone: use a connection of its own for jobs, which stays open until :meth:`close`. The shared one
+            is closed when its event loop is told to end, and then no job could be cancelled any more.
+
+    Raises:
+        AirflowException: an option in airflow.cfg cannot be used.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: ConnectionOptions,
+        reread: Reread,
+        log: Log,
+        masking: Masking,
+        *,
+        alone: bool = False,
+    ) -> None:
+        self._plan = plan
+        self._options = options
+        self._log = log
+        self._masking = masking
+        self._jobs: JobRun | None = None
+        if plan.origin is not None:
+            self._jobs = JobRun(plan, plan.origin, options, reread, log, masking, alone=alone)
+
+    async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
+        """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
+        ended by the server.
+
+        Args:
+            limit: the task's own, around this call; lifted when only the end of the log is missing.
+        """
+        if self._jobs is not None:
+            try:
+                return await self._jobs.outcome(limit)
+            except NoJobsError:
+                await self.close()
+        if needs := self._plan.needs_jobs:
+            error = f"{self._options.target} has no durable jobs, which {', '.join(needs)} needs: nothing ran"
+            self._log.error(error)
+            return Outcome(JobState.FAILED, {}, error)
+        return await run_commands(self._plan, self._options, self._log, self._masking)
+
+    async def cancel(self, reason: str) -> str:
+        """End the jobs that still run, after :meth:`outcome` was cancelled, or in its place.
+
+        Returns:
+            What became of the commands, for a person.
+        """
+        return "the call was cancelled" if self._jobs is None else await self._jobs.cancel(reason)
+
+    async def close(self) -> None:
+        """Release what is held here. Jobs go on."""
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            await jobs.close()

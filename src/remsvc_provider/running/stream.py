@@ -1,0 +1,166 @@
+"""Run commands over one ``RemCmdStrm`` stream: what the trigger and the worker share.
+
+Importing this module loads the client; a DAG file never does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+from remsvc.client import AsyncClient
+from remsvc.client.options import ConnectionOptions
+from remsvc.client.results import CommandResult
+from remsvc.errors import DeadlineExceededError, MissingResultsError, RemSvcError, ServerError
+from remsvc.time_limit import TimeLimit
+from remsvc_provider.commands import to_command
+from remsvc_provider.log.live_log import FLUSH_SECONDS, LiveLog, Log
+from remsvc_provider.log.output import shortened
+from remsvc_provider.log.task_log import command_report, failure_text, security_text, without_nul
+from remsvc_provider.masking import Masking
+from remsvc_provider.outcome import JobState, Outcome, Results
+from remsvc_provider.plan import Plan
+from remsvc_provider.running.channels import pooled_transport
+from remsvc_provider.running.patience import ATTEMPTS, TRANSIENT, delay_after
+
+GRACE = 1.0
+"""Seconds beyond stream_timeout, for a call that does not keep to its own limit."""
+
+
+async def run_commands(plan: Plan, options: ConnectionOptions, log: Log, masking: Masking) -> Outcome:
+    """Run all commands, one after another, and tell the task's log about each.
+
+    A connection that cannot be made is tried again, as long as nothing was written. Cancelling this
+    coroutine cancels the call, and the server then ends the command that runs.
+
+    Args:
+        plan: what to run.
+        options: where to.
+        log: where the story goes.
+        masking: of the secrets in all that is told.
+    """
+    live = LiveLog(log, masking)
+    run = _Run(plan, options, live, masking)
+    try:
+        outcome = await run.outcome()
+        if outcome.error is None:
+            live.add(f"All {len(plan.commands)} command(s) succeeded in {run.seconds:.2f} s")
+        else:
+            live.add(outcome.error, "error")
+    finally:
+        await live.flush(plan.log_seconds(FLUSH_SECONDS))
+    return outcome
+
+
+class _Run:
+    def __init__(self, plan: Plan, options: ConnectionOptions, live: LiveLog, masking: Masking) -> None:
+        self._plan = plan
+        self._commands = [to_command(command) for command in plan.commands]
+        self._options = options
+        self._stream_timeout = plan.stream_timeout
+        self._live = live
+        self._masking = masking
+        self._results: Results = {}
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    async def outcome(self) -> Outcome:
+        self._live.add(
+            f"Running {len(self._commands)} command(s) on {self._options.target} "
+            f"({security_text(self._options)}), within {self._stream_timeout:g} s"
+        )
+        try:
+            # The call's own limit is a moment before this one: it knows whether anything was sent.
+            with TimeLimit(self._stream_timeout + GRACE):
+                await self._attempts()
+        except (TimeoutError, DeadlineExceededError) as error:
+            if isinstance(error, DeadlineExceededError) and not error.sent and not self._results:
+                # A retry is harmless, unlike after commands that have begun.
+                return self._end(
+                    JobState.FAILED,
+                    f"stream_timeout of {self._stream_timeout:g} s exceeded before the server took the call: "
+                    f"nothing was sent",
+                )
+            return self._end(
+                JobState.CANCELLED,
+                f"stream_timeout of {self._stream_timeout:g} s exceeded, the call was cancelled: "
+                f"{len(self._results)} of {len(self._commands)} command(s) had been answered",
+            )
+        except MissingResultsError as error:
+            missing = ", ".join(f"command {tid} (commands[{tid - 1}])" for tid in error.tids)
+            return self._end(JobState.FAILED, f"the server ended the stream without an answer to {missing}")
+        except ServerError as error:
+            problem = str(error)
+            if isinstance(error, TRANSIENT) and not error.sent:
+                problem += f"; nothing was sent in {ATTEMPTS} attempts"
+            elif isinstance(error, TRANSIENT):
+                problem += (
+                    "; not retried to prevent duplicate execution: the server may have received commands "
+                    f"({len(self._results)} of {len(self._commands)} had been answered)"
+                )
+            return self._end(JobState.FAILED, problem)
+        except RemSvcError as error:
+            return self._end(JobState.FAILED, str(error))
+        if any(self._plan.failed(result["rc"]) for result in self._results.values()):
+            return self._end(JobState.FAILED)
+        return Outcome(JobState.SUCCESS, self._results)
+
+    def _end(self, state: JobState, problem: str = "") -> Outcome:
+        """An outcome that names the problem, and every command that failed."""
+        problems = [problem] if problem else []
+        results = self._results.values()
+        problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
+        return Outcome(state, self._results, self._masking("; ".join(problems)))
+
+    async def _attempts(self) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await self._stream()
+            except TRANSIENT as error:
+                if error.sent or attempt == ATTEMPTS:
+                    raise
+                delay = delay_after(attempt)
+                following = f"attempt {attempt + 1} of {ATTEMPTS} follows in {delay:g} s"
+                self._live.add(f"{error}; nothing was sent, {following}", "warning")
+                await asyncio.sleep(delay)
+            else:
+                return
+
+    async def _stream(self) -> None:
+        with pooled_transport(self._options) as transport:
+            client = AsyncClient.over(transport, self._options)
+            remaining = max(self._stream_timeout - self.seconds, 0.0)
+            previous = time.monotonic()
+            answers = client.run_many(self._commands, timeout=remaining, metadata=self._plan.metadata)
+            async with aclosing(answers):
+                async for answer in answers:
+                    now = time.monotonic()
+                    self._take(answer, now - previous)
+                    previous = now
+
+    def _take(self, answer: CommandResult, seconds: float) -> None:
+        cmd = self._masking(self._commands[answer.tid - 1].cmd)
+        notes = []
+        if answer.lossy:
+            notes.append("the output had bytes that are not UTF-8; each came as U+FFFD")
+        limit = self._plan.max_output_bytes
+        out, err, note = without_nul(
+            shortened(answer.out, limit, self._masking), shortened(answer.err, limit, self._masking)
+        )
+        if note:
+            notes.append(note)
+        self._results[answer.tid] = {
+            "tid": answer.tid,
+            "rc": answer.rc,
+            "out": out,
+            "err": err,
+            "hsh": answer.hsh,
+            "cmd": cmd,
+        }
+        report = command_report(answer.tid, cmd, answer.rc, out, err, seconds, notes=tuple(notes))
+        self._live.add(report, "error" if self._plan.failed(answer.rc) else "info")
