@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from remsvc.execution.engine import Engine, Process, ProcessSpec, create_engine
-from remsvc.execution.jobs.job_limits import JobLimits
+from remsvc.execution.jobs.model import JobLimits
 
 from .job_host import JobHost
 

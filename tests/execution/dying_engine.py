@@ -16,8 +16,7 @@ from types import FrameType
 from typing import Any
 
 from remsvc.execution.jobs import jobs as engine
-from remsvc.execution.jobs.job_limits import JobLimits
-from remsvc.execution.jobs.model import JobSpec, content_digest
+from remsvc.execution.jobs.model import JobLimits, JobSpec, content_digest
 
 SOURCES = str(Path(engine.__file__).parents[1])
 STDIN = b"input"

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.execution.jobs.files import Piece
-from remsvc.execution.jobs.job_limits import JobLimits
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import Filter
-from remsvc.execution.jobs.model import Job, JobSpec, content_digest
+from remsvc.execution.jobs.model import Job, JobLimits, JobSpec, content_digest
 from remsvc.job_state import JobState
 
 from .processes import DEADLINE, supervisors_of

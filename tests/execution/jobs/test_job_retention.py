@@ -9,9 +9,8 @@ import time
 import pytest
 
 from remsvc.execution.jobs.files import Piece
-from remsvc.execution.jobs.job_errors import JobForgottenError
 from remsvc.execution.jobs.journal import Journal
-from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.model import Job, JobForgottenError
 from remsvc.execution.jobs.search import Filter
 from remsvc.job_state import JobState
 from tests.execution.job_host import JobHost, shell

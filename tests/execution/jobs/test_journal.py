@@ -17,9 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remsvc.execution.jobs.job_errors import TooManySearchesError
 from remsvc.execution.jobs.journal import SCHEMA_VERSION, Journal, JournalError
-from remsvc.execution.jobs.model import Job, JobSpec, OutputSize, content_digest
+from remsvc.execution.jobs.model import Job, JobSpec, OutputSize, TooManySearchesError, content_digest
 from remsvc.execution.jobs.search import Filter
 from remsvc.job_state import JobState
 from tests.execution.processes import own_descriptors

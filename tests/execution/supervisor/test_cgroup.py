@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.execution.jobs.job_limits import JobLimits
 from remsvc.execution.jobs.jobs import Jobs
-from remsvc.execution.jobs.model import Job, JobSpec, content_digest
+from remsvc.execution.jobs.model import Job, JobLimits, JobSpec, content_digest
 from remsvc.execution.supervisor.cgroup import GroupParent, find_parent, own_group
 from remsvc.job_state import JobState
 from tests.execution.processes import eventually, processes_with

@@ -21,11 +21,10 @@ from remsvc.execution.engine import OUTPUT_WAIT
 from remsvc.execution.jobs.admission import JobAdmission
 from remsvc.execution.jobs.files import JobFiles, Piece
 from remsvc.execution.jobs.job_gate import JobGate, JobPermission, OpenGate
-from remsvc.execution.jobs.job_limits import JobLimits
 from remsvc.execution.jobs.journal import Journal
 from remsvc.execution.jobs.leases import end_unwatched
 from remsvc.execution.jobs.lifecycle import JobRunner
-from remsvc.execution.jobs.model import Job, JobSpec
+from remsvc.execution.jobs.model import Job, JobLimits, JobSpec
 from remsvc.execution.jobs.observer import GuardedObserver, JobObserver, NobodyObserves
 from remsvc.execution.jobs.reconciliation import Reconciliation
 from remsvc.execution.jobs.search import Filter, Found

@@ -13,10 +13,9 @@ from remsvc.errors import StartError
 from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.jobs.active_job import ActiveJob, ActiveJobs
 from remsvc.execution.jobs.files import JobFiles
-from remsvc.execution.jobs.job_end import ended_job, loss_of_output
 from remsvc.execution.jobs.job_gate import JobGate, JobPermission
 from remsvc.execution.jobs.journal import Journal, JournalError
-from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.model import Job, ended_job, loss_of_output
 from remsvc.execution.jobs.observer import JobObserver
 from remsvc.execution.jobs.process import job_process, job_start_message
 from remsvc.execution.jobs.slots import JobSlots

@@ -2,14 +2,115 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from sys import getsizeof
 from typing import Any
 
+from remsvc.errors import RemSvcError
 from remsvc.job_state import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """How much the jobs of a server may take.
+
+    Attributes:
+        max_running, max_queued: jobs at one time.
+        max_text_bytes: of memory, of what the jobs run that have not ended; an identity alone may have
+            three quarters of it.
+        retention_seconds: age from which an ended job may be forgotten.
+        retention_count, retention_bytes: ended jobs, and their output and what they ran, kept at most.
+        collect_seconds: how often to look for jobs that need not be kept.
+    """
+
+    max_running: int = 256
+    max_queued: int = 10_000
+    max_text_bytes: int = 32 * 1024**2
+    retention_seconds: float = 7 * 86_400
+    retention_count: int = 10_000
+    retention_bytes: int = 10 * 1024**3
+    collect_seconds: float = 30.0
+
+
+class RequestReusedError(RemSvcError):
+    """The request id was used before, with other content.
+
+    Attributes:
+        job_id: of the job that it made.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"the request id was used for job {job_id}, with other content")
+
+
+class QueueFullError(RemSvcError):
+    """As many jobs wait as may wait."""
+
+
+class TooManySearchesError(RemSvcError):
+    """As many searches of one identity are under way as may be."""
+
+
+class WatchStoppedError(RemSvcError):
+    """The watch ends before its job does: the server is shutting down."""
+
+
+class JobForgottenError(RemSvcError):
+    """The job ended so long ago that it is not kept any more."""
+
+
+def ended_job(job: Job, record: dict[str, Any]) -> Job:
+    """The job that ended as ``record`` says (:mod:`remsvc.execution.supervisor.exit_record`).
+
+    Where it was cancelled, its reason already says why. Whatever its state, the reason says as well what of
+    its output could not be kept.
+    """
+    code, signal = record.get("exit_code"), record.get("signal")
+    state, reason = JobState.FAILED, ""
+    if "error" in record:
+        reason = record["error"]
+    elif record.get("cause") == "time limit":
+        state, reason = JobState.TIMED_OUT, f"its time limit of {job.spec.time_limit:g} s was reached"
+    elif record.get("cause") == "cancelled":
+        state, reason = JobState.CANCELLED, job.reason or "cancelled"
+    elif code == 0:
+        state = JobState.SUCCEEDED
+    elif signal:
+        reason = f"ended by signal {signal}"
+    totals = record.get("totals", (0, 0))
+    gaps = record.get("gaps", ((0, 0), (0, 0)))
+    sizes = [OutputSize(total, *gap) for total, gap in zip(totals, gaps, strict=True)]
+    return dataclasses.replace(
+        job,
+        state=state,
+        reason=_text("; ".join(filter(None, (reason, record.get("left"), loss_of_output(record))))),
+        exit_code=128 + signal if signal else code,
+        signal=signal,
+        started=record.get("started", job.started),
+        ended=record.get("ended") or time.time(),
+        stdout=sizes[0],
+        stderr=sizes[1],
+    )
+
+
+def loss_of_output(record: dict[str, Any]) -> str:
+    """What of the output could not be stored, as a record says it, for a person; empty for nothing."""
+    lost: dict[str, Any] = record.get("lost") or {}
+    streams = (("stdout", "standard output"), ("stderr", "standard error"))
+    parts = [f"{lost[key]} bytes of {name}" for key, name in streams if lost.get(key)]
+    return f"{' and '.join(parts)} could not be stored: {lost.get('why') or 'an error'}" if parts else ""
+
+
+def _text(reason: str) -> str:
+    """As it can be written down and sent: an error may name a file whose name is no text."""
+    return reason.encode(errors="replace").decode()
+
 
 compact_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 """Equal values give equal texts, in all versions: digests and searches rest on it."""

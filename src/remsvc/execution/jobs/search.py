@@ -17,8 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remsvc.execution.jobs.job_errors import TooManySearchesError
-from remsvc.execution.jobs.model import Job, compact_json
+from remsvc.execution.jobs.model import Job, TooManySearchesError, compact_json
 from remsvc.job_state import JobState
 
 # Of one identity: beyond, its calls would wait for each other for longer than anybody does.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from remsvc.execution.jobs.fair_queue import FairQueue
 from remsvc.execution.jobs.job_gate import JobGate
-from remsvc.execution.jobs.job_limits import JobLimits
+from remsvc.execution.jobs.model import JobLimits
 
 
 class JobSlot:

@@ -8,8 +8,8 @@ import time
 
 from remsvc.errors import ExecutionError
 from remsvc.execution.jobs.files import JobFiles
-from remsvc.execution.jobs.job_limits import JobLimits
 from remsvc.execution.jobs.journal import Journal
+from remsvc.execution.jobs.model import JobLimits
 from remsvc.execution.jobs.watches import JobWatches
 
 _BATCH = 500

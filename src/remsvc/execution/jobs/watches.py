@@ -10,10 +10,9 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
 from remsvc.execution.jobs.active_job import ActiveJob
 from remsvc.execution.jobs.files import STREAMS, JobFiles, Piece
-from remsvc.execution.jobs.job_errors import JobForgottenError, WatchStoppedError
 from remsvc.execution.jobs.journal import Journal
 from remsvc.execution.jobs.lifecycle import JobRunner
-from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.model import Job, JobForgottenError, WatchStoppedError
 from remsvc.execution.jobs.transient import PassingJobs
 
 Room = Callable[[], AbstractAsyncContextManager[int]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from remsvc.execution.jobs.job_limits import JobLimits
+from remsvc.execution.jobs.model import JobLimits
 from remsvc.server.settings.settings import Settings
 
 _MAX = 2**31 - 1

@@ -14,16 +14,18 @@ from google.rpc import error_details_pb2
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.jobs.files import Piece
-from remsvc.execution.jobs.job_errors import (
+from remsvc.execution.jobs.jobs import Jobs
+from remsvc.execution.jobs.journal import JournalError
+from remsvc.execution.jobs.model import (
+    Job,
     JobForgottenError,
+    JobSpec,
     QueueFullError,
     RequestReusedError,
     TooManySearchesError,
     WatchStoppedError,
+    content_digest,
 )
-from remsvc.execution.jobs.jobs import Jobs
-from remsvc.execution.jobs.journal import JournalError
-from remsvc.execution.jobs.model import Job, JobSpec, content_digest
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.writer import AuditError
 from remsvc.server.calls.call import Call
