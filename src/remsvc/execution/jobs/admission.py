@@ -6,11 +6,10 @@ import contextlib
 import secrets
 import time
 
-from remsvc.execution.jobs.active_job import ActiveJob
 from remsvc.execution.jobs.files import JobFiles
 from remsvc.execution.jobs.job_gate import JobPermission
 from remsvc.execution.jobs.journal import Journal, JournalError
-from remsvc.execution.jobs.lifecycle import JobRunner
+from remsvc.execution.jobs.lifecycle import ActiveJob, JobRunner
 from remsvc.execution.jobs.model import Job, JobSpec, QueueFullError, RequestReusedError
 from remsvc.execution.jobs.observer import JobObserver
 from remsvc.execution.jobs.slots import JobSlots

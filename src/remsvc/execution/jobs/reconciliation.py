@@ -15,9 +15,8 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from remsvc.execution.jobs.active_job import ActiveJob
 from remsvc.execution.jobs.files import JobFiles
-from remsvc.execution.jobs.lifecycle import JobRunner
+from remsvc.execution.jobs.lifecycle import ActiveJob, JobRunner
 from remsvc.execution.jobs.model import Job
 from remsvc.execution.supervisor import process_tree
 from remsvc.execution.supervisor.cgroup import GroupParent

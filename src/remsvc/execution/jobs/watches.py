@@ -8,10 +8,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
-from remsvc.execution.jobs.active_job import ActiveJob
 from remsvc.execution.jobs.files import STREAMS, JobFiles, Piece
 from remsvc.execution.jobs.journal import Journal
-from remsvc.execution.jobs.lifecycle import JobRunner
+from remsvc.execution.jobs.lifecycle import ActiveJob, JobRunner
 from remsvc.execution.jobs.model import Job, JobForgottenError, WatchStoppedError
 from remsvc.execution.jobs.transient import PassingJobs
 
