@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remsvc.execution.jobs.fair_queue import FairQueue
+from remsvc.execution.jobs.slots import FairQueue
 
 # With "get": the identities that are ready.
 ACTIONS = st.lists(

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from remsvc.execution.jobs.files import Piece
-from remsvc.execution.jobs.job_gate import JobPermission, OpenGate
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import Filter
 from remsvc.execution.jobs.model import Job, JobLimits, JobSpec, QueueFullError, RequestReusedError
+from remsvc.execution.jobs.slots import JobPermission, OpenGate
 from remsvc.execution.supervisor.output import Gap, write_gap
 from remsvc.job_state import JobState
 from tests.execution.job_host import DEADLINE, JobHost, program, shell

@@ -2,13 +2,129 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
 
-from remsvc.execution.jobs.fair_queue import FairQueue
-from remsvc.execution.jobs.job_gate import JobGate
-from remsvc.execution.jobs.model import JobLimits
+from remsvc.execution.jobs.model import Job, JobLimits
+
+
+class JobPermission(Protocol):
+    """That a job may start, as it was decided at some time."""
+
+    @property
+    def program(self) -> str:
+        """The path to start in place of the job's first argument; empty for that argument itself."""
+        ...
+
+    def stands(self) -> bool:
+        """Whether it would be decided the same way now; to be asked in the step that starts the job.
+
+        Raises:
+            StartError: who asked for the job may not have it run any more.
+        """
+        ...
+
+
+class JobGate(Protocol):
+    """Asked while jobs are created and started. What it answers may change at any time."""
+
+    def running_limit(self, identity: str) -> int | None:
+        """How many jobs of an identity may run now; None for as many as there is room for."""
+        ...
+
+    def queue_limit(self, identity: str) -> int | None:
+        """How many jobs of an identity may wait; None for as many as there is room for."""
+        ...
+
+    def note_room(self, identity: str) -> None:
+        """A job of an identity has ended: told before another one takes its place."""
+        ...
+
+    async def permit(self, job: Job) -> JobPermission:
+        """Decide anew on a job that was claimed earlier.
+
+        Raises:
+            StartError: it must not start.
+        """
+        ...
+
+
+class OpenGate:
+    """A gate that lets every job through, and the permission for that."""
+
+    @property
+    def program(self) -> str:
+        return ""
+
+    def running_limit(self, identity: str) -> int | None:
+        return None
+
+    def queue_limit(self, identity: str) -> int | None:
+        return None
+
+    def note_room(self, identity: str) -> None:
+        pass
+
+    async def permit(self, job: Job) -> JobPermission:
+        return self
+
+    def stands(self) -> bool:
+        return True
+
+
+T = TypeVar("T", bound=Hashable)
+
+
+class FairQueue(Generic[T]):
+    """First in, first out for each identity; the identities take turns."""
+
+    def __init__(self) -> None:
+        self._lanes: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
+        self._identities: dict[T, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._identities)
+
+    def __contains__(self, item: T) -> bool:
+        return item in self._identities
+
+    def put(self, identity: str, item: T) -> None:
+        """Add an item that is not in the queue."""
+        self._identities[item] = identity
+        self._lanes.setdefault(identity, OrderedDict())[item] = None
+
+    def waiting(self, identity: str) -> int:
+        """How many items of an identity are in it."""
+        return len(self._lanes.get(identity, ()))
+
+    def any_ready(self, ready: Callable[[str], bool]) -> bool:
+        """Whether :meth:`get` would find one."""
+        return any(map(ready, self._lanes))
+
+    def get(self, ready: Callable[[str], bool] = lambda _: True) -> T | None:
+        """Take the next item of those identities that are ready; None where there is none."""
+        identity = next(filter(ready, self._lanes), None)
+        if identity is None:
+            return None
+        lane = self._lanes.pop(identity)
+        item, _ = lane.popitem(last=False)
+        if lane:
+            self._lanes[identity] = lane  # at the back
+        del self._identities[item]
+        return item
+
+    def remove(self, item: T) -> bool:
+        """Take an item out of its turn; False where it is not there any more."""
+        identity = self._identities.pop(item, None)
+        if identity is None:
+            return False
+        lane = self._lanes[identity]
+        del lane[item]
+        if not lane:
+            del self._lanes[identity]
+        return True
 
 
 class JobSlot:

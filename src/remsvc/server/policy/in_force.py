@@ -22,7 +22,7 @@ _LONG = 64 * 1024  # characters: what takes longer to match than to hand to a th
 
 
 class PolicyInForce:
-    """One for a server. It is the :class:`~remsvc.execution.jobs.job_gate.JobGate` of its jobs, too.
+    """One for a server. It is the :class:`~remsvc.execution.jobs.slots.JobGate` of its jobs, too.
 
     Args:
         policy: the one in force at first.
@@ -102,7 +102,7 @@ class PolicyInForce:
 
 @dataclass(frozen=True, slots=True)
 class JobPermission:
-    """See :class:`~remsvc.execution.jobs.job_gate.JobPermission`.
+    """See :class:`~remsvc.execution.jobs.slots.JobPermission`.
 
     Attributes:
         in_force: what has permitted the job,
