@@ -16,15 +16,49 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.jobs.journal_reader import JournalReader
 from remsvc.execution.jobs.model import Job, JobSpec, OutputSize
 from remsvc.execution.jobs.search import Filter, Found, JournalSearch
 from remsvc.job_state import JobState
+
+T = TypeVar("T")
+
+
+class JournalReader:
+    """One thread with a connection of its own: its reads wait for each other, and for nothing else.
+
+    Args:
+        connection: may be used in any thread, and is closed by :meth:`close`.
+        name: of the thread.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        self._connection = connection
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``read`` makes of the database as it is now. Raises what that raises."""
+
+        def work() -> T:
+            if self._closing:
+                raise sqlite3.OperationalError("closed")
+            return read(self._connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def close(self) -> None:
+        """Break off what is being read, and close. Whoever waits for it gets an :class:`sqlite3.Error`."""
+        self._closing = True
+        self._connection.interrupt()
+        await asyncio.to_thread(self._thread.shutdown)
+        self._connection.close()
+
 
 _logger = logging.getLogger("remsvc.job")
 
