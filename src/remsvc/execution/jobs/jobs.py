@@ -3,7 +3,7 @@
 :class:`Jobs` is what a server has of them. Its parts: taking new ones in
 (:mod:`~remsvc.execution.jobs.admission`), the life of one (:mod:`~remsvc.execution.jobs.lifecycle`), what
 became of them while nobody looked (:mod:`~remsvc.execution.jobs.reconciliation`), watching
-(:mod:`~remsvc.execution.jobs.watches`), :mod:`~remsvc.execution.jobs.leases` and
+(:mod:`~remsvc.execution.jobs.watches`), :mod:`~remsvc.execution.jobs.upkeep` and
 :mod:`~remsvc.execution.jobs.upkeep`.
 """
 
@@ -21,7 +21,6 @@ from remsvc.execution.engine import OUTPUT_WAIT
 from remsvc.execution.jobs.admission import JobAdmission
 from remsvc.execution.jobs.files import JobFiles, Piece
 from remsvc.execution.jobs.journal import Journal
-from remsvc.execution.jobs.leases import end_unwatched
 from remsvc.execution.jobs.lifecycle import JobRunner
 from remsvc.execution.jobs.model import Job, JobLimits, JobSpec
 from remsvc.execution.jobs.observer import GuardedObserver, JobObserver, NobodyObserves
@@ -29,7 +28,7 @@ from remsvc.execution.jobs.reconciliation import Reconciliation
 from remsvc.execution.jobs.search import Filter, Found
 from remsvc.execution.jobs.slots import JobGate, JobPermission, JobSlots, OpenGate
 from remsvc.execution.jobs.transient import PassingJobs
-from remsvc.execution.jobs.upkeep import Retention
+from remsvc.execution.jobs.upkeep import Retention, end_unwatched
 from remsvc.execution.jobs.watches import JobWatches, Room, unlimited_room
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine

@@ -9,8 +9,24 @@ import time
 from remsvc.errors import ExecutionError
 from remsvc.execution.jobs.files import JobFiles
 from remsvc.execution.jobs.journal import Journal
+from remsvc.execution.jobs.lifecycle import JobRunner
 from remsvc.execution.jobs.model import JobLimits
 from remsvc.execution.jobs.watches import JobWatches
+
+_LOOK_SECONDS = 1.0
+
+
+async def end_unwatched(runner: JobRunner) -> None:
+    """End the jobs whose lease has run out, again and again."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        now = time.monotonic()
+        for active in list(runner.active.values()):
+            lease = active.job.spec.lease
+            if lease is None or active.watchers or active.cancelled or now - active.last_watched < lease:
+                continue
+            runner.cancel_beside(active, f"LEASE_EXPIRED: nobody watched it for {lease:g} s")
+
 
 _BATCH = 500
 _logger = logging.getLogger("remsvc.job")
