@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from remsvc.execution.jobs.journal import Journal, JournalError
 from remsvc.execution.jobs.search import Filter
-from remsvc.execution.supervisor.exit_record import read_exit_record
 from remsvc.execution.supervisor.output import read_gap, read_output
 from remsvc.execution.supervisor.protocol import FrameReader
+from remsvc.execution.supervisor.records import read_exit_record
 from remsvc.server.config import check_config
 from remsvc.server.settings.ini import parse_ini
 from tests.attacks.fuzzing import corpus, fuzz

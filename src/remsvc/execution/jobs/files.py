@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.execution.jobs.model import OutputSize
-from remsvc.execution.supervisor.exit_record import read_exit_record
 from remsvc.execution.supervisor.output import read_gap, read_output
+from remsvc.execution.supervisor.records import read_exit_record
 
 STREAMS = ("stdout", "stderr")
 _STDIN = "stdin"

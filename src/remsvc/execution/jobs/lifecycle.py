@@ -321,7 +321,7 @@ class JobRunner:
         self._tasks.spawn(self.cancel(active, reason, False))
 
     async def take_record(self, active: ActiveJob, record: dict[str, Any]) -> None:
-        """End a job as a record says (:mod:`remsvc.execution.supervisor.exit_record`), once."""
+        """End a job as a record says (:mod:`remsvc.execution.supervisor.records`), once."""
         if active.ending:
             return
         active.ending = True

@@ -66,7 +66,7 @@ class JobForgottenError(RemSvcError):
 
 
 def ended_job(job: Job, record: dict[str, Any]) -> Job:
-    """The job that ended as ``record`` says (:mod:`remsvc.execution.supervisor.exit_record`).
+    """The job that ended as ``record`` says (:mod:`remsvc.execution.supervisor.records`).
 
     Where it was cancelled, its reason already says why. Whatever its state, the reason says as well what of
     its output could not be kept.
