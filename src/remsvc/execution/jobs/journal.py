@@ -142,7 +142,6 @@ _FULL_SQLITE = "disk is full"  # SQLITE_FULL; its number is not told before Pyth
 _CLOSED = "the server is shutting down"
 _FULL = "the server has no disk space left for its journal of jobs"
 
-T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], Any]
 
 
