@@ -13,8 +13,7 @@ from remsvc.execution.engine import MARK, OUTPUT_WAIT, Credentials
 from remsvc.execution.supervisor.command_groups import CommandGroups, Group
 from remsvc.execution.supervisor.forked_start import fork_start
 from remsvc.execution.supervisor.local_paths import LocalPaths, Way
-from remsvc.execution.supervisor.output import OutputFile
-from remsvc.execution.supervisor.output_pipe import OutputPipe
+from remsvc.execution.supervisor.output import OutputFile, OutputPipe
 from remsvc.execution.supervisor.output_wait import OutputWait
 from remsvc.execution.supervisor.process_limits import ProcessLimits
 from remsvc.execution.supervisor.process_tree import Command
