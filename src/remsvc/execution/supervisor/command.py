@@ -19,8 +19,7 @@ from remsvc.execution.supervisor.process_limits import ProcessLimits
 from remsvc.execution.supervisor.process_tree import Command
 from remsvc.execution.supervisor.processes import start_time
 from remsvc.execution.supervisor.protocol import Header
-from remsvc.execution.supervisor.session import NewSession
-from remsvc.execution.supervisor.spawn import make_room, spawn
+from remsvc.execution.supervisor.spawn import NewSession, make_room, spawn
 from remsvc.execution.supervisor.tree_end import TreeEnd
 
 Pump = OutputPipe | OutputFile

@@ -25,7 +25,7 @@ from remsvc.execution.supervisor.output_wait import OutputWait
 from remsvc.execution.supervisor.process_tree import Others, no_group
 from remsvc.execution.supervisor.processes import session_of
 from remsvc.execution.supervisor.protocol import Header
-from remsvc.execution.supervisor.session import NewSession
+from remsvc.execution.supervisor.spawn import NewSession
 from remsvc.execution.supervisor.starts import MAX_STARTING, START_SECONDS, Starts
 from remsvc.execution.supervisor.timers import Timers
 from remsvc.execution.supervisor.tree_end import TreeEnd
