@@ -18,7 +18,6 @@ from remsvc.execution.supervisor.cgroup import group_path
 from remsvc.execution.supervisor.command import Prepared, Pump, Supervised
 from remsvc.execution.supervisor.command_groups import CommandGroups
 from remsvc.execution.supervisor.forked_start import describe_failure, read_verdict
-from remsvc.execution.supervisor.lanes import Lanes
 from remsvc.execution.supervisor.local_paths import LocalPaths
 from remsvc.execution.supervisor.open_outputs import OpenOutputs
 from remsvc.execution.supervisor.output_wait import OutputWait
@@ -26,7 +25,7 @@ from remsvc.execution.supervisor.process_tree import Others, no_group
 from remsvc.execution.supervisor.processes import session_of
 from remsvc.execution.supervisor.protocol import Header
 from remsvc.execution.supervisor.spawn import NewSession
-from remsvc.execution.supervisor.starts import MAX_STARTING, START_SECONDS, Starts
+from remsvc.execution.supervisor.starts import MAX_STARTING, START_SECONDS, Lanes, Starts
 from remsvc.execution.supervisor.timers import Timers
 from remsvc.execution.supervisor.tree_end import TreeEnd
 
