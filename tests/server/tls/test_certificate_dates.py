@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from remsvc.server.config import check_config
-from remsvc.server.tls.certificate_dates import certificate_dates
+from remsvc.server.tls.certificate import certificate_dates
 
 UTC = datetime.timezone.utc
 FIRST = datetime.datetime(2020, 2, 29, 23, 59, 58, tzinfo=UTC)

@@ -11,8 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from remsvc.server.settings.settings import Settings
-from remsvc.server.tls.certificate_dates import certificate_dates
-from remsvc.server.tls.certificate_key import FOR_EVERYBODY, key_kind
+from remsvc.server.tls.certificate import FOR_EVERYBODY, certificate_dates, key_kind
 from remsvc.server.tls.trial import handshake_fault
 from remsvc.server.transport_choice import GRPC
 
