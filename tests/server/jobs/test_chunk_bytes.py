@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remsvc.execution.jobs.files import STREAMS, Piece
-from remsvc.server.jobs.chunk_bytes import chunk_bytes
+from remsvc.server.jobs.messages import chunk_bytes
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
 

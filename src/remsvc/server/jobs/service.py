@@ -31,9 +31,10 @@ from remsvc.server.audit.writer import AuditError
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method
 from remsvc.server.calls.open_calls import CREDENTIALS_ENDED, Authentication
-from remsvc.server.jobs.chunk_bytes import MOST_BESIDE_DATA, chunk_bytes
 from remsvc.server.jobs.config import JobConfig
 from remsvc.server.jobs.messages import (
+    MOST_BESIDE_DATA,
+    chunk_bytes,
     job_message,
     read_filter,
     read_request_id,
