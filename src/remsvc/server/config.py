@@ -15,8 +15,7 @@ from remsvc.errors import ConfigurationError
 from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.server.audit.config import AuditConfig, read_audit
 from remsvc.server.calls.config import LimitsConfig, read_limits
-from remsvc.server.commands.config import read_command_limits
-from remsvc.server.commands.tree_config import TreeConfig, read_trees
+from remsvc.server.commands.config import TreeConfig, read_command_limits, read_trees
 from remsvc.server.identity.authentication import ANONYMOUS, Required
 from remsvc.server.identity.config import AuthConfig, read_auth
 from remsvc.server.jobs.config import JobConfig, read_jobs
