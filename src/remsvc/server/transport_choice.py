@@ -2,7 +2,36 @@
 
 from __future__ import annotations
 
+import re
+
 from remsvc.http2.installation import engine_is_installed
+
+# From here on, gRPC's server decodes the name of the called method in its main loop. A name that is not
+# UTF-8 ends the loop and closes the port. The newest release, 1.85.3, still does; until one is known to be
+# mended, every later one counts as affected. Clients have no such loop.
+_FIRST_AFFECTED = (1, 84)
+
+
+def installed_version_fault() -> str | None:
+    """Why no server may listen with the gRPC that is installed; None where nothing is known against it.
+
+    gRPC is not imported for it. Where the installation does not say which version it is, nothing is known.
+    """
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
+    try:
+        installed = version("grpcio")
+    except PackageNotFoundError:
+        return None
+    numbers = re.match(r"(\d+)\.(\d+)", installed)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < _FIRST_AFFECTED:
+        return None
+    return (
+        f"transport grpc: grpcio {installed} is installed: whoever reaches the port could end the server "
+        "with one packet, without a token. Use transport = http2, which needs the package ngh2, or a grpcio "
+        "before 1.84; pip install 'airflow-provider-remsvc[server]' brings both"
+    )
+
 
 HTTP2, GRPC = "http2", "grpc"
 TRANSPORTS = (HTTP2, GRPC)
@@ -17,6 +46,6 @@ def transport_fault(transport: str) -> str | None:
     """Why no server may listen with this transport as it is installed; None where it may."""
     if transport != GRPC:
         return None
-    from remsvc.server.grpc_transport.affected_versions import installed_version_fault
+    from remsvc.server.transport_choice import installed_version_fault
 
     return installed_version_fault()
