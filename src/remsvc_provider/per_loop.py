@@ -7,8 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+AT_ONCE = 16
+
+
+def _no_turns() -> dict[str, asyncio.Semaphore]:
+    return defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+
+
+_turns = PerLoop(_no_turns)
+
+
+def turn(kind: str) -> asyncio.Semaphore:
+    """For ``async with``, in the running loop. ``kind``: what is waited for, such as a server's name: one
+    that does not answer holds up nobody who waits for another."""
+    return _turns.get()[kind]
+
 
 T = TypeVar("T")
 
