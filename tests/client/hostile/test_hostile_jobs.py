@@ -18,7 +18,7 @@ from remsvc.cli.exit_codes import job_end_line
 from remsvc.cli.job_description import as_json, command_of, duration, short_time
 from remsvc.client import ConnectionOptions, Job, OutputChunk, StateChange
 from remsvc.client import listing as listing_module
-from remsvc.client.error_details import add_details
+from remsvc.client.failures import add_details
 from remsvc.client.jobs import WatchEvent
 from remsvc.errors import ProtocolError, RemSvcError, ResourceExhaustedError
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
