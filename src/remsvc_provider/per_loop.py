@@ -11,23 +11,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-AT_ONCE = 16
-
-
-def _no_turns() -> dict[str, asyncio.Semaphore]:
-    return defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
-
-
-_turns = PerLoop(_no_turns)
-
-
-def turn(kind: str) -> asyncio.Semaphore:
-    """For ``async with``, in the running loop. ``kind``: what is waited for, such as a server's name: one
-    that does not answer holds up nobody who waits for another."""
-    return _turns.get()[kind]
-
-
 T = TypeVar("T")
+
+AT_ONCE = 16
+"""So many triggers may wait for the same kind of answer at once: what becomes ready at the same time runs in
+one go, before the loop looks at anything else, and a thousand that start together would hold it up."""
 
 
 class PerLoop(Generic[T]):
@@ -55,3 +43,16 @@ class PerLoop(Generic[T]):
                     del self._values[other]
                 self._values[loop] = self._make()
             return self._values[loop]
+
+
+def _no_turns() -> dict[str, asyncio.Semaphore]:
+    return defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+
+
+_turns = PerLoop(_no_turns)
+
+
+def turn(kind: str) -> asyncio.Semaphore:
+    """For ``async with``, in the running loop. ``kind``: what is waited for, such as a server's name: one
+    that does not answer holds up nobody who waits for another."""
+    return _turns.get()[kind]

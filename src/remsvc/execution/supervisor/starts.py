@@ -1,4 +1,8 @@
-"""Starts that take long: so many of one caller at a time, and the others of that caller wait."""
+"""Commands that may not start yet, each waiting for others of its caller.
+
+A stream's command waits in a lane for the one before it to end. A command that takes long to become its
+program waits until not too many of its caller's do that at the same time.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,12 @@ from collections.abc import Iterator
 from remsvc.execution.supervisor.command import Prepared
 
 Name = int | str
+
+START_SECONDS = 10.0
+"""How long a start may take, and how long it is waited for one of its caller's to get on."""
+
+MAX_STARTING = 16
+"""Processes of one caller that may be on their way to becoming their programs."""
 
 
 class Lanes:
@@ -49,15 +59,6 @@ class Lanes:
         """Let none of them start."""
         for name in list(self._befores):
             self.withdraw(name)
-
-
-Name = int | str
-
-START_SECONDS = 10.0
-"""How long a start may take, and how long it is waited for one of its caller's to get on."""
-
-MAX_STARTING = 16
-"""Processes of one caller that may be on their way to becoming their programs."""
 
 
 class Starts:
