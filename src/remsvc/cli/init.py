@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from remsvc.cli.server_files import IDENTITY, Plan, add_clients, create_all
+from remsvc.cli.server_files import IDENTITY, FilePlan, add_clients, create_all
 from remsvc.cli.terminal import print_json
 from remsvc.client.options import DEFAULT_PORT
 from remsvc.client.target import parse_target
@@ -72,7 +72,7 @@ def init(
     for name in clients:
         if not _CLIENT_NAME.fullmatch(name):
             raise click.BadParameter(f"{name!r}: letters, digits, '.', '_' and '-'", param_hint="--client")
-    plan = Plan(
+    plan = FilePlan(
         directory=_usable(directory.absolute()),
         hosts=tuple(map(_host, hosts)),
         port=port,
@@ -90,7 +90,7 @@ def init(
         click.echo("\n".join(_created(plan, str(report["connection_uri"]))))
 
 
-def _created(plan: Plan, uri: str) -> list[str]:
+def _created(plan: FilePlan, uri: str) -> list[str]:
     options = f"-s {plan.target} --ca-cert {shlex.quote(plan.path('ca.pem'))}"
     options += f" --token-file {shlex.quote(plan.path('token'))}"
     if plan.mutual_tls:
@@ -120,7 +120,7 @@ def _created(plan: Plan, uri: str) -> list[str]:
     return lines
 
 
-def _added(plan: Plan) -> list[str]:
+def _added(plan: FilePlan) -> list[str]:
     return [
         f"Made in {plan.directory}:",
         *(f"  client-{name}.pem, .key   client certificate and private key" for name in plan.clients),

@@ -25,7 +25,7 @@ _ALWAYS_NAMED = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Plan:
+class FilePlan:
     """What init was asked for.
 
     Attributes:
@@ -57,7 +57,7 @@ class Plan:
         return "::" if any(":" in host for host in self.hosts) else "0.0.0.0"  # noqa: S104
 
 
-def create_all(plan: Plan, *, force: bool) -> dict[str, object]:
+def create_all(plan: FilePlan, *, force: bool) -> dict[str, object]:
     """Make everything; ``force`` replaces files that exist. Returns what ``init --json`` prints.
 
     Raises:
@@ -99,7 +99,7 @@ def create_all(plan: Plan, *, force: bool) -> dict[str, object]:
     }
 
 
-def add_clients(plan: Plan) -> dict[str, object]:
+def add_clients(plan: FilePlan) -> dict[str, object]:
     """Make client certificates of the authority in the directory. Returns and raises as above."""
     with needs_extra("cli"):
         from remsvc.cli.certificates import CertificateAuthority, KeyPair
@@ -116,7 +116,7 @@ def add_clients(plan: Plan) -> dict[str, object]:
     }
 
 
-def _client_files(authority: CertificateAuthority, plan: Plan) -> dict[str, NewFile]:
+def _client_files(authority: CertificateAuthority, plan: FilePlan) -> dict[str, NewFile]:
     files = {}
     for name in plan.clients:
         pair = authority.issue_client(name, plan.days)
@@ -125,14 +125,14 @@ def _client_files(authority: CertificateAuthority, plan: Plan) -> dict[str, NewF
     return files
 
 
-def _client_paths(plan: Plan) -> dict[str, dict[str, str]]:
+def _client_paths(plan: FilePlan) -> dict[str, dict[str, str]]:
     return {
         name: {"cert": plan.path(f"client-{name}.pem"), "key": plan.path(f"client-{name}.key")}
         for name in plan.clients
     }
 
 
-def _server_ini(plan: Plan, token: str) -> str:
+def _server_ini(plan: FilePlan, token: str) -> str:
     ca = f"ca = {plan.path('ca.pem')}"
     return f"""\
 ; Made by "remsvc init". Start the server with

@@ -8,28 +8,28 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 
-class Endpoint(NamedTuple):
+class PeerAddress(NamedTuple):
     """An IP address and a port; an IPv4 address inside an IPv6 one is the IPv4 address."""
 
     address: str
     port: int
 
+    @classmethod
+    def of(cls, host: str, port: int) -> PeerAddress:
+        """Of an address as a socket names it. Raises ``ValueError`` where it is no IP address."""
+        address = ipaddress.ip_address(host.partition("%")[0])
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return cls(str(mapped or address), port)
 
-def endpoint(host: str, port: int) -> Endpoint:
-    """Of an address as a socket names it. Raises ``ValueError`` where it is no IP address."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return Endpoint(str(mapped or address), port)
 
-
-def parse_peer(peer: str) -> Endpoint | None:
+def parse_peer(peer: str) -> PeerAddress | None:
     """Of ``ipv4:192.0.2.1:50000`` or ``ipv6:[2001:db8::1]:50000``; None for anything else."""
     scheme, _, rest = unquote(peer).partition(":")
     host, _, port = rest.rpartition(":")
     if scheme not in ("ipv4", "ipv6") or not port.isdecimal():
         return None
     try:
-        return endpoint(host.strip("[]"), int(port))
+        return PeerAddress.of(host.strip("[]"), int(port))
     except ValueError:
         return None
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from remsvc.server.config import ServerConfig
 
 
-class Transport(Protocol):
+class ServerTransport(Protocol):
     """A transport. It hands every call to :class:`~remsvc.server.calls.guard.Calls`."""
 
     async def start(self, host: str, port: int) -> str:
@@ -43,7 +43,7 @@ class Transport(Protocol):
         """
 
 
-def open_transport(config: ServerConfig, methods: Methods, access: Access) -> Transport:
+def open_transport(config: ServerConfig, methods: Methods, access: Access) -> ServerTransport:
     """The transport that ``config`` names; it still has to be started."""
     calls = Calls(access.authentication, Admission(config.limits), config.limits.request_timeout)
     if config.transport == HTTP2:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remsvc.server.settings.ini import Entry, parse_ini
+from remsvc.server.settings.ini import IniEntry, parse_ini
 
 
 def values(text: str) -> dict[tuple[str, str], str]:
@@ -76,4 +76,4 @@ def test_any_text_gives_entries_or_mistakes_and_no_exception(text: str) -> None:
     lines = text.count("\n") + 1
     for item in (*entries, *mistakes):
         assert 1 <= item.line <= lines
-    assert all(isinstance(entry, Entry) and entry.key and entry.section for entry in entries)
+    assert all(isinstance(entry, IniEntry) and entry.key and entry.section for entry in entries)

@@ -37,7 +37,7 @@ def encode_line(record: Mapping[str, object]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainedLine:
     """A line's place in the chain: its number, and its hash."""
 
     seq: int = 0
@@ -68,16 +68,16 @@ class Head:
     """The last line of a log.
 
     Attributes:
-        link: its number and its hash.
+        line: its number and its hash.
         size: the file's size with it, in bytes.
     """
 
-    link: Link
+    line: ChainedLine
     size: int
 
     def encode(self, key: bytes) -> bytes:
         """As the head file holds it; always of the same length, so that one write replaces it."""
-        content = {"seq": self.link.seq, "hash": self.link.hash, "size": self.size}
+        content = {"seq": self.line.seq, "hash": self.line.hash, "size": self.size}
         text = json.dumps({**content, "mac": self._code(key)}, separators=(",", ":"))
         return text.encode("ascii").ljust(HEAD_BYTES - 1) + b"\n"
 
@@ -90,7 +90,7 @@ class Head:
         """
         try:
             content = json.loads(data)
-            head = cls(Link(int(content["seq"]), str(content["hash"])), int(content["size"]))
+            head = cls(ChainedLine(int(content["seq"]), str(content["hash"])), int(content["size"]))
             code = str(content["mac"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise HeadError("it is damaged") from None
@@ -99,7 +99,7 @@ class Head:
         return head
 
     def _code(self, key: bytes) -> str:
-        text = f"{self.link.seq}\n{self.link.hash}\n{self.size}".encode()
+        text = f"{self.line.seq}\n{self.line.hash}\n{self.size}".encode()
         return hmac.new(key, _PURPOSE + text, hashlib.sha256).hexdigest()
 
 
@@ -141,7 +141,7 @@ class _Check:
     def __init__(self, head: Head | None) -> None:
         self._head = head
         self._at_head: str | None = None
-        self._link: Link | None = None
+        self._last: ChainedLine | None = None
         self._fragment: list[bytes] = []
         self._fragment_at = ""
         self.report = Report()
@@ -164,25 +164,25 @@ class _Check:
         self._check_place(where, record)
         if problem := record.get("problem"):
             self.report.problems.append(f"{where}: the server found: {problem}")
-        self._link = Link(record["seq"], line_hash(line[:-1]))
-        if self._head is not None and self._link.seq == self._head.link.seq:
-            self._at_head = self._link.hash
+        self._last = ChainedLine(record["seq"], line_hash(line[:-1]))
+        if self._head is not None and self._last.seq == self._head.line.seq:
+            self._at_head = self._last.hash
         report = self.report
-        report.first = report.first or self._link.seq
-        report.last = self._link.seq
+        report.first = report.first or self._last.seq
+        report.last = self._last.seq
         report.lines += 1
         report.closed = record.get("event") == "log" and record.get("action") == "closed"
 
     def _check_place(self, where: str, record: Mapping[str, Any]) -> None:
-        if self._link is None:
-            if not Link().leads_to(record) and record.get("file") != "new":
+        if self._last is None:
+            if not ChainedLine().leads_to(record) and record.get("file") != "new":
                 self.report.problems.append(f"{where}: lines before it were removed: no file begins with it")
             elif record["seq"] > 1:
                 self.report.notes.append(f"lines 1 to {record['seq'] - 1} are not in these files")
             return
-        if self._link.leads_to(record):
+        if self._last.leads_to(record):
             return
-        expected, seq = self._link.seq + 1, record["seq"]
+        expected, seq = self._last.seq + 1, record["seq"]
         if seq > expected:
             missing = f"line {expected} is" if seq == expected + 1 else f"lines {expected} to {seq - 1} are"
             self.report.problems.append(f"{where}: {missing} missing before it")
@@ -197,7 +197,7 @@ class _Check:
             return
         fragment = b"".join(self._fragment)[:-1]
         said = {name: record.get(name) for name in ("torn_bytes", "torn_sha256")}
-        follows = record.get("file") == "new" if self._link is None else self._link.leads_to(record)
+        follows = record.get("file") == "new" if self._last is None else self._last.leads_to(record)
         if said == torn(fragment) and follows:
             self.report.notes.append(
                 f"{self._fragment_at}: {len(fragment)} bytes of a write cut short, as the next line says"
@@ -219,13 +219,13 @@ class _Check:
     def _check_head(self) -> None:
         if self._head is None:
             return
-        seq, report = self._head.link.seq, self.report
+        seq, report = self._head.line.seq, self.report
         if self._at_head is None and seq > report.last:
             missing = f"line {seq} is" if seq == report.last + 1 else f"lines {report.last + 1} to {seq} are"
             report.problems.append(f"the end was cut off: {missing} missing")
         elif self._at_head is None:
             report.problems.append(f"line {seq}, which the head names, is not there")
-        elif self._at_head != self._head.link.hash:
+        elif self._at_head != self._head.line.hash:
             report.problems.append(f"line {seq}, or one before it, is not the one that the head names")
 
 

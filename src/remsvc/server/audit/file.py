@@ -22,9 +22,9 @@ from remsvc.server.audit.chain import (
     HEAD_BYTES,
     HEAD_SUFFIX,
     KEY_SUFFIX,
+    ChainedLine,
     Head,
     HeadError,
-    Link,
     encode_line,
     line_hash,
     parse_line,
@@ -67,7 +67,7 @@ class AuditFile:
         self._fd = -1
         self._head_fd = -1
         self._key = b""
-        self._link = Link()
+        self._last = ChainedLine()
         self._size = 0
         self._unended = False
         self._opened: dict[str, object] | None = None
@@ -121,7 +121,7 @@ class AuditFile:
         if self._fd < 0:
             return []
         try:
-            return self._append([{"event": "log", "action": "closed"}], last=True)
+            return self._append([{"event": "log", "action": "closed"}], final=True)
         finally:
             self.release()
 
@@ -144,16 +144,16 @@ class AuditFile:
                 os.close(fd)
         self._fd = self._head_fd = -1
 
-    def _append(self, records: Sequence[Record], *, last: bool = False) -> list[bytes]:
-        link, lines = self._link, []
+    def _append(self, records: Sequence[Record], *, final: bool = False) -> list[bytes]:
+        last, lines = self._last, []
         first: list[Record] = [self._opened] if self._opened else []
         first += [{"event": "log", "action": "found", "problem": problem} for problem in self._found]
         if first and not self._size:
             first[0] = {**first[0], "file": "new"}
         for record in (*first, *records):
-            link_fields = {"seq": link.seq + 1, "time": record.get("time") or now()}
-            lines.append(encode_line({**link_fields, **record, "prev": link.hash}))
-            link = Link(link.seq + 1, line_hash(lines[-1][:-1]))
+            place = {"seq": last.seq + 1, "time": record.get("time") or now()}
+            lines.append(encode_line({**place, **record, "prev": last.hash}))
+            last = ChainedLine(last.seq + 1, line_hash(lines[-1][:-1]))
         data = memoryview(b"".join(lines))
         if self._unended:
             data = memoryview(b"\n" + data)  # ends what was cut short
@@ -161,11 +161,11 @@ class AuditFile:
         while data:
             data = data[os.write(self._fd, data) :]
         _sync(self._fd)
-        self._opened, self._found, self._link, self._size = None, [], link, size
+        self._opened, self._found, self._last, self._size = None, [], last, size
         self._unended = False
         self._write_head()
         # A head that is behind after a loss of power costs nothing but the proof for the last lines.
-        if last or time.monotonic() - self._head_synced > _SYNC_HEAD_SECONDS:
+        if final or time.monotonic() - self._head_synced > _SYNC_HEAD_SECONDS:
             self.sync_head()
         return lines
 
@@ -211,14 +211,14 @@ class AuditFile:
     def _find_end(self, head: Head | None) -> dict[str, object]:
         """Set the chain's end: that of the file, or that of the head where the file does not reach it."""
         if head is not None and (self._size == 0 or head.size <= self._size):
-            link, end = self._follow(head.link, 0 if self._size == 0 else head.size)
+            last, end = self._follow(head.line, 0 if self._size == 0 else head.size)
         else:
-            link, end = self._last_line()
+            last, end = self._last_line()
             if head is not None:
-                cut = head.link.seq - link.seq
-                self._note(f"the end was cut off: {cut} lines, up to line {head.link.seq}, are missing")
-                link = head.link
-        self._link = link
+                cut = head.line.seq - last.seq
+                self._note(f"the end was cut off: {cut} lines, up to line {head.line.seq}, are missing")
+                last = head.line
+        self._last = last
         fragment = self._read(end, self._size)
         self._size -= len(fragment)
         if end == 0:
@@ -227,22 +227,22 @@ class AuditFile:
         self._unended = bool(fragment) or self._ends_within_a_line(end)
         return {"file": "new" if end == 0 else "continued", **(torn(fragment) if fragment else {})}
 
-    def _follow(self, link: Link, offset: int) -> tuple[Link, int]:
-        """The last line that continues the chain from ``link`` at ``offset`` on, and where it ends."""
+    def _follow(self, last: ChainedLine, offset: int) -> tuple[ChainedLine, int]:
+        """The last line that continues the chain from ``last`` at ``offset`` on, and where it ends."""
         for end, line in self._lines(offset):
             record = parse_line(line)
-            if record is None or not link.leads_to(record):
+            if record is None or not last.leads_to(record):
                 break
-            link, offset = Link(record["seq"], line_hash(line)), end
-        return link, offset
+            last, offset = ChainedLine(record["seq"], line_hash(line)), end
+        return last, offset
 
-    def _last_line(self) -> tuple[Link, int]:
+    def _last_line(self) -> tuple[ChainedLine, int]:
         """The last line that is one, whatever stands before it, and where it ends."""
-        link, offset = Link(), 0
+        last, offset = ChainedLine(), 0
         for end, line in self._lines(0):
             if (record := parse_line(line)) is not None:
-                link, offset = Link(record["seq"], line_hash(line)), end
-        return link, offset
+                last, offset = ChainedLine(record["seq"], line_hash(line)), end
+        return last, offset
 
     def _lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
         """Every line, without its line feed, which the last one may lack, and the offset behind it."""
@@ -262,7 +262,7 @@ class AuditFile:
 
     def _write_head(self) -> None:
         os.lseek(self._head_fd, 0, os.SEEK_SET)
-        data = Head(self._link, self._size).encode(self._key)
+        data = Head(self._last, self._size).encode(self._key)
         if os.write(self._head_fd, data) != len(data):
             raise OSError("the head could not be written to its end")
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.counted_warnings import CountedWarnings
 from remsvc.server.grpc_transport.proc_connections import Connection, accepted
-from remsvc.server.peers import Endpoint, network_of, parse_peer
+from remsvc.server.peers import PeerAddress, network_of, parse_peer
 from remsvc.server.refusal import exhausted
 
 _INTERVAL = 0.2
@@ -53,7 +53,7 @@ class ConnectionGuard:
         self._limits = limits
         self._port = 0
         self._call_bytes = limits.max_message_bytes + limits.max_metadata_bytes + _REFUSED_BYTES
-        self._records: dict[Endpoint, _Record] = {}
+        self._records: dict[PeerAddress, _Record] = {}
         self._cut = CountedWarnings("connections cut or refused")
 
     def begin(self, peer: str) -> None:
@@ -108,7 +108,7 @@ class ConnectionGuard:
     def _allowed(self, record: _Record) -> int:
         return _STRANGERS_BYTES + record.admitted * self._call_bytes + record.looks * _BYTES_A_LOOK
 
-    def _too_much(self, connection: Connection, busy: set[Endpoint | None]) -> bool:
+    def _too_much(self, connection: Connection, busy: set[PeerAddress | None]) -> bool:
         record = self._records[connection.peer]
         was_over = record.over
         record.over = connection.received > self._allowed(record) and connection.peer not in busy
@@ -118,7 +118,7 @@ class ConnectionGuard:
         self._end(connection, "sent more than its calls")
         return True
 
-    def _make_room(self, connections: list[Connection], busy: set[Endpoint | None], count: int) -> None:
+    def _make_room(self, connections: list[Connection], busy: set[PeerAddress | None], count: int) -> None:
         crowd = Counter(network_of(connection.peer.address) for connection in connections)
         idle = [connection for connection in connections if connection.peer not in busy]
         idle.sort(

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from remsvc.server.peers import Endpoint, endpoint
+from remsvc.server.peers import PeerAddress
 
 # struct tcp_info: bytes_received, a u64 since Linux 4.1.
 _BYTES_RECEIVED_AT = 128
@@ -28,7 +28,7 @@ class Connection:
         received: bytes that have come over it.
     """
 
-    peer: Endpoint
+    peer: PeerAddress
     received: int
     _fd: int
 
@@ -93,8 +93,8 @@ class _duplicate:  # noqa: N801  a context manager
             self._socket = None
 
 
-def _peer(connection: socket.socket) -> Endpoint | None:
+def _peer(connection: socket.socket) -> PeerAddress | None:
     try:
-        return endpoint(*connection.getpeername()[:2])
+        return PeerAddress.of(*connection.getpeername()[:2])
     except (OSError, ValueError):
         return None

@@ -18,7 +18,7 @@ from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
 from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
 from remsvc.server.identity.peer_owner import peer_owner
 from remsvc.server.listen_fault import listen_fault
-from remsvc.server.peers import endpoint, network_of, peer_name
+from remsvc.server.peers import PeerAddress, network_of, peer_name
 from remsvc.server.tls.config import TlsConfig
 from remsvc.time_limit import TimeLimit
 
@@ -140,7 +140,7 @@ class Listener:
                 _logger.exception("a connection could not be taken")
 
     def _take(self, accepted: socket.socket, address: tuple[str, int]) -> None:
-        network = network_of(endpoint(address[0], address[1]).address)
+        network = network_of(PeerAddress.of(address[0], address[1]).address)
         connection = self._connections.new(peer_name(address), network)
         if connection is None:
             accepted.close()

@@ -13,7 +13,7 @@ from remsvc.server.policy.patterns import PatternError, Rule, compile_pattern
 from remsvc.server.policy.programs import Program
 from remsvc.server.policy.section import PolicySection, PolicySections
 from remsvc.server.policy.variables import NAME
-from remsvc.server.settings.ini import Entry
+from remsvc.server.settings.ini import IniEntry
 from remsvc.server.settings.settings import TRUTH, Settings
 
 _MAX_INT32 = 2**31 - 1
@@ -60,7 +60,7 @@ class _SectionReader:
     input: bool | None = None
     seen: dict[str, str] = field(default_factory=dict)
 
-    def read(self, entries: list[Entry]) -> PolicySection:
+    def read(self, entries: list[IniEntry]) -> PolicySection:
         for entry in sorted(entries, key=lambda entry: entry.key):
             self._read_entry(entry)
         limits = IdentityLimits(
@@ -91,7 +91,7 @@ class _SectionReader:
     def _list(self, key: str, make: Callable[[list[str]], Any]) -> Any:
         return make(self.lists[key]) if key in self.lists else None
 
-    def _read_entry(self, entry: Entry) -> None:
+    def _read_entry(self, entry: IniEntry) -> None:
         key = entry.key.lower()
         kind, dot, _ = key.partition(".")
         if self.seen.setdefault(key, entry.key) != entry.key and kind not in _PATTERNS:
@@ -118,7 +118,7 @@ class _SectionReader:
             known = (*members, *_LISTS, "input", "deny.NAME", "allow.NAME", *_NUMBERS, "rate")
             self.settings.unknown_key(entry, known)
 
-    def _read_list(self, entry: Entry, key: str) -> None:
+    def _read_list(self, entry: IniEntry, key: str) -> None:
         items = [item.strip() for item in entry.value.split(",")]
         if not all(items):
             self._report(entry, "expected values separated by commas, none of them empty")
@@ -131,14 +131,14 @@ class _SectionReader:
         else:
             self.lists[key] = [item for item in items if item]
 
-    def _read_number(self, entry: Entry, key: str) -> None:
+    def _read_number(self, entry: IniEntry, key: str) -> None:
         low, high = _NUMBERS[key]
         if re.fullmatch(r"[+-]?[0-9]{1,20}", entry.value) and low <= int(entry.value) <= high:
             self.numbers[key] = int(entry.value)
         else:
             self._report(entry, f"expected a whole number from {low} to {high}")
 
-    def _read_pattern(self, entry: Entry, kind: str) -> None:
+    def _read_pattern(self, entry: IniEntry, kind: str) -> None:
         try:
             compile_pattern(entry.value)
         except PatternError as error:
@@ -149,7 +149,7 @@ class _SectionReader:
             self.settings.warnings.append(f"{where}: what follows ' ;' is a comment; write [;] to match one")
         self.patterns[kind].append(Rule(entry.key, entry.value, self.name))
 
-    def _report(self, entry: Entry, expected: str) -> None:
+    def _report(self, entry: IniEntry, expected: str) -> None:
         self.settings.report(self.settings.value_of(entry), "", expected)
 
 

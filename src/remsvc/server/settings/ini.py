@@ -25,7 +25,7 @@ NAMED_SECTIONS = ("identity", "group")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IniEntry:
     """One ``key = value``.
 
     Attributes:
@@ -64,9 +64,9 @@ def section_key(section: str) -> str:
     return section.lower()
 
 
-def parse_ini(text: str) -> tuple[list[Entry], list[Mistake]]:
+def parse_ini(text: str) -> tuple[list[IniEntry], list[Mistake]]:
     """The entries of ``text`` in their order, and every line that is not well formed."""
-    entries: list[Entry] = []
+    entries: list[IniEntry] = []
     mistakes: list[Mistake] = []
     seen: dict[tuple[str, str], int] = {}
     section: str | None = None
@@ -89,7 +89,7 @@ def parse_ini(text: str) -> tuple[list[Entry], list[Mistake]]:
         elif section is None:
             mistakes.append(Mistake(number, f"{key}: expected a [section] before the first key"))
         elif section:
-            entry = Entry(section, key, *_value(match[2]), number)
+            entry = IniEntry(section, key, *_value(match[2]), number)
             first = seen.setdefault((section_key(section), key), number)
             if first != number:
                 mistakes.append(Mistake(number, f"[{section}] {key}: given twice, first in line {first}"))

@@ -12,7 +12,7 @@ from remsvc.server.identity.token_file import is_hash, parse_hash
 from remsvc.server.identity.tokens import Credential, digest_of
 from remsvc.server.policy.patterns import PatternError, Rule, compile_pattern
 from remsvc.server.settings.file_signature import Signature, signature_of
-from remsvc.server.settings.ini import NAMED_SECTIONS, Entry, parse_ini, section_key, section_names
+from remsvc.server.settings.ini import NAMED_SECTIONS, IniEntry, parse_ini, section_key, section_names
 from remsvc.server.settings.misplaced_secrets import NOT_SHOWN, in_known_key, in_path, in_unknown_key
 from remsvc.token_text import token_as_meant
 
@@ -133,8 +133,8 @@ class Settings:
         self.files: dict[Path, Signature] = {}
         self._sections: set[str] = set()
         self._values: dict[tuple[str, str], Value] = {}
-        self._free: dict[str, list[Entry]] = {section: [] for section in _FREE_SECTIONS}
-        self._named: dict[str, list[Entry]] = {}
+        self._free: dict[str, list[IniEntry]] = {section: [] for section in _FREE_SECTIONS}
+        self._named: dict[str, list[IniEntry]] = {}
         self._path = path
         if path is not None:
             self._read_file(path)
@@ -225,15 +225,15 @@ class Settings:
         """Whether the file has the section, with or without entries."""
         return name in self._sections
 
-    def entries(self, section: str) -> list[Entry]:
+    def entries(self, section: str) -> list[IniEntry]:
         """All of a section whose keys are free."""
         return self._free[section]
 
-    def value_of(self, entry: Entry) -> Value:
+    def value_of(self, entry: IniEntry) -> Value:
         """For :meth:`report`."""
         return self._value(entry)
 
-    def unknown_key(self, entry: Entry, known: Iterable[str]) -> None:
+    def unknown_key(self, entry: IniEntry, known: Iterable[str]) -> None:
         """Note that an entry means nothing, without what may be a token; ``known``: the keys that do."""
         shown = entry.value
         if in_unknown_key(entry.key, entry.value):
@@ -271,7 +271,7 @@ class Settings:
                 credentials.append(credential)
         return credentials
 
-    def named_sections(self, kind: str) -> dict[str, list[Entry]]:
+    def named_sections(self, kind: str) -> dict[str, list[IniEntry]]:
         """The entries of each ``[kind NAME]``, by name."""
         return {
             section.removeprefix(f"{kind} "): entries
@@ -365,10 +365,10 @@ class Settings:
             else:
                 self._values[section, key] = self._value(entry)
 
-    def _value(self, entry: Entry) -> Value:
+    def _value(self, entry: IniEntry) -> Value:
         return Value(entry.value, self._where(entry), entry.line)
 
-    def _where(self, entry: Entry) -> str:
+    def _where(self, entry: IniEntry) -> str:
         section, key = entry.section.lower(), entry.key.lower().partition(".")[0]
         shown = entry.value
         if section in _KEYS and (section, key) not in _TEXTS:
