@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Status(IntEnum):
+class StatusCode(IntEnum):
     """How a call ended. The names are those that errors show."""
 
     OK = 0

@@ -19,7 +19,7 @@ from remsvc.http2.headers import (
     is_grpc,
     status_headers,
 )
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 _LONGEST_SECONDS = 99_999_999 * 3_600.0
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -96,8 +96,8 @@ def test_any_bytes_are_a_content_type(content_type: bytes) -> None:
     assert not is_grpc(b"application/grpc-web" + content_type)
 
 
-@given(status=st.sampled_from(list(Status)), message=_TEXT)
-def test_a_status_says_its_number_and_its_message(status: Status, message: str) -> None:
+@given(status=st.sampled_from(list(StatusCode)), message=_TEXT)
+def test_a_status_says_its_number_and_its_message(status: StatusCode, message: str) -> None:
     headers = dict(status_headers(status, message, [("some-bin", b"\0")]))
     assert int(headers[b"grpc-status"]) == status
     assert decode_message(headers.get(b"grpc-message", b"")) == message

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.http2.installation import engine_is_installed
+from remsvc.http2 import engine_is_installed
 
 
 def test_here_it_is_installed() -> None:

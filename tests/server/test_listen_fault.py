@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.http2.installation import engine_is_installed
+from remsvc.http2 import engine_is_installed
 
 TRANSPORTS = ["grpc", *(["http2"] if engine_is_installed() else [])]
 

@@ -15,7 +15,7 @@ from remsvc.server.calls.methods import Method, Methods, Requests, methods_of
 from remsvc.server.calls.reflection import ReflectionService
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc_proto import RemSvc_pb2
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
@@ -60,7 +60,7 @@ class Answers:
         """Begin a session. ``seed`` decides how each of its calls is answered; in every tenth, at length."""
         self._seed = seed
         self.written: dict[Stream, bytearray] = {}
-        self.statuses: dict[Stream, Status] = {}
+        self.statuses: dict[Stream, StatusCode] = {}
         self.hanging: set[Stream] = set()
 
     def _service(self, service: Any) -> Iterator[Method]:
@@ -131,10 +131,10 @@ class Answers:
             self.statuses[stream] = refused.code
             raise
         except CrashError:
-            self.statuses[stream] = Status.UNKNOWN
+            self.statuses[stream] = StatusCode.UNKNOWN
             raise
         else:
-            self.statuses[stream] = Status.OK
+            self.statuses[stream] = StatusCode.OK
 
     def _message(self, rng: random.Random, written: bytearray) -> bytes:
         size = rng.choice(_LARGE_SIZES if self._seed % 10 == 0 else _SIZES)
@@ -162,7 +162,7 @@ class Answers:
         if dice < 0.1:
             raise exhausted(rng.choice(_REASONS), 1.0)
         if dice < 0.2:
-            raise RefusedError(rng.choice(list(Status)[1:]), rng.choice(_REASONS))
+            raise RefusedError(rng.choice(list(StatusCode)[1:]), rng.choice(_REASONS))
 
 
 def _stream_of(call: Call) -> Stream:

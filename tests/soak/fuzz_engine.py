@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.http2 import engine
-from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
+from remsvc.http2.engine import EngineError, Event, Header, Http2Engine, StreamGoneError
 from tests.attacks.raw_http2 import PREFACE
 from tests.soak.damage import Damage
 from tests.soak.search import Finding, Progress, parse_arguments
@@ -49,7 +49,7 @@ class Target:
         os.ftruncate(log, 0)
         os.lseek(log, 0, os.SEEK_SET)
         self._write(options)
-        self._engine = Engine(**options)
+        self._engine = Http2Engine(**options)
 
     def __call__(self, method: str, *args: Any, **options: Any) -> Any:
         self._write((method, args, options))
@@ -59,7 +59,7 @@ class Target:
         os.write(self._log, repr(entry).encode() + b"\n")
 
 
-def perform(engine: Engine, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def perform(engine: Http2Engine, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Make one call, or look at one property."""
     attribute = getattr(engine, method)
     return attribute(*args, **options) if callable(attribute) else attribute
@@ -183,7 +183,7 @@ class Session:
         self.undamaged = rng.random() < 0.125
         server = rng.random() < 0.5
         self._target = Target(log, _options(rng, server=server, usual=self.undamaged))
-        self._peer = Engine(**_options(rng, server=not server, usual=True))
+        self._peer = Http2Engine(**_options(rng, server=not server, usual=True))
         self._peer_lives = True
         self._program = Program(self._target, rng, server=server, orderly=self.undamaged)
         self._partner = Program(self._call_peer, rng, server=not server, orderly=self.undamaged)
@@ -322,7 +322,7 @@ def search(seconds: float, seed: int, corpus: Path) -> int:
 def replay(path: Path, show: Callable[[str], object] = print) -> None:
     """Make the same calls again, and show each with what came of it. Raises what is not documented."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    target = Engine(**ast.literal_eval(lines[0]))
+    target = Http2Engine(**ast.literal_eval(lines[0]))
     for line in lines[1:]:
         method, args, options = ast.literal_eval(line)
         try:

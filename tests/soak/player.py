@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from tests.soak.answers import Answers, CrashError
 from tests.soak.memory_transport import MemorySocket
 from tests.soak.output import Output, OutputError, streams_of
@@ -206,7 +206,7 @@ class Player:
             self.report(f"never answered: streams {sorted(left)}")
         for (_, stream), status in answers.statuses.items():
             # Its time may be over while the answer waits to be written.
-            if output.statuses.get(stream, status) not in {status, Status.DEADLINE_EXCEEDED}:
+            if output.statuses.get(stream, status) not in {status, StatusCode.DEADLINE_EXCEEDED}:
                 self.report(f"stream {stream} ended with {output.statuses[stream]}, not {status}")
             elif output.statuses.get(stream) == status and output.data[stream] != answers.written[0, stream]:
                 self.report(f"stream {stream} ended, and not all of its data came")

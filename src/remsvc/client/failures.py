@@ -14,7 +14,7 @@ from remsvc.client.options import ConnectionOptions
 from remsvc.client.transport import CallError, Metadata
 from remsvc.errors import AlreadyExistsError, ResourceExhaustedError, ServerError, server_error
 from remsvc.printable import printable
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 _LONGEST_RETRY = 300.0
 """Seconds. Whatever a server says, nobody waits longer before the next attempt."""
@@ -113,7 +113,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
 _CLOSED_PLAIN = "the server closed the connection at once (does it expect TLS?)"
 _CLOSED_TLS = "the server broke the TLS handshake off (does it expect a client certificate of its authority?)"
 
-UNREACHED = (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED)
+UNREACHED = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED)
 """How a ping ends where there is no connection, or no server that takes calls."""
 
 # What a server's gRPC says of a call that it has shown to no handler, newest and oldest.

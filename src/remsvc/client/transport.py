@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Generator, Iterable
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -39,7 +39,7 @@ class CallError(Exception):
     """
 
     def __init__(
-        self, code: Status, details: str = "", trailers: Metadata = (), *, sent: bool = True
+        self, code: StatusCode, details: str = "", trailers: Metadata = (), *, sent: bool = True
     ) -> None:
         self.code = code
         self.details = details

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from remsvc.client.options import GRPC, HTTP2, TRANSPORTS, ConnectionOptions
 from remsvc.client.transport import AsyncTransport, Transport
 from remsvc.errors import ConfigurationError
-from remsvc.http2.installation import engine_is_installed
+from remsvc.http2 import engine_is_installed
 
 if TYPE_CHECKING:
     import grpc.aio

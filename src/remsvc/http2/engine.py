@@ -1,6 +1,6 @@
 """The engine of an HTTP/2 connection, behind the small interface that we need of one.
 
-This is the one module that uses ``ngh2``; ``installation`` looks whether it is there. An engine takes what
+This is the one module that uses ``ngh2``. An engine takes what
 the peer has sent, says what that was (:data:`Event`), and gives what is to be sent; it does no input or
 output, and is used by one thread at a time. Another library for HTTP/2 could be put in its place here:
 docs/decisions/0012 says how.
@@ -64,7 +64,7 @@ class StreamGoneError(Exception):
     """The stream has ended, or never began: nothing can be sent on it any more."""
 
 
-class Engine:
+class Http2Engine:
     """One connection's state.
 
     Args:

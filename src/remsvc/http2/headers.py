@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from remsvc.http2.engine import Header
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -87,9 +87,9 @@ def decode_binary(value: bytes) -> bytes:
         raise ValueError(f"not valid base64: {error}") from error
 
 
-def status_headers(status: Status, message: str = "", metadata: Metadata = ()) -> Sequence[Header]:
+def status_headers(status: StatusCode, message: str = "", metadata: Metadata = ()) -> Sequence[Header]:
     """What ends a call."""
-    if status is Status.OK and not (message or metadata):
+    if status is StatusCode.OK and not (message or metadata):
         return _OK
     headers = [(b"grpc-status", b"%d" % status)]
     if message:

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 # Trailers have to fit into 8 KiB, all of them together: with more, gRPC's clients may see no status at all.
 # The reason is in them twice, where there are details: as text in which each octet that is not plain takes
@@ -27,7 +27,7 @@ class RefusedError(Exception):
         rule: the rule of the policy that refused it, if one did.
     """
 
-    def __init__(self, code: Status, reason: str, *details: Any, rule: str = "") -> None:
+    def __init__(self, code: StatusCode, reason: str, *details: Any, rule: str = "") -> None:
         self.code = code
         self.details = details
         self.rule = rule
@@ -62,4 +62,4 @@ def exhausted(reason: str, retry_after: float, rule: str = "") -> RefusedError:
     delay = Duration()
     delay.FromNanoseconds(round(retry_after * 1e9))
     retry = error_details_pb2.RetryInfo(retry_delay=delay)
-    return RefusedError(Status.RESOURCE_EXHAUSTED, reason, retry, rule=rule)
+    return RefusedError(StatusCode.RESOURCE_EXHAUSTED, reason, retry, rule=rule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from remsvc.http2.installation import engine_is_installed
+from remsvc.http2 import engine_is_installed
 
 # From here on, gRPC's server decodes the name of the called method in its main loop. A name that is not
 # UTF-8 ends the loop and closes the port. The newest release, 1.85.3, still does; until one is known to be

@@ -13,9 +13,9 @@ from remsvc.client.http2.call import Call
 from remsvc.client.http2.session import NotBegunError, Session
 from remsvc.client.transport import CallError
 from remsvc.http2 import engine
-from remsvc.http2.engine import Engine, EngineError, Header, StreamGoneError
+from remsvc.http2.engine import EngineError, Header, Http2Engine, StreamGoneError
 from remsvc.http2.messages import prefix
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from tests.attacks.raw_http2 import GOAWAY, HEADERS, RST_STREAM, frame
 
 HEAD: list[Header] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
@@ -36,7 +36,7 @@ class Pair:
     def __init__(self, *, keepalive: float = 100.0, max_streams: int = 100) -> None:
         self.now = 1000.0
         self.session = Session(scheme="http", authority="host:1", keepalive=keepalive, now=self.now)
-        self.server = Engine(
+        self.server = Http2Engine(
             server=True,
             max_streams=max_streams,
             header_bytes=16384,
@@ -148,10 +148,10 @@ def test_calls_wait_for_their_turn() -> None:
     pair.exchange()
     calls = [pair.begin(make_call(b"x")) for _ in range(5)]
     assert [bool(call.stream) for call in calls] == [True, True, False, False, False]
-    pair.session.end(calls[2], CallError(Status.DEADLINE_EXCEEDED))
+    pair.session.end(calls[2], CallError(StatusCode.DEADLINE_EXCEEDED))
     assert calls[2].error is not None
     assert not calls[2].error.sent
-    pair.session.end(calls[0], CallError(Status.CANCELLED))
+    pair.session.end(calls[0], CallError(StatusCode.CANCELLED))
     pair.exchange()
     assert [bool(call.stream) for call in calls] == [True, True, False, True, False]
     pair.server.respond(calls[1].stream, [*HEAD, *OK], end=True)
@@ -163,17 +163,17 @@ def test_calls_wait_for_their_turn() -> None:
 @pytest.mark.parametrize(
     ("code", "status", "sent"),
     [
-        (0, Status.INTERNAL, True),
-        (1, Status.INTERNAL, True),
-        (2, Status.INTERNAL, True),
-        (engine.REFUSED_STREAM, Status.UNAVAILABLE, False),
-        (engine.CANCEL, Status.CANCELLED, True),
-        (engine.ENHANCE_YOUR_CALM, Status.RESOURCE_EXHAUSTED, True),
-        (engine.INADEQUATE_SECURITY, Status.PERMISSION_DENIED, True),
-        (0xFFFF, Status.INTERNAL, True),
+        (0, StatusCode.INTERNAL, True),
+        (1, StatusCode.INTERNAL, True),
+        (2, StatusCode.INTERNAL, True),
+        (engine.REFUSED_STREAM, StatusCode.UNAVAILABLE, False),
+        (engine.CANCEL, StatusCode.CANCELLED, True),
+        (engine.ENHANCE_YOUR_CALM, StatusCode.RESOURCE_EXHAUSTED, True),
+        (engine.INADEQUATE_SECURITY, StatusCode.PERMISSION_DENIED, True),
+        (0xFFFF, StatusCode.INTERNAL, True),
     ],
 )
-def test_a_reset_has_its_status(code: int, status: Status, sent: bool) -> None:
+def test_a_reset_has_its_status(code: int, status: StatusCode, sent: bool) -> None:
     pair = Pair()
     call = pair.begin(make_call(b"x"))
     pair.receive(frame(RST_STREAM, 0, call.stream, code.to_bytes(4, "big")))
@@ -193,27 +193,27 @@ def test_a_refusal_after_an_answer_is_not_believed() -> None:
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ([(b":status", b"400")], Status.INTERNAL),
-        ([(b":status", b"401")], Status.UNAUTHENTICATED),
-        ([(b":status", b"403")], Status.PERMISSION_DENIED),
-        ([(b":status", b"404")], Status.UNIMPLEMENTED),
-        ([(b":status", b"429")], Status.UNAVAILABLE),
-        ([(b":status", b"502")], Status.UNAVAILABLE),
-        ([(b":status", b"503")], Status.UNAVAILABLE),
-        ([(b":status", b"504")], Status.UNAVAILABLE),
-        ([(b":status", b"500")], Status.UNKNOWN),
-        ([(b":status", b"200"), (b"content-type", b"text/html")], Status.UNKNOWN),
-        ([(b":status", b"200")], Status.UNKNOWN),
-        ([*HEAD, (b"grpc-status", b"")], Status.UNKNOWN),
-        ([*HEAD, (b"grpc-status", b"-1")], Status.UNKNOWN),
-        ([*HEAD, (b"grpc-status", b"17")], Status.UNKNOWN),
-        ([*HEAD, (b"grpc-status", b"0000")], Status.UNKNOWN),
-        ([*HEAD, (b"grpc-status", b"16")], Status.UNAUTHENTICATED),
-        ([(b":status", b"503"), (b"grpc-status", b"8")], Status.RESOURCE_EXHAUSTED),
+        ([(b":status", b"400")], StatusCode.INTERNAL),
+        ([(b":status", b"401")], StatusCode.UNAUTHENTICATED),
+        ([(b":status", b"403")], StatusCode.PERMISSION_DENIED),
+        ([(b":status", b"404")], StatusCode.UNIMPLEMENTED),
+        ([(b":status", b"429")], StatusCode.UNAVAILABLE),
+        ([(b":status", b"502")], StatusCode.UNAVAILABLE),
+        ([(b":status", b"503")], StatusCode.UNAVAILABLE),
+        ([(b":status", b"504")], StatusCode.UNAVAILABLE),
+        ([(b":status", b"500")], StatusCode.UNKNOWN),
+        ([(b":status", b"200"), (b"content-type", b"text/html")], StatusCode.UNKNOWN),
+        ([(b":status", b"200")], StatusCode.UNKNOWN),
+        ([*HEAD, (b"grpc-status", b"")], StatusCode.UNKNOWN),
+        ([*HEAD, (b"grpc-status", b"-1")], StatusCode.UNKNOWN),
+        ([*HEAD, (b"grpc-status", b"17")], StatusCode.UNKNOWN),
+        ([*HEAD, (b"grpc-status", b"0000")], StatusCode.UNKNOWN),
+        ([*HEAD, (b"grpc-status", b"16")], StatusCode.UNAUTHENTICATED),
+        ([(b":status", b"503"), (b"grpc-status", b"8")], StatusCode.RESOURCE_EXHAUSTED),
     ],
 )
 @pytest.mark.parametrize("end", [True, False])
-def test_what_is_no_answer_has_its_status(headers: list[Header], status: Status, end: bool) -> None:
+def test_what_is_no_answer_has_its_status(headers: list[Header], status: StatusCode, end: bool) -> None:
     if not end and any(name == b"grpc-status" for name, _ in headers):
         pytest.skip("a status comes last")
     pair = Pair()
@@ -286,7 +286,7 @@ def test_a_server_that_does_not_answer_a_ping_is_dead() -> None:
     pair.now += 15.0
     pair.session.tick(pair.now)
     error = failure(pair, call)
-    assert error.code is Status.UNAVAILABLE
+    assert error.code is StatusCode.UNAVAILABLE
     assert "ping" in error.details
 
 
@@ -301,7 +301,7 @@ def test_the_whole_window_comes_back(count: int) -> None:
         assert len(pair.session.read(call) or b"") == 2_000_000
         pair.exchange()
         if count % 2:
-            pair.session.end(call, CallError(Status.CANCELLED))
+            pair.session.end(call, CallError(StatusCode.CANCELLED))
         else:
             pair.take_all(call)
             pair.server.finish(call.stream, OK)
@@ -374,7 +374,7 @@ def _begin(pair: Pair, calls: list[Call], number: int) -> None:
 
 def _end(pair: Pair, calls: list[Call], number: int) -> None:
     if calls:
-        pair.session.end(calls[number % len(calls)], CallError(Status.CANCELLED))
+        pair.session.end(calls[number % len(calls)], CallError(StatusCode.CANCELLED))
 
 
 def _read(pair: Pair, calls: list[Call], number: int) -> None:
@@ -426,7 +426,7 @@ def test_whatever_both_sides_do_no_call_is_forgotten(steps: list[tuple[Step, int
         step(pair, calls, number)
     pair.exchange()
     for call in calls:
-        pair.session.end(call, CallError(Status.CANCELLED))
+        pair.session.end(call, CallError(StatusCode.CANCELLED))
     pair.exchange()
     assert pair.session.idle
     assert pair.session.ended is None

@@ -33,7 +33,7 @@ from remsvc.server.policy.decision import Rate
 from remsvc.server.policy.in_force import PolicyInForce
 from remsvc.server.policy.policy import Policy
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc_proto import RemSvc_pb2
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX commands")
@@ -140,7 +140,7 @@ async def test_no_command_starts_for_a_revoked_caller_whatever_became_of_his_can
     audit.written.set()
     with pytest.raises(RefusedError, match="revoked or have expired") as refused:
         await asyncio.wait_for(answering, DEADLINE)
-    assert refused.value.code is Status.UNAUTHENTICATED
+    assert refused.value.code is StatusCode.UNAUTHENTICATED
     assert not call.answers
     assert not (tmp_path / "ran").exists()
 

@@ -12,7 +12,7 @@ import grpc.aio
 
 from remsvc.client.http_answers import http_answer
 from remsvc.client.transport import NO_MESSAGE, SEVERAL_MESSAGES, CallError, Metadata
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 # How gRPC tells that what came was no answer of gRPC's: with its HTTP status, or, where it met the page that
 # came along first, without.
@@ -28,13 +28,13 @@ def call_error(error: grpc.RpcError, *, sent: bool = True) -> CallError:
     return CallError(*understood(error.code().name, error.details() or ""), trailers, sent=sent)
 
 
-def understood(code: str, details: str) -> tuple[Status, str]:
+def understood(code: str, details: str) -> tuple[StatusCode, str]:
     """A status as gRPC tells it, or what it means where HTTP has answered and no gRPC server."""
     if match := _HTTP_STATUS.search(details):
         return http_answer(match[1])
     if _HTTP_BODY in details:
         return http_answer("")
-    return Status[code], details
+    return StatusCode[code], details
 
 
 def metadata_of(entries: object) -> Metadata:
@@ -44,9 +44,9 @@ def metadata_of(entries: object) -> Metadata:
 
 def no_message() -> CallError:
     """OK, and no answer."""
-    return CallError(Status.INTERNAL, NO_MESSAGE)
+    return CallError(StatusCode.INTERNAL, NO_MESSAGE)
 
 
 def several_messages() -> CallError:
     """More than one answer."""
-    return CallError(Status.INTERNAL, SEVERAL_MESSAGES)
+    return CallError(StatusCode.INTERNAL, SEVERAL_MESSAGES)

@@ -13,7 +13,7 @@ from remsvc.client.channel import open_channel
 from remsvc.client.grpc_transport import call_error, metadata_of, no_message, several_messages
 from remsvc.client.options import GRPC, ConnectionOptions
 from remsvc.client.transport import Answer, CallError, Metadata, Readiness
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 if TYPE_CHECKING:
     UnaryMethod = grpc.UnaryStreamMultiCallable[bytes, bytes]
@@ -109,9 +109,9 @@ class GrpcTransport:
     def _failed(self, error: CallError) -> CallError:
         if self.readiness is Readiness.CLOSED:
             return error
-        if error.code in (Status.UNAVAILABLE, Status.CANCELLED):
+        if error.code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
             self.readiness = Readiness.BROKEN
-        elif error.code is not Status.DEADLINE_EXCEEDED:
+        elif error.code is not StatusCode.DEADLINE_EXCEEDED:
             self.readiness = Readiness.READY
         elif self.readiness is not Readiness.READY:
             self.readiness = Readiness.BROKEN

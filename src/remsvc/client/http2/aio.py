@@ -22,7 +22,7 @@ from remsvc.client.http2.session import NotBegunError
 from remsvc.client.http2.tls import handshake_reason
 from remsvc.client.options import HTTP2, ConnectionOptions
 from remsvc.client.transport import Answer, CallError, Metadata, Readiness
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
 
 # With TLS, the server has so long to say that it closes as well.
@@ -114,7 +114,7 @@ class AsyncHttp2Transport:
             await asyncio.wait([self._connecting])
         connections = list(self._connections)
         for connection in connections:
-            connection.close(CLOSED, Status.CANCELLED)
+            connection.close(CLOSED, StatusCode.CANCELLED)
         if connections:
             await asyncio.wait([connection.lost for connection in connections], timeout=_CLOSE_SECONDS)
         for connection in connections:
@@ -157,7 +157,7 @@ class AsyncHttp2Transport:
         """A connection, made where there is none. Raises :class:`CallError`."""
         while True:
             if self._closed:
-                raise CallError(Status.UNAVAILABLE, CLOSED, sent=False)
+                raise CallError(StatusCode.UNAVAILABLE, CLOSED, sent=False)
             if (connection := self._best()) is not None:
                 return connection
             if self._connecting is None:
@@ -169,7 +169,7 @@ class AsyncHttp2Transport:
             patience = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             done, _ = await asyncio.wait([task], timeout=patience)
             if not done:
-                raise CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded", sent=False)
+                raise CallError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", sent=False)
             if not task.cancelled():
                 task.result()  # nothing that it raises may be lost
                 if not wait_for_ready:

@@ -18,7 +18,7 @@ from remsvc.client.http2.tls import NO_HTTP2, PROTOCOL
 from remsvc.client.transport import CallError, Metadata
 from remsvc.http2.input_turns import InputTurns
 from remsvc.http2.paced_input import PacedInput
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 _INPUT_BYTES = 32 * 1024
 _WRITE_BUFFER = 256 * 1024
@@ -86,10 +86,10 @@ class Running:
     def __exit__(self, *exception: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._connection.end(self._call, CallError(Status.CANCELLED, "Cancelled"))
+        self._connection.end(self._call, CallError(StatusCode.CANCELLED, "Cancelled"))
 
     def _expire(self) -> None:
-        self._connection.end(self._call, CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        self._connection.end(self._call, CallError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
 
 class Connection(PacedInput):
@@ -159,7 +159,7 @@ class Connection(PacedInput):
             self._session.end(call, error)
             self._flush_soon()
 
-    def close(self, reason: str, code: Status = Status.UNAVAILABLE) -> None:
+    def close(self, reason: str, code: StatusCode = StatusCode.UNAVAILABLE) -> None:
         """Fail every call, and close it."""
         words = self._session.say_goodbye()
         self._session.close(reason, code)

@@ -7,7 +7,7 @@ import time
 
 from remsvc.client.http2.endpoint import connect_failure
 from remsvc.client.transport import FIRST_RECONNECT_PAUSE, LONGEST_RECONNECT_PAUSE, CallError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 _GROWTH = 1.6
 
@@ -38,7 +38,7 @@ class Attempts:
 
     def failed(self, reason: str) -> None:
         """There is none, and why."""
-        self.failure = CallError(Status.UNAVAILABLE, connect_failure(reason), sent=False)
+        self.failure = CallError(StatusCode.UNAVAILABLE, connect_failure(reason), sent=False)
 
         # Shortened at random, so that clients do not act in step.
         self._due = time.monotonic() + self._pause * random.uniform(0.8, 1.0)  # noqa: S311

@@ -28,7 +28,7 @@ from remsvc.client.http2.endpoint import (
 from remsvc.client.http2.session import NotBegunError, Session
 from remsvc.client.options import HTTP2, ConnectionOptions
 from remsvc.client.transport import Answer, CallError, Metadata, Readiness
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 _INPUT_BYTES = 32 * 1024
 _MOST_UNSENT = 256 * 1024
@@ -97,7 +97,7 @@ class Http2Transport:
     def close(self) -> None:
         self._closed.set()
         if (connection := self._connection) is not None:
-            connection.close(CLOSED, Status.CANCELLED)
+            connection.close(CLOSED, StatusCode.CANCELLED)
 
     def _usable(self) -> _Connection | None:
         connection = self._connection
@@ -113,7 +113,7 @@ class Http2Transport:
         try:
             while True:
                 if self._closed.is_set():
-                    raise CallError(Status.UNAVAILABLE, CLOSED, sent=False)
+                    raise CallError(StatusCode.UNAVAILABLE, CLOSED, sent=False)
                 if (connection := self._usable()) is not None:
                     return connection
                 if pause := self._attempts.pause():
@@ -142,7 +142,7 @@ class Http2Transport:
         else:
             self._attempts.succeeded()
             if self._closed.is_set():  # meanwhile: close() has seen no connection
-                self._connection.close(CLOSED, Status.CANCELLED)
+                self._connection.close(CLOSED, StatusCode.CANCELLED)
 
 
 class _Connection:
@@ -216,7 +216,7 @@ class _Connection:
         finally:
             with self._lock:
                 if not call.ended:
-                    self._session.end(call, CallError(Status.CANCELLED, "Cancelled"))
+                    self._session.end(call, CallError(StatusCode.CANCELLED, "Cancelled"))
                     self._send()
 
     def wait_until_ended(self, call: Call) -> None:
@@ -236,7 +236,7 @@ class _Connection:
                     return None
                 self._wait(call)
 
-    def close(self, reason: str, code: Status = Status.UNAVAILABLE) -> None:
+    def close(self, reason: str, code: StatusCode = StatusCode.UNAVAILABLE) -> None:
         """Fail every call, and close it."""
         with self._lock:
             words = self._session.say_goodbye()
@@ -266,7 +266,7 @@ class _Connection:
         if call.deadline is not None:
             left = call.deadline - time.monotonic()
             if left <= 0:
-                self._session.end(call, CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+                self._session.end(call, CallError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
                 self._send()
                 return
         if not self._reading:
@@ -405,4 +405,4 @@ def _must_wait(error: OSError) -> bool:
 
 
 def _too_late() -> CallError:
-    return CallError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded", sent=False)
+    return CallError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", sent=False)

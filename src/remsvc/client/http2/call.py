@@ -22,11 +22,11 @@ from remsvc.http2.headers import (
     is_grpc,
 )
 from remsvc.http2.messages import CompressedError, MessageError, MessageReader
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 _INCOMPLETE = "the server's last message is not complete"
 _MOST_INFORMATIONAL = 8
-_STATUSES = frozenset(Status)
+_STATUSES = frozenset(StatusCode)
 _OF_THE_PROTOCOL = (
     b"grpc-status",
     b"grpc-message",
@@ -121,7 +121,7 @@ class Call:
             self._refuse(error)
             return None
         if answer is None and self.ended and self.error is None and self._reader.within:
-            self.error = CallError(Status.INTERNAL, _INCOMPLETE)
+            self.error = CallError(StatusCode.INTERNAL, _INCOMPLETE)
         return answer
 
     @property
@@ -202,7 +202,7 @@ class Call:
         """Headers have come that are not yet those of the answer."""
         self._informational += 1
         if self._informational > _MOST_INFORMATIONAL:
-            self.fail(CallError(Status.INTERNAL, "the server sent too many informational responses"))
+            self.fail(CallError(StatusCode.INTERNAL, "the server sent too many informational responses"))
 
     def feed(self, data: bytes) -> bool:
         """Data of its answers has come; whether it goes on."""
@@ -222,15 +222,15 @@ class Call:
     def _take_only(self) -> None:
         while (answer := self._reader.take()) is not None:
             if self._answer is not None:
-                self.fail(CallError(Status.INTERNAL, SEVERAL_MESSAGES))
+                self.fail(CallError(StatusCode.INTERNAL, SEVERAL_MESSAGES))
                 return
             self._answer = answer
 
     def _refuse(self, error: MessageError) -> None:
         if isinstance(error, CompressedError):
-            refused = CallError(Status.INTERNAL, "the server compressed a message, unasked")
+            refused = CallError(StatusCode.INTERNAL, "the server compressed a message, unasked")
         else:
-            refused = CallError(Status.RESOURCE_EXHAUSTED, str(error))
+            refused = CallError(StatusCode.RESOURCE_EXHAUSTED, str(error))
         if self.ended and self.error is None:
             self.error = refused  # its status came before what is found out now
         self.fail(refused)
@@ -270,21 +270,21 @@ class Call:
         code = _status(status)
         if code is None:
             self.fail(
-                CallError(Status.UNKNOWN, f"the server ended the call with the status {_cut(status)!r}")
+                CallError(StatusCode.UNKNOWN, f"the server ended the call with the status {_cut(status)!r}")
             )
-        elif code is not Status.OK:
+        elif code is not StatusCode.OK:
             self.fail(CallError(code, decode_message(message or b""), self.trailers))
         elif self._reader.within:
-            self.fail(CallError(Status.INTERNAL, _INCOMPLETE))
+            self.fail(CallError(StatusCode.INTERNAL, _INCOMPLETE))
         elif self.single and self._answer is None:
-            self.fail(CallError(Status.INTERNAL, NO_MESSAGE))
+            self.fail(CallError(StatusCode.INTERNAL, NO_MESSAGE))
         else:
             self.fail(None)
 
     def _no_status(self, content_type: bytes) -> CallError:
         if self._http_status != b"200" or (content_type and not is_grpc(content_type)):
             return self._not_grpc(content_type)
-        return CallError(Status.UNKNOWN, "the server ended the call without a status")
+        return CallError(StatusCode.UNKNOWN, "the server ended the call without a status")
 
     def _not_grpc(self, content_type: bytes) -> CallError:
         from remsvc.client.http_answers import http_answer  # rarely needed
@@ -304,10 +304,10 @@ def _add_entry(metadata: list[tuple[str, str | bytes]], name: bytes, value: byte
             continue  # what cannot be read says nothing
 
 
-def _status(value: bytes) -> Status | None:
+def _status(value: bytes) -> StatusCode | None:
     if not value.isdigit() or len(value) > 2 or int(value) not in _STATUSES:
         return None
-    return Status(int(value))
+    return StatusCode(int(value))
 
 
 def _cut(value: bytes) -> str:

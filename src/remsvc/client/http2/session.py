@@ -15,7 +15,7 @@ from collections import deque
 from remsvc.client.http2.call import Call
 from remsvc.client.transport import PING_TIMEOUT, CallError
 from remsvc.http2 import engine
-from remsvc.http2.engine import Engine, EngineError, Event, StreamGoneError
+from remsvc.http2.engine import EngineError, Event, Http2Engine, StreamGoneError
 from remsvc.http2.frame_credit import (
     EARNED_BY_CALL,
     EARNED_BY_MESSAGE,
@@ -25,7 +25,7 @@ from remsvc.http2.frame_credit import (
 )
 from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.messages import PREFIX_BYTES, prefix
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 # A server is told the first, and the second is still taken.
 _HEADER_BYTES, _HEADER_BYTES_TAKEN, _MAX_HEADERS = 16 * 1024, 32 * 1024, 128
@@ -44,10 +44,10 @@ _GOING_AWAY = "the server is going away"
 
 # How a stream that a server has reset ends its call: PROTOCOL-HTTP2.md, "Errors".
 _BY_RESET = {
-    engine.REFUSED_STREAM: Status.UNAVAILABLE,
-    engine.CANCEL: Status.CANCELLED,
-    engine.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
-    engine.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
+    engine.REFUSED_STREAM: StatusCode.UNAVAILABLE,
+    engine.CANCEL: StatusCode.CANCELLED,
+    engine.ENHANCE_YOUR_CALM: StatusCode.RESOURCE_EXHAUSTED,
+    engine.INADEQUATE_SECURITY: StatusCode.PERMISSION_DENIED,
 }
 
 
@@ -55,7 +55,7 @@ class NotBegunError(CallError):
     """The connection has gone before the call began on it: it can be made on another one."""
 
     def __init__(self) -> None:
-        super().__init__(Status.UNAVAILABLE, _GOING_AWAY, sent=False)
+        super().__init__(StatusCode.UNAVAILABLE, _GOING_AWAY, sent=False)
 
 
 class Session:
@@ -78,7 +78,7 @@ class Session:
     def __init__(self, *, scheme: str, authority: str, keepalive: float, now: float) -> None:
         self._scheme, self._authority = scheme.encode("ascii"), authority.encode("ascii")
         self._keepalive = keepalive
-        self._engine = Engine(
+        self._engine = Http2Engine(
             server=False,
             max_streams=0,
             header_bytes=_HEADER_BYTES,
@@ -224,7 +224,7 @@ class Session:
 
     # How it ends
 
-    def close(self, reason: str, code: Status = Status.UNAVAILABLE) -> None:
+    def close(self, reason: str, code: StatusCode = StatusCode.UNAVAILABLE) -> None:
         """Nothing more will come: every call that is left fails."""
         if self.ended is not None:
             return
@@ -326,7 +326,7 @@ class Session:
             self._buffered += size
             self._acknowledge(call, size)
             if self._buffered > _MOST_BUFFERED:
-                self.end(call, CallError(Status.RESOURCE_EXHAUSTED, "too many long messages are coming"))
+                self.end(call, CallError(StatusCode.RESOURCE_EXHAUSTED, "too many long messages are coming"))
 
     def _finish(self, stream: int, trailers: tuple[engine.Header, ...]) -> None:
         call = self.calls.get(stream)
@@ -351,12 +351,14 @@ class Session:
     def _closed_error(self, call: Call, code: int, local: Exception | None) -> CallError:
         if local is not None and self.going_away:
             # Its headers were not sent, as the server had said meanwhile that it takes no more.
-            return NotBegunError() if call.single else CallError(Status.UNAVAILABLE, _GOING_AWAY, sent=False)
+            return (
+                NotBegunError() if call.single else CallError(StatusCode.UNAVAILABLE, _GOING_AWAY, sent=False)
+            )
         if local is not None:
             return CallError(
-                Status.RESOURCE_EXHAUSTED, f"the call's metadata cannot be sent: {local}", sent=False
+                StatusCode.RESOURCE_EXHAUSTED, f"the call's metadata cannot be sent: {local}", sent=False
             )
-        status = _BY_RESET.get(code, Status.INTERNAL)
+        status = _BY_RESET.get(code, StatusCode.INTERNAL)
         # RFC 9113, section 8.7: with this code nothing was done for the call.
         refused = code == engine.REFUSED_STREAM and not call.heard
         text = "the server did not take the call" if refused else "the server broke the call off"
@@ -404,7 +406,7 @@ class Session:
             call.requests = None  # how it has ended is told by its own event
         except Exception as error:  # noqa: BLE001  of whatever makes the requests: for its caller
             call.fault = error
-            self.end(call, CallError(Status.CANCELLED, "its requests have failed"))
+            self.end(call, CallError(StatusCode.CANCELLED, "its requests have failed"))
         if call.requests is None:
             self._writing.pop(call.stream, None)
 

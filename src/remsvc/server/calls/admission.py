@@ -14,7 +14,7 @@ from remsvc.server.identity.authentication import ANONYMOUS
 from remsvc.server.peers import network_of_peer
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 _RETRY_SECONDS = 1.0
 _NOTHING_HELD = nullcontext()
@@ -88,7 +88,7 @@ class Admission:
         """Raises :class:`RefusedError` where a call is too large, or one too many in too short a time."""
         if call.metadata_bytes > self._limits.max_metadata_bytes:
             raise RefusedError(
-                Status.RESOURCE_EXHAUSTED,
+                StatusCode.RESOURCE_EXHAUSTED,
                 f"metadata of {call.metadata_bytes} bytes, more than {self._limits.max_metadata_bytes}",
             )
         if call.caller is not None:

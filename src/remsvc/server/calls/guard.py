@@ -11,7 +11,7 @@ from remsvc.server.calls.methods import Method, serialize
 from remsvc.server.calls.open_calls import Authentication
 from remsvc.server.calls.request_memory import CallRequests
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
 
 
@@ -92,10 +92,10 @@ class Calls:
                 request = await call.read()
         except TimeoutError:
             raise RefusedError(
-                Status.DEADLINE_EXCEEDED, f"the request did not arrive within {limit:g} s"
+                StatusCode.DEADLINE_EXCEEDED, f"the request did not arrive within {limit:g} s"
             ) from None
         if request is None:
-            raise RefusedError(Status.INVALID_ARGUMENT, "expected one request, got none")
+            raise RefusedError(StatusCode.INVALID_ARGUMENT, "expected one request, got none")
         return request
 
 

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -47,7 +47,7 @@ class HealthService:
         self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
-            raise RefusedError(Status.NOT_FOUND, "there is no such service")
+            raise RefusedError(StatusCode.NOT_FOUND, "there is no such service")
         return health_pb2.HealthCheckResponse(status=self._status)
 
     async def _watch(
@@ -59,7 +59,7 @@ class HealthService:
             await asyncio.shield(self._draining)
             if known:
                 yield health_pb2.HealthCheckResponse(status=self._status)
-        raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
+        raise RefusedError(StatusCode.UNAVAILABLE, "the server is shutting down")
 
     @property
     def _status(self) -> int:

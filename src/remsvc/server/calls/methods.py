@@ -12,7 +12,7 @@ from remsvc.errors import InvalidCommandError
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.field_count import FieldCount
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.validation import LIMITS, MESSAGE_BYTES
 
 
@@ -65,7 +65,7 @@ class Method:
         kinds = (kind, *(field.message_type for field in kind.fields if field.message_type is not None))
         named = ", ".join(limit.field for each in kinds for limit in LIMITS.get(each.name, ()))
         return RefusedError(
-            Status.INVALID_ARGUMENT,
+            StatusCode.INVALID_ARGUMENT,
             f"{kind.full_name}: expected at most {self.longest_request} bytes, not {size}"
             + (f" (a field is too large: {named})" if named else ""),
         )
@@ -78,10 +78,10 @@ class Method:
             self._field_count.check(data)
             return self.request.FromString(data)
         except InvalidCommandError as error:
-            raise RefusedError(Status.INVALID_ARGUMENT, str(error)) from None
+            raise RefusedError(StatusCode.INVALID_ARGUMENT, str(error)) from None
         except DecodeError as error:
             name = self.request.DESCRIPTOR.full_name
-            raise RefusedError(Status.INVALID_ARGUMENT, f"not a valid {name}: {error}") from None
+            raise RefusedError(StatusCode.INVALID_ARGUMENT, f"not a valid {name}: {error}") from None
 
 
 Methods: TypeAlias = dict[bytes, Method]

@@ -12,7 +12,7 @@ from remsvc.server.calls.call import Call
 from remsvc.server.identity.authentication import AuthenticationError, Authenticator
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 CREDENTIALS_ENDED = "the credentials of this call have been revoked or have expired"
 
@@ -71,7 +71,7 @@ class Authentication:
             if wait := self._failures.note(call.peer):
                 raise exhausted("too many failed authentications from this address", wait) from None
             self._on_refusal(call.method, call.peer, error.reason)
-            raise RefusedError(Status.UNAUTHENTICATED, str(error)) from None
+            raise RefusedError(StatusCode.UNAUTHENTICATED, str(error)) from None
 
     def fault(self, call: Call) -> str:
         """Why the verified caller of a call may call no longer, for the log; empty where he may."""
@@ -100,7 +100,7 @@ class Authentication:
                 self._on_refusal(call.method, call.peer, reason)
             if open_call is not None:
                 open_call.ended = True
-            raise RefusedError(Status.UNAUTHENTICATED, CREDENTIALS_ENDED)
+            raise RefusedError(StatusCode.UNAUTHENTICATED, CREDENTIALS_ENDED)
 
     def knows(self, identity: str) -> bool:
         """Whether there still is this identity: somebody could be verified to be it now."""
@@ -144,4 +144,4 @@ class OpenCall:
     ) -> None:
         del self._all[self.call]
         if self.ended and kind is asyncio.CancelledError and not self.call.ended:
-            raise RefusedError(Status.UNAUTHENTICATED, CREDENTIALS_ENDED) from None
+            raise RefusedError(StatusCode.UNAUTHENTICATED, CREDENTIALS_ENDED) from None

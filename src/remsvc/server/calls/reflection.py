@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method, Requests, serialize
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 _ALPHA = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
 _V1 = _ALPHA.replace("v1alpha", "v1")
@@ -64,7 +64,7 @@ class ReflectionService:
             else:
                 raise KeyError(kind)
         except KeyError:
-            answer.error_response.error_code = Status.NOT_FOUND if kind else Status.INVALID_ARGUMENT
+            answer.error_response.error_code = StatusCode.NOT_FOUND if kind else StatusCode.INVALID_ARGUMENT
             answer.error_response.error_message = "there is no such thing" if kind else "expected a question"
         return answer
 

@@ -14,7 +14,7 @@ from remsvc.server.commands.stream import CommandStream
 from remsvc.server.commands.turn import Turns
 from remsvc.server.logs import fields
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.validation import DATA
 from remsvc_proto import RemSvc_pb2
 
@@ -63,7 +63,7 @@ class CommandService:
         try:
             DATA.check(request.data)
         except InvalidCommandError as error:
-            raise RefusedError(Status.INVALID_ARGUMENT, str(error)) from error
+            raise RefusedError(StatusCode.INVALID_ARGUMENT, str(error)) from error
         return RemSvc_pb2.PongMsg(seq=request.seq, time=request.time, data=request.data)
 
     async def _get_status(self, request: RemSvc_pb2.Empty, call: Call) -> RemSvc_pb2.StatusMsg:

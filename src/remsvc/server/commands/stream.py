@@ -13,7 +13,7 @@ from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Requests, serialize
 from remsvc.server.commands.turn import Turn, Turns
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
 
 
@@ -120,7 +120,7 @@ class CommandStream:
                 reading.result()
                 return None
             if self._turns.draining.done():
-                raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
+                raise RefusedError(StatusCode.UNAVAILABLE, "the server is shutting down")
             self._news = asyncio.get_running_loop().create_future()
             self._waiting = True
             _wake(self._room)
@@ -129,7 +129,7 @@ class CommandStream:
                     await self._news
             except TimeoutError:
                 reason = f"no command came for {self._idle:g} s"
-                raise RefusedError(Status.DEADLINE_EXCEEDED, reason) from None
+                raise RefusedError(StatusCode.DEADLINE_EXCEEDED, reason) from None
             finally:
                 self._waiting = False
         return self._take_next()

@@ -22,7 +22,7 @@ from remsvc.server.policy.decision import CommandRequest, Decision
 from remsvc.server.policy.in_force import PolicyInForce
 from remsvc.server.policy.places import Place
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc_proto import RemSvc_pb2
 
 _logger = logging.getLogger("remsvc.command")
@@ -157,7 +157,7 @@ class Turns:
             answer = await self._runner.answer(turn.started, call.identity, turn.job_id)
         except ExecutionError as error:
             _logger.error("command lost %s %s", fields(reason=str(error)), turn.about)
-            raise RefusedError(Status.INTERNAL, str(error)) from error
+            raise RefusedError(StatusCode.INTERNAL, str(error)) from error
         except BaseException:
             _logger.warning("command ended because its caller went away %s", turn.about)
             raise
@@ -193,13 +193,13 @@ class Turns:
                 try:
                     await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=turn.job_id)
                 except AuditError as error:
-                    raise RefusedError(Status.UNAVAILABLE, str(error)) from error
+                    raise RefusedError(StatusCode.UNAVAILABLE, str(error)) from error
                 turn.permitted = decision
         # From here to the start there is no wait: what holds now holds when it starts.
         self._authentication.confirm(call)
         if call.ended:
             # Whatever became of the news that its caller has gone: nothing may run for nobody.
-            raise RefusedError(Status.CANCELLED, "the caller has gone")
+            raise RefusedError(StatusCode.CANCELLED, "the caller has gone")
         self._runner.start(prepared, before)
         return prepared
 
@@ -214,7 +214,7 @@ class Turns:
 
     async def _decide(self, turn: Turn, identity: str) -> Decision:
         if self.draining.done():
-            raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
+            raise RefusedError(StatusCode.UNAVAILABLE, "the server is shutting down")
         if not turn.counted:
             self._policy.count_request(identity)
             turn.counted = True
@@ -223,12 +223,12 @@ class Turns:
             command.validate()
             check_length(command.cmd, command.cmdtyp)
         except InvalidCommandError as error:
-            raise RefusedError(Status.INVALID_ARGUMENT, str(error)) from error
+            raise RefusedError(StatusCode.INVALID_ARGUMENT, str(error)) from error
         decision = await self._policy.decide(identity, CommandRequest.of_command(command))
         if not decision.allowed:
-            raise RefusedError(Status.PERMISSION_DENIED, decision.message, rule=decision.rule)
+            raise RefusedError(StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
         if expected and expected != crc32hex(command.cmd):
-            raise RefusedError(Status.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
+            raise RefusedError(StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
         return decision
 
     def _tell_draining(self, _: object) -> None:

@@ -15,7 +15,7 @@ from remsvc.server.calls.methods import Method, Methods
 from remsvc.server.grpc_transport.connection_guard import ConnectionGuard
 from remsvc.server.identity.authentication import Caller, Evidence, ShownCertificate
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
 
 _HEADER_OVERHEAD = 32  # what HTTP/2 counts for each beside its name and value
@@ -115,7 +115,7 @@ class GrpcCall(Call):
         except TimeoutError:
             # What has begun to be written cannot be taken back: the status waits behind it.
             reason = f"no response was taken for {self._patience:g} s"
-            raise RefusedError(Status.UNAVAILABLE, reason) from None
+            raise RefusedError(StatusCode.UNAVAILABLE, reason) from None
 
     async def refuse(self, refused: RefusedError) -> NoReturn:
         """End the call with a status."""

@@ -22,7 +22,7 @@ from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method
 from remsvc.server.identity.authentication import Caller, Evidence
 from remsvc.server.refusal import RefusedError
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Http2Call(Call):
                 raise asyncio.CancelledError  # its caller has gone
             if self.half_closed:
                 if self._reader.within:
-                    raise RefusedError(Status.INVALID_ARGUMENT, "the last message is not complete")
+                    raise RefusedError(StatusCode.INVALID_ARGUMENT, "the last message is not complete")
                 return None
             if self.unacknowledged:
                 # Of a long message, a whole window can come before it is known whose it is.
@@ -192,7 +192,7 @@ class Http2Call(Call):
         self.end(refused.code, str(refused), refused.metadata)
         self._stop()
 
-    def end(self, status: Status, reason: str = "", metadata: Any = ()) -> None:
+    def end(self, status: StatusCode, reason: str = "", metadata: Any = ()) -> None:
         """Send the status; nothing can be sent after it. Only the first counts."""
         if self._ended:
             return
@@ -248,10 +248,10 @@ class Http2Call(Call):
                 yield
         except TimeoutError:
             reason = f"no response was taken for {patience:g} s"
-            raise RefusedError(Status.UNAVAILABLE, reason) from None
+            raise RefusedError(StatusCode.UNAVAILABLE, reason) from None
 
     def _expire(self) -> None:
-        self.fail(RefusedError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        self.fail(RefusedError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
     def _begin(self) -> None:
         if not self._begun and not self._ended:
@@ -282,8 +282,8 @@ class Http2Call(Call):
     def _refusal(self, error: MessageError) -> RefusedError:
         if isinstance(error, CompressedError):
             self.trailers = UNCOMPRESSED
-            return RefusedError(Status.UNIMPLEMENTED, f"{error}: expected it as it is")
+            return RefusedError(StatusCode.UNIMPLEMENTED, f"{error}: expected it as it is")
         most = self._session.limits.max_message_bytes
         if isinstance(error, TooLargeError) and error.size <= most and self._method is not None:
             return self._method.too_long(error.size)
-        return RefusedError(Status.RESOURCE_EXHAUSTED, str(error))
+        return RefusedError(StatusCode.RESOURCE_EXHAUSTED, str(error))

@@ -22,7 +22,7 @@ from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
 from remsvc.server.logs import fields
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.server")
@@ -149,13 +149,13 @@ class Connections:
         except RefusedError as refused:
             call.end(refused.code, str(refused), refused.metadata)
         except asyncio.CancelledError:
-            call.end(Status.UNAVAILABLE, "the server is shutting down")
+            call.end(StatusCode.UNAVAILABLE, "the server is shutting down")
             raise
         except Exception:
             _logger.exception("a call has failed %s", fields(method=call.method, peer=call.peer))
-            call.end(Status.UNKNOWN, "the server has failed: its log says how")
+            call.end(StatusCode.UNKNOWN, "the server has failed: its log says how")
         else:
-            call.end(Status.OK)
+            call.end(StatusCode.OK)
         finally:
             self._tasks.discard(_running_task())
 

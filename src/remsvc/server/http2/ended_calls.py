@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from remsvc.http2 import engine
-from remsvc.http2.engine import Engine, EngineError, Header, StreamGoneError
+from remsvc.http2.engine import EngineError, Header, Http2Engine, StreamGoneError
 
 # A call that has ended waits for its caller to end its side as well.
 _LINGER_SECONDS = 5.0
@@ -51,7 +51,7 @@ class EndedCalls:
         self._loop = loop
         self._flush_soon = flush_soon
         self._calls: dict[int, _EndedCall] = {}
-        self.engine: Engine | None = None
+        self.engine: Http2Engine | None = None
 
     def __len__(self) -> int:
         """How many there are."""

@@ -11,7 +11,7 @@ from remsvc.http2.engine import INITIAL_WINDOW_SIZE, WINDOW
 from remsvc.server.http2.unsent import AT_LEAST
 
 if TYPE_CHECKING:
-    from remsvc.http2.engine import Engine
+    from remsvc.http2.engine import Http2Engine
     from remsvc.server.http2.call import Http2Call
     from remsvc.server.http2.waiting_answers import WaitingAnswers
 
@@ -45,7 +45,7 @@ class OpeningWindows:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, answers: WaitingAnswers) -> None:
-        self.engine: Engine | None = None
+        self.engine: Http2Engine | None = None
         self._loop = loop
         self._answers = answers
         self._waits: dict[int, _Wait] = {}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from remsvc.http2 import engine
-from remsvc.http2.engine import Engine, EngineError, Event, Header, StreamGoneError
+from remsvc.http2.engine import EngineError, Event, Header, Http2Engine, StreamGoneError
 from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit, earned_by_data
 from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
@@ -25,7 +25,7 @@ from remsvc.server.http2.request_head import read_head
 from remsvc.server.http2.unsent import AT_LEAST
 from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.server.identity.authentication import NO_CERTIFICATE, Caller, Evidence, ShownCertificate
-from remsvc.status import Status
+from remsvc.status import StatusCode
 
 if TYPE_CHECKING:
     from remsvc.server.http2.connections import Connections
@@ -91,7 +91,7 @@ class Session:
         self.finished = False
         self._certificate = NO_CERTIFICATE
         self._owner: int | None = None
-        self._engine: Engine | None = None
+        self._engine: Http2Engine | None = None
         self._meter = FrameMeter(preface=True)
         self._heard = self.idle_since = self._accepted = self.loop.time()
         self._credit = FrameCredit(self._heard)
@@ -112,7 +112,7 @@ class Session:
         limits = self.limits
         self.is_running = True
         self._certificate, self._owner = certificate, owner
-        self._engine = Engine(
+        self._engine = Http2Engine(
             server=True,
             max_streams=limits.max_streams,
             header_bytes=limits.max_metadata_bytes,
@@ -207,15 +207,15 @@ class Session:
         elif not is_grpc(head.content_type):
             self._refuse_http(call, b"415")
         elif method is None:
-            call.end(Status.UNIMPLEMENTED, "Method not found!")
+            call.end(StatusCode.UNIMPLEMENTED, "Method not found!")
         elif self._going_away:
-            call.end(Status.UNAVAILABLE, _SHUTTING_DOWN if self._connections.draining else _CLOSING)
+            call.end(StatusCode.UNAVAILABLE, _SHUTTING_DOWN if self._connections.draining else _CLOSING)
         else:
             if head.timeout:
                 try:
                     call.limit(decode_timeout(head.timeout))
                 except ValueError as error:
-                    call.end(Status.INVALID_ARGUMENT, str(error))
+                    call.end(StatusCode.INVALID_ARGUMENT, str(error))
                     return
             call.task = self._connections.answer(call, method)
 

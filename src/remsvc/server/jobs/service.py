@@ -46,7 +46,7 @@ from remsvc.server.logs import fields
 from remsvc.server.policy.decision import CommandRequest, Decision
 from remsvc.server.policy.in_force import JobPermission, PolicyInForce
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.status import Status
+from remsvc.status import StatusCode
 from remsvc.validation import ID, REASON, REQUEST_ID, SOUGHT_REQUEST_ID
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 
@@ -131,7 +131,7 @@ class JobService:
         try:
             decision, permission = await self._permit(spec, request, call)
         except RefusedError as refused:
-            if refused.code is Status.PERMISSION_DENIED:
+            if refused.code is StatusCode.PERMISSION_DENIED:
                 made = await self._jobs.find(call.identity, request_id)
                 if made is not None and made.digest == digest:
                     # It was permitted when it was asked for first: nothing new is to run.
@@ -242,7 +242,7 @@ class JobService:
         permitted: Decision | None = None
         while True:
             if self._draining.done():
-                raise RefusedError(Status.UNAVAILABLE, "the server is shutting down")
+                raise RefusedError(StatusCode.UNAVAILABLE, "the server is shutting down")
             policy = self._policy.policy
             decision = await self._policy.decide(call.identity, asked)
             self._check(spec, request.hash, decision)
@@ -258,10 +258,10 @@ class JobService:
 
     def _check(self, spec: JobSpec, hash: str, decision: Decision) -> None:  # noqa: A002
         if not decision.allowed:
-            raise RefusedError(Status.PERMISSION_DENIED, decision.message, rule=decision.rule)
+            raise RefusedError(StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
         content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)
         if hash and hash != crc32hex(content):
-            raise RefusedError(Status.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
+            raise RefusedError(StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
 
     def _fault(self, call: Call) -> str:
         return CREDENTIALS_ENDED if self._authentication.fault(call) else ""
@@ -300,7 +300,7 @@ class JobService:
 
 
 def _not_found(name: str) -> RefusedError:
-    return RefusedError(Status.NOT_FOUND, f"there is no job {name[:128]!r}")
+    return RefusedError(StatusCode.NOT_FOUND, f"there is no job {name[:128]!r}")
 
 
 def _refusing(
@@ -329,21 +329,21 @@ def _reused(error: RequestReusedError) -> RefusedError:
     info = error_details_pb2.ErrorInfo(
         reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
     )
-    return RefusedError(Status.ALREADY_EXISTS, str(error), info)
+    return RefusedError(StatusCode.ALREADY_EXISTS, str(error), info)
 
 
 # What a caller is told of an error. Where the text of one names files of the server's, it is for the log.
 _STATUSES: dict[type[Exception], Callable[[Any], RefusedError]] = {
-    InvalidCommandError: lambda error: RefusedError(Status.INVALID_ARGUMENT, str(error)),
-    JobForgottenError: lambda error: RefusedError(Status.NOT_FOUND, str(error)),
-    WatchStoppedError: lambda error: RefusedError(Status.UNAVAILABLE, str(error)),
+    InvalidCommandError: lambda error: RefusedError(StatusCode.INVALID_ARGUMENT, str(error)),
+    JobForgottenError: lambda error: RefusedError(StatusCode.NOT_FOUND, str(error)),
+    WatchStoppedError: lambda error: RefusedError(StatusCode.UNAVAILABLE, str(error)),
     RequestReusedError: _reused,
-    AuditError: lambda error: RefusedError(Status.UNAVAILABLE, str(error)),
+    AuditError: lambda error: RefusedError(StatusCode.UNAVAILABLE, str(error)),
     QueueFullError: lambda error: exhausted(str(error), _RETRY_SECONDS),
     TooManySearchesError: lambda error: exhausted(str(error), _RETRY_SECONDS),
     JournalError: lambda error: exhausted(error.told, _RETRY_SECONDS),
     OSError: lambda error: RefusedError(
-        Status.UNAVAILABLE, f"the files of the job cannot be used: {error.strerror or 'an error'}"
+        StatusCode.UNAVAILABLE, f"the files of the job cannot be used: {error.strerror or 'an error'}"
     ),
 }
 
