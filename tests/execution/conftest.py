@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from remsvc.execution.engine import Engine, Process, ProcessSpec, create_engine
+from remsvc.execution.engine import Engine, Process, ProcessSpec
+from remsvc.execution.engine_choice import create_engine
 from remsvc.execution.jobs.model import JobLimits
 
 from .job_host import JobHost

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from remsvc.errors import ExecutionError, StartError
-from remsvc.execution.engine import Credentials, Engine, Outcome, ProcessSpec, create_engine
+from remsvc.execution.engine import Engine, ProcessEnd, ProcessSpec
+from remsvc.execution.engine_choice import create_engine
+from remsvc.execution.supervisor.protocol import Credentials
 
 from .conftest import Shell
 from .processes import children, eventually, own_descriptors, processes_with
@@ -199,7 +201,7 @@ async def test_a_killed_supervisor_costs_outcomes_and_is_replaced(shell: Shell) 
     for pid in processes_with(duration):
         os.kill(pid, signal.SIGKILL)
 
-    async def try_again() -> Outcome:
+    async def try_again() -> ProcessEnd:
         while True:
             try:
                 return await shell("echo again").wait()
@@ -217,7 +219,8 @@ def test_the_supervisor_takes_no_code_from_the_working_directory_or_the_environm
     (tmp_path / "sitecustomize.py").write_text("open('taken-over', 'w')")
     code = (
         "import asyncio\n"
-        "from remsvc.execution.engine import ProcessSpec, create_engine\n"
+        "from remsvc.execution.engine import ProcessSpec\n"
+        "from remsvc.execution.engine_choice import create_engine\n"
         "async def main():\n"
         "    import os; os.environ['PYTHONPATH'] = os.getcwd()\n"
         "    engine = create_engine(); await engine.open()\n"

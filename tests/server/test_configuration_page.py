@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from remsvc.execution.engine import OUTPUT_WAIT
+from remsvc.execution.supervisor.protocol import OUTPUT_WAIT
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.config import ServerConfig
 from remsvc.server.jobs.config import JobConfig

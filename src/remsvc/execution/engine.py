@@ -1,38 +1,18 @@
 """The narrow interface between the server and the processes it runs.
 
-One engine serves a whole server. On POSIX it is :mod:`remsvc.execution.posix` (a supervisor
-process owns the commands), on Windows :mod:`remsvc.execution.windows` (job objects).
-:func:`create_engine` picks it.
+One engine serves a whole server; :mod:`remsvc.execution.engine_choice` says which one. On POSIX it is
+:mod:`remsvc.execution.posix` (a supervisor process owns the commands), on Windows
+:mod:`remsvc.execution.windows` (job objects).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.supervisor.cgroup import GroupParent
-from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
-
-MARK = "REMSVC_COMMAND_ID"
-"""The environment variable that tells a command's processes from another's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The POSIX user a process runs as.
-
-    Attributes:
-        uid: user id.
-        gid: primary group id.
-        groups: all supplementary group ids, the primary one included.
-    """
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
+from remsvc.execution.supervisor.protocol import Credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +53,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProcessEnd:
     """How a process ended.
 
     Attributes:
@@ -82,7 +62,7 @@ class Outcome:
         timed_out: whether its time limit ended it.
         stdout, stderr: what it wrote until it ended. A process left behind in the background
             that still holds an output open adds to it only within the drain grace
-            (:data:`DRAIN_GRACE`).
+            (:data:`~remsvc.execution.supervisor.protocol.DRAIN_GRACE`).
     """
 
     exit_code: int | None
@@ -90,13 +70,6 @@ class Outcome:
     timed_out: bool = False
     stdout: Output = field(default_factory=Output)
     stderr: Output = field(default_factory=Output)
-
-
-DRAIN_GRACE = 0.1
-"""Seconds that an ended command's output is still read while another process holds it open."""
-
-OUTPUT_WAIT = 5.0
-"""Seconds that it is read at most while others still pass it on, as in ``exec > >(tee log)``."""
 
 
 class WithdrawnError(ExecutionError):
@@ -114,7 +87,7 @@ class Process(Protocol):
         """Whether it waited for another one, and was taken back: it never started."""
         ...
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> ProcessEnd:
         """Wait until the process has ended and is reaped. May be called again after a cancelled wait.
 
         Raises:
@@ -140,12 +113,12 @@ class Engine(Protocol):
     """Starts processes, and on :meth:`close` ends all those still running.
 
     Attributes:
-        lanes: whether a process can wait, ready to start, for another one to end.
+        can_start_after: whether a process can wait, ready to start, for another one to end.
         trees: by what the processes of commands are told apart; empty where nothing says so.
     """
 
     @property
-    def lanes(self) -> bool: ...
+    def can_start_after(self) -> bool: ...
     @property
     def trees(self) -> str: ...
 
@@ -158,29 +131,10 @@ class Engine(Protocol):
 
         Args:
             after: start it the moment this one, which was started before, has ended; only where the
-                engine has :attr:`lanes`, and one at most after each.
+                engine has :attr:`can_start_after`, and one at most after each.
         """
         ...
 
     async def close(self) -> None:
         """End every process, reap it and free everything. Idempotent."""
         ...
-
-
-def create_engine(
-    limits: ProcessLimits = NO_LIMITS, groups: GroupParent | None = None, output_wait: float = OUTPUT_WAIT
-) -> Engine:
-    """The engine for this platform.
-
-    Args:
-        limits: what each process is held to. This and the rest is for POSIX alone.
-        groups: where control groups for processes can be had; None for nowhere.
-        output_wait: seconds that it is waited for output that others pass on, when its process has ended.
-    """
-    if sys.platform == "win32":
-        from remsvc.execution.windows import WindowsEngine
-
-        return WindowsEngine()
-    from remsvc.execution.posix import PosixEngine
-
-    return PosixEngine(groups=groups, limits=limits, output_wait=output_wait)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remsvc.errors import StartError
-from remsvc.execution.engine import Credentials
+from remsvc.execution.supervisor.protocol import Credentials
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 import remsvc
 from remsvc.errors import ExecutionError, StartError
-from remsvc.execution.engine import OUTPUT_WAIT, Outcome, Output, Process, ProcessSpec, WithdrawnError
+from remsvc.execution.engine import Output, Process, ProcessEnd, ProcessSpec, WithdrawnError
 from remsvc.execution.posix_process import PosixProcess
 from remsvc.execution.supervisor.cgroup import GroupParent, why_not
 from remsvc.execution.supervisor.link import connect, is_alive
 from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.execution.supervisor.protocol import VERSION, FrameReader, Header, encode_frame
+from remsvc.execution.supervisor.protocol import OUTPUT_WAIT, VERSION, FrameReader, Header, encode_frame
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class PosixEngine(asyncio.Protocol):
         self._closing = False
         self._output_wait = output_wait
         self.trees = ""
-        self.lanes = False
+        self.can_start_after = False
         self.jobs_running = False
         """Whether the supervisor has durable jobs, and so goes on after :meth:`close`."""
 
@@ -344,7 +344,7 @@ class PosixEngine(asyncio.Protocol):
             return
         if not self._hello.done():
             self._hello.set_result(None)
-        self.lanes = bool(hello.get("lanes"))
+        self.can_start_after = bool(hello.get("lanes"))
         self._note_trees("cgroup" if hello.get("groups") else "parentage")
         if self._limits != NO_LIMITS and not hello.get("limits"):
             _logger.error("[limits] for commands take effect when the jobs that run now have ended")
@@ -383,7 +383,7 @@ class PosixEngine(asyncio.Protocol):
             return
         stdout, stderr = map(Output, blobs or [b"", b""], record["totals"])
         timed_out = record.get("cause") == "time limit"
-        process.settle(Outcome(record.get("exit_code"), record.get("signal"), timed_out, stdout, stderr))
+        process.settle(ProcessEnd(record.get("exit_code"), record.get("signal"), timed_out, stdout, stderr))
 
     def _start_supervisor(self) -> socket.socket:
         try:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from remsvc.errors import RemSvcError
-from remsvc.execution.engine import Outcome, WithdrawnError
+from remsvc.execution.engine import ProcessEnd, WithdrawnError
 from remsvc.execution.supervisor.protocol import Header
 
 
@@ -21,19 +21,19 @@ class PosixProcess:
     def __init__(self, number: int, send: Callable[[Header], None]) -> None:
         self.number = number
         self._send = send
-        self._result: Outcome | RemSvcError | None = None
+        self._result: ProcessEnd | RemSvcError | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
     def withdrawn(self) -> bool:
         return isinstance(self._result, WithdrawnError)
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> ProcessEnd:
         while self._result is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
-        if isinstance(self._result, Outcome):
+        if isinstance(self._result, ProcessEnd):
             return self._result
         raise self._result
 
@@ -45,7 +45,7 @@ class PosixProcess:
         if self._result is None:
             self._send({"op": "withdraw", "id": self.number})
 
-    def settle(self, result: Outcome | RemSvcError) -> None:
+    def settle(self, result: ProcessEnd | RemSvcError) -> None:
         """It has ended so; for the engine."""
         self._result = result
         for waiter in self._waiters:

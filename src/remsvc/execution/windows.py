@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.errors import ExecutionError, StartError
-from remsvc.execution.engine import DRAIN_GRACE, Outcome, Output, Process, ProcessSpec
+from remsvc.execution.engine import Output, Process, ProcessEnd, ProcessSpec
 from remsvc.execution.shell import command_line
-from remsvc.execution.windows_job import Job
+from remsvc.execution.supervisor.protocol import DRAIN_GRACE
+from remsvc.execution.windows_job import JobObject
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ _CREATE_SUSPENDED = 0x4
 class WindowsEngine:
     """Starts processes in job objects; see :class:`remsvc.execution.engine.Engine`."""
 
-    lanes = False
+    can_start_after = False
     trees = ""
 
     def __init__(self) -> None:
@@ -76,17 +77,17 @@ class WindowsProcess:
     def __init__(self, spec: ProcessSpec, loop: _Loop | None) -> None:
         self._spec = spec
         self._loop = loop
-        self._job: Job | None = None
+        self._job: JobObject | None = None
         self._end_wanted = False
         self._timed_out = False
-        self._outcome: concurrent.futures.Future[Outcome]
+        self._outcome: concurrent.futures.Future[ProcessEnd]
         if loop is None:
             self._outcome = concurrent.futures.Future()
             self._outcome.set_exception(StartError("the thread that starts commands is not running"))
         else:
             self._outcome = asyncio.run_coroutine_threadsafe(self._run(loop), loop)
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> ProcessEnd:
         return await asyncio.shield(asyncio.wrap_future(self._outcome))
 
     def end(self) -> None:
@@ -98,7 +99,7 @@ class WindowsProcess:
         return False
 
     def withdraw(self) -> None:
-        """It has started: there are no lanes."""
+        """It has started: none waits for another one."""
 
     # The rest runs in the engine's thread.
 
@@ -111,12 +112,12 @@ class WindowsProcess:
         self._timed_out = True
         self.end_now()
 
-    async def _run(self, loop: _Loop) -> Outcome:
+    async def _run(self, loop: _Loop) -> ProcessEnd:
         loop.running.add(self)
         try:
             if self._end_wanted:
                 raise StartError("the command was ended before it was started")
-            self._job = Job()
+            self._job = JobObject()
             outcome = await self._run_in(self._job, loop)
             if not self._end_wanted:
                 # What a command leaves running in the background stays, as it does on POSIX.
@@ -132,7 +133,7 @@ class WindowsProcess:
                 self._job = None
             loop.running.discard(self)
 
-    async def _run_in(self, job: Job, loop: _Loop) -> Outcome:
+    async def _run_in(self, job: JobObject, loop: _Loop) -> ProcessEnd:
         process = _start(self._spec, job)
         stdout, stderr = (_Stream(loop, self._spec.output_limit) for _ in range(2))
         timer = None
@@ -157,7 +158,7 @@ class WindowsProcess:
         # Windows counts exit codes without a sign, people and the wire (int32) with one: a crash
         # is -1073741819, not 3221225477.
         exit_code = exit_code - 2**32 if exit_code >= 2**31 else exit_code
-        return Outcome(exit_code, None, self._timed_out, stdout.output(), stderr.output())
+        return ProcessEnd(exit_code, None, self._timed_out, stdout.output(), stderr.output())
 
 
 class _Loop(ProactorEventLoop):
@@ -229,7 +230,7 @@ class _Stream(asyncio.Protocol):
         return Output(head[: self._limit], total)
 
 
-def _start(spec: ProcessSpec, job: Job) -> Popen[bytes]:
+def _start(spec: ProcessSpec, job: JobObject) -> Popen[bytes]:
     """Start the process inside the job. Raises StartError; then nothing ran and nothing is left."""
     program = _find_program(spec)
     try:

@@ -14,7 +14,7 @@ from ctypes import wintypes
 _KILL_ON_JOB_CLOSE = 0x2000
 _EXTENDED_LIMIT_INFORMATION = 9
 ENDED = 1
-"""Exit code of the processes that :meth:`Job.terminate` ends."""
+"""Exit code of the processes that :meth:`JobObject.terminate` ends."""
 
 
 class _BasicLimits(ctypes.Structure):
@@ -59,7 +59,7 @@ _ntdll.NtResumeProcess.argtypes = (wintypes.HANDLE,)
 _ntdll.NtResumeProcess.restype = ctypes.c_long
 
 
-class Job:
+class JobObject:
     """One job object. Closing it, as the system does when this process dies, ends what is in it.
 
     Every method raises ``OSError`` where the system refuses.

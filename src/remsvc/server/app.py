@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.errors import ServeError, TransportEndedError
-from remsvc.execution.engine import create_engine
+from remsvc.execution.engine_choice import create_engine
 from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.execution.lookups import Lookups
 from remsvc.server.access import Access

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from remsvc.errors import ExecutionError, StartError
-from remsvc.execution.engine import Outcome, ProcessSpec
+from remsvc.execution.engine import ProcessEnd, ProcessSpec
 from remsvc.job_state import JobState
 from tests.execution.job_host import JobHost, shell
 from tests.execution.processes import eventually, own_descriptors, processes_with
@@ -226,7 +226,7 @@ async def test_a_supervisor_killed_again_and_again_while_jobs_are_started(
 async def test_version_1_goes_on_after_the_supervisor(host: JobHost) -> None:
     host.kill_supervisor()
 
-    async def once_there_is_another() -> Outcome:
+    async def once_there_is_another() -> ProcessEnd:
         while True:
             try:
                 return await host.jobs.engine.start(command("echo fine")).wait()

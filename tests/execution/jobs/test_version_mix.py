@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.engine import MARK, ProcessSpec
+from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.supervisor.link import SOCKET_NAME
-from remsvc.execution.supervisor.protocol import VERSION, encode_frame
+from remsvc.execution.supervisor.protocol import MARK, VERSION, encode_frame
 from remsvc.job_state import JobState
 from tests.execution.job_host import JobHost, shell
 from tests.execution.processes import eventually

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.execution.engine import Credentials, Engine, Process, ProcessSpec
+from remsvc.execution.engine import Engine, Process, ProcessSpec
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.supervisor.cgroup import GroupParent, find_parent
+from remsvc.execution.supervisor.protocol import Credentials
 from tests.execution.processes import eventually, processes_with
 
 NOBODY = Credentials(65534, 65534, (65534,))

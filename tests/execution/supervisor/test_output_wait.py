@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from remsvc.execution.engine import Engine, Outcome, Process, ProcessSpec
+from remsvc.execution.engine import Engine, Process, ProcessEnd, ProcessSpec
 from remsvc.execution.posix import PosixEngine
 from tests.execution.job_host import JobHost, program
 from tests.execution.processes import eventually, processes_with
@@ -38,7 +38,7 @@ def run(engine: Engine) -> Callable[[str], Process]:
 
 @pytest.mark.parametrize("script", PASSED_ON.values(), ids=PASSED_ON.keys())
 async def test_it_is_waited_for(run: Callable[[str], Process], script: str) -> None:
-    outcome: Outcome = await asyncio.wait_for(run(script).wait(), 30)
+    outcome: ProcessEnd = await asyncio.wait_for(run(script).wait(), 30)
     assert outcome.stdout.head == b"got a\ngot b\ngot c\n"
     assert outcome.exit_code == (7 if "exit 7" in script else 0)
 

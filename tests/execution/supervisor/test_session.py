@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.execution.engine import Credentials, Engine, Process, ProcessSpec, create_engine
+from remsvc.execution.engine import Engine, Process, ProcessSpec
+from remsvc.execution.engine_choice import create_engine
 from remsvc.execution.login import login
 from remsvc.execution.shell import shell_argv
+from remsvc.execution.supervisor.protocol import Credentials
 from tests.execution.processes import DEADLINE, children, processes_with
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do that")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from remsvc.execution.engine import create_engine
+from remsvc.execution.engine_choice import create_engine
 from remsvc.execution.jobs.model import JobSpec
 from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.server.audit.audit import Audit

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from remsvc.errors import StartError
-from remsvc.execution.engine import Engine, Outcome, ProcessSpec, create_engine
+from remsvc.execution.engine import Engine, ProcessEnd, ProcessSpec
+from remsvc.execution.engine_choice import create_engine
 from remsvc.execution.shell import shell_argv
 
 from .processes import alive, kill, open_handles, wait_until_gone
@@ -47,7 +48,7 @@ def python(code: str, *arguments: str, **settings: float) -> ProcessSpec:
     return ProcessSpec((sys.executable, "-c", code, *arguments), ENV, "C:\\", **settings)  # type: ignore[arg-type]
 
 
-async def run(engine: Engine, spec: ProcessSpec) -> Outcome:
+async def run(engine: Engine, spec: ProcessSpec) -> ProcessEnd:
     return await engine.start(spec).wait()
 
 
@@ -171,7 +172,7 @@ async def test_a_process_may_be_ended_as_soon_as_it_is_asked_for(engine: Engine)
     for process in processes:
         process.end()
     for outcome in await asyncio.gather(*(process.wait() for process in processes), return_exceptions=True):
-        assert isinstance(outcome, StartError) or (isinstance(outcome, Outcome) and outcome.exit_code != 0)
+        assert isinstance(outcome, StartError) or (isinstance(outcome, ProcessEnd) and outcome.exit_code != 0)
 
 
 async def test_waiting_again_after_a_cancelled_wait(engine: Engine) -> None:
@@ -229,7 +230,7 @@ async def test_converted_output_keeps_to_the_limit(engine: Engine) -> None:
 
 
 async def test_many_commands_at_once_need_no_thread_each_and_leave_no_handle(engine: Engine) -> None:
-    async def run_many(count: int) -> list[Outcome]:
+    async def run_many(count: int) -> list[ProcessEnd]:
         processes = [engine.start(shell(f"echo {number}")) for number in range(count)]
         assert threading.active_count() == threads
         return list(await asyncio.gather(*(process.wait() for process in processes)))

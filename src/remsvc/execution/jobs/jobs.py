@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.engine import OUTPUT_WAIT
 from remsvc.execution.jobs.admission import JobAdmission
 from remsvc.execution.jobs.files import JobFiles, Piece
 from remsvc.execution.jobs.journal import Journal
@@ -34,7 +33,7 @@ from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.supervisor.cgroup import GroupParent
 from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.supervisor.protocol import OUTPUT_WAIT, Header
 from remsvc.execution.tasks import OwnedTasks
 from remsvc.job_state import JobState
 

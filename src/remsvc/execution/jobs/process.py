@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from remsvc.execution.engine import MARK, ProcessSpec
+from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.jobs.files import JobFiles
 from remsvc.execution.jobs.model import Job
 from remsvc.execution.login import Login, login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.shell import shell_argv
-from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.supervisor.protocol import MARK, Header
 
 
 async def job_process(job: Job, own_login: Login, lookups: Lookups) -> ProcessSpec:

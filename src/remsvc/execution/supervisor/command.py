@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution.engine import MARK, OUTPUT_WAIT, Credentials
 from remsvc.execution.supervisor.command_groups import CommandGroups, Group
 from remsvc.execution.supervisor.forked_start import fork_start
 from remsvc.execution.supervisor.local_paths import LocalPaths, Way
 from remsvc.execution.supervisor.output import OutputFile, OutputPipe
 from remsvc.execution.supervisor.output_wait import OutputWait
 from remsvc.execution.supervisor.process_limits import ProcessLimits
-from remsvc.execution.supervisor.process_tree import Command
-from remsvc.execution.supervisor.processes import start_time
-from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.supervisor.process_tree import Tree
+from remsvc.execution.supervisor.processes import start_ticks
+from remsvc.execution.supervisor.protocol import MARK, OUTPUT_WAIT, Credentials, Header
 from remsvc.execution.supervisor.spawn import NewSession, make_room, spawn
 from remsvc.execution.supervisor.tree_end import TreeEnd
 
@@ -48,7 +47,7 @@ class Supervised:
         caller: who asked for it.
         output_wait: seconds that it is waited for output that others pass on, once it has ended.
         waiting: the wait for output that others pass on.
-        began: when it was started, of the monotonic clock.
+        start_clock: when it was started, of the monotonic clock.
         verdict: while it is on its way to becoming its program, the descriptor that will tell whether it
             did (:mod:`remsvc.execution.supervisor.forked_start`); else -1.
     """
@@ -73,16 +72,16 @@ class Supervised:
     telling: bool = False
     started: float = field(default_factory=time.time)
     verdict: int = -1
-    began: float = field(default_factory=time.monotonic)
-    _tree: Command | None = None
+    start_clock: float = field(default_factory=time.monotonic)
+    _tree: Tree | None = None
 
     @property
-    def tree(self) -> Command:
+    def tree(self) -> Tree:
         """What tells its processes apart. To be asked first before its first process is reaped."""
         if self._tree is None:
             inodes = frozenset(output.inode for output in self.outputs if output.fd >= 0)
-            began = start_time(self.pid) if self.status is None else 0
-            self._tree = Command(self.pid, self.mark, self.user, began, inodes, group=self.group)
+            ticks = start_ticks(self.pid) if self.status is None else 0
+            self._tree = Tree(self.pid, self.mark, self.user, ticks, inodes, group=self.group)
         self._tree.reaped = self.status is not None
         return self._tree
 

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from remsvc.execution.supervisor.cgroup import group_path, own_group
-from remsvc.execution.supervisor.processes import Process, process_of, read_file, read_process, send_signal
+from remsvc.execution.supervisor.processes import ProcEntry, process_of, read_file, read_process, send_signal
 
 _PREFIX = "remsvc-"
 _OLD_PREFIX = "remsvc-job-"  # of the versions before: a domain for each job, beside the supervisor's group
@@ -30,7 +30,7 @@ _MARK = "user.remsvc.command"
 _PASSING = "passing"
 _SPARE = 32
 _LOOKS = 256
-LOOK_SECONDS = 1.0
+LEFTOVERS_SECONDS = 1.0
 """How often what commands have left behind is looked at."""
 _KILL_SECONDS = 5.0
 
@@ -99,7 +99,7 @@ class Group:
         """Whether a process in the group that the kernel calls ``path`` is in this one."""
         return self._tail in f"{path}/"
 
-    def members(self) -> Iterator[Process | None]:
+    def members(self) -> Iterator[ProcEntry | None]:
         """Its processes that have not ended; None is a place to pause at."""
         seen = {-1, os.getpid()}
         for thread in _threads(self.folder):
@@ -136,7 +136,7 @@ class Group:
         os.close(self._events)
 
 
-class Entry:
+class GroupEntry:
     """This process in a command's group, for the time of a block. See :meth:`CommandGroups.entered`."""
 
     __slots__ = ("_group", "_groups", "_name")
@@ -191,9 +191,9 @@ class CommandGroups:
             self.close()
             raise
 
-    def entered(self, name: int | str) -> Entry:
+    def entered(self, name: int | str) -> GroupEntry:
         """What puts whatever this process starts in a block into a group; None where that cannot be done."""
-        return Entry(self, name)
+        return GroupEntry(self, name)
 
     def enter(self, name: int | str) -> Group | None:
         """Move this process into a group for a command. None where that cannot be done."""
@@ -237,7 +237,7 @@ class CommandGroups:
         """Remove the groups whose last process has ended, if the last look is some time ago."""
         if not self.left or time.monotonic() < self._next_look:
             return
-        self._next_look = time.monotonic() + LOOK_SECONDS
+        self._next_look = time.monotonic() + LEFTOVERS_SECONDS
         for _ in range(min(len(self.left), _LOOKS)):
             folder = self.left.popleft()
             if b"populated 1" in read_file(f"{folder}/cgroup.events") or not _remove(folder):

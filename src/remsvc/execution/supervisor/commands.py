@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from remsvc.execution.engine import DRAIN_GRACE
 from remsvc.execution.supervisor.cgroup import group_path
 from remsvc.execution.supervisor.command import Prepared, Pump, Supervised
 from remsvc.execution.supervisor.command_groups import CommandGroups
@@ -23,9 +22,9 @@ from remsvc.execution.supervisor.open_outputs import OpenOutputs
 from remsvc.execution.supervisor.output_wait import OutputWait
 from remsvc.execution.supervisor.process_tree import Others, no_group
 from remsvc.execution.supervisor.processes import session_of
-from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.supervisor.protocol import DRAIN_GRACE, Header
 from remsvc.execution.supervisor.spawn import NewSession
-from remsvc.execution.supervisor.starts import MAX_STARTING, START_SECONDS, Lanes, Starts
+from remsvc.execution.supervisor.starts import MAX_STARTING, START_SECONDS, Starts, Successors
 from remsvc.execution.supervisor.timers import Timers
 from remsvc.execution.supervisor.tree_end import TreeEnd
 
@@ -90,7 +89,7 @@ class Supervision:
         self._reports = reports
         self._commands: dict[int | str, Supervised] = {}
         self._by_pid: dict[int, Supervised] = {}
-        self._lanes = Lanes()
+        self._successors = Successors()
         self._starts = Starts()
         self._paths = LocalPaths()
         self._session = NewSession(reports.complain)
@@ -109,7 +108,7 @@ class Supervision:
         return len(self._commands)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._commands or name in self._lanes or name in self._starts
+        return name in self._commands or name in self._successors or name in self._starts
 
     @property
     def jobs(self) -> Sequence[Supervised | Prepared]:
@@ -126,7 +125,7 @@ class Supervision:
 
     def on_disconnect(self) -> None:
         """The server has gone: nobody watches, and what is no durable job ends, or never starts."""
-        self._lanes.withdraw_all()
+        self._successors.withdraw_all()
         for prepared in list(self._starts):
             if prepared.folder is None:
                 self.withdraw(prepared.id)
@@ -141,7 +140,7 @@ class Supervision:
         One that waits for it is withdrawn: its caller may have gone, too.
         """
         if command := self._commands.get(name):
-            if (waiting := self._lanes.waiting_for(name)) is not None:
+            if (waiting := self._successors.waiting_for(name)) is not None:
                 self.withdraw(waiting)
             self._end(command, "cancelled", kill=kill)
         else:
@@ -149,10 +148,10 @@ class Supervision:
 
     def withdraw(self, name: int | str) -> None:
         """Do not start a command that waits for another one to end or to start, if it still does."""
-        if self._lanes.withdraw(name):
+        if self._successors.withdraw(name):
             self._reports.tell({"event": "ended", "id": name, "record": {"withdrawn": True}})
         elif (prepared := self._starts.take(name)) is not None:
-            if (waiting := self._lanes.waiting_for(name)) is not None:
+            if (waiting := self._successors.waiting_for(name)) is not None:
                 self.withdraw(waiting)
             prepared.close()
             end = {"withdrawn": True} if prepared.folder is None else {"cause": "cancelled"}
@@ -180,8 +179,10 @@ class Supervision:
             self._finish_unstarted(message["id"], folder, {"error": f"it could not be prepared: {reason}"})
             return
         before: int | str = message.get("after", "")
-        if (before in self._commands or before in self._starts) and self._lanes.waiting_for(before) is None:
-            self._lanes.put(prepared, before)
+        if (before in self._commands or before in self._starts) and self._successors.waiting_for(
+            before
+        ) is None:
+            self._successors.put(prepared, before)
         else:
             self._start(prepared)
 
@@ -278,7 +279,7 @@ class Supervision:
 
     def _start_next(self, name: int | str) -> None:
         """Start the command that waits for this one, if there is one."""
-        if (prepared := self._lanes.take(name)) is not None:
+        if (prepared := self._successors.take(name)) is not None:
             self._start(prepared)
 
     def _finish_unstarted(self, name: int | str, folder: Path | None, end: Header) -> None:
@@ -424,7 +425,7 @@ class Supervision:
             leaders={*self._by_pid, *(other.pid for other in others)} - {command.pid},
             marks={other.mark for other in same},
             # Else what is left of those may have been meant to stay.
-            alone=not same and self._last_ends.get(command.user, 0.0) < command.began,
+            alone=not same and self._last_ends.get(command.user, 0.0) < command.start_clock,
             grouped=self._groups.contain if self._groups is not None else no_group,
         )
 

@@ -111,7 +111,7 @@ class Link:
             self._selector.modify(self._connection, events, self._serve)
 
 
-class Listener:
+class SupervisorListener:
     """Where a server reaches the supervisor that one before it has left: a socket in the state directory.
 
     As long as the supervisor lives it holds the directory's lock. A server that does not find the socket
@@ -203,7 +203,7 @@ def _why_refused(connection: socket.socket) -> str:
         if generation.parent <= 1:
             return ""
         parent = read_process(generation.parent)
-        if parent is None or parent.started > generation.started:
+        if parent is None or parent.start_ticks > generation.start_ticks:
             return f"where process {pid} comes from cannot be told"
         generation = parent
     return f"where process {pid} comes from cannot be told"

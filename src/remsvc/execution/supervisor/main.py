@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.execution.supervisor.cgroup import GroupParent
-from remsvc.execution.supervisor.command_groups import LOOK_SECONDS, CommandGroups, owner_of
+from remsvc.execution.supervisor.command_groups import LEFTOVERS_SECONDS, CommandGroups, owner_of
 from remsvc.execution.supervisor.commands import SHUTDOWN_SECONDS, Supervision
-from remsvc.execution.supervisor.link import Link, Listener, note_end
+from remsvc.execution.supervisor.link import Link, SupervisorListener, note_end
 from remsvc.execution.supervisor.process_tree import become_subreaper
 from remsvc.execution.supervisor.protocol import VERSION, Header
 from remsvc.execution.supervisor.records import KeptRecords
@@ -49,7 +49,7 @@ class Supervisor:
     def __init__(self, control: socket.socket, state_dir: Path | None, groups: CommandGroups | None) -> None:
         self.instance = os.urandom(8).hex()  # without what the secrets module loads
         self._selector = selectors.DefaultSelector()
-        self._listener = Listener(state_dir, _complain) if state_dir is not None else None
+        self._listener = SupervisorListener(state_dir, _complain) if state_dir is not None else None
         self._groups = groups
         self._unreaped = False
         self._link: Link | None = None
@@ -165,7 +165,7 @@ class Supervisor:
     def _next_timer(self) -> float | None:
         wait = self._commands.timers.wait()
         if self._groups is not None and self._groups.left:
-            wait = LOOK_SECONDS if wait is None else min(wait, LOOK_SECONDS)
+            wait = LEFTOVERS_SECONDS if wait is None else min(wait, LEFTOVERS_SECONDS)
         if self._link is None:
             wait = _IDLE_SECONDS if wait is None else min(wait, _IDLE_SECONDS)
         return wait

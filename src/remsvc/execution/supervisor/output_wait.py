@@ -16,8 +16,8 @@ import termios
 import time
 from dataclasses import dataclass, field
 
-from remsvc.execution.supervisor.process_tree import Command, Others, walk
-from remsvc.execution.supervisor.processes import Pipe, describe, open_pipe, pipes_of
+from remsvc.execution.supervisor.process_tree import Others, Tree, walk
+from remsvc.execution.supervisor.processes import OpenPipe, describe, open_pipe, pipes_of
 
 _MAX_PROCESSES = 32
 _MAX_STEPS = 1000
@@ -48,7 +48,7 @@ class OutputWait:
         """Seconds until it is over in any case."""
         return max(0.0, self._until - time.monotonic())
 
-    def goes_on(self, command: Command, others: Others, totals: tuple[int, int]) -> bool:
+    def goes_on(self, command: Tree, others: Others, totals: tuple[int, int]) -> bool:
         """Whether to wait on. Where nothing has moved for a while, what is there does not end by itself."""
         try:
             # The kernel's list of children may miss one while others end (proc(5)): look twice.
@@ -73,7 +73,7 @@ class OutputWait:
 class _Pipes:
     """The pipes that a process has, by their inode numbers."""
 
-    reads: dict[int, Pipe] = field(default_factory=dict)
+    reads: dict[int, OpenPipe] = field(default_factory=dict)
     writes: set[int] = field(default_factory=set)
 
 
@@ -96,7 +96,7 @@ class _TooManyError(Exception):
     """There are too many processes to be asked."""
 
 
-def _on_its_way(command: Command, others: Others) -> _OnItsWay | None:
+def _on_its_way(command: Tree, others: Others) -> _OnItsWay | None:
     """What is on its way to the command's outputs; None for nothing.
 
     Raises:
@@ -137,7 +137,7 @@ def _pipes_of(pid: int) -> _Pipes:
     return pipes
 
 
-def _size_at_end(pid: int, pipe: Pipe) -> int | None:
+def _size_at_end(pid: int, pipe: OpenPipe) -> int | None:
     """How much is still in a pipe that nobody writes to; None where somebody does."""
     file = open_pipe(pid, pipe)
     if file is None:

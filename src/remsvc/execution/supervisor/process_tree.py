@@ -21,11 +21,10 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from remsvc.execution.engine import MARK
 from remsvc.execution.supervisor.cgroup import group_path
 from remsvc.execution.supervisor.command_groups import Group
 from remsvc.execution.supervisor.processes import (
-    Process,
+    ProcEntry,
     children,
     environment,
     pipes_of,
@@ -33,6 +32,7 @@ from remsvc.execution.supervisor.processes import (
     real_user,
     send_signal,
 )
+from remsvc.execution.supervisor.protocol import MARK
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _MAX_DESCRIPTORS = 256
@@ -48,14 +48,14 @@ def become_subreaper() -> None:
 
 
 @dataclass(slots=True)
-class Command:
+class Tree:
     """What tells a command's processes apart.
 
     Attributes:
         leader: pid of its first process, a session leader.
         mark: the value of ``REMSVC_COMMAND_ID`` in its environment.
         user: who its first process was started as.
-        began: when that was, in ticks since the host started.
+        start_ticks: when that was, in ticks since the host started.
         pipes: inode numbers of its output pipes.
         reaped: the first process is gone, and its number may be somebody else's.
         group: the control group that its processes are in, and nothing else; None where there is none.
@@ -64,7 +64,7 @@ class Command:
     leader: int
     mark: str
     user: int
-    began: int
+    start_ticks: int
     pipes: frozenset[int]
     reaped: bool = False
     group: Group | None = None
@@ -98,7 +98,7 @@ class Others:
     grouped: Callable[[str], bool] = no_group
 
 
-def walk(command: Command, others: Others, doubtful: set[Process]) -> Iterator[Process | None]:
+def walk(command: Tree, others: Others, doubtful: set[ProcEntry]) -> Iterator[ProcEntry | None]:
     """The command's processes that have not ended; None is a place to pause at.
 
     Those that may be the command's are put into ``doubtful``.
@@ -145,7 +145,7 @@ def walk(command: Command, others: Others, doubtful: set[Process]) -> Iterator[P
             yield None
 
 
-def _belongs(orphan: Process, command: Command, others: Others) -> bool | None:
+def _belongs(orphan: ProcEntry, command: Tree, others: Others) -> bool | None:
     """Whether a process without a parent of its own is the command's; None where nothing tells."""
     # Nobody can join a session: one is in the session of whoever started it, or in a new one.
     if orphan.session in others.leaders:
@@ -154,7 +154,7 @@ def _belongs(orphan: Process, command: Command, others: Others) -> bool | None:
         return True
     if others.grouped(group_path(orphan.pid)):
         return False  # it is in a group, and not in this command's
-    if orphan.started < command.began or real_user(orphan.pid) != command.user:
+    if orphan.start_ticks < command.start_ticks or real_user(orphan.pid) != command.user:
         return False
     marks = {
         variable.partition(b"=")[2].decode(errors="replace")
@@ -185,7 +185,7 @@ def kill_marked(marks: Collection[str], users: Collection[int]) -> None:
                 return
 
 
-def _marked(variables: set[bytes], users: Collection[int]) -> Iterator[Process]:
+def _marked(variables: set[bytes], users: Collection[int]) -> Iterator[ProcEntry]:
     sessions = set()
     others = []
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):

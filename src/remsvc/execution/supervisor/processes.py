@@ -14,31 +14,31 @@ _ENOUGH = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class ProcEntry:
     """A process: a number alone may be another's a moment later.
 
     Attributes:
         pid: its number.
-        started: when it started, in ticks since the host did.
+        start_ticks: when it started, in ticks since the host did.
         parent, session: the numbers of its parent and of its session's leader.
     """
 
     pid: int
-    started: int
+    start_ticks: int
     parent: int
     session: int
 
 
-def read_process(pid: int) -> Process | None:
+def read_process(pid: int) -> ProcEntry | None:
     """The process that has this number, or whose thread has; None where it has ended."""
     fields = _stat(pid)
     if not fields or (fields[0] == b"Z" and int(fields[17]) <= 1):
         # It looks like a zombie, too, when only its first thread has ended.
         return None
-    return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]))
+    return ProcEntry(pid, int(fields[19]), int(fields[1]), int(fields[3]))
 
 
-def start_time(pid: int) -> int:
+def start_ticks(pid: int) -> int:
     """When the process with this number started, in ticks, ended or not; 0 where there is none."""
     fields = _stat(pid)
     return int(fields[19]) if fields else 0
@@ -82,7 +82,7 @@ def environment(pid: int) -> list[bytes]:
     return read_file(f"/proc/{pid}/environ").split(b"\0")
 
 
-class Pipe(NamedTuple):
+class OpenPipe(NamedTuple):
     """An end of a pipe that a process has open.
 
     Attributes:
@@ -97,7 +97,7 @@ class Pipe(NamedTuple):
     writes: bool
 
 
-def pipes_of(pid: int, most: int) -> Iterator[Pipe]:
+def pipes_of(pid: int, most: int) -> Iterator[OpenPipe]:
     """The pipes among so many descriptors of a process; none where they are guarded.
 
     No descriptor is followed: what it is open on may be a file system that never answers.
@@ -109,10 +109,12 @@ def pipes_of(pid: int, most: int) -> Iterator[Pipe]:
             with contextlib.suppress(OSError):
                 if (inode := _pipe_inode(entry.path)) is not None:
                     mode = entry.stat(follow_symlinks=False).st_mode
-                    yield Pipe(int(entry.name), inode, bool(mode & stat.S_IRUSR), bool(mode & stat.S_IWUSR))
+                    yield OpenPipe(
+                        int(entry.name), inode, bool(mode & stat.S_IRUSR), bool(mode & stat.S_IWUSR)
+                    )
 
 
-def open_pipe(pid: int, pipe: Pipe) -> int | None:
+def open_pipe(pid: int, pipe: OpenPipe) -> int | None:
     """Open what a process reads of a pipe, too; None where it has that no more, or it is guarded."""
     try:
         # Opened so, it is only named: it may have become something that never answers.
@@ -142,13 +144,13 @@ def describe(pid: int) -> str:
     return f"{pid} ({shown})" if shown else str(pid)
 
 
-def is_there(process: Process) -> bool:
+def is_there(process: ProcEntry) -> bool:
     """Whether it has not ended, and its number is no other's."""
     now = read_process(process.pid)
-    return now is not None and now.started == process.started
+    return now is not None and now.start_ticks == process.start_ticks
 
 
-def send_signal(process: Process, number: int) -> bool:
+def send_signal(process: ProcEntry, number: int) -> bool:
     """Signal a process, and no other that has got its number. Whether it may be signalled.
 
     Raises:

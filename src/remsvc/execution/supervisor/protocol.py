@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 VERSION = 1
@@ -20,10 +21,34 @@ VERSION = 1
 It rises when an older server could not work with the messages any more.
 """
 
+MARK = "REMSVC_COMMAND_ID"
+"""The environment variable that tells a command's processes from another's."""
+
+DRAIN_GRACE = 0.1
+"""Seconds that an ended command's output is still read while another process holds it open."""
+
+OUTPUT_WAIT = 5.0
+"""Seconds that it is read at most while others still pass it on, as in ``exec > >(tee log)``."""
+
 _LENGTHS = struct.Struct("!II")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 Header = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The POSIX user a process runs as.
+
+    Attributes:
+        uid: user id.
+        gid: primary group id.
+        groups: all supplementary group ids, the primary one included.
+    """
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
 
 
 def encode_frame(header: Header, blobs: Sequence[bytes] = ()) -> bytes:

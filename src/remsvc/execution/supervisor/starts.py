@@ -1,6 +1,6 @@
 """Commands that may not start yet, each waiting for others of its caller.
 
-A stream's command waits in a lane for the one before it to end. A command that takes long to become its
+A stream's command waits for the one before it to end. A command that takes long to become its
 program waits until not too many of its caller's do that at the same time.
 """
 
@@ -21,7 +21,7 @@ MAX_STARTING = 16
 """Processes of one caller that may be on their way to becoming their programs."""
 
 
-class Lanes:
+class Successors:
     """One at most waits for each command. Whoever puts one in starts or withdraws it."""
 
     def __init__(self) -> None:

@@ -10,10 +10,10 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 
-from remsvc.execution.supervisor.process_tree import Command, Others, walk
-from remsvc.execution.supervisor.processes import Process, describe, is_there, send_signal
+from remsvc.execution.supervisor.process_tree import Others, Tree, walk
+from remsvc.execution.supervisor.processes import ProcEntry, describe, is_there, send_signal
 
-LOOK_SECONDS = 0.02
+_PAUSE_SECONDS = 0.02
 """How often it is looked whether anything is left."""
 
 _FREEZE_SECONDS = 0.2
@@ -35,16 +35,16 @@ class TreeEnd:
         left: what is, or may be, for a person; empty for nothing.
     """
 
-    def __init__(self, command: Command, others: Callable[[], Others], orphans: Callable[[], int]) -> None:
+    def __init__(self, command: Tree, others: Callable[[], Others], orphans: Callable[[], int]) -> None:
         self.ended = False
         self.given_up = False
         self.left = ""
         self._command = command
         self._others = others
         self._orphans = orphans
-        self._doubtful: set[Process] = set()
-        self._guarded: set[Process] = set()
-        self._known: set[Process] = set()
+        self._doubtful: set[ProcEntry] = set()
+        self._guarded: set[ProcEntry] = set()
+        self._known: set[ProcEntry] = set()
         self._steps: Iterator[float] = iter(())
         self._deadline = float("inf")
 
@@ -86,7 +86,7 @@ class TreeEnd:
                 self._finish()
                 return
             # Looking through a crowd is dear: not more than a quarter of the time.
-            yield max(LOOK_SECONDS, 3 * (time.monotonic() - began))
+            yield max(_PAUSE_SECONDS, 3 * (time.monotonic() - began))
 
     def _kill(self, deadline: float) -> Iterator[float]:
         if time.monotonic() > deadline:  # it was tried before, and failed
@@ -102,7 +102,7 @@ class TreeEnd:
         if self._command.may_leave:
             # None can fork away while its relatives are being found.
             yield from self._signal_all(signal.SIGSTOP, (time.monotonic() + deadline) / 2)
-        killed: set[Process] = set()
+        killed: set[ProcEntry] = set()
         while True:
             began, before = time.monotonic(), len(killed)
             if (yield from self._none(killed)):
@@ -110,7 +110,7 @@ class TreeEnd:
             if time.monotonic() > deadline:
                 self._give_up()
                 break
-            yield 0.0 if len(killed) > before else max(LOOK_SECONDS, time.monotonic() - began)
+            yield 0.0 if len(killed) > before else max(_PAUSE_SECONDS, time.monotonic() - began)
         if group is not None:
             group.freeze(False)
         if not self.given_up:
@@ -118,7 +118,7 @@ class TreeEnd:
 
     def _signal_all(self, number: signal.Signals, deadline: float = float("inf")) -> Iterator[float]:
         """Signal each process once, until no new one turns up."""
-        signalled: set[Process] = set()
+        signalled: set[ProcEntry] = set()
         quiet = 0
         # The kernel's list of children may miss one while others end (proc(5)): look twice.
         while quiet < 2 and time.monotonic() < deadline:
@@ -130,7 +130,7 @@ class TreeEnd:
                     self._send(process, number)
                 yield 0.0
 
-    def _none(self, killed: set[Process] | None = None) -> Generator[float, None, bool]:
+    def _none(self, killed: set[ProcEntry] | None = None) -> Generator[float, None, bool]:
         """Whether nothing is left; what is found goes into ``killed``, and is."""
         ended = self._orphans()
         if (yield from self._any(killed)):
@@ -141,7 +141,7 @@ class TreeEnd:
         yield _REAP_SECONDS
         return self._orphans() == ended
 
-    def _any(self, killed: set[Process] | None = None) -> Generator[float, None, bool]:
+    def _any(self, killed: set[ProcEntry] | None = None) -> Generator[float, None, bool]:
         """Whether anything is left; what is found goes into ``killed``, and is."""
         for known in list(self._known) if killed is None else ():
             if is_there(known):
@@ -165,11 +165,11 @@ class TreeEnd:
                 break
         return found
 
-    def _walk(self) -> Iterator[Process | None]:
+    def _walk(self) -> Iterator[ProcEntry | None]:
         self._doubtful.clear()
         return walk(self._command, self._others(), self._doubtful)
 
-    def _send(self, process: Process, number: signal.Signals) -> None:
+    def _send(self, process: ProcEntry, number: signal.Signals) -> None:
         if not send_signal(process, number):
             self._guarded.add(process)
 
@@ -188,7 +188,7 @@ class TreeEnd:
         self.left = f"could not be ended whole: left are {_names(left)}{why}"
 
 
-def _names(processes: set[Process]) -> str:
-    first = sorted(processes, key=lambda process: process.started)[:_NAMED]
+def _names(processes: set[ProcEntry]) -> str:
+    first = sorted(processes, key=lambda process: process.start_ticks)[:_NAMED]
     more = f" and {len(processes) - len(first)} more" if len(processes) > len(first) else ""
     return f"process {', '.join(describe(process.pid) for process in first)}{more}"

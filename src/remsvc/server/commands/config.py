@@ -7,9 +7,9 @@ import re
 import sys
 from dataclasses import dataclass
 
-from remsvc.execution.engine import OUTPUT_WAIT
 from remsvc.execution.supervisor.cgroup import GroupParent, find_parent
 from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
+from remsvc.execution.supervisor.protocol import OUTPUT_WAIT
 from remsvc.server.settings.settings import Settings
 
 _AUTO, _OFF = "auto", "off"

@@ -11,12 +11,13 @@ from weakref import WeakSet
 
 from remsvc.command import Command, CommandType
 from remsvc.errors import StartError
-from remsvc.execution.engine import MARK, Engine, Outcome, Output, Process, ProcessSpec
+from remsvc.execution.engine import Engine, Output, Process, ProcessEnd, ProcessSpec
 from remsvc.execution.jobs.model import JobSpec
 from remsvc.execution.jobs.transient import PassingJob, PassingJobs
 from remsvc.execution.login import login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.shell import shell_argv
+from remsvc.execution.supervisor.protocol import MARK
 from remsvc.server.policy.decision import IdentityLimits
 
 _TIMED_OUT = "process timed out"
@@ -89,9 +90,9 @@ class CommandRunner:
         self._mark, self._marks = secrets.token_hex(8), itertools.count(1)
 
     @property
-    def lanes(self) -> bool:
+    def can_start_after(self) -> bool:
         """Whether a command can wait for another one, ready to start."""
-        return self._engine.lanes
+        return self._engine.can_start_after
 
     def new_id(self) -> str:
         """The id under which one more command will be listed."""
@@ -126,7 +127,7 @@ class CommandRunner:
         """Start it. Whoever does awaits :meth:`answer` or calls :meth:`abandon`.
 
         Args:
-            after: start it the moment this one has ended; see :attr:`lanes`.
+            after: start it the moment this one has ended; see :attr:`can_start_after`.
         """
         if prepared.spec is None:
             return
@@ -168,7 +169,7 @@ class CommandRunner:
                 self._waiting.discard(started.process)
                 started.process.end()
 
-    async def _outcome(self, started: RunnableCommand, passing: PassingJob) -> Outcome:
+    async def _outcome(self, started: RunnableCommand, passing: PassingJob) -> ProcessEnd:
         if started.process is None:
             assert started.problem is not None
             raise started.problem
@@ -208,7 +209,7 @@ class CommandRunner:
         )
 
 
-def _answer(outcome: Outcome, output_limit: int) -> Answer:
+def _answer(outcome: ProcessEnd, output_limit: int) -> Answer:
     out = _text(outcome.stdout, output_limit)
     if outcome.timed_out:
         return Answer(1, out, _TIMED_OUT)

@@ -89,7 +89,7 @@ class Turns:
     @property
     def may_look_ahead(self) -> bool:
         """Whether a command can wait, ready to start, for the one before it to end."""
-        return self._runner.lanes
+        return self._runner.can_start_after
 
     def new(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> Turn:
         """The turn of a request."""

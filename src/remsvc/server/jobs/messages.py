@@ -9,10 +9,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from remsvc.errors import InvalidCommandError
-from remsvc.execution.engine import MARK
 from remsvc.execution.jobs.files import Piece
 from remsvc.execution.jobs.model import Job, JobSpec, OutputSize
 from remsvc.execution.jobs.search import Filter
+from remsvc.execution.supervisor.protocol import MARK
 from remsvc.job_state import JobState
 from remsvc.server.jobs.config import JobConfig
 from remsvc.validation import (

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from remsvc.errors import StartError
-from remsvc.execution.engine import Engine, Process, ProcessSpec, WithdrawnError, create_engine
+from remsvc.execution.engine import Engine, Process, ProcessSpec, WithdrawnError
+from remsvc.execution.engine_choice import create_engine
 from tests.execution.processes import eventually, own_descriptors
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="the Windows engine has no lanes")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="on Windows no process waits for another one")
 
 Start = Callable[..., Process]
 
@@ -39,7 +40,7 @@ async def runs(path: Path) -> None:
 async def test_it_starts_when_the_one_before_has_ended_and_not_before(
     engine: Engine, start: Start, tmp_path: Path
 ) -> None:
-    assert engine.lanes
+    assert engine.can_start_after
     first = start(until(tmp_path / "go", f"echo first >>{tmp_path}/order"))
     second = start(f"echo second >>{tmp_path}/order", after=first)
     await runs(tmp_path / "go")
