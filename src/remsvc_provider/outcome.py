@@ -17,7 +17,7 @@ NOT_STARTED = "NOT_STARTED"
 """State of an event by which a triggerer hands a task over to a worker, to be started there."""
 
 
-class JobState(str, Enum):
+class RunState(str, Enum):
     """How a run ended. ``CANCELLED``: its ``stream_timeout`` ran out."""
 
     SUCCESS = "SUCCESS"
@@ -34,12 +34,12 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        state: see :class:`JobState`.
+        state: see :class:`RunState`.
         results: the answers that came, by ``tid``.
         error: None for success, else one line or more for a person.
     """
 
-    state: JobState
+    state: RunState
     results: Results
     error: str | None = None
 

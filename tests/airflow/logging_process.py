@@ -3,7 +3,7 @@
     python logging_process.py DESCRIPTOR TRIGGERS
 
 TRIGGERS is a list, as JSON, of the keyword arguments of triggers; ``deferred_for`` are the seconds after
-which Airflow would end the deferral. Prints one JSON object a line: ``{"pipe": bool}``, whether it can be
+which Airflow would end the deferral. Prints one JSON object a line: ``{"socket": bool}``, whether it can be
 seen how much waits in the socket; ``{"tick": n}`` each time the event loop has called a coroutine that wants
 to be called every 20 ms; and ``{"trigger": n, "event": payload}`` when one has fired.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 from airflow.sdk.execution_time import supervisor
 
-from remsvc_provider.log.pace import Pipe
+from remsvc_provider.log.pace import LogSocket
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
 
@@ -52,7 +52,7 @@ async def tick() -> None:
 
 
 async def main(triggers: list[dict[str, Any]]) -> None:
-    say(pipe=Pipe.of_this_process() is not None)
+    say(socket=LogSocket.of_this_process() is not None)
     ticking = asyncio.create_task(tick())
     await asyncio.gather(*(fire(number, each) for number, each in enumerate(triggers, 1)))
     ticking.cancel()

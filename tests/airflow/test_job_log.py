@@ -21,9 +21,9 @@ from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from remsvc_provider.log.output import CommandOutput
 from remsvc_provider.masking import Masking
 from remsvc_provider.plan import Plan
-from remsvc_provider.running import watch as job_watch
+from remsvc_provider.running import job_follower
 from remsvc_provider.running.access import ServerAccess
-from remsvc_provider.running.watch import JobWatch
+from remsvc_provider.running.job_follower import JobFollower
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
 
@@ -180,7 +180,7 @@ async def test_no_more_is_read_than_is_needed_where_the_log_has_taken_too_long(s
 
 async def test_the_end_of_a_log_is_not_waited_for_as_a_result_is(scripted_jobs, connect, log, monkeypatch):
     """The result is complete, and the server says nothing more of the output's end."""
-    monkeypatch.setattr(job_watch, "END_SECONDS", 0.5)
+    monkeypatch.setattr(job_follower, "END_SECONDS", 0.5)
     conn_id = connect(f"remsvc://{scripted_jobs.target}")
     scripted_jobs.watch_faults = [(None, None), (None, None), (1, grpc.StatusCode.UNAVAILABLE)]
     scripted_jobs.silence = 3600.0
@@ -192,7 +192,7 @@ async def test_the_end_of_a_log_is_not_waited_for_as_a_result_is(scripted_jobs, 
 
 async def test_a_log_is_not_waited_for_beyond_its_deferral(scripted_jobs, connect, log, monkeypatch):
     """Airflow would end it, and take no event any more."""
-    monkeypatch.setattr(job_watch, "END_SECONDS", 3600.0)
+    monkeypatch.setattr(job_follower, "END_SECONDS", 3600.0)
     scripted_jobs.watch_faults = [(None, None), (None, None), (1, grpc.StatusCode.UNAVAILABLE)]
     scripted_jobs.silence = 3600.0
     one = trigger(
@@ -213,8 +213,8 @@ async def test_a_watch_for_less_has_what_is_left_of_log_drain(scripted_jobs, mon
     """While a log catches up with its command, one of the outputs reaches what the log may have of it; of the
     other one, the server says nothing."""
     ended, told, clock = asyncio.Event(), list[str](), SimpleNamespace(monotonic=time.monotonic)
-    monkeypatch.setattr(job_watch, "time", clock)
-    monkeypatch.setattr(job_watch, "END_SECONDS", 0.2)
+    monkeypatch.setattr(job_follower, "time", clock)
+    monkeypatch.setattr(job_follower, "END_SECONDS", 0.2)
     scripted = scripted_jobs.add(stdout=b"all work and no play\n" * 100_000)
     scripted_jobs.watch_faults = [(None, None), *2 * [(0, grpc.StatusCode.UNAVAILABLE)]]
     scripted_jobs.silence = 3600.0
@@ -237,8 +237,10 @@ async def test_a_watch_for_less_has_what_is_left_of_log_drain(scripted_jobs, mon
     try:
         job = await access.call(lambda client: client.get_job(scripted.message.id))
         output = CommandOutput(job, live, 1, 10, 1_000_000, Masking())
-        watch = JobWatch(access, Plan(commands=[], stream_timeout=7200.0), lambda: 1800.0, live, ended.set)
-        job = await asyncio.wait_for(watch.to_its_end(job, output), DEADLINE)
+        follower = JobFollower(
+            access, Plan(commands=[], stream_timeout=7200.0), lambda: 1800.0, live, ended.set
+        )
+        job = await asyncio.wait_for(follower.to_its_end(job, output), DEADLINE)
     finally:
         await access.close()
     assert job.ended

@@ -45,7 +45,7 @@ class LoggingProcess:
         """In the order in which they came: of which trigger, and their lines."""
         self._lines: dict[int, list[str]] = {}
         self.ticks = 0
-        self.sees_pipe: bool | None = None
+        self.sees_socket: bool | None = None
         self.events: dict[int, dict[str, Any]] = {}
         self._rest = b""
         self._listener = threading.Thread(target=self._listen)
@@ -100,8 +100,8 @@ class LoggingProcess:
         with self.process.stdout as output:
             for line in output:
                 said = json.loads(line)
-                if "pipe" in said:
-                    self.sees_pipe = said["pipe"]
+                if "socket" in said:
+                    self.sees_socket = said["socket"]
                 elif "tick" in said:
                     self.ticks = said["tick"]
                 else:
@@ -136,7 +136,7 @@ def start(conn_id: str) -> Iterator[Start]:
 def test_every_line_is_there_in_its_order(start: Start) -> None:
     running = start(FLOOD % LINES)
     running.read_until(lambda: running.events)
-    assert running.sees_pipe, "Airflow keeps the file that its loggers write to elsewhere"
+    assert running.sees_socket, "Airflow keeps the file that its loggers write to elsewhere"
     assert running.events[1]["state"] == "SUCCESS"
     assert running.numbers() == list(range(1, LINES + 1))
 
@@ -167,8 +167,8 @@ def test_who_prints_little_does_not_wait_for_them(start: Start, tmp_path: Path) 
     begun = len(running.records)
     running.read_until(lambda: len(running.records) > begun + 20)
     (tmp_path / "go").touch()
-    # Nothing is read until it was printed for sure: what is in the pipe by then is before it, and the others
-    # would write 48 kB if each had its turn.
+    # Nothing is read until it was printed for sure: what is in the socket by then is before it, and the
+    # others would write 48 kB if each had its turn.
     running.wait_until((tmp_path / "gone").exists)
     running.wait_until(lambda ticks=running.ticks: running.ticks > ticks + 100)
     taken = 0
@@ -222,12 +222,12 @@ def test_the_last_lines_are_there_although_nobody_reads_for_long(start: Start) -
         assert not [line for line in running.lines(trigger) if "left out" in line]
 
 
-def test_what_the_pipe_has_no_room_for_is_left_out_and_said(start: Start) -> None:
+def test_what_the_socket_has_no_room_for_is_left_out_and_said(start: Start) -> None:
     count = 16
     limits: list[dict[str, Any]] = [{"execution_timeout": 6.0}] * count
     # With another that goes on, as there is always one in a triggerer: what is to be said is said later.
     running = start(*[FLOOD % LINES] * count, "sleep 600", each=[*limits, {}])
-    # All of them, although nobody reads: none was held up by a pipe that is full.
+    # All of them, although nobody reads: none was held up by a socket that is full.
     running.wait_until(lambda: len(running.events) == count)
     logs = range(1, count + 1)
     running.read_until(lambda: all("::endgroup::" in running.lines(each) for each in logs))

@@ -231,7 +231,7 @@ import asyncio, sys
 from remsvc.client.options import ConnectionOptions
 from remsvc_provider.plan import Plan
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
-import remsvc_provider.running.jobs, remsvc_provider.running.stream, remsvc_provider.running.access
+import remsvc_provider.running.durable_run, remsvc_provider.running.stream_run, remsvc_provider.running.access
 from remsvc_provider.running.channels import pooled_transport
 from remsvc.client import AsyncClient
 options = ConnectionOptions({serve("", "--host=127.0.0.1").target!r}, transport="http2")

@@ -1,14 +1,14 @@
 """When a task's log may be written: one pace for all tasks whose triggers share an event loop.
 
-What a task logs goes through one pipe (a pair of sockets) to the process that has started this one: the
-triggerer's parent, or a worker's supervisor. The former takes 4 kB at a time, and asks the database in
-between: some 0.8 MB a second, and less where it has many triggers. While the pipe is full, a log call
-blocks whoever makes it, and so all triggers. So the pipe is never filled: how much waits in it is looked
-at before each record, and little may. The log goes as fast as it is taken, and a line that comes alone
-waits behind a few kilobytes at most.
+Whatever a task logs goes through one socket to the process that has started this one: the triggerer's parent,
+or a worker's supervisor. That process reads 4 kB at a time, and asks the database in between: some 0.8 MB a
+second, and less where it has many triggers. While the socket is full, a log call blocks its caller, and
+with it all triggers of the event loop. So the socket is never filled: before each record, this module looks
+how many bytes wait in it, and writes only while few do. The log goes as fast as the other process
+reads it, and a line that comes alone waits behind a few kilobytes at most.
 
-Only the last lines of a task that can wait no longer go beyond that: up to half of what the pipe holds. The
-other half is for what Airflow itself logs, by calls that would block.
+Only the last lines of a task that cannot wait any longer go beyond that, up to half of what the socket holds.
+The other half is for what Airflow itself logs, with calls that would block.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from remsvc_provider.per_loop import PerLoop
 
 RECORD_CHARACTERS = 4_000
 """Of one record, unless a single line has more: about what is taken at a time."""
-MOST_IN_PIPE = 8_192
+MOST_WAITING = 8_192
 """Bytes, with what the system adds to each record. While more wait, nothing is written."""
-LOOK_SECONDS = 0.003
-"""Between two looks at a pipe that has no room."""
+ROOM_LOOK_SECONDS = 0.003
+"""Between two looks at a socket that has no room."""
 UNSEEN_SECONDS = 0.006
 """Between two records where it cannot be seen how much waits."""
 
 
-class Pipe:
-    """The pipe that this process's log goes through.
+class LogSocket:
+    """The socket through which this process's log goes to the process that has started it.
 
     Args:
         descriptor: of this process's end.
@@ -48,7 +48,7 @@ class Pipe:
         self._size = size
 
     @classmethod
-    def of_this_process(cls) -> Pipe | None:
+    def of_this_process(cls) -> LogSocket | None:
         """None where the log goes somewhere else, or where it cannot be seen how much waits."""
         if sys.platform != "linux":
             return None
@@ -60,8 +60,8 @@ class Pipe:
             descriptor: int = file.fileno()  # type: ignore[union-attr]
             with socket.socket(fileno=os.dup(descriptor)) as end:
                 local = end.family == socket.AF_UNIX and end.type == socket.SOCK_STREAM
-                pipe = cls(descriptor, end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
-            return pipe if local and pipe.waiting >= 0 else None
+                found = cls(descriptor, end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+            return found if local and found.waiting >= 0 else None
         except (AttributeError, OSError, ValueError):
             return None
 
@@ -76,8 +76,8 @@ class Pipe:
 
     @property
     def has_room(self) -> bool:
-        """Whether a record can be written at once. True where the pipe is gone: writing says how."""
-        return self._has_at_most(MOST_IN_PIPE)
+        """Whether a record can be written at once. True where the socket is gone: writing says how."""
+        return self._has_at_most(MOST_WAITING)
 
     @property
     def has_room_for_the_last(self) -> bool:
@@ -111,7 +111,7 @@ class LogPace:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pipe = Pipe.of_this_process()
+        self._socket = LogSocket.of_this_process()
         self._fresh: deque[PacedLog] = deque()
         self._others: deque[PacedLog] = deque()
         self._queued: set[PacedLog] = set()
@@ -132,28 +132,28 @@ class LogPace:
             self._serving = contextvars.Context().run(self._loop.create_task, self._serve())
 
     def write_last(self, log: PacedLog) -> None:
-        """Have a log write what it has left, at once, until the pipe is half full."""
-        while self._pipe is not None and self._pipe.has_room_for_the_last and (write := log.take()):
+        """Have a log write what it has left, at once, until the socket is half full."""
+        while self._socket is not None and self._socket.has_room_for_the_last and (write := log.take()):
             self._call(write)
             log.wrote()
 
     async def _serve(self) -> None:
         while self._queued:
-            if self._pipe is not None and not self._pipe.has_room:
-                await asyncio.sleep(LOOK_SECONDS)
+            if self._socket is not None and not self._socket.has_room:
+                await asyncio.sleep(ROOM_LOOK_SECONDS)
                 continue
             log = (self._fresh or self._others).popleft()
             if (write := log.take()) is None:
                 self._queued.discard(log)
                 continue
-            if self._pipe is not None:
+            if self._socket is not None:
                 self._call(write)
             else:
                 await asyncio.to_thread(self._call, write)
             log.wrote()
             # Even where it has no more: whoever prints little and often has to wait for the others, too.
             self._others.append(log)
-            await asyncio.sleep(0 if self._pipe is not None else UNSEEN_SECONDS)
+            await asyncio.sleep(0 if self._socket is not None else UNSEEN_SECONDS)
 
     def _call(self, write: Callable[[], object]) -> None:
         try:

@@ -21,9 +21,9 @@ from remsvc_provider.outcome import (
     EVT_STATE,
     EVT_TRY,
     NOT_STARTED,
-    JobState,
     RemSvcResult,
     Results,
+    RunState,
 )
 from remsvc_provider.parameters import FIELDS, Parameters, check_metadata
 from remsvc_provider.run_options import RunOptions, check_choice
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from remsvc_provider.plan import Plan
 
 __all__ = ["JobState", "RemSvcOperator", "RemSvcResult", "crc32hex"]
+
+JobState = RunState
+"""The name that DAGs import it by."""
 
 TIMEOUT_MARGIN = timedelta(seconds=60)
 """For the trigger to see that execution_timeout has passed, and to end the commands; or to keep back the
@@ -321,11 +324,11 @@ class RemSvcOperator(BaseOperator):
             if task_instance is not None and task_instance.try_number > 1:
                 _delete_result(task_instance)
             return self.execute(context)
-        if state != JobState.SUCCESS.value:
+        if state != RunState.SUCCESS.value:
             # Version 1.0.0 called the key "error": a task may be resumed after an upgrade.
             error = event.get(EVT_ERROR) or event.get("error")
             text = f"RemSvc commands ended with state {state}: {error}"
-            raise AirflowFailException(text) if state == JobState.CANCELLED.value else AirflowException(text)
+            raise AirflowFailException(text) if state == RunState.CANCELLED.value else AirflowException(text)
         # An event travels as JSON, where keys become text and "10" sorts before "2".
         results = {int(tid): result for tid, result in (event.get(EVT_RESULTS) or {}).items()}
         if skipping := [
@@ -351,7 +354,7 @@ class RemSvcOperator(BaseOperator):
 
     def _run_here(self, plan: Plan, masking: Masking) -> Outcome:
         from remsvc_provider.hooks.remsvc import RemSvcHook
-        from remsvc_provider.running.run import CommandRun
+        from remsvc_provider.running.run import PlanRun
 
         def read_connection() -> ConnectionOptions:
             hook = RemSvcHook(self.grpc_conn_id)
@@ -366,7 +369,7 @@ class RemSvcOperator(BaseOperator):
             assert task is not None
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
             reread = partial(asyncio.to_thread, read_connection)
-            commands = CommandRun(plan, options, reread, self.log, masking, alone=True)
+            commands = PlanRun(plan, options, reread, self.log, masking, alone=True)
             try:
                 return await commands.outcome()
             except asyncio.CancelledError:

@@ -9,14 +9,14 @@ from remsvc.client.options import ConnectionOptions
 from remsvc.time_limit import TimeLimit
 from remsvc_provider.log.live_log import Log
 from remsvc_provider.masking import Masking
-from remsvc_provider.outcome import JobState, Outcome
+from remsvc_provider.outcome import Outcome, RunState
 from remsvc_provider.plan import Plan
 from remsvc_provider.running.access import Reread
-from remsvc_provider.running.jobs import JobRun, NoJobsError
-from remsvc_provider.running.stream import run_commands
+from remsvc_provider.running.durable_run import DurableRun, NoJobsError
+from remsvc_provider.running.stream_run import run_over_stream
 
 
-class CommandRun:
+class PlanRun:
     """One run of a plan, in the running event loop: what the trigger and the worker share. :meth:`close` it.
 
     Args:
@@ -46,9 +46,9 @@ class CommandRun:
         self._options = options
         self._log = log
         self._masking = masking
-        self._jobs: JobRun | None = None
+        self._durable: DurableRun | None = None
         if plan.origin is not None:
-            self._jobs = JobRun(plan, plan.origin, options, reread, log, masking, alone=alone)
+            self._durable = DurableRun(plan, plan.origin, options, reread, log, masking, alone=alone)
 
     async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
         """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
@@ -57,16 +57,16 @@ class CommandRun:
         Args:
             limit: the task's own, around this call; lifted when only the end of the log is missing.
         """
-        if self._jobs is not None:
+        if self._durable is not None:
             try:
-                return await self._jobs.outcome(limit)
+                return await self._durable.outcome(limit)
             except NoJobsError:
                 await self.close()
         if needs := self._plan.needs_jobs:
             error = f"{self._options.target} has no durable jobs, which {', '.join(needs)} needs: nothing ran"
             self._log.error(error)
-            return Outcome(JobState.FAILED, {}, error)
-        return await run_commands(self._plan, self._options, self._log, self._masking)
+            return Outcome(RunState.FAILED, {}, error)
+        return await run_over_stream(self._plan, self._options, self._log, self._masking)
 
     async def cancel(self, reason: str) -> str:
         """End the jobs that still run, after :meth:`outcome` was cancelled, or in its place.
@@ -74,10 +74,10 @@ class CommandRun:
         Returns:
             What became of the commands, for a person.
         """
-        return "the call was cancelled" if self._jobs is None else await self._jobs.cancel(reason)
+        return "the call was cancelled" if self._durable is None else await self._durable.cancel(reason)
 
     async def close(self) -> None:
         """Release what is held here. Jobs go on."""
-        jobs, self._jobs = self._jobs, None
+        jobs, self._durable = self._durable, None
         if jobs is not None:
             await jobs.close()

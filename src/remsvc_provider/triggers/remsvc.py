@@ -24,7 +24,7 @@ from remsvc_provider.airflow_process import in_triggerer
 from remsvc_provider.commands import KEYS
 from remsvc_provider.masking import Masking
 from remsvc_provider.origin import Origin
-from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, JobState, Outcome
+from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, Outcome, RunState
 from remsvc_provider.run_options import RunOptions
 from remsvc_provider.settings import RESUME_AFTER
 from remsvc_provider.task_state import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from remsvc.client.options import ConnectionOptions
     from remsvc_provider.plan import Plan
-    from remsvc_provider.running.run import CommandRun
+    from remsvc_provider.running.run import PlanRun
 
 __all__ = ["EVT_ERROR", "EVT_RESULTS", "EVT_STATE", "RemSvcTrigger"]
 
@@ -112,7 +112,7 @@ class RemSvcTrigger(BaseTrigger):
         self._sealed_commands = sealed_commands
         self._options: dict[str, Any] = {**_DEFAULTS, **options}
         self._context: Context | None = None
-        self._run: CommandRun | None = None
+        self._run: PlanRun | None = None
         self._fired = False
         self._cancelled = False
         self._kill_seen = False
@@ -242,7 +242,7 @@ class RemSvcTrigger(BaseTrigger):
         try:
             self._run = await self._prepare()
         except (AirflowException, RemSvcError) as error:
-            return Outcome(JobState.FAILED, {}, self._masking(str(error)))
+            return Outcome(RunState.FAILED, {}, self._masking(str(error)))
         try:
             with (limit := TimeLimit(self._execution_time_left())):
                 return await self._run.outcome(limit)
@@ -256,7 +256,7 @@ class RemSvcTrigger(BaseTrigger):
             return None
         return limit - (time.time() - (self._options["deferred_at"] or time.time()))
 
-    async def _too_late(self, run: CommandRun) -> Outcome:
+    async def _too_late(self, run: PlanRun) -> Outcome:
         problem = f"execution_timeout of {self._options['execution_timeout']:g} s exceeded"
         if self._options["on_kill"] != "cancel":
             problem += ", what runs goes on (on_kill is 'leave')"
@@ -265,14 +265,14 @@ class RemSvcTrigger(BaseTrigger):
         else:
             problem += f", {await run.cancel(problem)}"
         self.log.error(problem)
-        return Outcome(JobState.FAILED, {}, problem)
+        return Outcome(RunState.FAILED, {}, problem)
 
     @property
     def _a_retry_takes_over(self) -> bool:
         """Whether what runs is left to the task's next try."""
         return bool(self._options["durable"] and not (self._options["origin"] or {}).get("last_try"))
 
-    async def _prepare(self) -> CommandRun:
+    async def _prepare(self) -> PlanRun:
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
         module = await _load()
         options = await self._read_connection(self._options["deferred_at"])
@@ -284,7 +284,7 @@ class RemSvcTrigger(BaseTrigger):
             commands, secrets = sealing.unseal(_COMMANDS, self._sealed_commands)
             self._masking.add(secrets)
         plan = self._plan(commands, metadata)
-        run: CommandRun = module.CommandRun(plan, options, self._read_connection, self.log, self._masking)
+        run: PlanRun = module.PlanRun(plan, options, self._read_connection, self.log, self._masking)
         return run
 
     async def _read_connection(self, since: float | None = None) -> ConnectionOptions:

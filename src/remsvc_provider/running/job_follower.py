@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 GRACE = 2.0
 """Seconds beyond stream_timeout, in which the server itself ends the command and says so."""
-LOOK_SECONDS = 0.25
+END_LOOK_SECONDS = 0.25
 """Between two questions whether a job has ended whose output takes its time to be logged."""
 LOOK_TIMEOUT = 10.0
 END_SECONDS = 10.0
 """For reading the end of an output of which the log has left out a part, and the result needs no more."""
 
 
-class JobWatch:
+class JobFollower:
     """Watches one job.
 
     Output is read only as fast as the log takes it: the server keeps all of it. So the job's end is asked
@@ -167,7 +167,7 @@ class JobWatch:
         """Ask until the job has ended: the watch tells it only after all output."""
         told = False
         while self._ended is None:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(END_LOOK_SECONDS)
             try:
                 now = await self._access.call(
                     lambda client: client.get_job(job.id, timeout=LOOK_TIMEOUT, metadata=self._plan.metadata)

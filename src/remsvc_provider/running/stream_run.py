@@ -19,7 +19,7 @@ from remsvc_provider.log.live_log import FLUSH_SECONDS, LiveLog, Log
 from remsvc_provider.log.output import shortened
 from remsvc_provider.log.task_log import command_report, failure_text, security_text, without_nul
 from remsvc_provider.masking import Masking
-from remsvc_provider.outcome import JobState, Outcome, Results
+from remsvc_provider.outcome import Outcome, Results, RunState
 from remsvc_provider.plan import Plan
 from remsvc_provider.running.channels import pooled_transport
 from remsvc_provider.running.patience import ATTEMPTS, TRANSIENT, delay_after
@@ -28,7 +28,7 @@ GRACE = 1.0
 """Seconds beyond stream_timeout, for a call that does not keep to its own limit."""
 
 
-async def run_commands(plan: Plan, options: ConnectionOptions, log: Log, masking: Masking) -> Outcome:
+async def run_over_stream(plan: Plan, options: ConnectionOptions, log: Log, masking: Masking) -> Outcome:
     """Run all commands, one after another, and tell the task's log about each.
 
     A connection that cannot be made is tried again, as long as nothing was written. Cancelling this
@@ -41,7 +41,7 @@ async def run_commands(plan: Plan, options: ConnectionOptions, log: Log, masking
         masking: of the secrets in all that is told.
     """
     live = LiveLog(log, masking)
-    run = _Run(plan, options, live, masking)
+    run = StreamRun(plan, options, live, masking)
     try:
         outcome = await run.outcome()
         if outcome.error is None:
@@ -53,7 +53,7 @@ async def run_commands(plan: Plan, options: ConnectionOptions, log: Log, masking
     return outcome
 
 
-class _Run:
+class StreamRun:
     def __init__(self, plan: Plan, options: ConnectionOptions, live: LiveLog, masking: Masking) -> None:
         self._plan = plan
         self._commands = [to_command(command) for command in plan.commands]
@@ -82,18 +82,18 @@ class _Run:
             if isinstance(error, DeadlineExceededError) and not error.sent and not self._results:
                 # A retry is harmless, unlike after commands that have begun.
                 return self._end(
-                    JobState.FAILED,
+                    RunState.FAILED,
                     f"stream_timeout of {self._stream_timeout:g} s exceeded before the server took the call: "
                     f"nothing was sent",
                 )
             return self._end(
-                JobState.CANCELLED,
+                RunState.CANCELLED,
                 f"stream_timeout of {self._stream_timeout:g} s exceeded, the call was cancelled: "
                 f"{len(self._results)} of {len(self._commands)} command(s) had been answered",
             )
         except MissingResultsError as error:
             missing = ", ".join(f"command {tid} (commands[{tid - 1}])" for tid in error.tids)
-            return self._end(JobState.FAILED, f"the server ended the stream without an answer to {missing}")
+            return self._end(RunState.FAILED, f"the server ended the stream without an answer to {missing}")
         except ServerError as error:
             problem = str(error)
             if isinstance(error, TRANSIENT) and not error.sent:
@@ -103,14 +103,14 @@ class _Run:
                     "; not retried to prevent duplicate execution: the server may have received commands "
                     f"({len(self._results)} of {len(self._commands)} had been answered)"
                 )
-            return self._end(JobState.FAILED, problem)
+            return self._end(RunState.FAILED, problem)
         except RemSvcError as error:
-            return self._end(JobState.FAILED, str(error))
+            return self._end(RunState.FAILED, str(error))
         if any(self._plan.failed(result["rc"]) for result in self._results.values()):
-            return self._end(JobState.FAILED)
-        return Outcome(JobState.SUCCESS, self._results)
+            return self._end(RunState.FAILED)
+        return Outcome(RunState.SUCCESS, self._results)
 
-    def _end(self, state: JobState, problem: str = "") -> Outcome:
+    def _end(self, state: RunState, problem: str = "") -> Outcome:
         """An outcome that names the problem, and every command that failed."""
         problems = [problem] if problem else []
         results = self._results.values()

@@ -16,7 +16,7 @@ from remsvc_provider.running.patience import Patience
 from remsvc_provider.running.time_budget import TimeBudget
 
 
-class JobCreation:
+class PlanJobs:
     """Has a job for each command of a plan. :meth:`close` it.
 
     Args:

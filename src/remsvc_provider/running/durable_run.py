@@ -22,14 +22,13 @@ from remsvc_provider.log.output import CommandOutput
 from remsvc_provider.log.task_log import failure_text, one_line, security_text, shown_id, without_nul
 from remsvc_provider.masking import Masking
 from remsvc_provider.origin import TRY_NUMBER, Origin
-from remsvc_provider.outcome import JobState as RunState
-from remsvc_provider.outcome import Outcome, Results
+from remsvc_provider.outcome import Outcome, Results, RunState
 from remsvc_provider.plan import Plan
 from remsvc_provider.running.access import Reread, ServerAccess
-from remsvc_provider.running.creation import JobCreation
+from remsvc_provider.running.job_follower import GRACE, JobFollower
 from remsvc_provider.running.patience import ATTEMPTS, TRANSIENT, Patience
+from remsvc_provider.running.plan_jobs import PlanJobs
 from remsvc_provider.running.time_budget import TimeBudget, TimeIsUpError
-from remsvc_provider.running.watch import GRACE, JobWatch
 from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES
 
 CANCEL_TIMEOUT = 10.0
@@ -44,7 +43,7 @@ class NoJobsError(RemSvcError):
     """The server knows no durable jobs. Nothing ran."""
 
 
-class JobRun:
+class DurableRun:
     """One run of a plan. Needs a running event loop; :meth:`close` it.
 
     Args:
@@ -54,7 +53,7 @@ class JobRun:
         reread: tells what the connection says now, for when its credentials are refused.
         log: where the story goes.
         masking: of the secrets in all that is told.
-        alone: use a connection of its own: see :class:`~remsvc_provider.running.run.CommandRun`.
+        alone: use a connection of its own: see :class:`~remsvc_provider.running.run.PlanRun`.
 
     Raises:
         AirflowException: an option in airflow.cfg cannot be used.
@@ -86,7 +85,7 @@ class JobRun:
         self._taken = False
         self._stopped: set[str] = set()  # what became of what had not ended, for a person
         self._budget = TimeBudget(plan.stream_timeout, origin.request_id, GRACE)
-        self._creation = JobCreation(plan, origin, self._patience, self._budget)
+        self._jobs = PlanJobs(plan, origin, self._patience, self._budget)
         self._limit: TimeLimit | None = None
         self._ended = 0  # commands that are known to have ended
         self._last_end = float("-inf")  # of them, on the monotonic clock
@@ -136,9 +135,9 @@ class JobRun:
     async def _too_late(self) -> Outcome:
         limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
         done = "nothing was running"
-        if self._creation.under_way or self._taken or self._plan.resumed:
+        if self._jobs.under_way or self._taken or self._plan.resumed:
             done = await self.cancel(limit)
-        if not self._taken and not self._plan.resumed and (why := self._creation.why_none()):
+        if not self._taken and not self._plan.resumed and (why := self._jobs.why_none()):
             # A retry is harmless, unlike after commands that have begun.
             return self._end(RunState.FAILED, f"{limit}, and nothing ran: {why}")
         ended = f"{len(self._results)} of {len(self._plan.commands)} command(s) had ended"
@@ -161,7 +160,7 @@ class JobRun:
 
     async def _cancel_all(self, reason: str) -> None:
         self._patience.stop()
-        self._unfinished |= await self._creation.unfinished()
+        self._unfinished |= await self._jobs.unfinished()
         try:
             self._unfinished |= await self._access.call(self._created_before)
         except RemSvcError as error:
@@ -185,7 +184,7 @@ class JobRun:
 
     async def close(self) -> None:
         """Release what is held here. The jobs go on."""
-        await self._creation.close()
+        await self._jobs.close()
         await self._access.close()
         await self._flush()
 
@@ -211,7 +210,7 @@ class JobRun:
         """Find the server, and what it has of this task."""
         await self._patience.insist(lambda client: client.connect(metadata=self._plan.metadata))
         try:
-            await self._creation.look()
+            await self._jobs.look()
         except UnimplementedError as error:
             raise NoJobsError(str(error)) from error
         count = len(self._plan.commands)
@@ -219,7 +218,7 @@ class JobRun:
             f"Running {count} command(s) on {self._options.target} ({security_text(self._options)}), "
             f"within {self._plan.stream_timeout:g} s, as durable jobs"
         )
-        await self._creation.adopt(self._live)
+        await self._jobs.adopt(self._live)
 
     async def _run(self) -> None:
         count = len(self._plan.commands)
@@ -259,7 +258,7 @@ class JobRun:
         if folds:
             self._live.begin_group(title)
         try:
-            job, beginning = await self._creation.obtain(tid)
+            job, beginning = await self._jobs.obtain(tid)
             self._live.add(beginning if folds else f"{title}\n{beginning}")
             job, output = await self._follow(tid, job)
         finally:
@@ -282,8 +281,8 @@ class JobRun:
                     stop_counting()
                     self._note_end()
 
-                watch = JobWatch(self._access, self._plan, self._drain_seconds, self._live, note_end)
-                job = ended = await watch.to_its_end(job, output)
+                follower = JobFollower(self._access, self._plan, self._drain_seconds, self._live, note_end)
+                job = ended = await follower.to_its_end(job, output)
         finally:
             output.finish(ended)
         del self._unfinished[tid]
