@@ -1,0 +1,224 @@
+"""The rules of the house (docs/decisions/0026-the-house.md): where a module may be, and what it may import.
+
+The import contracts are in pyproject.toml, for ``lint-imports``; here each of them is seen to fail.
+All other rules are checked here.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # of import-linter
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("remsvc", "remsvc_provider")
+LONGEST, SHORTEST, MOST_MODULES = 500, 20, 20
+FIXED_NAMES = {"__init__.py", "__main__.py"}
+ONE_FILE_A_VERB = {"src/remsvc/cli"}
+SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "tools", "util", "utils"}
+
+# What is not yet as it shall be. These lists only get shorter.
+CIRCLES = {
+    *("remsvc.client.options", "remsvc.client.target"),
+    *(f"remsvc.execution.{name}" for name in ("engine", "posix", "posix_process", "supervisor", "windows")),
+    *(f"remsvc.server.{name}" for name in ("identity", "policy", "rate_limit", "settings", "tls")),
+    *(f"remsvc.server.http2.{name}" for name in ("call", "connection", "connections", "session")),
+    *(f"remsvc.server.http2.{name}" for name in ("opening_windows", "unsent", "waiting_answers")),
+    *("remsvc_provider.operators", "remsvc_provider.operators.remsvc"),
+    *("remsvc_provider.start_in_triggerer", "remsvc_provider.triggers"),
+}
+SIZES = {
+    "src/remsvc/cli/airflow_connection.py",
+    "src/remsvc/execution/supervisor/commands.py",
+    "src/remsvc/http2/installation.py",
+    "src/remsvc/server/calls/sharing.py",
+    "src/remsvc/server/own_user.py",
+    "src/remsvc_provider/triggers/event.py",
+}
+FULL_FOLDERS = {"src/remsvc/client"}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """All modules of ours, by their names; a package is one, too."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / "src" / package).rglob("*.py")):
+            parts = path.relative_to(ROOT / "src").with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    """The modules that one imports, ours and others: at its top, in a function, and for its types alone."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            origin = node.module or ""
+            inner = {f"{origin}.{alias.name}" for alias in node.names}
+            names |= {name if name in modules() else origin for name in inner}
+    return frozenset(names - {module})
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Names that import each other, over however many steps: the strongly connected ones of more than one."""
+
+    @cache
+    def reached(start: str) -> frozenset[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for name in imports.get(waiting.pop(), set()) - seen:
+                seen.add(name)
+                waiting.append(name)
+        return frozenset(seen)
+
+    in_circles = [name for name in imports if name in reached(name)]
+    found = {tuple(sorted(o for o in in_circles if o in reached(n) and n in reached(o))) for n in in_circles}
+    return [list(circle) for circle in sorted(found)]
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    ours = {name: set(imported(name) & modules().keys()) for name in modules()}
+    assert [circle for circle in circles(ours) if not CIRCLES.issuperset(circle)] == []
+
+
+def test_rooms_do_not_import_each_other_in_a_circle() -> None:
+    """Whatever is beside each other in a folder, modules and folders alike, each folder as a whole."""
+    found = []
+    for package in {name.rpartition(".")[0] for name in modules()} - {""}:
+        inside = f"{package}."
+        depth = inside.count(".") + 1
+        rooms: dict[str, set[str]] = {}
+        for name in modules():
+            if name.startswith(inside):
+                room = ".".join(name.split(".")[:depth])
+                others = {".".join(o.split(".")[:depth]) for o in imported(name) if o.startswith(inside)}
+                rooms.setdefault(room, set()).update(others - {room})
+        found += circles(rooms)
+    assert [circle for circle in found if not CIRCLES.issuperset(circle)] == []
+
+
+def test_each_module_has_one_concept_to_tell() -> None:
+    found = {}
+    for path in modules().values():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if path.name not in FIXED_NAMES and not SHORTEST <= lines <= LONGEST:
+            found[str(path.relative_to(ROOT))] = lines
+    assert {name: lines for name, lines in found.items() if name not in SIZES} == {}
+
+
+def test_each_folder_can_be_taken_in_at_a_look() -> None:
+    count: dict[str, int] = {}
+    for path in modules().values():
+        folder = str(path.parent.relative_to(ROOT))
+        count[folder] = count.get(folder, 0) + (path.name != "__init__.py")
+    too_full = {folder for folder, number in count.items() if number > MOST_MODULES}
+    assert too_full - ONE_FILE_A_VERB - FULL_FOLDERS == set()
+
+
+def test_each_name_says_what_is_inside() -> None:
+    assert [name for name in modules() if SAY_NOTHING & set(name.split("."))] == []
+
+
+def test_the_supervisor_needs_nothing_but_the_standard_library() -> None:
+    """It runs as root, without site-packages, and outlives an upgrade of everything else."""
+    room = "remsvc.execution.supervisor"
+    allowed = sys.stdlib_module_names
+    foreign = {
+        (name, other)
+        for name in modules()
+        if name.startswith(room)
+        for other in imported(name)
+        if other.split(".")[0] not in allowed and not other.startswith(room)
+    }
+    today = {(name, other) for name, other in foreign if other == "remsvc.execution.engine"}
+    assert foreign - today == set()
+
+
+# The import contracts
+
+
+def contracts() -> list[dict[str, Any]]:
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = configuration["tool"]["importlinter"]["contracts"]
+    return found
+
+
+def forbidden_imports(contract: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Imports that a contract must not let pass: of each layer, the one above and the ones beside it."""
+    if contract["type"] == "forbidden":
+        yield from itertools.product(contract["source_modules"], contract["forbidden_modules"])
+        return
+    (container,) = contract["containers"]
+    layers = [[f"{container}.{name}" for name in layer.split(" | ")] for layer in contract["layers"]]
+    for above, layer in itertools.pairwise(layers):
+        yield from itertools.product(layer, above)
+    for layer in layers:
+        yield from itertools.permutations(layer, 2)
+
+
+def plant(source: Path, imports: Iterable[tuple[str, str]]) -> None:
+    for importer, other in imports:
+        path = source / modules()[importer].relative_to(ROOT / "src")
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"\nimport {other}\n")
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "COLUMNS": "1000"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def copied_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("house")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / "src" / package, folder / "src" / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report_of_broken_contracts(copied_house: Path) -> str:
+    """What ``lint-imports`` says of a copy into which all forbidden imports were planted."""
+    assert (run := lint_imports(copied_house)).returncode == 0, run.stdout + run.stderr
+    plant(copied_house / "src", itertools.chain.from_iterable(map(forbidden_imports, contracts())))
+    return lint_imports(copied_house).stdout
+
+
+@pytest.mark.parametrize("contract", contracts(), ids=lambda contract: contract["name"])
+def test_a_contract_sees_each_import_that_it_forbids(
+    contract: dict[str, Any], report_of_broken_contracts: str
+) -> None:
+    """Those from a layer to the one above it, and between the rooms of a layer."""
+    title = f"\n{contract['name']}\n{'-' * len(contract['name'])}\n"
+    _, _, report = report_of_broken_contracts.partition(title)
+    report = re.split(r"\n\n.+\n-+\n", report, maxsplit=1)[0]  # up to the next contract's title
+    planted = list(forbidden_imports(contract))
+    assert planted
+    assert [pair for pair in planted if f" {pair[0]} -> {pair[1]} (l." not in report] == []
