@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from remsvc.execution.jobs import jobs as engine
-from remsvc.execution.jobs.model import JobLimits, JobSpec, content_digest
+from remsvc.execution.jobs.model import JobContent, JobLimits, content_digest
 
 SOURCES = str(Path(engine.__file__).parents[1])
 STDIN = b"input"
@@ -24,8 +24,8 @@ STDIN = b"input"
 lines = 0
 
 
-def spec(script: str) -> JobSpec:
-    return JobSpec(shell_command=script, kill_grace=5.0, output_limit=1 << 20)
+def spec(script: str) -> JobContent:
+    return JobContent(shell_command=script, kill_grace=5.0, output_limit=1 << 20)
 
 
 async def run(state_dir: str, script: str) -> None:

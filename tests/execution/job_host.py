@@ -14,7 +14,7 @@ from typing import Any
 from remsvc.execution.jobs.files import Piece
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import Filter
-from remsvc.execution.jobs.model import Job, JobLimits, JobSpec, content_digest
+from remsvc.execution.jobs.model import JobContent, JobLimits, JobRecord, content_digest
 from remsvc.job_state import JobState
 
 from .processes import DEADLINE, supervisors_of
@@ -25,14 +25,14 @@ UNENDED = (JobState.QUEUED, JobState.RUNNING)
 _numbers = itertools.count(1)
 
 
-def shell(text: str, **options: Any) -> JobSpec:
+def shell(text: str, **options: Any) -> JobContent:
     """A job that runs shell text, with the defaults that a server would fill in."""
-    return JobSpec(**{"shell_command": text, "kill_grace": 5.0, "output_limit": OUTPUT_LIMIT, **options})
+    return JobContent(**{"shell_command": text, "kill_grace": 5.0, "output_limit": OUTPUT_LIMIT, **options})
 
 
-def program(*argv: str, **options: Any) -> JobSpec:
+def program(*argv: str, **options: Any) -> JobContent:
     """A job that runs a program without a shell."""
-    return JobSpec(**{"argv": argv, "kill_grace": 5.0, "output_limit": OUTPUT_LIMIT, **options})
+    return JobContent(**{"argv": argv, "kill_grace": 5.0, "output_limit": OUTPUT_LIMIT, **options})
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Watched:
     ``gaps`` are the pieces that were left out: stream, from, up to.
     """
 
-    job: Job
+    job: JobRecord
     states: list[JobState] = field(default_factory=list)
     stdout: bytes = b""
     stderr: bytes = b""
@@ -106,28 +106,30 @@ class JobHost:
         (pid,) = self.supervisors()
         os.kill(pid, signal.SIGKILL)
 
-    async def unended(self) -> list[Job]:
+    async def unended(self) -> list[JobRecord]:
         return await self.jobs.select(Filter(states=UNENDED), 1000)
 
     async def create(
-        self, spec: JobSpec, request_id: str = "", identity: str = "alice", stdin: bytes = b""
-    ) -> Job:
+        self, content: JobContent, request_id: str = "", identity: str = "alice", stdin: bytes = b""
+    ) -> JobRecord:
         request_id = request_id or f"request {next(_numbers)}"
-        return await self.jobs.create(identity, request_id, content_digest(spec, stdin), spec, stdin)
+        return await self.jobs.create(identity, request_id, content_digest(content, stdin), content, stdin)
 
-    async def run(self, spec: JobSpec, **options: Any) -> Watched:
+    async def run(self, content: JobContent, **options: Any) -> Watched:
         """Create a job and watch it to its end."""
-        return await self.watch(await self.create(spec, **options))
+        return await self.watch(await self.create(content, **options))
 
-    async def watch(self, job: Job, stdout_offset: int | None = 0, stderr_offset: int | None = 0) -> Watched:
+    async def watch(
+        self, job: JobRecord, stdout_offset: int | None = 0, stderr_offset: int | None = 0
+    ) -> Watched:
         """Watch a job to its end. Checks that nothing comes twice, or out of order."""
         return await asyncio.wait_for(self._watch(job, stdout_offset, stderr_offset), DEADLINE)
 
-    async def _watch(self, job: Job, stdout_offset: int | None, stderr_offset: int | None) -> Watched:
+    async def _watch(self, job: JobRecord, stdout_offset: int | None, stderr_offset: int | None) -> Watched:
         watched = Watched(job)
         expected = {"stdout": stdout_offset, "stderr": stderr_offset}
         async for event in self.jobs.watch(job, stdout_offset, stderr_offset):
-            if isinstance(event, Job):
+            if isinstance(event, JobRecord):
                 watched.job = event
                 watched.states.append(event.state)
                 continue
@@ -143,7 +145,7 @@ class JobHost:
         assert watched.job.state.ended, "a watch ends with the job's end"
         return watched
 
-    async def watch_until(self, job: Job, wanted: bytes) -> Job:
+    async def watch_until(self, job: JobRecord, wanted: bytes) -> JobRecord:
         """Watch until ``wanted`` was written to standard output; the job as it is then."""
 
         async def look() -> None:
@@ -157,6 +159,6 @@ class JobHost:
         assert found is not None
         return found
 
-    async def ended(self, job: Job) -> Job:
+    async def ended(self, job: JobRecord) -> JobRecord:
         """The job, once it has ended."""
         return (await self.watch(job, None, None)).job

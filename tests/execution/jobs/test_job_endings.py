@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.model import JobRecord
 from remsvc.job_state import JobState
 from tests.execution.job_host import JobHost, shell
 from tests.execution.processes import eventually, processes_with
@@ -19,12 +19,14 @@ from tests.execution.supervisor.test_process_tree import ESCAPES
 TERM_IGNORED = "trap '' TERM HUP INT; "
 
 
-async def cancelled(host: JobHost, job: Job, *, kill: bool = False, reason: str = "enough") -> Job:
+async def cancelled(
+    host: JobHost, job: JobRecord, *, kill: bool = False, reason: str = "enough"
+) -> JobRecord:
     await host.jobs.cancel(job, reason, kill=kill)
     return await host.ended(job)
 
 
-async def running(host: JobHost, script: str, duration: str, count: int, **options: object) -> Job:
+async def running(host: JobHost, script: str, duration: str, count: int, **options: object) -> JobRecord:
     """A job that runs ``script`` with ``duration`` in it, once ``count`` processes have it as argument."""
     job = await host.create(shell(script.format(duration), **options))
     await eventually(lambda: len(processes_with(duration)) >= count, "all of it runs")
@@ -134,7 +136,7 @@ async def test_the_whole_tree_ends(host: JobHost, duration: str, name: str, how:
     assert not processes_with(duration)
 
 
-async def timed_out(host: JobHost, script: str, duration: str, count: int) -> Job:
+async def timed_out(host: JobHost, script: str, duration: str, count: int) -> JobRecord:
     """A job that its time limit has ended, with all that it starts, however long that takes here."""
     for time_limit in (0.5, 2.0, 8.0):
         job = await host.create(shell(script.format(duration), kill_grace=0.3, time_limit=time_limit))

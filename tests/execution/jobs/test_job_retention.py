@@ -10,7 +10,7 @@ import pytest
 
 from remsvc.execution.jobs.files import Piece
 from remsvc.execution.jobs.journal import Journal
-from remsvc.execution.jobs.model import Job, JobForgottenError
+from remsvc.execution.jobs.model import JobForgottenError, JobRecord
 from remsvc.execution.jobs.search import Filter
 from remsvc.job_state import JobState
 from tests.execution.job_host import JobHost, shell
@@ -31,7 +31,7 @@ async def remaining(host: JobHost) -> list[str]:
     return [job.id for job in await host.jobs.select(Filter(), 1000)][::-1]
 
 
-async def until_remaining(host: JobHost, expected: list[Job]) -> None:
+async def until_remaining(host: JobHost, expected: list[JobRecord]) -> None:
     deadline = time.monotonic() + DEADLINE
     while (now := await remaining(host)) != [job.id for job in expected]:
         assert time.monotonic() < deadline, now
@@ -42,7 +42,7 @@ async def until_remaining(host: JobHost, expected: list[Job]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def run(host: JobHost, text: str, count: int = 1) -> list[Job]:
+async def run(host: JobHost, text: str, count: int = 1) -> list[JobRecord]:
     ends = []
     for _ in range(count):
         job = await host.create(shell(text))
@@ -79,7 +79,7 @@ async def test_many_at_once(host_with: HostWith) -> None:
     journal = Journal(host.path / "journal.sqlite")
     spec, now = shell("true"), time.time()
     ended = [
-        Job(
+        JobRecord(
             *(f"{number:020x}", "somebody", f"{number}", "digest", spec),
             created=now,
             state=JobState.SUCCEEDED,
@@ -125,10 +125,10 @@ async def test_a_job_that_is_watched_stays_until_the_watch_ends(host_with: HostW
     host = await host_with(**{**FOREVER, "retention_seconds": 0.2})
     job = await host.create(shell("head -c 3000000 /dev/zero", output_limit=1 << 30))
     before = host.jobs.watch(job, 0, None)
-    assert isinstance(await anext(before), Job)
+    assert isinstance(await anext(before), JobRecord)
     await host.ended(job)
     after = host.jobs.watch(job, 0, None)
-    assert isinstance(await anext(after), Job)
+    assert isinstance(await anext(after), JobRecord)
     await asyncio.sleep(1)
     for events in (before, after):
         size = 0

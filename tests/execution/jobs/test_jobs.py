@@ -15,7 +15,7 @@ import pytest
 from remsvc.execution.jobs.files import Piece
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import Filter
-from remsvc.execution.jobs.model import Job, JobLimits, JobSpec, QueueFullError, RequestReusedError
+from remsvc.execution.jobs.model import JobContent, JobLimits, JobRecord, QueueFullError, RequestReusedError
 from remsvc.execution.jobs.slots import JobPermission, OpenGate
 from remsvc.execution.supervisor.output import Gap, write_gap
 from remsvc.job_state import JobState
@@ -53,7 +53,7 @@ async def test_a_watch_tells_each_state_once(host: JobHost, tmp_path: Path) -> N
 
     async def look() -> None:
         async for event in host.jobs.watch(job, 0, None):
-            if isinstance(event, Job):
+            if isinstance(event, JobRecord):
                 states.append(event.state)
             else:
                 go.write_text("now\n")
@@ -78,7 +78,7 @@ async def test_a_signal(host: JobHost) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason"),
+    ("content", "reason"),
     [
         (program("/no/such/program"), "No such file or directory: /no/such/program"),
         (program("no-such-program"), "No such file or directory: no-such-program"),
@@ -90,8 +90,8 @@ async def test_a_signal(host: JobHost) -> None:
     ],
     ids=["program", "name", "folder", "too long", "cwd", "cwd is a file", "user"],
 )
-async def test_what_cannot_be_started_says_why(host: JobHost, spec: JobSpec, reason: str) -> None:
-    watched = await host.run(spec)
+async def test_what_cannot_be_started_says_why(host: JobHost, content: JobContent, reason: str) -> None:
+    watched = await host.run(content)
     assert watched.job.state is JobState.FAILED
     assert watched.job.exit_code is None
     assert reason in watched.job.reason
@@ -195,23 +195,23 @@ async def test_the_same_request_gives_the_same_job_whenever_it_comes(host: JobHo
     log = tmp_path / "log"
     go = tmp_path / "go"
     os.mkfifo(go)
-    spec = shell(f"echo run >> {log}; read line < {go}")
-    first = await host.create(spec, "once")
-    again = await host.create(spec, "once")
+    content = shell(f"echo run >> {log}; read line < {go}")
+    first = await host.create(content, "once")
+    again = await host.create(content, "once")
     assert (again.id, again.state) == (first.id, JobState.RUNNING)
     await asyncio.to_thread(go.write_text, "now\n")
     ended = await host.ended(first)
-    after = await host.create(spec, "once")
+    after = await host.create(content, "once")
     assert after == ended
     await host.reopen()
-    assert await host.create(spec, "once") == ended
+    assert await host.create(content, "once") == ended
     assert lines(log) == ["run"]
 
 
 async def test_the_same_request_at_the_same_time(host: JobHost, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    spec = shell(f"echo run >> {log}; cat >> {log}")
-    created = await asyncio.gather(*(host.create(spec, "once", stdin=b"in\n") for _ in range(50)))
+    content = shell(f"echo run >> {log}; cat >> {log}")
+    created = await asyncio.gather(*(host.create(content, "once", stdin=b"in\n") for _ in range(50)))
     assert len({job.id for job in created}) == 1
     await host.ended(created[0])
     assert lines(log) == ["run", "in"]
@@ -259,15 +259,15 @@ async def test_a_creator_that_goes_away_changes_nothing(host: JobHost, tmp_path:
     """The call is cancelled at whatever point; asked again, the job has run once."""
     log = tmp_path / "log"
     for number in range(30):
-        spec = shell(f"cat; echo {number} >> {log}")
-        creating = asyncio.ensure_future(host.create(spec, f"r{number}", stdin=b"in"))
+        content = shell(f"cat; echo {number} >> {log}")
+        creating = asyncio.ensure_future(host.create(content, f"r{number}", stdin=b"in"))
         for _ in range(number % 6):
             await asyncio.sleep(0)
         if number % 6 == 5:
             await asyncio.sleep(number / 10_000)
         creating.cancel()
         await asyncio.wait([creating])
-        watched = await host.run(spec, request_id=f"r{number}", stdin=b"in")
+        watched = await host.run(content, request_id=f"r{number}", stdin=b"in")
         assert watched.job.state is JobState.SUCCEEDED
         assert watched.stdout == b"in"
     assert lines(log) == [str(number) for number in range(30)]
@@ -329,7 +329,7 @@ async def test_a_watch_that_is_given_up_leaves_nothing(host: JobHost) -> None:
     job = await host.create(shell("echo a; sleep 1000"))
     for _ in range(20):
         events = host.jobs.watch(job, 0, 0)
-        assert isinstance(await anext(events), Job)
+        assert isinstance(await anext(events), JobRecord)
         assert isinstance(await anext(events), Piece)
         waiting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0.001)
@@ -415,8 +415,8 @@ async def test_no_more_run_than_may_and_the_others_wait(host_with: HostWith, tmp
     host = await host_with(max_running=3)
     log = tmp_path / "log"
     together = f"until [ $(grep -c start {log}) -ge 3 ]; do sleep 0.01; done"
-    spec = shell(f"echo start >> {log}; {together}; echo end >> {log}; cat")
-    jobs = await asyncio.gather(*(host.create(spec, stdin=b"x") for _ in range(20)))
+    content = shell(f"echo start >> {log}; {together}; echo end >> {log}; cat")
+    jobs = await asyncio.gather(*(host.create(content, stdin=b"x") for _ in range(20)))
     assert {job.state for job in jobs} == {JobState.RUNNING, JobState.QUEUED}
     for job in jobs:
         assert (await host.ended(job)).state is JobState.SUCCEEDED
@@ -434,9 +434,9 @@ async def test_a_full_queue_takes_no_more_however_many_come_at_once(host_with: H
     results = await asyncio.gather(
         *(host.create(shell("true"), f"r{n}", stdin=b"in") for n in range(20)), return_exceptions=True
     )
-    queued = [job for job in results if isinstance(job, Job)]
+    queued = [job for job in results if isinstance(job, JobRecord)]
     assert len(queued) == 2
-    assert all(isinstance(other, Job | QueueFullError) for other in results)
+    assert all(isinstance(other, JobRecord | QueueFullError) for other in results)
     assert len(await host.unended()) == 3
     # Of what was refused nothing is left, and what is known already is still found.
     assert len(list((host.path / "jobs").glob("*/stdin"))) == 2
@@ -469,7 +469,7 @@ async def test_a_watch_of_a_job_that_waits(host_with: HostWith) -> None:
     job = await host.create(shell("echo done"))
     states, output = [], b""
     async for event in host.jobs.watch(job, 0, None):
-        if isinstance(event, Job):
+        if isinstance(event, JobRecord):
             states.append(event.state)
         else:
             output += event.data
@@ -502,10 +502,10 @@ async def test_standard_input_that_cannot_be_removed(host_with: HostWith) -> Non
 class BrokenObserver:
     """Tells nobody, and fails."""
 
-    def on_state(self, job: Job) -> None:
+    def on_state(self, job: JobRecord) -> None:
         raise RuntimeError("on_state")
 
-    async def before_end(self, job: Job) -> None:
+    async def before_end(self, job: JobRecord) -> None:
         raise RuntimeError("before_end")
 
 
@@ -514,7 +514,7 @@ class BrokenGate(OpenGate):
 
     broken = False
 
-    async def permit(self, job: Job) -> JobPermission:
+    async def permit(self, job: JobRecord) -> JobPermission:
         if self.broken:
             raise RuntimeError("permit")
         return self
@@ -531,10 +531,10 @@ async def test_an_observer_that_fails(tmp_path: Path) -> None:
         await jobs.close()
 
 
-async def end_of(jobs: Jobs, job: Job) -> Job:
-    async def look() -> Job:
+async def end_of(jobs: Jobs, job: JobRecord) -> JobRecord:
+    async def look() -> JobRecord:
         async for event in jobs.watch(job, None, None):
-            if isinstance(event, Job) and event.state.ended:
+            if isinstance(event, JobRecord) and event.state.ended:
                 return event
         raise AssertionError("a watch ends with the job's end")
 

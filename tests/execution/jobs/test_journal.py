@@ -18,7 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remsvc.execution.jobs.journal import SCHEMA_VERSION, Journal, JournalError
-from remsvc.execution.jobs.model import Job, JobSpec, OutputSize, TooManySearchesError, content_digest
+from remsvc.execution.jobs.model import (
+    JobContent,
+    JobRecord,
+    OutputSize,
+    TooManySearchesError,
+    content_digest,
+)
 from remsvc.execution.jobs.search import Filter
 from remsvc.job_state import JobState
 from tests.execution.processes import own_descriptors
@@ -28,14 +34,14 @@ JOURNALS = Path(__file__).parent / "journals"
 NOW = 1_700_000_000.25
 
 
-def a_job(number: int = 0, **values: object) -> Job:
-    spec = JobSpec(shell_command=f"echo {number}", labels={"number": str(number)})
-    job = Job(
+def a_job(number: int = 0, **values: object) -> JobRecord:
+    content = JobContent(shell_command=f"echo {number}", labels={"number": str(number)})
+    job = JobRecord(
         id=f"job-{number}",
         identity="alice",
         request_id=f"request {number}",
-        digest=content_digest(spec, b""),
-        spec=spec,
+        digest=content_digest(content, b""),
+        content=content,
         created=NOW + number,
     )
     return dataclasses.replace(job, **values)  # type: ignore[arg-type]
@@ -48,7 +54,7 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     await journal.close()
 
 
-def without_seq(job: Job | None) -> Job:
+def without_seq(job: JobRecord | None) -> JobRecord:
     assert job is not None
     return dataclasses.replace(job, seq=0)
 
@@ -81,7 +87,7 @@ async def test_a_request_is_claimed_once(journal: Journal) -> None:
 
 
 async def test_all_of_a_job_comes_back(journal: Journal) -> None:
-    spec = JobSpec(
+    content = JobContent(
         shell_command="echo '\u00e9\n\U0001d11e' \"",
         user="nobody",
         cwd="/tmp",
@@ -93,7 +99,7 @@ async def test_all_of_a_job_comes_back(journal: Journal) -> None:
         source="s",
         lease=3.0,
     )
-    job = a_job(spec=spec)
+    job = a_job(content=content)
     await journal.claim(job)
     ended = dataclasses.replace(
         job,
@@ -133,8 +139,8 @@ async def test_unended_and_ended(journal: Journal) -> None:
             await journal.update(a_job(number, state=state, ended=end, stdout=size, stderr=OutputSize(7)))
     assert [job.id for job in await journal.unended()] == ["job-0", "job-1"]
     ended = await journal.ended(100)
-    spec = len(a_job().spec.to_json())
-    assert ended == [(f"job-{n}", NOW + 100 - n, 1000 * n - 100 + 7 + spec) for n in (6, 5, 4, 3, 2)]
+    texts = len(a_job().content.to_json())
+    assert ended == [(f"job-{n}", NOW + 100 - n, 1000 * n - 100 + 7 + texts) for n in (6, 5, 4, 3, 2)]
     assert await journal.ended(2, 1) == ended[1:3]
     assert await journal.ended_totals() == (5, sum(kept for _, _, kept in ended))
     await journal.forget(["job-6", "job-4", "no such job"])
@@ -186,9 +192,9 @@ def test_filters_and_pages(tmp_path_factory: pytest.TempPathFactory, data: st.Da
         try:
             expected: list[str] = []
             for number, (identity, state, labels, created) in enumerate(jobs):
-                spec = JobSpec(shell_command="x", labels=labels)
+                content = JobContent(shell_command="x", labels=labels)
                 await journal.claim(
-                    a_job(number, identity=identity, state=state, spec=spec, created=float(created))
+                    a_job(number, identity=identity, state=state, content=content, created=float(created))
                 )
                 if (
                     wanted.identity in (None, identity)
@@ -197,7 +203,7 @@ def test_filters_and_pages(tmp_path_factory: pytest.TempPathFactory, data: st.Da
                     and (wanted.created_after is None or created >= wanted.created_after)
                 ):
                     expected.insert(0, f"job-{number}")
-            found: list[Job] = []
+            found: list[JobRecord] = []
             while more := await journal.select(
                 dataclasses.replace(wanted, before_seq=found[-1].seq if found else None), page
             ):
@@ -212,7 +218,9 @@ def test_filters_and_pages(tmp_path_factory: pytest.TempPathFactory, data: st.Da
 
 async def claim_many(path: Path, identity: str, count: int, labels: dict[str, str]) -> None:
     """So many ended jobs at once, put there by hand: one by one they would take minutes."""
-    job = a_job(identity=identity, spec=JobSpec(shell_command="x", labels=labels), state=JobState.SUCCEEDED)
+    job = a_job(
+        identity=identity, content=JobContent(shell_command="x", labels=labels), state=JobState.SUCCEEDED
+    )
     journal = Journal(path)
     await journal.claim(job)
     await journal.close()
@@ -260,12 +268,12 @@ async def test_searches_of_one_identity_are_bounded(journal: Journal) -> None:
 
 async def test_no_more_is_found_than_fits_into_an_answer(journal: Journal) -> None:
     for number in range(20):
-        spec = JobSpec(shell_command="x", env={"A": "x" * 300_000})
-        await journal.claim(a_job(number, spec=spec))
+        content = JobContent(shell_command="x", env={"A": "x" * 300_000})
+        await journal.claim(a_job(number, content=content))
     found, wanted, pages = [], Filter("alice"), 0
     while True:
         page = await journal.select(wanted, 100)
-        assert sum(len(job.spec.to_json()) for job in page) < 3e6
+        assert sum(len(job.content.to_json()) for job in page) < 3e6
         found += [job.id for job in page]
         pages += 1
         if page.stopped_at is None:
@@ -386,8 +394,8 @@ async def test_a_journal_of_every_version_opens(tmp_path: Path, version: int) ->
     succeeded = jobs["succeeded"]
     assert succeeded.stdout == OutputSize(5_000_000_000, 100, 4_999_999_000)
     assert (succeeded.identity, succeeded.exit_code, succeeded.created) == ("bob", 0, 1_700_000_001.0)
-    assert succeeded.spec.labels == {"dag": "nightly", "\u00e9": 'a "quoted" \u00fc'}
-    assert jobs["running"].spec.argv == ("/bin/echo", "a b", "")
+    assert succeeded.content.labels == {"dag": "nightly", "\u00e9": 'a "quoted" \u00fc'}
+    assert jobs["running"].content.argv == ("/bin/echo", "a b", "")
     assert [job.request_id for job in await journal.unended()] == [
         "request queued",
         "request running",
@@ -397,7 +405,7 @@ async def test_a_journal_of_every_version_opens(tmp_path: Path, version: int) ->
     for job in jobs.values():
         claimed, is_new = await journal.claim(dataclasses.replace(job, id="another"))
         assert not is_new
-        assert claimed.digest == content_digest(job.spec, b"")
+        assert claimed.digest == content_digest(job.content, b"")
     await journal.close()
     await Journal(path).close()  # opens again
     with sqlite3.connect(path) as connection:

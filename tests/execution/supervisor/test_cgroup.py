@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remsvc.execution.jobs.jobs import Jobs
-from remsvc.execution.jobs.model import Job, JobLimits, JobSpec, content_digest
+from remsvc.execution.jobs.model import JobContent, JobLimits, JobRecord, content_digest
 from remsvc.execution.supervisor.cgroup import GroupParent, find_parent, own_group
 from remsvc.job_state import JobState
 from tests.execution.processes import eventually, processes_with
@@ -32,9 +32,9 @@ def groups() -> Iterator[Path]:
     parent.rmdir()
 
 
-async def run_until_escaped(jobs: Jobs, duration: str) -> Job:
-    spec = JobSpec(shell_command=ESCAPE.format(duration), kill_grace=0.1)
-    job = await jobs.create("me", "one", content_digest(spec, b""), spec)
+async def run_until_escaped(jobs: Jobs, duration: str) -> JobRecord:
+    content = JobContent(shell_command=ESCAPE.format(duration), kill_grace=0.1)
+    job = await jobs.create("me", "one", content_digest(content, b""), content)
     await eventually(lambda: len(processes_with(duration)) == 3, "all of it runs")
     return job
 
@@ -48,7 +48,7 @@ async def test_cancel_ends_what_has_left_everything_behind(
         job = await run_until_escaped(jobs, duration)
         await jobs.cancel(job, "enough", kill=False)
         last = [event async for event in jobs.watch(job, None, None)][-1]
-        assert isinstance(last, Job)
+        assert isinstance(last, JobRecord)
         assert last.state is JobState.CANCELLED
         assert not processes_with(duration)
     finally:
@@ -77,14 +77,14 @@ async def test_a_background_process_outlives_a_job_that_ended_by_itself(
     jobs = Jobs(tmp_path, JobLimits(), GroupParent("the test's", groups))
     await jobs.open()
     try:
-        spec = JobSpec(shell_command=f"nohup sleep {duration} >/dev/null 2>&1 &")
-        job = await jobs.create("me", "one", content_digest(spec, b""), spec)
+        content = JobContent(shell_command=f"nohup sleep {duration} >/dev/null 2>&1 &")
+        job = await jobs.create("me", "one", content_digest(content, b""), content)
         assert (await _last(jobs, job)).state is JobState.SUCCEEDED
         await eventually(lambda: processes_with(duration), "the shell that was left has become it")
         (pid,) = processes_with(duration)
         os.kill(pid, 9)
         await eventually(lambda: not processes_with(duration), "it has ended")
-        again = JobSpec(shell_command="true")
+        again = JobContent(shell_command="true")
         await _last(jobs, await jobs.create("me", "two", content_digest(again, b""), again))
     finally:
         await jobs.close()
@@ -94,9 +94,9 @@ def test_a_group_that_does_not_exist_is_not_used() -> None:
     assert find_parent("/nonexistent") is None
 
 
-async def _last(jobs: Jobs, job: Job) -> Job:
+async def _last(jobs: Jobs, job: JobRecord) -> JobRecord:
     last = [event async for event in jobs.watch(job, None, None)][-1]
-    assert isinstance(last, Job)
+    assert isinstance(last, JobRecord)
     return last
 
 
@@ -119,8 +119,8 @@ async def test_one_that_moves_itself_elsewhere_is_ended(groups: Path, tmp_path: 
     jobs = Jobs(tmp_path, JobLimits(), GroupParent("the test's", groups))
     await jobs.open()
     try:
-        spec = JobSpec(shell_command=script, kill_grace=0.1)
-        job = await jobs.create("me", "one", content_digest(spec, b""), spec)
+        content = JobContent(shell_command=script, kill_grace=0.1)
+        job = await jobs.create("me", "one", content_digest(content, b""), content)
         await eventually(lambda: len(processes_with(duration)) == 2, "all of it runs")
         await jobs.cancel(job, "enough", kill=True)
         assert (await _last(jobs, job)).state is JobState.CANCELLED

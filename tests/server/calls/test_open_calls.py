@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from remsvc.execution.engine_choice import create_engine
-from remsvc.execution.jobs.model import JobSpec
+from remsvc.execution.jobs.model import JobContent
 from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.config import AuditConfig
@@ -84,7 +84,7 @@ class DeafAudit(Audit):
         self.asked = asyncio.Event()
         self.written = asyncio.Event()
 
-    async def permit(self, call: Call, method: str, spec: JobSpec, **about: str) -> None:
+    async def permit(self, call: Call, method: str, spec: JobContent, **about: str) -> None:
         self.asked.set()
         while not self.written.is_set():
             with contextlib.suppress(asyncio.CancelledError):

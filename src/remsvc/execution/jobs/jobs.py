@@ -20,8 +20,8 @@ from remsvc.errors import ExecutionError
 from remsvc.execution.jobs.admission import JobAdmission
 from remsvc.execution.jobs.files import JobFiles, Piece
 from remsvc.execution.jobs.journal import Journal
-from remsvc.execution.jobs.lifecycle import JobRunner
-from remsvc.execution.jobs.model import Job, JobLimits, JobSpec
+from remsvc.execution.jobs.lifecycle import JobLifecycle
+from remsvc.execution.jobs.model import JobContent, JobLimits, JobRecord
 from remsvc.execution.jobs.observer import GuardedObserver, JobObserver, NobodyObserves
 from remsvc.execution.jobs.reconciliation import Reconciliation
 from remsvc.execution.jobs.search import Filter, Found
@@ -103,24 +103,24 @@ class Jobs:
         except OSError as error:
             raise ExecutionError(f"{path}: {error.strerror}") from error
         self._journal = journal = Journal(self._state_dir / "journal.sqlite")
-        self._runner = runner = JobRunner(
+        self._lifecycle = lifecycle = JobLifecycle(
             *(journal, files, self.engine, self._slots, self._tasks),
             observer=self._observer,
             gate=self._gate,
             lookups=self._lookups,
         )
         self._admission = JobAdmission(
-            journal, files, runner, self._slots, self._observer, self._limits.max_text_bytes
+            journal, files, lifecycle, self._slots, self._observer, self._limits.max_text_bytes
         )
-        self._watches = JobWatches(journal, files, runner, self.passing)
-        self._reconciliation = Reconciliation(self._state_dir, self._groups, files, runner, self._tasks)
-        runner.remember(await journal.unended())
+        self._watches = JobWatches(journal, files, lifecycle, self.passing)
+        self._reconciliation = Reconciliation(self._state_dir, self._groups, files, lifecycle, self._tasks)
+        lifecycle.remember(await journal.unended())
         # What a server left that was killed between a job's files and its row, or the other way round.
-        await files.keep_only(journal.known, runner.active)
+        await files.keep_only(journal.known, lifecycle.active)
         self._reconciled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self.engine.open()
         await self._reconciled
-        self._tasks.spawn(end_unwatched(runner))
+        self._tasks.spawn(end_unwatched(lifecycle))
         self._tasks.spawn(Retention(journal, files, self._watches, self._limits).run())
 
     async def close(self) -> None:
@@ -137,10 +137,10 @@ class Jobs:
         identity: str,
         request_id: str,
         digest: str,
-        spec: JobSpec,
+        content: JobContent,
         stdin: bytes = b"",
         permission: JobPermission | None = None,
-    ) -> Job:
+    ) -> JobRecord:
         """Claim a job on disk and start it, or return the one that this request made before.
 
         Args:
@@ -154,21 +154,21 @@ class Jobs:
             QueueFullError: nothing was created.
             JournalError: nothing was created, as far as can be known.
         """
-        creation = self._admission.create(identity, request_id, digest, spec, stdin, permission)
+        creation = self._admission.create(identity, request_id, digest, content, stdin, permission)
         return await self._tasks.to_the_end(creation)
 
-    async def get(self, job_id: str) -> Job | None:
+    async def get(self, job_id: str) -> JobRecord | None:
         """The job as it is now."""
-        if active := self._runner.active.get(job_id):
+        if active := self._lifecycle.active.get(job_id):
             return await self._measured(active.job)
         return self.passing.get(job_id) or await self._journal.find(id=job_id)
 
-    async def look_up(self, job_id: str) -> Job | None:
+    async def look_up(self, job_id: str) -> JobRecord | None:
         """The job without the sizes of its output so far, which would have to be measured."""
-        active = self._runner.active.get(job_id)
+        active = self._lifecycle.active.get(job_id)
         return active.job if active is not None else await self.get(job_id)
 
-    async def find(self, identity: str, request_id: str) -> Job | None:
+    async def find(self, identity: str, request_id: str) -> JobRecord | None:
         """The job that a request made."""
         job = await self._journal.find(identity=identity, request_id=request_id)
         return await self.get(job.id) if job else None
@@ -179,7 +179,7 @@ class Jobs:
 
     def start_waiting(self) -> None:
         """Look whether jobs that wait may run: what an identity may run has changed, or what else it runs."""
-        self._runner.start_queued()
+        self._lifecycle.start_queued()
 
     def running_of(self, identity: str) -> int:
         """How many jobs of an identity run."""
@@ -196,7 +196,7 @@ class Jobs:
         if len(found) == limit:
             return found
         jobs = await self._journal.select(wanted, limit - len(found))
-        active = self._runner.active
+        active = self._lifecycle.active
         # That one has ended the journal may know a moment before it is known here.
         found += [
             await self._measured(active[job.id].job) if job.id in active and not job.state.ended else job
@@ -205,21 +205,21 @@ class Jobs:
         found.stopped_at = jobs.stopped_at
         return found
 
-    async def cancel(self, job: Job, reason: str, *, kill: bool) -> Job:
+    async def cancel(self, job: JobRecord, reason: str, *, kill: bool) -> JobRecord:
         """End a job that has not ended; watch it to see its end."""
-        active = self._runner.active.get(job.id)
+        active = self._lifecycle.active.get(job.id)
         if active is None:
             self.passing.cancel(job.id, reason)
             return job
-        return await self._tasks.to_the_end(self._runner.cancel(active, reason, kill))
+        return await self._tasks.to_the_end(self._lifecycle.cancel(active, reason, kill))
 
     def watch(
         self,
-        job: Job,
+        job: JobRecord,
         stdout_offset: int | None,
         stderr_offset: int | None,
         room: Room = unlimited_room,
-    ) -> AsyncGenerator[Job | Piece, None]:
+    ) -> AsyncGenerator[JobRecord | Piece, None]:
         """The job now, its output from the offsets on (None: none of that stream), and its end.
 
         Closing the iterator early is all it takes to stop.
@@ -237,7 +237,7 @@ class Jobs:
         """End all watches, those included that are still to begin."""
         self._watches.stop()
 
-    async def _measured(self, job: Job) -> Job:
+    async def _measured(self, job: JobRecord) -> JobRecord:
         """A job that runs, with the sizes of its output so far."""
         if job.state is not JobState.RUNNING or job.started is None:
             return job  # what it has written is told after its start, never before
@@ -247,14 +247,14 @@ class Jobs:
     # The supervisor's events
 
     def on_supervisor(self, instance: str, known: Sequence[Header]) -> None:
-        self._runner.on_supervisor(instance)
+        self._lifecycle.on_supervisor(instance)
         self._tasks.spawn(self._reconcile(instance, {entry["id"]: entry for entry in known}))
 
     def on_supervisor_lost(self) -> None:
-        self._runner.on_supervisor_lost()
+        self._lifecycle.on_supervisor_lost()
 
     def on_event(self, event: Header) -> None:
-        self._runner.on_event(event)
+        self._lifecycle.on_event(event)
 
     async def _reconcile(self, instance: str, known: dict[str, Header]) -> None:
         try:
@@ -266,4 +266,4 @@ class Jobs:
             return
         if not self._reconciled.done():
             self._reconciled.set_result(None)
-        self._runner.start_queued()
+        self._lifecycle.start_queued()

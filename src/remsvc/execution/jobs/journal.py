@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.jobs.model import Job, JobSpec, OutputSize
+from remsvc.execution.jobs.model import JobContent, JobRecord, OutputSize
 from remsvc.execution.jobs.search import Filter, Found, JournalSearch
 from remsvc.job_state import JobState
 
@@ -188,7 +188,7 @@ class Journal:
         self._writer = threading.Thread(target=self._write, name="journal-write", daemon=True)
         self._writer.start()
 
-    async def claim(self, job: Job) -> tuple[Job, bool]:
+    async def claim(self, job: JobRecord) -> tuple[JobRecord, bool]:
         """Insert ``job``, unless its identity used its request id before.
 
         Returns:
@@ -198,7 +198,7 @@ class Journal:
         content = _content(job)
         values = (*content, *_life(job), len(content[_CONTENT.index("spec")]))  # of ASCII: its bytes
 
-        def change(connection: sqlite3.Connection) -> tuple[Job, bool]:
+        def change(connection: sqlite3.Connection) -> tuple[JobRecord, bool]:
             cursor = connection.execute(_INSERT, values)
             if cursor.rowcount == 1:
                 assert cursor.lastrowid is not None
@@ -208,15 +208,15 @@ class Journal:
             )
             return _job(rows.fetchone()), False
 
-        claimed: tuple[Job, bool] = await self._change(change)
+        claimed: tuple[JobRecord, bool] = await self._change(change)
         return claimed
 
-    async def update(self, job: Job) -> None:
+    async def update(self, job: JobRecord) -> None:
         """Write what changes in the life of ``job``, which was claimed before."""
         values = (*_life(job), job.id)
         await self._change(lambda connection: connection.execute(_UPDATE, values))
 
-    async def note_reason(self, job: Job) -> None:
+    async def note_reason(self, job: JobRecord) -> None:
         """Write the reason of ``job`` alone, unless it has ended meanwhile."""
         await self._change(
             lambda connection: connection.execute(
@@ -236,11 +236,17 @@ class Journal:
             self._searcher, lambda connection: {row[0] for row in connection.execute(query, (names,))}
         )
 
-    async def unended(self) -> list[Job]:
+    async def unended(self) -> list[JobRecord]:
         """The jobs that have not ended, oldest first."""
         return await self._jobs(self._searcher, f"{_SELECT} WHERE ended IS NULL ORDER BY seq", ())
 
-    async def find(self, *, id: str | None = None, identity: str = "", request_id: str = "") -> Job | None:  # noqa: A002
+    async def find(
+        self,
+        *,
+        id: str | None = None,  # noqa: A002
+        identity: str = "",
+        request_id: str = "",
+    ) -> JobRecord | None:
         """The job with this id, or with this identity and request id."""
         if id is not None:
             jobs = await self._jobs(self._reader, f"{_SELECT} WHERE id = ?", (id,))
@@ -345,7 +351,7 @@ class Journal:
         else:
             self._loop.call_soon_threadsafe(_settle, [done for _, done in batch], results)
 
-    async def _jobs(self, reader: JournalReader, query: str, values: Sequence[Any]) -> list[Job]:
+    async def _jobs(self, reader: JournalReader, query: str, values: Sequence[Any]) -> list[JobRecord]:
         return await self._read(
             reader, lambda connection: [_job(row) for row in connection.execute(query, values)]
         )
@@ -385,11 +391,11 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step}; COMMIT;")
 
 
-def _content(job: Job) -> tuple[Any, ...]:
-    return (job.id, job.identity, job.request_id, job.digest, job.spec.to_json(), job.created)
+def _content(job: JobRecord) -> tuple[Any, ...]:
+    return (job.id, job.identity, job.request_id, job.digest, job.content.to_json(), job.created)
 
 
-def _life(job: Job) -> tuple[Any, ...]:
+def _life(job: JobRecord) -> tuple[Any, ...]:
     return (
         *(job.state.value, job.exit_code, job.signal, job.reason, job.started, job.ended),
         *(job.stdout.total, job.stdout.gap_start, job.stdout.gap_end),
@@ -402,18 +408,18 @@ class _RowError(Exception):
     pass
 
 
-def _job(row: tuple[Any, ...]) -> Job:
+def _job(row: tuple[Any, ...]) -> JobRecord:
     try:
         return _read_job(row)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _RowError(f"row {row[0]} is no job: {error}") from error
 
 
-def _read_job(row: tuple[Any, ...]) -> Job:
+def _read_job(row: tuple[Any, ...]) -> JobRecord:
     values = dict(zip(("seq", *_COLUMNS), row, strict=True))
     for name in ("stdout", "stderr"):
         parts = (values.pop(f"{name}_{part}") for part in ("total", "gap_start", "gap_end"))
         values[name] = OutputSize(*parts)
-    values["spec"] = JobSpec.from_json(values["spec"])
+    values["content"] = JobContent.from_json(values.pop("spec"))
     values["state"] = JobState(values["state"])
-    return Job(**values)
+    return JobRecord(**values)

@@ -15,7 +15,7 @@ from remsvc.errors import StartError
 from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.jobs.files import JobFiles
 from remsvc.execution.jobs.journal import Journal, JournalError
-from remsvc.execution.jobs.model import Job, ended_job, loss_of_output
+from remsvc.execution.jobs.model import JobRecord, ended_job, loss_of_output
 from remsvc.execution.jobs.observer import JobObserver
 from remsvc.execution.jobs.process import job_process, job_start_message
 from remsvc.execution.jobs.slots import JobGate, JobPermission, JobSlot, JobSlots
@@ -44,7 +44,7 @@ class ActiveJob:
         slot: the room that it takes, once it runs or is about to.
     """
 
-    job: Job
+    job: JobRecord
     told: str | None = None
     cancelled: bool = False
     kill: bool = False
@@ -55,7 +55,7 @@ class ActiveJob:
     text_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.text_bytes = self.job.spec.text_bytes
+        self.text_bytes = self.job.content.text_bytes
 
     def wake(self) -> None:
         """Let all watchers look."""
@@ -108,7 +108,7 @@ _RETRY_SECONDS = 1.0
 _FORGET_SECONDS, _WATCH_SECONDS = 0.05, 0.002
 
 
-class JobRunner:
+class JobLifecycle:
     """Starts jobs, follows them and writes down how they end.
 
     Attributes:
@@ -142,7 +142,7 @@ class JobRunner:
         self._own_login = login()
         self._lookups = lookups
 
-    def remember(self, jobs: Iterable[Job]) -> None:
+    def remember(self, jobs: Iterable[JobRecord]) -> None:
         """Take over the jobs that had not ended when the server before this one did."""
         for job in jobs:
             active = self.active[job.id] = ActiveJob(job, cancelled=bool(job.reason))
@@ -208,7 +208,7 @@ class JobRunner:
             permission: by which it may start; None where that was given too long ago.
         """
         active.told = ""
-        if permission is None or active.job.spec.user:
+        if permission is None or active.job.content.user:
             self._tasks.spawn(self._start(active, permission))
         else:
             await self._start(active, permission)
@@ -296,7 +296,7 @@ class JobRunner:
 
     # End
 
-    async def cancel(self, active: ActiveJob, reason: str, kill: bool) -> Job:
+    async def cancel(self, active: ActiveJob, reason: str, kill: bool) -> JobRecord:
         """End a job, with a grace unless ``kill``; the job as it is now."""
         if active.ending:
             return active.job
@@ -336,7 +336,7 @@ class JobRunner:
                 _logger.warning("job %s: %s", job.id, loss)
         await self.end(active, job)
 
-    async def end(self, active: ActiveJob, job: Job) -> None:
+    async def end(self, active: ActiveJob, job: JobRecord) -> None:
         """Write the end of a job down before anybody hears of it."""
         active.ending = True
         await self._observer.before_end(job)

@@ -65,7 +65,7 @@ class JobForgottenError(RemSvcError):
     """The job ended so long ago that it is not kept any more."""
 
 
-def ended_job(job: Job, record: dict[str, Any]) -> Job:
+def ended_job(job: JobRecord, record: dict[str, Any]) -> JobRecord:
     """The job that ended as ``record`` says (:mod:`remsvc.execution.supervisor.records`).
 
     Where it was cancelled, its reason already says why. Whatever its state, the reason says as well what of
@@ -76,7 +76,7 @@ def ended_job(job: Job, record: dict[str, Any]) -> Job:
     if "error" in record:
         reason = record["error"]
     elif record.get("cause") == "time limit":
-        state, reason = JobState.TIMED_OUT, f"its time limit of {job.spec.time_limit:g} s was reached"
+        state, reason = JobState.TIMED_OUT, f"its time limit of {job.content.time_limit:g} s was reached"
     elif record.get("cause") == "cancelled":
         state, reason = JobState.CANCELLED, job.reason or "cancelled"
     elif code == 0:
@@ -119,7 +119,7 @@ _ENTRY_BYTES = 100  # what a map takes for an entry beside its texts
 
 
 @dataclass(frozen=True, slots=True)
-class JobSpec:
+class JobContent:
     """What to run. Exactly one of ``shell_command`` and ``argv`` is set.
 
     Attributes:
@@ -165,33 +165,33 @@ class JobSpec:
         )
 
     def to_json(self) -> str:
-        """As the journal keeps it; equal specs give equal texts."""
+        """As the journal keeps it; equal contents give equal texts."""
         return compact_json(_fields(self))
 
     @classmethod
-    def from_json(cls, text: str) -> JobSpec:
+    def from_json(cls, text: str) -> JobContent:
         """What :meth:`to_json` made, also by an earlier version."""
         values = json.loads(text)
         return cls(**{**values, "argv": tuple(values["argv"])})
 
 
-_NAMES = tuple(field.name for field in fields(JobSpec))
+_NAMES = tuple(field.name for field in fields(JobContent))
 
 
-def _fields(spec: JobSpec) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in _NAMES}
+def _fields(content: JobContent) -> dict[str, Any]:
+    return {name: getattr(content, name) for name in _NAMES}
 
 
-_DEFAULTS = _fields(JobSpec())
+_DEFAULTS = _fields(JobContent())
 
 
-def content_digest(spec: JobSpec, stdin: bytes) -> str:
+def content_digest(content: JobContent, stdin: bytes) -> str:
     """Tells whether two requests ask for the same thing.
 
     What is at its default does not count, so that a field that a later version adds changes nothing.
     """
-    content = {name: value for name, value in _fields(spec).items() if value != _DEFAULTS[name]}
-    text = compact_json(content)
+    chosen = {name: value for name, value in _fields(content).items() if value != _DEFAULTS[name]}
+    text = compact_json(chosen)
     return hashlib.sha256(text.encode() + b"\0" + stdin).hexdigest()
 
 
@@ -205,7 +205,7 @@ class OutputSize:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobRecord:
     """A job as it is at one moment. Times are seconds since the epoch.
 
     Attributes:
@@ -223,7 +223,7 @@ class Job:
     identity: str
     request_id: str
     digest: str
-    spec: JobSpec
+    content: JobContent
     created: float
     seq: int = 0
     state: JobState = JobState.QUEUED

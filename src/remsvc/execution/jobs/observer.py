@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.model import JobRecord
 
 _logger = logging.getLogger("remsvc.job")
 
@@ -13,11 +13,11 @@ _logger = logging.getLogger("remsvc.job")
 class JobObserver(Protocol):
     """Told of every new state of a job, durable or not. Called in the event loop; must not block."""
 
-    def on_state(self, job: Job) -> None:
+    def on_state(self, job: JobRecord) -> None:
         """A job is queued or running, or a version-1 command has ended."""
         ...
 
-    async def before_end(self, job: Job) -> None:
+    async def before_end(self, job: JobRecord) -> None:
         """A durable job has ended as ``job`` says; nobody hears of it before this returns.
 
         After a crash of the server, it may be told once more. Must return within seconds.
@@ -28,10 +28,10 @@ class JobObserver(Protocol):
 class NobodyObserves:
     """An observer that does nothing."""
 
-    def on_state(self, job: Job) -> None:
+    def on_state(self, job: JobRecord) -> None:
         pass
 
-    async def before_end(self, job: Job) -> None:
+    async def before_end(self, job: JobRecord) -> None:
         pass
 
 
@@ -41,13 +41,13 @@ class GuardedObserver:
     def __init__(self, observer: JobObserver) -> None:
         self._observer = observer
 
-    def on_state(self, job: Job) -> None:
+    def on_state(self, job: JobRecord) -> None:
         try:
             self._observer.on_state(job)
         except Exception:
             _logger.exception("what became of job %s could not be told", job.id)
 
-    async def before_end(self, job: Job) -> None:
+    async def before_end(self, job: JobRecord) -> None:
         try:
             await self._observer.before_end(job)
         except Exception:

@@ -6,7 +6,7 @@ from functools import partial
 
 from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.jobs.files import JobFiles
-from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.login import Login, login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
@@ -14,7 +14,7 @@ from remsvc.execution.shell import shell_argv
 from remsvc.execution.supervisor.protocol import MARK, Header
 
 
-async def job_process(job: Job, own_login: Login, lookups: Lookups) -> ProcessSpec:
+async def job_process(job: JobRecord, own_login: Login, lookups: Lookups) -> ProcessSpec:
     """The process that a job runs.
 
     Args:
@@ -24,38 +24,38 @@ async def job_process(job: Job, own_login: Login, lookups: Lookups) -> ProcessSp
     Raises:
         StartError, OSError: its user or its shell cannot be had.
     """
-    spec, surroundings = job.spec, own_login
-    if spec.user:
-        find = partial(login, spec.user)
-        surroundings = await lookups.for_start(job.identity, f"user {spec.user}", find)
-    env = {**surroundings.variables(), **spec.env, MARK: job.id}
-    argv = spec.argv
-    if spec.shell_command is not None:
-        choose = partial(shell_argv, spec.shell_command, int(spec.powershell), env.get("PATH", ""))
+    content, surroundings = job.content, own_login
+    if content.user:
+        find = partial(login, content.user)
+        surroundings = await lookups.for_start(job.identity, f"user {content.user}", find)
+    env = {**surroundings.variables(), **content.env, MARK: job.id}
+    argv = content.argv
+    if content.shell_command is not None:
+        choose = partial(shell_argv, content.shell_command, int(content.powershell), env.get("PATH", ""))
         # It is looked for in a PATH that the caller may have set.
-        if spec.powershell:
+        if content.powershell:
             argv = await lookups.for_start(job.identity, "PowerShell (pwsh)", choose)
         else:
             argv = choose()
     return ProcessSpec(
         argv=argv,
         env=env,
-        cwd=spec.cwd or surroundings.cwd,
+        cwd=content.cwd or surroundings.cwd,
         credentials=surroundings.credentials,
-        time_limit=spec.time_limit,
-        output_limit=spec.output_limit,
+        time_limit=content.time_limit,
+        output_limit=content.output_limit,
         caller=job.identity,
     )
 
 
-def job_start_message(engine: PosixEngine, job: Job, process: ProcessSpec, files: JobFiles) -> Header:
+def job_start_message(engine: PosixEngine, job: JobRecord, process: ProcessSpec, files: JobFiles) -> Header:
     """What tells a supervisor to start it."""
     return {
         **engine.start_message(job.id, process),
-        "cwd_required": bool(job.spec.cwd),
+        "cwd_required": bool(job.content.cwd),
         "job": {
             "folder": str(files.folder(job.id)),
-            "kill_grace": job.spec.kill_grace or 0.0,
+            "kill_grace": job.content.kill_grace or 0.0,
             "stdin": files.has_stdin(job.id),
         },
     }

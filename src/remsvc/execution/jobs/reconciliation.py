@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from remsvc.execution.jobs.files import JobFiles
-from remsvc.execution.jobs.lifecycle import ActiveJob, JobRunner
-from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.lifecycle import ActiveJob, JobLifecycle
+from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.supervisor import process_tree
 from remsvc.execution.supervisor.cgroup import GroupParent
 from remsvc.execution.supervisor.command_groups import kill_marked_groups, owner_of
@@ -44,28 +44,28 @@ class Reconciliation:
         state_dir: Path,
         groups: GroupParent | None,
         files: JobFiles,
-        runner: JobRunner,
+        lifecycle: JobLifecycle,
         tasks: OwnedTasks,
     ) -> None:
         self._state_dir = state_dir
         self._groups = groups
         self._files = files
-        self._runner = runner
+        self._lifecycle = lifecycle
         self._tasks = tasks
 
     async def reconcile(self, instance: str, known: Mapping[str, Header]) -> None:
         """Go on with the jobs as the supervisor ``instance`` knows them, by id."""
         searches = [
             self._tasks.spawn(self._find_again(active, instance, known.get(active.job.id)))
-            for active in self._runner.active.values()
+            for active in self._lifecycle.active.values()
             if active.job.state is JobState.RUNNING and active.told not in ("", instance)
         ]
-        for name in known.keys() - self._runner.active.keys():
-            self._runner.tell_forget(name)
+        for name in known.keys() - self._lifecycle.active.keys():
+            self._lifecycle.tell_forget(name)
         if searches:
             # Where the disk is full, what became of a job cannot be written yet. That must not keep us.
             await asyncio.wait((self._tasks.spawn(self._settle(searches)),), timeout=_SETTLE_SECONDS)
-        forget_ends(self._state_dir, {active.job.supervisor for active in self._runner.active.values()})
+        forget_ends(self._state_dir, {active.job.supervisor for active in self._lifecycle.active.values()})
 
     async def _settle(self, searches: Iterable[asyncio.Task[ActiveJob | None]]) -> None:
         """End the jobs that nobody knows anything of."""
@@ -77,9 +77,9 @@ class Reconciliation:
         for active in lost:
             _logger.error("job %s is lost: %s", active.job.id, reason)
         ends = await asyncio.gather(*(self._lost(active.job, reason) for active in lost))
-        await asyncio.gather(*map(self._runner.end, lost, ends))
+        await asyncio.gather(*map(self._lifecycle.end, lost, ends))
 
-    async def _lost(self, job: Job, reason: str) -> Job:
+    async def _lost(self, job: JobRecord, reason: str) -> JobRecord:
         """The job as lost, with what it had written."""
         try:
             stdout, stderr = await self._files.sizes(job.id)
@@ -97,26 +97,26 @@ class Reconciliation:
         job = active.job
         if entry is not None and "record" not in entry:
             active.told = instance
-            self._runner.note_start(active, entry)
+            self._lifecycle.note_start(active, entry)
             if active.cancelled:
-                self._runner.tell_end(active)
+                self._lifecycle.tell_end(active)
             if active.watchers:
-                self._runner.tell_watched(active)
+                self._lifecycle.tell_watched(active)
             return None
         record = entry["record"] if entry is not None else await self._files.exit_record(job.id)
         if record is not None:
-            await self._runner.take_record(active, record)
+            await self._lifecycle.take_record(active, record)
         elif active.told is None and (
             job.supervisor in ("", instance) or has_ended(self._state_dir, job.supervisor)
         ):
             # It was claimed for a supervisor that never heard of it: it has not run.
-            await self._runner.start(active)
+            await self._lifecycle.start(active)
         elif not active.ending:
             active.ending = True
             return active
         return None
 
-    def _kill_leftovers(self, jobs: Collection[Job]) -> None:
+    def _kill_leftovers(self, jobs: Collection[JobRecord]) -> None:
         ids = {job.id for job in jobs}
         try:
             if self._groups is not None:
@@ -126,11 +126,11 @@ class Reconciliation:
             _logger.error("what is left of lost jobs could not be killed: %s", error)
 
 
-def _user_of(job: Job) -> int:
+def _user_of(job: JobRecord) -> int:
     """The user whom a job ran as; -1 where that one is gone."""
-    if not job.spec.user:
+    if not job.content.user:
         return os.geteuid()
     try:
-        return pwd.getpwnam(job.spec.user).pw_uid
+        return pwd.getpwnam(job.content.user).pw_uid
     except KeyError:
         return -1

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remsvc.execution.jobs.model import Job, TooManySearchesError, compact_json
+from remsvc.execution.jobs.model import JobRecord, TooManySearchesError, compact_json
 from remsvc.job_state import JobState
 
 # Of one identity: beyond, its calls would wait for each other for longer than anybody does.
@@ -52,7 +52,7 @@ class Filter:
     before_seq: int | None = None
 
 
-class Found(list[Job]):
+class Found(list[JobRecord]):
     """Jobs, newest first.
 
     Attributes:
@@ -74,7 +74,7 @@ class JournalSearch:
         job: makes a job of a row; its spec's text is the row's ``spec``.
     """
 
-    def __init__(self, read: Read, select: str, job: Callable[[tuple[Any, ...]], Job]) -> None:
+    def __init__(self, read: Read, select: str, job: Callable[[tuple[Any, ...]], JobRecord]) -> None:
         self._read = read
         self._select = select
         self._job = job
@@ -127,14 +127,14 @@ class _Slice:
     """
 
     def __init__(
-        self, select: str, job: Callable[[tuple[Any, ...]], Job], wanted: Filter, limit: int, room: int
+        self, select: str, job: Callable[[tuple[Any, ...]], JobRecord], wanted: Filter, limit: int, room: int
     ) -> None:
         self._select = select
         self._job = job
         self._wanted = wanted
         self._limit = limit
         self._room = room
-        self.found: list[Job] = []
+        self.found: list[JobRecord] = []
         self.rows = self.size = 0
         self.at = wanted.before_seq
 
@@ -185,7 +185,7 @@ class _Slice:
         query = f"{self._select} WHERE {' AND '.join(conditions)} ORDER BY seq DESC"
         for row in connection.execute(query, values):
             job = self._job(row)
-            if all(job.spec.labels.get(label) == value for label, value in labels.items()):
+            if all(job.content.labels.get(label) == value for label, value in labels.items()):
                 self.found.append(job)
                 self.size += sizes[job.seq]
             if len(self.found) >= self._limit or self.size >= self._room:

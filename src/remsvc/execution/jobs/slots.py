@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
-from remsvc.execution.jobs.model import Job, JobLimits
+from remsvc.execution.jobs.model import JobLimits, JobRecord
 
 
 class JobPermission(Protocol):
@@ -42,7 +42,7 @@ class JobGate(Protocol):
         """A job of an identity has ended: told before another one takes its place."""
         ...
 
-    async def permit(self, job: Job) -> JobPermission:
+    async def permit(self, job: JobRecord) -> JobPermission:
         """Decide anew on a job that was claimed earlier.
 
         Raises:
@@ -67,7 +67,7 @@ class OpenGate:
     def note_room(self, identity: str) -> None:
         pass
 
-    async def permit(self, job: Job) -> JobPermission:
+    async def permit(self, job: JobRecord) -> JobPermission:
         return self
 
     def stands(self) -> bool:

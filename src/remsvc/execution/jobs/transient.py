@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from remsvc.execution.engine import Process
-from remsvc.execution.jobs.model import Job, JobSpec, OutputSize
+from remsvc.execution.jobs.model import JobContent, JobRecord, OutputSize
 from remsvc.execution.jobs.observer import JobObserver, NobodyObserves
 from remsvc.execution.jobs.search import Filter
 from remsvc.job_state import JobState
@@ -31,7 +31,7 @@ class PassingJob:
         cancel_reason: why somebody cancelled it.
     """
 
-    job: Job
+    job: JobRecord
     process: Process | None = None
     cancel_reason: str = ""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,18 +65,18 @@ class PassingJobs:
         self._observer = observer or NobodyObserves()
         self._numbers = itertools.count(1)
         self._running: dict[str, PassingJob] = {}
-        self._ended: OrderedDict[str, Job] = OrderedDict()
+        self._ended: OrderedDict[str, JobRecord] = OrderedDict()
 
     def new_id(self) -> str:
         """The id for one more command."""
         return f"v1-{self._prefix}-{next(self._numbers)}"
 
     @contextmanager
-    def running(self, job_id: str, identity: str, spec: JobSpec) -> Iterator[PassingJob]:
+    def running(self, job_id: str, identity: str, content: JobContent) -> Iterator[PassingJob]:
         """A command, listed from now on, as running until the end of the block. Its id is a new one."""
         now = time.time()
-        job = Job(
-            *(job_id, identity, "", "", spec),
+        job = JobRecord(
+            *(job_id, identity, "", "", content),
             created=now,
             seq=_FIRST_SEQ + int(job_id.rpartition("-")[2]),
             state=JobState.RUNNING,
@@ -105,7 +105,7 @@ class PassingJobs:
             passing.gone.set()
             self._observer.on_state(passing.job)
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str) -> JobRecord | None:
         """The one with this id."""
         passing = self._running.get(job_id)
         return passing.job if passing else self._ended.get(job_id)
@@ -118,7 +118,7 @@ class PassingJobs:
             if passing.process is not None:
                 passing.process.end()
 
-    async def ended(self, job: Job) -> Job:
+    async def ended(self, job: JobRecord) -> JobRecord:
         """The job, once it has ended."""
         passing = self._running.get(job.id)
         if passing is None:
@@ -126,13 +126,13 @@ class PassingJobs:
         await passing.gone.wait()
         return passing.job
 
-    def select(self, wanted: Filter) -> list[Job]:
+    def select(self, wanted: Filter) -> list[JobRecord]:
         """Those that match, newest first."""
         jobs = [*self._ended.values(), *(passing.job for passing in self._running.values())]
         return sorted((job for job in jobs if _matches(job, wanted)), key=lambda job: -job.seq)
 
 
-def _matches(job: Job, wanted: Filter) -> bool:
+def _matches(job: JobRecord, wanted: Filter) -> bool:
     return (
         wanted.identity in (None, job.identity)
         and (not wanted.states or job.state in wanted.states)

@@ -9,23 +9,23 @@ import time
 from remsvc.errors import ExecutionError
 from remsvc.execution.jobs.files import JobFiles
 from remsvc.execution.jobs.journal import Journal
-from remsvc.execution.jobs.lifecycle import JobRunner
+from remsvc.execution.jobs.lifecycle import JobLifecycle
 from remsvc.execution.jobs.model import JobLimits
 from remsvc.execution.jobs.watches import JobWatches
 
 _LOOK_SECONDS = 1.0
 
 
-async def end_unwatched(runner: JobRunner) -> None:
+async def end_unwatched(lifecycle: JobLifecycle) -> None:
     """End the jobs whose lease has run out, again and again."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         now = time.monotonic()
-        for active in list(runner.active.values()):
-            lease = active.job.spec.lease
+        for active in list(lifecycle.active.values()):
+            lease = active.job.content.lease
             if lease is None or active.watchers or active.cancelled or now - active.last_watched < lease:
                 continue
-            runner.cancel_beside(active, f"LEASE_EXPIRED: nobody watched it for {lease:g} s")
+            lifecycle.cancel_beside(active, f"LEASE_EXPIRED: nobody watched it for {lease:g} s")
 
 
 _BATCH = 500

@@ -10,8 +10,8 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
 from remsvc.execution.jobs.files import STREAMS, JobFiles, Piece
 from remsvc.execution.jobs.journal import Journal
-from remsvc.execution.jobs.lifecycle import ActiveJob, JobRunner
-from remsvc.execution.jobs.model import Job, JobForgottenError, WatchStoppedError
+from remsvc.execution.jobs.lifecycle import ActiveJob, JobLifecycle
+from remsvc.execution.jobs.model import JobForgottenError, JobRecord, WatchStoppedError
 from remsvc.execution.jobs.transient import PassingJobs
 
 Room = Callable[[], AbstractAsyncContextManager[int]]
@@ -27,10 +27,12 @@ def unlimited_room() -> AbstractAsyncContextManager[int]:
 class JobWatches:
     """All watches of a server."""
 
-    def __init__(self, journal: Journal, files: JobFiles, runner: JobRunner, passing: PassingJobs) -> None:
+    def __init__(
+        self, journal: Journal, files: JobFiles, lifecycle: JobLifecycle, passing: PassingJobs
+    ) -> None:
         self._journal = journal
         self._files = files
-        self._runner = runner
+        self._lifecycle = lifecycle
         self._passing = passing
         self._watched: dict[str, int] = {}
         self._wakes: set[asyncio.Event] = set()
@@ -53,10 +55,10 @@ class JobWatches:
         stdout_offset: int | None,
         stderr_offset: int | None,
         room: Room,
-    ) -> AsyncGenerator[Job | Piece, None]:
+    ) -> AsyncGenerator[JobRecord | Piece, None]:
         """See :meth:`remsvc.execution.jobs.jobs.Jobs.watch`."""
         wake = asyncio.Event()
-        active = self._runner.active.get(job_id)
+        active = self._lifecycle.active.get(job_id)
         with self._watching(job_id, active, wake):
             # Asked for again, now that being watched keeps its output where it is.
             current = active.job if active is not None else await self._now(job_id)
@@ -101,7 +103,7 @@ class JobWatches:
         if active is not None:
             active.watchers.add(wake)
             if len(active.watchers) == 1:
-                self._runner.tell_watched(active)
+                self._lifecycle.tell_watched(active)
         try:
             yield
         finally:
@@ -113,9 +115,9 @@ class JobWatches:
                 active.watchers.discard(wake)
                 active.last_watched = time.monotonic()
                 if not active.watchers and not active.job.state.ended:
-                    self._runner.tell_watched(active)
+                    self._lifecycle.tell_watched(active)
 
-    async def _passing_end(self, job: Job, wake: asyncio.Event) -> Job:
+    async def _passing_end(self, job: JobRecord, wake: asyncio.Event) -> JobRecord:
         ended = asyncio.ensure_future(self._passing.ended(job))
         stopped = asyncio.ensure_future(wake.wait())
         try:
@@ -130,5 +132,5 @@ class JobWatches:
         if self._stopped:
             raise WatchStoppedError("the server is shutting down")
 
-    async def _now(self, job_id: str) -> Job | None:
+    async def _now(self, job_id: str) -> JobRecord | None:
         return self._passing.get(job_id) or await self._journal.find(id=job_id)

@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 
-from remsvc.execution.jobs.model import Job, JobSpec
+from remsvc.execution.jobs.model import JobContent, JobRecord
 from remsvc.server.audit.config import AuditConfig
 from remsvc.server.audit.file import AuditFile
 from remsvc.server.audit.record import whole
@@ -85,7 +85,7 @@ class Audit:
         self,
         call: Call,
         method: str,
-        spec: JobSpec,
+        content: JobContent,
         *,
         rule: str = "",
         request_id: str = "",
@@ -100,7 +100,7 @@ class Audit:
             return
         record = {
             **_decision(call, method, "allowed", rule=rule, request_id=request_id, job=job),
-            **self._command(spec),
+            **self._command(content),
         }
         try:
             await self._writer.write(record, keep=not self._refuse)
@@ -113,7 +113,7 @@ class Audit:
         self,
         call: Call,
         method: str,
-        spec: JobSpec | None,
+        content: JobContent | None,
         *,
         code: str,
         reason: str,
@@ -136,12 +136,12 @@ class Audit:
             "code": code,
             "reason": self.redact(reason),
         }
-        if spec is not None:
-            record |= self._command(spec, _SHOWN_REFUSED)
+        if content is not None:
+            record |= self._command(content, _SHOWN_REFUSED)
         self._note(record, refusal=True)
         return True
 
-    def permit_access(self, call: Call, method: str, job: Job, reason: str = "") -> None:
+    def permit_access(self, call: Call, method: str, job: JobRecord, reason: str = "") -> None:
         """Write that somebody watches or ends a job."""
         if self._writer is None:
             return
@@ -184,12 +184,12 @@ class Audit:
 
     # As a JobObserver
 
-    def on_state(self, job: Job) -> None:
+    def on_state(self, job: JobRecord) -> None:
         """Write a job's new state."""
         if self._writer is not None:
             self._note(self._transition(job))
 
-    async def before_end(self, job: Job) -> None:
+    async def before_end(self, job: JobRecord) -> None:
         """Write a job's end; it is on disk when this returns, where that is possible."""
         if self._writer is None:
             return
@@ -198,14 +198,14 @@ class Audit:
         except AuditError as error:
             _logger.error("that job %s ended is not in the audit log yet: %s", job.id, error)
 
-    def _transition(self, job: Job) -> dict[str, object]:
+    def _transition(self, job: JobRecord) -> dict[str, object]:
         record: dict[str, object] = {
             "event": "transition",
             "outcome": job.state.value,
             "identity": job.identity,
             "request_id": job.request_id,
             "job": job.id,
-            **self._command(job.spec),
+            **self._command(job.content),
             "reason": self.redact(job.reason),
         }
         if job.state.ended:
@@ -221,20 +221,20 @@ class Audit:
         if self._writer is not None:
             self._writer.note(record, refusal=refusal)
 
-    def _command(self, spec: JobSpec, limit: int | None = None) -> dict[str, object]:
+    def _command(self, content: JobContent, limit: int | None = None) -> dict[str, object]:
         """What runs, as whom; arguments are quoted as for a shell. Never a variable's value, nor input."""
-        shell = POWERSHELL if spec.powershell else SHELL
-        text = spec.shell_command if spec.shell_command is not None else shlex.join(spec.argv)
+        shell = POWERSHELL if content.powershell else SHELL
+        text = content.shell_command if content.shell_command is not None else shlex.join(content.argv)
         text = self.redact(text)
         about: dict[str, object] = {"command": text[:limit]}
         if limit is not None and len(text) > limit:
             about |= whole("command", len(text), text)
         about |= {
-            "shell": shell if spec.shell_command is not None else NO_SHELL,
-            "user": spec.user or _OWN_USER,
-            "working_directory": spec.cwd,
-            "environment": sorted(spec.env),
-            "source": spec.source,
+            "shell": shell if content.shell_command is not None else NO_SHELL,
+            "user": content.user or _OWN_USER,
+            "working_directory": content.cwd,
+            "environment": sorted(content.env),
+            "source": content.source,
         }
         return about
 

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from remsvc.command import Command, CommandType
 from remsvc.errors import StartError
 from remsvc.execution.engine import Engine, Output, Process, ProcessEnd, ProcessSpec
-from remsvc.execution.jobs.model import JobSpec
+from remsvc.execution.jobs.model import JobContent
 from remsvc.execution.jobs.transient import PassingJob, PassingJobs
 from remsvc.execution.login import login
 from remsvc.execution.lookups import Lookups
@@ -45,7 +45,7 @@ class RunnableCommand:
     """
 
     command: Command
-    job: JobSpec
+    job: JobContent
     spec: ProcessSpec | None = None
     process: Process | None = None
     problem: StartError | None = None
@@ -98,9 +98,9 @@ class CommandRunner:
         """The id under which one more command will be listed."""
         return self._passing.new_id()
 
-    def as_job(self, command: Command) -> JobSpec:
+    def as_job(self, command: Command) -> JobContent:
         """A command as it is listed."""
-        return JobSpec(
+        return JobContent(
             shell_command=command.cmd,
             powershell=command.cmdtyp == CommandType.POWERSHELL,
             user=command.cmdusr,
@@ -192,7 +192,7 @@ class CommandRunner:
             )
             raise StartError(f"{who}{error}") from error
 
-    async def _spec(self, command: Command, job: JobSpec, identity: str) -> ProcessSpec:
+    async def _spec(self, command: Command, job: JobContent, identity: str) -> ProcessSpec:
         surroundings = self._own_login
         if command.cmdusr:
             find = partial(login, command.cmdusr)

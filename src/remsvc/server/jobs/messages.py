@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.jobs.files import Piece
-from remsvc.execution.jobs.model import Job, JobSpec, OutputSize
+from remsvc.execution.jobs.model import JobContent, JobRecord, OutputSize
 from remsvc.execution.jobs.search import Filter
 from remsvc.execution.supervisor.protocol import MARK
 from remsvc.job_state import JobState
@@ -74,7 +74,7 @@ def read_request_id(text: str) -> str:
     return text
 
 
-def read_spec(message: jobs_pb2.JobSpec) -> JobSpec:
+def read_content(message: jobs_pb2.JobSpec) -> JobContent:
     """A job as it was asked for: what is absent is left at its default.
 
     Raises:
@@ -91,7 +91,7 @@ def read_spec(message: jobs_pb2.JobSpec) -> JobSpec:
     check_labels(message.labels)
     if message.output_limit < 0:
         raise InvalidCommandError("output_limit: must not be negative")
-    return JobSpec(
+    return JobContent(
         shell_command=message.shell_command if message.WhichOneof("program") == "shell_command" else None,
         argv=tuple(message.argv.args),
         powershell=message.shell_type == jobs_pb2.SHELL_TYPE_POWERSHELL,
@@ -107,13 +107,13 @@ def read_spec(message: jobs_pb2.JobSpec) -> JobSpec:
     )
 
 
-def with_defaults(spec: JobSpec, config: JobConfig) -> JobSpec:
+def with_defaults(content: JobContent, config: JobConfig) -> JobContent:
     """The job with the server's defaults filled in."""
     return replace(
-        spec,
-        time_limit=spec.time_limit if spec.time_limit is not None else config.time_limit,
-        kill_grace=spec.kill_grace if spec.kill_grace is not None else config.kill_grace,
-        output_limit=min(spec.output_limit or config.output_limit, config.max_output_limit),
+        content,
+        time_limit=content.time_limit if content.time_limit is not None else config.time_limit,
+        kill_grace=content.kill_grace if content.kill_grace is not None else config.kill_grace,
+        output_limit=min(content.output_limit or config.output_limit, config.max_output_limit),
     )
 
 
@@ -183,7 +183,7 @@ def read_time(name: str, timestamp: Timestamp) -> float:
     return timestamp.seconds + timestamp.nanos / 1e9
 
 
-def job_message(job: Job, retention: float, spec: jobs_pb2.JobSpec | None = None) -> jobs_pb2.Job:
+def job_message(job: JobRecord, retention: float, spec: jobs_pb2.JobSpec | None = None) -> jobs_pb2.Job:
     """A job as it goes to its caller.
 
     Args:
@@ -194,7 +194,7 @@ def job_message(job: Job, retention: float, spec: jobs_pb2.JobSpec | None = None
         id=job.id,
         request_id=job.request_id,
         identity=job.identity,
-        spec=spec if spec is not None else spec_message(job.spec),
+        spec=spec if spec is not None else spec_message(job.content),
         state=job.state.value,
         signal=job.signal or 0,
         reason=job.reason,
@@ -220,23 +220,23 @@ def state_from(value: Any) -> JobState:
         raise InvalidCommandError(f"states: {value} is not a state of a job") from None
 
 
-def spec_message(spec: JobSpec) -> jobs_pb2.JobSpec:
+def spec_message(content: JobContent) -> jobs_pb2.JobSpec:
     """What a job runs."""
     message = jobs_pb2.JobSpec(
-        user=spec.user,
-        working_directory=spec.cwd,
-        environment=dict(spec.env),
-        output_limit=spec.output_limit,
-        labels=dict(spec.labels),
-        source=spec.source,
-        shell_type=jobs_pb2.SHELL_TYPE_POWERSHELL if spec.powershell else jobs_pb2.SHELL_TYPE_NATIVE,
+        user=content.user,
+        working_directory=content.cwd,
+        environment=dict(content.env),
+        output_limit=content.output_limit,
+        labels=dict(content.labels),
+        source=content.source,
+        shell_type=jobs_pb2.SHELL_TYPE_POWERSHELL if content.powershell else jobs_pb2.SHELL_TYPE_NATIVE,
     )
-    if spec.shell_command is not None:
-        message.shell_command = spec.shell_command
+    if content.shell_command is not None:
+        message.shell_command = content.shell_command
     else:
-        message.argv.args.extend(spec.argv)
+        message.argv.args.extend(content.argv)
     for name in ("time_limit", "kill_grace", "lease"):
-        if (seconds := getattr(spec, name)) is not None:
+        if (seconds := getattr(content, name)) is not None:
             getattr(message, name).CopyFrom(_duration(seconds))
     return message
 

@@ -17,9 +17,9 @@ from remsvc.execution.jobs.files import Piece
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import JournalError
 from remsvc.execution.jobs.model import (
-    Job,
+    JobContent,
     JobForgottenError,
-    JobSpec,
+    JobRecord,
     QueueFullError,
     RequestReusedError,
     TooManySearchesError,
@@ -36,9 +36,9 @@ from remsvc.server.jobs.messages import (
     MOST_BESIDE_DATA,
     chunk_bytes,
     job_message,
+    read_content,
     read_filter,
     read_request_id,
-    read_spec,
     spec_message,
     with_defaults,
 )
@@ -86,7 +86,7 @@ class JobService:
         self._audit = audit
         self._config = config
         self._draining = draining
-        self._specs: dict[int, tuple[JobSpec, jobs_pb2.JobSpec]] = {}
+        self._specs: dict[int, tuple[JobContent, jobs_pb2.JobSpec]] = {}
         draining.add_done_callback(lambda _: jobs.stop_watches())
 
     def use(self, config: JobConfig) -> None:
@@ -104,32 +104,32 @@ class JobService:
         )
 
     async def _create(self, request: jobs_pb2.CreateJobRequest, call: Call) -> jobs_pb2.Job:
-        spec = None
+        content = None
         try:
             request_id = read_request_id(request.request_id)
-            spec = read_spec(request.spec)
-            return await self._create_permitted(request, request_id, spec, call)
+            content = read_content(request.spec)
+            return await self._create_permitted(request, request_id, content, call)
         except Exception as error:
             if isinstance(refused := _as_status(error), RefusedError):
                 request_id = request.request_id[: REQUEST_ID.most]
                 noted = self._audit.refuse(
-                    *(call, _METHOD + "CreateJob", spec),
+                    *(call, _METHOD + "CreateJob", content),
                     code=refused.code.name,
                     reason=str(refused),
                     rule=refused.rule,
                     request_id=request_id,
                 )
                 if noted:
-                    about = self._about(call, request_id, spec or JobSpec())
+                    about = self._about(call, request_id, content or JobContent())
                     _logger.warning("job refused %s %s", fields(reason=str(refused)), about)
             raise
 
     async def _create_permitted(
-        self, request: jobs_pb2.CreateJobRequest, request_id: str, spec: JobSpec, call: Call
+        self, request: jobs_pb2.CreateJobRequest, request_id: str, content: JobContent, call: Call
     ) -> jobs_pb2.Job:
-        digest = content_digest(spec, request.spec.standard_input)
+        digest = content_digest(content, request.spec.standard_input)
         try:
-            decision, permission = await self._permit(spec, request, call)
+            decision, permission = await self._permit(content, request, call)
         except RefusedError as refused:
             if refused.code is StatusCode.PERMISSION_DENIED:
                 made = await self._jobs.find(call.identity, request_id)
@@ -138,24 +138,24 @@ class JobService:
                     self._audit.permit_access(call, _METHOD + "CreateJob", made)
                     return self._message(made)
             raise
-        spec = decision.limits.of_job(with_defaults(spec, self._config))
+        content = decision.limits.of_job(with_defaults(content, self._config))
         job = await self._jobs.create(
-            call.identity, request_id, digest, spec, request.spec.standard_input, permission
+            call.identity, request_id, digest, content, request.spec.standard_input, permission
         )
         _logger.info(
-            "job %s %s", fields(job=job.id, state=job.state.value), self._about(call, request_id, spec)
+            "job %s %s", fields(job=job.id, state=job.state.value), self._about(call, request_id, content)
         )
         return self._message(job)
 
-    def _about(self, call: Call, request_id: str, spec: JobSpec) -> str:
+    def _about(self, call: Call, request_id: str, content: JobContent) -> str:
         """A job that was asked for, as log lines show it."""
         return fields(
             request=request_id,
             identity=call.identity,
             peer=call.peer,
-            user=spec.user,
-            src=spec.source,
-            cmd=self._audit.redact(spec.text),
+            user=content.user,
+            src=content.source,
+            cmd=self._audit.redact(content.text),
         )
 
     async def _get(self, request: jobs_pb2.GetJobRequest, call: Call) -> jobs_pb2.Job:
@@ -224,13 +224,13 @@ class JobService:
             _refuse(error)
             raise
 
-    def _event(self, event: Job | Piece) -> jobs_pb2.WatchJobResponse | bytes:
-        if isinstance(event, Job):
+    def _event(self, event: JobRecord | Piece) -> jobs_pb2.WatchJobResponse | bytes:
+        if isinstance(event, JobRecord):
             return jobs_pb2.WatchJobResponse(job=self._message(event))
         return chunk_bytes(event)
 
     async def _permit(
-        self, spec: JobSpec, request: jobs_pb2.CreateJobRequest, call: Call
+        self, content: JobContent, request: jobs_pb2.CreateJobRequest, call: Call
     ) -> tuple[Decision, JobPermission]:
         """Permit a job by the policy that is in force when this returns, once that is in the audit log.
 
@@ -238,17 +238,17 @@ class JobService:
             RefusedError: it is not permitted, or its caller may call no longer.
         """
         self._policy.count_request(call.identity)
-        asked = CommandRequest.of_job(spec, has_input=bool(request.spec.standard_input))
+        asked = CommandRequest.of_job(content, has_input=bool(request.spec.standard_input))
         permitted: Decision | None = None
         while True:
             if self._draining.done():
                 raise RefusedError(StatusCode.UNAVAILABLE, "the server is shutting down")
             policy = self._policy.policy
             decision = await self._policy.decide(call.identity, asked)
-            self._check(spec, request.hash, decision)
+            self._check(content, request.hash, decision)
             if decision != permitted:
                 await self._audit.permit(
-                    call, _METHOD + "CreateJob", spec, rule=decision.rule, request_id=request.request_id
+                    call, _METHOD + "CreateJob", content, rule=decision.rule, request_id=request.request_id
                 )
                 permitted = decision
             self._authentication.confirm(call)
@@ -256,11 +256,11 @@ class JobService:
                 fault = partial(self._fault, call)
                 return decision, JobPermission(self._policy, policy, decision.program, fault)
 
-    def _check(self, spec: JobSpec, hash: str, decision: Decision) -> None:  # noqa: A002
+    def _check(self, content: JobContent, hash: str, decision: Decision) -> None:  # noqa: A002
         if not decision.allowed:
             raise RefusedError(StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)
-        content = spec.shell_command if spec.shell_command is not None else "\0".join(spec.argv)
-        if hash and hash != crc32hex(content):
+        checked = content.shell_command if content.shell_command is not None else "\0".join(content.argv)
+        if hash and hash != crc32hex(checked):
             raise RefusedError(StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
 
     def _fault(self, call: Call) -> str:
@@ -271,8 +271,8 @@ class JobService:
         job_id: str,
         call: Call,
         method: str,
-        find: Callable[[str], Awaitable[Job | None]],
-    ) -> Job:
+        find: Callable[[str], Awaitable[JobRecord | None]],
+    ) -> JobRecord:
         ID.check(job_id)
         job = await find(job_id)
         if job is None or not self._may_see(job, call):
@@ -281,21 +281,21 @@ class JobService:
             raise _not_found(job_id)
         return job
 
-    def _may_see(self, job: Job, call: Call) -> bool:
+    def _may_see(self, job: JobRecord, call: Call) -> bool:
         return job.identity == call.identity or call.identity in self._config.admins
 
-    def _message(self, job: Job) -> jobs_pb2.Job:
-        return job_message(job, self._config.limits.retention_seconds, self._spec_message(job.spec))
+    def _message(self, job: JobRecord) -> jobs_pb2.Job:
+        return job_message(job, self._config.limits.retention_seconds, self._spec_message(job.content))
 
-    def _spec_message(self, spec: JobSpec) -> jobs_pb2.JobSpec:
-        # The first and the last that is said of a job, and what lies between, is said of the same spec.
-        if spec.text_bytes > _LARGEST_KNOWN:
-            return spec_message(spec)
-        known = self._specs.get(id(spec))
-        if known is None or known[0] is not spec:
+    def _spec_message(self, content: JobContent) -> jobs_pb2.JobSpec:
+        # The first and the last that is said of a job, and what lies between, is said of the same content.
+        if content.text_bytes > _LARGEST_KNOWN:
+            return spec_message(content)
+        known = self._specs.get(id(content))
+        if known is None or known[0] is not content:
             if len(self._specs) >= _SPECS:
                 self._specs.clear()
-            known = self._specs[id(spec)] = spec, spec_message(spec)
+            known = self._specs[id(content)] = content, spec_message(content)
         return known[1]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar, overload
 
 from remsvc.command import Command, CommandType
-from remsvc.execution.jobs.model import JobSpec
+from remsvc.execution.jobs.model import JobContent
 
 _Number = TypeVar("_Number", int, float)
 
@@ -55,18 +55,18 @@ class CommandRequest:
         return cls(shell, command.cmd, user=_effective(command.cmdusr))
 
     @classmethod
-    def of_job(cls, spec: JobSpec, *, has_input: bool) -> CommandRequest:
+    def of_job(cls, content: JobContent, *, has_input: bool) -> CommandRequest:
         """A durable job."""
         shell = NO_SHELL
-        if spec.shell_command is not None:
-            shell = POWERSHELL if spec.powershell else SHELL
+        if content.shell_command is not None:
+            shell = POWERSHELL if content.powershell else SHELL
         return cls(
             shell,
-            spec.shell_command or "",
-            spec.argv if shell == NO_SHELL else (),
-            _effective(spec.user),
-            spec.env,
-            spec.cwd,
+            content.shell_command or "",
+            content.argv if shell == NO_SHELL else (),
+            _effective(content.user),
+            content.env,
+            content.cwd,
             has_input,
         )
 
@@ -142,18 +142,18 @@ class IdentityLimits:
         }
         return {name: limit for name, limit in limits.items() if limit is not None}
 
-    def of_job(self, spec: JobSpec) -> JobSpec:
+    def of_job(self, content: JobContent) -> JobContent:
         """A job, its server's defaults filled in, that keeps to the limits.
 
         With a time limit, waiting between TERM and KILL must not take longer either.
         """
         if self.time_limit is None and self.output_limit is None:
-            return spec
+            return content
         return replace(
-            spec,
-            time_limit=_lower(spec.time_limit, self.time_limit),
-            kill_grace=_lower(spec.kill_grace, self.time_limit),
-            output_limit=_lower(spec.output_limit, self.output_limit),
+            content,
+            time_limit=_lower(content.time_limit, self.time_limit),
+            kill_grace=_lower(content.kill_grace, self.time_limit),
+            output_limit=_lower(content.output_limit, self.output_limit),
         )
 
 

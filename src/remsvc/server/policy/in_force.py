@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from remsvc.errors import StartError
-from remsvc.execution.jobs.model import Job
+from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.lookups import Lookups
 from remsvc.server.policy.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
 from remsvc.server.policy.places import CommandPlaces, Place
@@ -87,10 +87,10 @@ class PolicyInForce:
         """A job has ended: a version-1 command may have waited for that."""
         self.places.note_room(identity)
 
-    async def permit(self, job: Job) -> JobPermission:
+    async def permit(self, job: JobRecord) -> JobPermission:
         """Permit a job that was permitted when it was created, by the policy that is in force now."""
         policy = self.policy
-        request = CommandRequest.of_job(job.spec, has_input=self.has_input(job.id))
+        request = CommandRequest.of_job(job.content, has_input=self.has_input(job.id))
         decision = await self.decide(job.identity, request)
         if not decision.allowed:
             raise StartError(f"not permitted any more: {decision.message}")
