@@ -19,8 +19,10 @@ import grpc.aio
 import psutil
 
 from benchmarks.settings import Settings
-from remsvc.client.channel import Metadata, call_metadata, open_async_channel, open_channel
+from remsvc.client.grpc_transport.channel import open_async_channel, open_channel
+from remsvc.client.metadata import call_metadata
 from remsvc.client.options import ConnectionOptions
+from remsvc.status import Metadata
 
 if TYPE_CHECKING:
     from typing_extensions import Self

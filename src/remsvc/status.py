@@ -1,15 +1,19 @@
-"""gRPC's status codes, for everything that has to do without gRPC.
-
-https://grpc.github.io/grpc/core/md_doc_statuscodes.html
-"""
+"""What gRPC says of a call beside its messages: status code and metadata, for use without gRPC's library."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TypeAlias
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+"""A call's metadata: keys in lower case, and their values, which are bytes where a key ends with ``-bin``."""
 
 
 class StatusCode(IntEnum):
-    """How a call ended. The names are those that errors show."""
+    """How a call has ended. Errors show these names.
+
+    https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+    """
 
     OK = 0
     CANCELLED = 1

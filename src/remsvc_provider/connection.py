@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remsvc.client.bearer_token import bearer_token
-from remsvc.client.options import DEFAULT_PORT, TRANSPORTS, ConnectionOptions
-from remsvc.client.target import parse_target
+from remsvc.client.metadata import bearer_token
+from remsvc.client.options import TRANSPORTS, ConnectionOptions
+from remsvc.client.target import DEFAULT_PORT, parse_target
 from remsvc.errors import ConfigurationError
 from remsvc.token_text import token_as_meant
 from remsvc_provider.version_compat import AirflowException, names_a_secret

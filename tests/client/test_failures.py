@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from remsvc.client import AsyncClient, ConnectionOptions
-from remsvc.client.channel import open_async_channel
 from remsvc.client.failures import from_status
+from remsvc.client.grpc_transport.channel import open_async_channel
 from remsvc.client.transport import Readiness
 from remsvc.client.transport_choice import open_async_transport
 from remsvc.command import Command

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remsvc.client import ConnectionOptions
-from remsvc.client.channel import call_metadata
+from remsvc.client.metadata import call_metadata
 from remsvc.errors import ConfigurationError
 from tests.copied_tokens import AFTER, BEFORE, NOTHING_BUT
 

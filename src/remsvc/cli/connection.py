@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from remsvc.cli import parameters
 from remsvc.cli.options import Option, file
 from remsvc.cli.terminal import warning_line
-from remsvc.client.bearer_token import bearer_token, read_bearer_token
-from remsvc.client.options import DEFAULT_PORT, ConnectionOptions
-from remsvc.client.target import parse_target
+from remsvc.client.metadata import bearer_token, read_bearer_token
+from remsvc.client.options import ConnectionOptions
+from remsvc.client.target import DEFAULT_PORT, parse_target
 
 if TYPE_CHECKING:
     from pathlib import Path

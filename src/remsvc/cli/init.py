@@ -11,8 +11,7 @@ import click
 
 from remsvc.cli.server_files import IDENTITY, FilePlan, add_clients, create_all
 from remsvc.cli.terminal import print_json
-from remsvc.client.options import DEFAULT_PORT
-from remsvc.client.target import parse_target
+from remsvc.client.target import DEFAULT_PORT, parse_target
 from remsvc.errors import ConfigurationError
 
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

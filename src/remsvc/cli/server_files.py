@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from remsvc.cli.airflow_connection import connection_uri
 from remsvc.cli.extras import needs_extra
 from remsvc.cli.new_files import NewFile, make_directory, write_files
 from remsvc.client.target import Target, parse_target
@@ -167,3 +168,8 @@ def _own_names() -> list[str]:
         return [parse_target(socket.gethostname()).host]
     except ConfigurationError:  # a name that no certificate can hold
         return []
+
+
+def connection_uri(target: Target, extra: Mapping[str, object]) -> str:
+    """The URI, its JSON percent-encoded. It may hold a token: treat it as a secret."""
+    return f"remsvc://{target}?extra={quote(json.dumps(extra, separators=(',', ':')), safe='')}"

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from remsvc.client import protocol
 from remsvc.client.aio_jobs import AsyncJobCalls
 from remsvc.client.deadline import Deadline
-from remsvc.client.lossy import decode_result
 from remsvc.client.metadata import MetadataItems, call_metadata
+from remsvc.client.protocol import decode_result
 from remsvc.client.results import CommandResult, Pong, Status
 from remsvc.command import Command
 

@@ -13,16 +13,17 @@ from remsvc.client.deadline import ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_W
 from remsvc.client.failures import UNREACHED, from_call, from_status, no_connection
 from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.options import ConnectionOptions
-from remsvc.client.transport import Answer, AsyncTransport, CallError, Metadata, Readiness
+from remsvc.client.transport import Answer, AsyncTransport, CallError, Readiness
 from remsvc.client.transport_choice import open_async_transport, over_channel
 from remsvc.errors import NO_ANSWER, RemSvcError
+from remsvc.status import Metadata
 
 if TYPE_CHECKING:
     import grpc.aio
     from typing_extensions import Self
 
 
-class AsyncConnection:
+class AioConnection:
     """What all calls of :class:`~remsvc.client.aio.AsyncClient` share."""
 
     def __init__(self, options: ConnectionOptions) -> None:

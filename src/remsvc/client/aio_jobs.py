@@ -8,16 +8,16 @@ from contextlib import aclosing
 from datetime import datetime
 
 from remsvc.client import job_protocol
-from remsvc.client.aio_connection import AsyncConnection
+from remsvc.client.aio_connection import AioConnection
 from remsvc.client.deadline import Deadline
+from remsvc.client.job_protocol import Listing
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
-from remsvc.client.listing import Listing
 from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.watch import OnDisconnect, Watch
 from remsvc.errors import ServerError
 
 
-class AsyncJobCalls(AsyncConnection):
+class AsyncJobCalls(AioConnection):
     """Create, find, list, cancel and watch jobs.
 
     Every method raises :class:`~remsvc.errors.UnimplementedError` where the server has no jobs.

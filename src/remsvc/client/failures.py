@@ -1,91 +1,27 @@
-"""From a call's status to our errors, with a hint where the transport only says that something failed."""
+"""From the status that a call has ended with to our errors, with a hint at the cause.
+
+Three things are read here: what a transport says when no connection could be made (:func:`no_connection`),
+what an HTTP status means where a proxy or a web server has answered and no gRPC server (:func:`http_answer`),
+and the details that our servers send beside a status (:func:`from_call`).
+"""
 
 from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
 from remsvc.client.options import ConnectionOptions
-from remsvc.client.transport import CallError, Metadata
+from remsvc.client.transport import CallError
 from remsvc.errors import AlreadyExistsError, ResourceExhaustedError, ServerError, server_error
 from remsvc.printable import printable
-from remsvc.status import StatusCode
+from remsvc.status import Metadata, StatusCode
 
-_LONGEST_RETRY = 300.0
-"""Seconds. Whatever a server says, nobody waits longer before the next attempt."""
-
-_KEY = "grpc-status-details-bin"
-
-_TEXT = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
-_BYTES = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
-_NUMBER = descriptor_pb2.FieldDescriptorProto.TYPE_INT64
-
-# Message: {field: (number, type, or the name of a message; a list: repeated)}
-_MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
-    "Status": {"details": (3, ["Any"])},
-    "Any": {"type_url": (1, _TEXT), "value": (2, _BYTES)},
-    "ErrorInfo": {"reason": (1, _TEXT), "domain": (2, _TEXT), "metadata": (3, ["Entry"])},
-    "Entry": {"key": (1, _TEXT), "value": (2, _TEXT)},
-    "RetryInfo": {"retry_delay": (1, "Duration")},
-    "Duration": {"seconds": (1, _NUMBER), "nanos": (2, _NUMBER)},
-}
-
-
-def add_details(failure: ServerError, trailers: Metadata) -> None:
-    """Set on ``failure`` what the details in ``trailers`` say. Those that cannot be read say nothing."""
-    if not isinstance(failure, AlreadyExistsError | ResourceExhaustedError):
-        return
-    for key, value in trailers:
-        if key == _KEY and isinstance(value, bytes):
-            try:
-                _add(failure, value)
-            except (DecodeError, UnicodeDecodeError):
-                return
-
-
-def _add(failure: ServerError, status: bytes) -> None:
-    for detail in _message_type("Status").FromString(status).details:
-        name = detail.type_url.rpartition("/")[2]
-        if name == "google.rpc.ErrorInfo" and isinstance(failure, AlreadyExistsError):
-            info = _message_type("ErrorInfo").FromString(detail.value)
-            failure.job_id = next((entry.value for entry in info.metadata if entry.key == "job"), None)
-        elif name == "google.rpc.RetryInfo" and isinstance(failure, ResourceExhaustedError):
-            delay = _message_type("RetryInfo").FromString(detail.value).retry_delay
-            seconds = delay.seconds + delay.nanos / 1e9
-            failure.retry_after = min(max(seconds, 0.0), _LONGEST_RETRY)
-
-
-@cache
-def _message_type(name: str) -> Any:
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"error_details.{name}"))
-
-
-@cache
-def _pool() -> descriptor_pool.DescriptorPool:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="error_details.proto", package="error_details", syntax="proto3"
-    )
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, (number, kind) in fields.items():
-            repeated = isinstance(kind, list)
-            kind = kind[0] if repeated else kind
-            entry = message.field.add(name=field, number=number)
-            entry.label = entry.LABEL_REPEATED if repeated else entry.LABEL_OPTIONAL
-            if isinstance(kind, str):
-                entry.type = entry.TYPE_MESSAGE
-                entry.type_name = f".error_details.{kind}"
-            else:
-                entry.type = kind
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return pool
-
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pool import DescriptorPool
 
 _TRUST = "the server's certificate was not accepted: "
 
@@ -131,8 +67,6 @@ _PREAMBLE = re.compile(
 
 def from_call(error: CallError, options: ConnectionOptions, *, timeout: float | None = None) -> ServerError:
     """The :class:`ServerError` for ``error``; ``timeout`` is the limit that the caller set, in seconds."""
-    from remsvc.client.failures import add_details  # slow to load, and rarely needed
-
     failure = from_status(error.code.name, error.details, options, sent=error.sent, timeout=timeout)
     add_details(failure, error.trailers)
     return failure
@@ -176,3 +110,125 @@ def _explain(details: str, tls: bool) -> str:
     else:
         hint = next((text for pattern, text in _HINTS if re.search(pattern, reason)), "no connection")
     return f"{hint} [{reason}]"
+
+
+# What HTTP says where no gRPC server has answered
+
+# The codes are gRPC's own (doc/http-grpc-status-mapping.md), except where those leave open that the call was
+# refused. The sentence is for whoever has to mend it.
+_MEANINGS: dict[str, tuple[StatusCode, str]] = {
+    "400": (StatusCode.INTERNAL, "it does not understand the call: is gRPC (HTTP/2) passed on as such?"),
+    "401": (StatusCode.UNAUTHENTICATED, "it asks for credentials of its own"),
+    "403": (StatusCode.PERMISSION_DENIED, "it does not let the call through"),
+    "404": (
+        StatusCode.UNIMPLEMENTED,
+        "it does not know the call's path: are all services of RemSvc passed on?",
+    ),
+    "411": (StatusCode.INTERNAL, "it does not pass streams on: is gRPC (HTTP/2) passed on as such?"),
+    "413": (
+        StatusCode.RESOURCE_EXHAUSTED,
+        "the request is larger than it permits (nginx: client_max_body_size)",
+    ),
+    "414": (StatusCode.RESOURCE_EXHAUSTED, "the call's headers are larger than it permits"),
+    "429": (StatusCode.UNAVAILABLE, "it takes no more calls for now"),
+    "431": (StatusCode.RESOURCE_EXHAUSTED, "the call's headers are larger than it permits"),
+    "502": (StatusCode.UNAVAILABLE, "the server behind it cannot be reached, or is not spoken to as gRPC"),
+    "503": (StatusCode.UNAVAILABLE, "the server behind it is not available"),
+    "504": (
+        StatusCode.UNAVAILABLE,
+        "the server behind it does not answer in time (nginx: grpc_read_timeout)",
+    ),
+}
+_WHOSE = "no gRPC server answered, but a proxy or web server"
+
+
+def http_answer(status: str, content_type: str = "") -> tuple[StatusCode, str]:
+    """What a call fails with that was answered so, and its details.
+
+    Args:
+        status: of HTTP, as it came; empty where it is not known.
+        content_type: of the answer; empty where it has none, or it is not known.
+    """
+    if not status:
+        return StatusCode.UNKNOWN, _WHOSE
+    if status == "200":
+        return StatusCode.UNKNOWN, f"{_WHOSE}, with HTTP status 200 and content-type {content_type!r}"
+    if status.startswith("3") and status.isdigit():
+        return StatusCode.UNKNOWN, f"{_WHOSE}, with HTTP status {status}: it leads somewhere else"
+    code, sentence = _MEANINGS.get(status, (StatusCode.UNKNOWN, ""))
+    shown = status if status.isdigit() else repr(status)
+    return code, f"{_WHOSE}, with HTTP status {shown}" + (f": {sentence}" if sentence else "")
+
+
+# The details that come beside a status
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+_LONGEST_RETRY = 300.0
+"""Seconds. Whatever a server says, nobody waits longer before the next attempt."""
+
+# Of google.rpc.Status and its details, the fields that are read: the package that has them all is not in the
+# base install. {message: {field: (number, type, or the name of a message; a list: repeated)}}
+_MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
+    "Status": {"details": (3, ["Any"])},
+    "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
+    "ErrorInfo": {"reason": (1, "string"), "domain": (2, "string"), "metadata": (3, ["Entry"])},
+    "Entry": {"key": (1, "string"), "value": (2, "string")},
+    "RetryInfo": {"retry_delay": (1, "Duration")},
+    "Duration": {"seconds": (1, "int64"), "nanos": (2, "int64")},
+}
+
+
+def add_details(failure: ServerError, trailers: Metadata) -> None:
+    """Set on ``failure`` what the details in ``trailers`` say. Those that cannot be read say nothing."""
+    if not isinstance(failure, AlreadyExistsError | ResourceExhaustedError):
+        return
+    for key, value in trailers:
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            try:
+                _read_details(failure, value)
+            except (DecodeError, UnicodeDecodeError):
+                return
+
+
+def _read_details(failure: AlreadyExistsError | ResourceExhaustedError, status: bytes) -> None:
+    for detail in _message_type("Status").FromString(status).details:
+        name = detail.type_url.rpartition("/")[2]
+        if name == "google.rpc.ErrorInfo" and isinstance(failure, AlreadyExistsError):
+            info = _message_type("ErrorInfo").FromString(detail.value)
+            failure.job_id = next((entry.value for entry in info.metadata if entry.key == "job"), None)
+        elif name == "google.rpc.RetryInfo" and isinstance(failure, ResourceExhaustedError):
+            delay = _message_type("RetryInfo").FromString(detail.value).retry_delay
+            seconds = delay.seconds + delay.nanos / 1e9
+            failure.retry_after = min(max(seconds, 0.0), _LONGEST_RETRY)
+
+
+@cache
+def _message_type(name: str) -> Any:
+    from google.protobuf import message_factory  # slow to load, rarely needed
+
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"error_details.{name}"))
+
+
+@cache
+def _pool() -> DescriptorPool:
+    from google.protobuf import descriptor_pb2, descriptor_pool  # slow to load, rarely needed
+
+    file = descriptor_pb2.FileDescriptorProto(
+        name="error_details.proto", package="error_details", syntax="proto3"
+    )
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            repeated = isinstance(kind, list)
+            kind = kind[0] if repeated else kind
+            entry = message.field.add(name=field, number=number)
+            entry.label = entry.LABEL_REPEATED if repeated else entry.LABEL_OPTIONAL
+            if kind in _MESSAGES:
+                entry.type = entry.TYPE_MESSAGE
+                entry.type_name = f".error_details.{kind}"
+            else:
+                entry.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return pool

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEFAULT_PORT = 50051
 JOBS_KEEPALIVE = 15.0
 
 AUTO, HTTP2, GRPC = TRANSPORTS = ("auto", "http2", "grpc")
@@ -54,7 +53,7 @@ class ConnectionOptions:
             return self.proxy
         if not self.tls:
             return False
-        from remsvc.client.target import parse_target  # it imports this module
+        from remsvc.client.target import parse_target  # slower to load, and rarely needed
 
         return not parse_target(self.target).is_loopback
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from remsvc.client.options import GRPC, HTTP2
 from remsvc.client.results import CommandResult, Pong, Status
-from remsvc.client.transport import Metadata
 from remsvc.command import Command, crc32hex
 from remsvc.errors import InvalidCommandError, MissingResultsError, ProtocolError
+from remsvc.status import Metadata
 from remsvc_proto import RemSvc_pb2
 
 PING = "/RS.RemSvc/Ping"
@@ -53,6 +55,46 @@ def decode_status(answer: bytes, trailers: Metadata) -> Status:
         str(transport) if transport in (HTTP2, GRPC) else "",
         str(trees) if trees in ("cgroup", "parentage") else "",
     )
+
+
+def decode_result(answer: bytes) -> CommandResult:
+    """A ``RemResMsg`` from the wire, whatever bytes its text has.
+
+    Raises:
+        ProtocolError: it is no such message.
+    """
+    try:
+        message = RemSvc_pb2.RemResMsg.FromString(answer)
+    except (DecodeError, UnicodeDecodeError):
+        return _decode_lossy(answer)
+    return CommandResult(message.rc, message.tid, message.out, message.err, message.hsh)
+
+
+def _decode_lossy(answer: bytes) -> CommandResult:
+    try:
+        message = _twin_type().FromString(answer)
+    except DecodeError as error:
+        raise ProtocolError(f"the server's answer cannot be read: {error}") from error
+    out, err, hsh = (
+        text.decode("utf-8", errors="replace") for text in (message.out, message.err, message.hsh)
+    )
+    return CommandResult(message.rc, message.tid, out, err, hsh, lossy=True)
+
+
+@cache
+def _twin_type() -> Any:
+    """``RemResMsg`` with bytes for strings: the same on the wire. A pool of its own, as its name is taken."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # slow to load, rarely used
+
+    file = descriptor_pb2.FileDescriptorProto()
+    RemSvc_pb2.DESCRIPTOR.CopyToProto(file)
+    for message in file.message_type:
+        for field in message.field:
+            if field.type == field.TYPE_STRING:
+                field.type = field.TYPE_BYTES
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("RS.RemResMsg"))
 
 
 def encode_command(command: Command, tid: int) -> bytes:

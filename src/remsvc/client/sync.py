@@ -8,8 +8,8 @@ from contextlib import closing
 
 from remsvc.client import protocol
 from remsvc.client.deadline import Deadline
-from remsvc.client.lossy import decode_result
 from remsvc.client.metadata import MetadataItems, call_metadata
+from remsvc.client.protocol import decode_result
 from remsvc.client.results import CommandResult, Pong, Status
 from remsvc.client.sync_jobs import JobCalls
 from remsvc.command import Command

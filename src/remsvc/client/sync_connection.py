@@ -13,15 +13,16 @@ from remsvc.client.deadline import ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_W
 from remsvc.client.failures import UNREACHED, from_call, from_status, no_connection
 from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.options import ConnectionOptions
-from remsvc.client.transport import Answer, CallError, Metadata, Readiness, Transport
+from remsvc.client.transport import Answer, CallError, Readiness, Transport
 from remsvc.client.transport_choice import open_transport
 from remsvc.errors import NO_ANSWER, RemSvcError
+from remsvc.status import Metadata
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Connection:
+class SyncConnection:
     """What all calls of :class:`~remsvc.client.sync.Client` share."""
 
     def __init__(self, options: ConnectionOptions) -> None:
@@ -54,7 +55,7 @@ class Connection:
         return self._open().name
 
     def connect(self, *, timeout: float | None = CONNECT_TIMEOUT, metadata: MetadataItems = ()) -> None:
-        """See :meth:`AsyncClient.connect <remsvc.client.aio_connection.AsyncConnection.connect>`."""
+        """See :meth:`AsyncClient.connect <remsvc.client.aio_connection.AioConnection.connect>`."""
         self._connect(Deadline(timeout), call_metadata(self._options, metadata))
 
     def _open(self) -> Transport:

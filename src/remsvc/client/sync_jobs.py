@@ -9,15 +9,15 @@ from datetime import datetime
 
 from remsvc.client import job_protocol
 from remsvc.client.deadline import Deadline
+from remsvc.client.job_protocol import Listing
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
-from remsvc.client.listing import Listing
 from remsvc.client.metadata import MetadataItems, call_metadata
-from remsvc.client.sync_connection import Connection
+from remsvc.client.sync_connection import SyncConnection
 from remsvc.client.watch import OnDisconnect, Watch
 from remsvc.errors import ServerError
 
 
-class JobCalls(Connection):
+class JobCalls(SyncConnection):
     """Create, find, list, cancel and watch jobs.
 
     :class:`~remsvc.client.aio_jobs.AsyncJobCalls` describes the methods; only how one waits differs.

@@ -6,8 +6,9 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from remsvc.client.options import DEFAULT_PORT
 from remsvc.errors import ConfigurationError
+
+DEFAULT_PORT = 50051
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE | re.ASCII)
 

@@ -10,9 +10,7 @@ from collections.abc import AsyncGenerator, Generator, Iterable
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
-from remsvc.status import StatusCode
-
-Metadata = tuple[tuple[str, str | bytes], ...]
+from remsvc.status import Metadata, StatusCode
 
 MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 """The longest answer accepted: the server's limit on output may be raised well above gRPC's 4 MiB."""

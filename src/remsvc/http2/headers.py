@@ -8,9 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from remsvc.http2.engine import Header
-from remsvc.status import StatusCode
-
-Metadata = Sequence[tuple[str, str | bytes]]
+from remsvc.status import Metadata, StatusCode
 
 CONTENT_TYPE = b"application/grpc"
 _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}

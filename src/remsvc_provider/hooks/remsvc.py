@@ -101,7 +101,7 @@ class RemSvcHook(BaseHook):
 
         Calls on it take the token from :meth:`get_call_metadata`.
         """
-        from remsvc.client.channel import open_channel
+        from remsvc.client.grpc_transport.channel import open_channel
 
         return open_channel(self.options)
 

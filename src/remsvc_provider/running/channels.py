@@ -86,7 +86,7 @@ class _LoopPool:
     def channel(self, options: ConnectionOptions) -> grpc.aio.Channel:
         import grpc
 
-        from remsvc.client.channel import open_async_channel
+        from remsvc.client.grpc_transport.channel import open_async_channel
 
         key = _key(options)
         channel = self._known.get(key)

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from remsvc.cli.exit_codes import job_end_line
 from remsvc.cli.job_description import as_json, command_of, duration, short_time
-from remsvc.client import ConnectionOptions, Job, OutputChunk, StateChange
-from remsvc.client import listing as listing_module
+from remsvc.client import ConnectionOptions, Job, OutputChunk, StateChange, job_protocol
 from remsvc.client.failures import add_details
 from remsvc.client.jobs import WatchEvent
 from remsvc.errors import ProtocolError, RemSvcError, ResourceExhaustedError
@@ -60,7 +59,7 @@ ENDLESS_LISTS = {
 def test_a_list_without_an_end_is_an_error(
     liar: LyingServer, connect: Connect, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing_module, "MOST_JOBS", 2000)  # a million takes a while to send
+    monkeypatch.setattr(job_protocol, "MOST_JOBS", 2000)  # a million takes a while to send
     page, told = ENDLESS_LISTS[kind]
     liar.answers["ListJobs"] = numbered_pages(page)
     with connect(ConnectionOptions(liar.target)) as client, pytest.raises(ProtocolError, match=told):

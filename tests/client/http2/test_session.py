@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remsvc.client.http2.call import Call
-from remsvc.client.http2.session import NotBegunError, Session
+from remsvc.client.http2.call import ClientCall
+from remsvc.client.http2.session import ClientSession, NotBegunError
 from remsvc.client.transport import CallError
 from remsvc.http2 import engine
 from remsvc.http2.engine import EngineError, Header, Http2Engine, StreamGoneError
@@ -22,8 +22,8 @@ HEAD: list[Header] = [(b":status", b"200"), (b"content-type", b"application/grpc
 OK: list[Header] = [(b"grpc-status", b"0")]
 
 
-def make_call(*requests: bytes, single: bool = False, deadline: float | None = None) -> Call:
-    return Call("/a.B/C", requests, (), single=single, deadline=deadline)
+def make_call(*requests: bytes, single: bool = False, deadline: float | None = None) -> ClientCall:
+    return ClientCall("/a.B/C", requests, (), single=single, deadline=deadline)
 
 
 def length_prefixed(content: bytes) -> bytes:
@@ -35,7 +35,7 @@ class Pair:
 
     def __init__(self, *, keepalive: float = 100.0, max_streams: int = 100) -> None:
         self.now = 1000.0
-        self.session = Session(scheme="http", authority="host:1", keepalive=keepalive, now=self.now)
+        self.session = ClientSession(scheme="http", authority="host:1", keepalive=keepalive, now=self.now)
         self.server = Http2Engine(
             server=True,
             max_streams=max_streams,
@@ -65,12 +65,12 @@ class Pair:
             if not there and not back:
                 return
 
-    def begin(self, call: Call) -> Call:
+    def begin(self, call: ClientCall) -> ClientCall:
         self.session.begin(call, self.now)
         self.exchange()
         return call
 
-    def take_all(self, call: Call) -> list[bytes]:
+    def take_all(self, call: ClientCall) -> list[bytes]:
         answers = []
         while (answer := self.session.read(call)) is not None:
             answers.append(answer)
@@ -91,7 +91,7 @@ def body_of(pair: Pair, stream: int) -> bytes:
 
 def test_a_call_goes_there_and_back() -> None:
     pair = Pair()
-    call = Call("/a.B/C", [b"one", b"", b"three"], (("x-y", " z "), ("d-bin", b"\xff")), single=False,
+    call = ClientCall("/a.B/C", [b"one", b"", b"three"], (("x-y", " z "), ("d-bin", b"\xff")), single=False,
                 deadline=pair.now + 2.5)  # fmt: skip
     pair.begin(call)
     (headers,) = requests_of(pair)
@@ -126,7 +126,7 @@ def test_many_small_answers_may_wait_to_be_read() -> None:
     assert pair.session.ended is None
 
 
-def failure(pair: Pair, call: Call) -> CallError:
+def failure(pair: Pair, call: ClientCall) -> CallError:
     assert call.ended
     with pytest.raises(CallError) as caught:
         call.raise_error()
@@ -134,7 +134,7 @@ def failure(pair: Pair, call: Call) -> CallError:
 
 
 def test_nothing_is_begun_before_the_server_has_greeted() -> None:
-    session = Session(scheme="http", authority="h", keepalive=1, now=0)
+    session = ClientSession(scheme="http", authority="h", keepalive=1, now=0)
     call = make_call(b"x")
     session.begin(call, 0)
     assert len(session.to_send(0)) < 100
@@ -245,7 +245,7 @@ def test_a_server_that_ends_a_call_early_gets_no_more_requests() -> None:
             yield bytes(1000)
 
     pair = Pair()
-    call = Call("/a.B/C", endless(), (), single=False, deadline=None)
+    call = ClientCall("/a.B/C", endless(), (), single=False, deadline=None)
     pair.begin(call)
     pair.server.respond(call.stream, [*HEAD, *OK], end=True)
     pair.exchange()
@@ -262,7 +262,7 @@ def test_what_makes_requests_may_fail() -> None:
         raise ZeroDivisionError
 
     pair = Pair()
-    call = Call("/a.B/C", requests(), (), single=False, deadline=None)
+    call = ClientCall("/a.B/C", requests(), (), single=False, deadline=None)
     pair.begin(call)
     with pytest.raises(ZeroDivisionError):
         call.raise_error()
@@ -364,45 +364,45 @@ def test_whatever_a_server_sends_every_call_ends(changes: list[tuple[int, int]],
         assert not pair.take_all(call)
 
 
-Step = Callable[[Pair, list[Call], int], None]
+Step = Callable[[Pair, list[ClientCall], int], None]
 
 
-def _begin(pair: Pair, calls: list[Call], number: int) -> None:
+def _begin(pair: Pair, calls: list[ClientCall], number: int) -> None:
     calls.append(make_call(bytes(number * 1000), b"", single=number % 2 == 0))
     pair.session.begin(calls[-1], pair.now)
 
 
-def _end(pair: Pair, calls: list[Call], number: int) -> None:
+def _end(pair: Pair, calls: list[ClientCall], number: int) -> None:
     if calls:
         pair.session.end(calls[number % len(calls)], CallError(StatusCode.CANCELLED))
 
 
-def _read(pair: Pair, calls: list[Call], number: int) -> None:
+def _read(pair: Pair, calls: list[ClientCall], number: int) -> None:
     for call in calls[number % 3 :: 3]:
         pair.take_all(call)
 
 
-def _respond(pair: Pair, calls: list[Call], number: int) -> None:
+def _respond(pair: Pair, calls: list[ClientCall], number: int) -> None:
     _of_server(calls, number, lambda stream: pair.server.respond(stream, HEAD))
 
 
-def _answer(pair: Pair, calls: list[Call], number: int) -> None:
+def _answer(pair: Pair, calls: list[ClientCall], number: int) -> None:
     _of_server(calls, number, lambda stream: pair.server.send(stream, length_prefixed(bytes(number * 5000))))
 
 
-def _finish(pair: Pair, calls: list[Call], number: int) -> None:
+def _finish(pair: Pair, calls: list[ClientCall], number: int) -> None:
     _of_server(calls, number, lambda stream: pair.server.finish(stream, OK))
 
 
-def _reset(pair: Pair, calls: list[Call], number: int) -> None:
+def _reset(pair: Pair, calls: list[ClientCall], number: int) -> None:
     _of_server(calls, number, lambda stream: pair.server.reset(stream, number))
 
 
-def _exchange(pair: Pair, calls: list[Call], number: int) -> None:
+def _exchange(pair: Pair, calls: list[ClientCall], number: int) -> None:
     pair.exchange()
 
 
-def _of_server(calls: Iterable[Call], number: int, act: Callable[[int], None]) -> None:
+def _of_server(calls: Iterable[ClientCall], number: int, act: Callable[[int], None]) -> None:
     begun = [call.stream for call in calls if call.stream]
     if begun:
         with suppress(StreamGoneError, EngineError):
@@ -421,7 +421,7 @@ def _of_server(calls: Iterable[Call], number: int, act: Callable[[int], None]) -
 )
 def test_whatever_both_sides_do_no_call_is_forgotten(steps: list[tuple[Step, int]]) -> None:
     pair = Pair(max_streams=3)
-    calls: list[Call] = []
+    calls: list[ClientCall] = []
     for step, number in steps:
         step(pair, calls, number)
     pair.exchange()

@@ -14,8 +14,8 @@ from remsvc.cli.jobs.client import job_client
 from remsvc.cli.options import Choice, Option, WholeNumber, switch
 from remsvc.cli.terminal import print_json, print_line, warning_line
 from remsvc.cli.verb import verb
+from remsvc.client.job_protocol import MOST_JOBS
 from remsvc.client.jobs import Job, JobState
-from remsvc.client.listing import MOST_JOBS
 from remsvc.printable import printable
 
 if TYPE_CHECKING:

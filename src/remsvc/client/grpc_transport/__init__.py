@@ -10,9 +10,9 @@ import re
 import grpc
 import grpc.aio
 
-from remsvc.client.http_answers import http_answer
-from remsvc.client.transport import NO_MESSAGE, SEVERAL_MESSAGES, CallError, Metadata
-from remsvc.status import StatusCode
+from remsvc.client.failures import http_answer
+from remsvc.client.transport import NO_MESSAGE, SEVERAL_MESSAGES, CallError
+from remsvc.status import Metadata, StatusCode
 
 # How gRPC tells that what came was no answer of gRPC's: with its HTTP status, or, where it met the page that
 # came along first, without.

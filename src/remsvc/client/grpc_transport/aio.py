@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 import grpc.aio
 
-from remsvc.client.channel import open_async_channel
 from remsvc.client.deadline import Deadline
 from remsvc.client.grpc_transport import call_error, metadata_of, no_message, several_messages, understood
+from remsvc.client.grpc_transport.channel import open_async_channel
 from remsvc.client.options import GRPC, ConnectionOptions
-from remsvc.client.transport import Answer, CallError, Metadata, Readiness
+from remsvc.client.transport import Answer, CallError, Readiness
+from remsvc.status import Metadata
 
 T = TypeVar("T")
 

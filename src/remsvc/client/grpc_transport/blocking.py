@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from remsvc.client.channel import open_channel
 from remsvc.client.grpc_transport import call_error, metadata_of, no_message, several_messages
+from remsvc.client.grpc_transport.channel import open_channel
 from remsvc.client.options import GRPC, ConnectionOptions
-from remsvc.client.transport import Answer, CallError, Metadata, Readiness
-from remsvc.status import StatusCode
+from remsvc.client.transport import Answer, CallError, Readiness
+from remsvc.status import Metadata, StatusCode
 
 if TYPE_CHECKING:
     UnaryMethod = grpc.UnaryStreamMultiCallable[bytes, bytes]

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable
 
-from remsvc.client.http2.aio_connection import AsyncCall, Connection, Running
+from remsvc.client.http2.aio_connection import AsyncCall, ClientConnection, Running
 from remsvc.client.http2.attempts import Attempts
 from remsvc.client.http2.dial import dial
 from remsvc.client.http2.endpoint import (
@@ -21,8 +21,8 @@ from remsvc.client.http2.endpoint import (
 from remsvc.client.http2.session import NotBegunError
 from remsvc.client.http2.tls import handshake_reason
 from remsvc.client.options import HTTP2, ConnectionOptions
-from remsvc.client.transport import Answer, CallError, Metadata, Readiness
-from remsvc.status import StatusCode
+from remsvc.client.transport import Answer, CallError, Readiness
+from remsvc.status import Metadata, StatusCode
 from remsvc.time_limit import TimeLimit
 
 # With TLS, the server has so long to say that it closes as well.
@@ -49,8 +49,8 @@ class AsyncHttp2Transport:
     def __init__(self, options: ConnectionOptions) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoint = Endpoint.of(options)
-        self._ready: list[Connection] = []  # where calls begin, in the order in which they were made
-        self._connections: set[Connection] = set()
+        self._ready: list[ClientConnection] = []  # where calls begin, in the order in which they were made
+        self._connections: set[ClientConnection] = set()
         self._connecting: asyncio.Task[None] | None = None
         self._attempts = Attempts()
         self._closed = False
@@ -120,13 +120,13 @@ class AsyncHttp2Transport:
         for connection in connections:
             connection.cut(CLOSED)
 
-    def _usable(self) -> Connection | None:
+    def _usable(self) -> ClientConnection | None:
         """A connection on which calls may begin, even if they wait there."""
         if not all(connection.usable for connection in self._ready):
             self._ready = [connection for connection in self._ready if connection.usable]
         return self._ready[0] if self._ready else None
 
-    def _best(self) -> Connection | None:
+    def _best(self) -> ClientConnection | None:
         """Where a call begins at once, or else waits with the fewest others."""
         first = self._usable()
         if first is None or first.room > 0:
@@ -153,7 +153,7 @@ class AsyncHttp2Transport:
         if any(connection.room < 0 for connection in self._ready):
             self._make_room()
 
-    async def _connected(self, deadline: float | None, wait_for_ready: bool) -> Connection:
+    async def _connected(self, deadline: float | None, wait_for_ready: bool) -> ClientConnection:
         """A connection, made where there is none. Raises :class:`CallError`."""
         while True:
             if self._closed:
@@ -193,10 +193,10 @@ class AsyncHttp2Transport:
             self._connecting = None
         self._spread()
 
-    async def _establish(self) -> Connection:
+    async def _establish(self) -> ClientConnection:
         endpoint = self._endpoint
         connected = await dial(endpoint)
-        connection = Connection(self._loop, endpoint, self._connections)
+        connection = ClientConnection(self._loop, endpoint, self._connections)
         try:
             peer = connected.getpeername()
         except OSError:

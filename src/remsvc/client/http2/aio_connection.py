@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
-from remsvc.client.http2.call import Call
+from remsvc.client.http2.call import ClientCall
 from remsvc.client.http2.endpoint import ConnectError, Endpoint
-from remsvc.client.http2.session import Session
+from remsvc.client.http2.session import ClientSession
 from remsvc.client.http2.tls import NO_HTTP2, PROTOCOL
-from remsvc.client.transport import CallError, Metadata
+from remsvc.client.transport import CallError
 from remsvc.http2.input_turns import InputTurns
 from remsvc.http2.paced_input import PacedInput
-from remsvc.status import StatusCode
+from remsvc.status import Metadata, StatusCode
 
 _INPUT_BYTES = 32 * 1024
 _WRITE_BUFFER = 256 * 1024
@@ -36,7 +36,7 @@ class _Loop:
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
 
 
-class AsyncCall(Call):
+class AsyncCall(ClientCall):
     """A call that a coroutine waits for."""
 
     __slots__ = ("_waiter",)
@@ -71,7 +71,7 @@ class Running:
 
     __slots__ = ("_call", "_connection", "_timer")
 
-    def __init__(self, connection: Connection, call: Call) -> None:
+    def __init__(self, connection: ClientConnection, call: ClientCall) -> None:
         self._connection = connection
         self._call = call
         self._timer: asyncio.TimerHandle | None = None
@@ -92,7 +92,7 @@ class Running:
         self._connection.end(self._call, CallError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
 
-class Connection(PacedInput):
+class ClientConnection(PacedInput):
     """One connection.
 
     Attributes:
@@ -101,7 +101,7 @@ class Connection(PacedInput):
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, endpoint: Endpoint, connections: set[Connection]
+        self, loop: asyncio.AbstractEventLoop, endpoint: Endpoint, connections: set[ClientConnection]
     ) -> None:
         self._shared = _loops.get(loop) or _loops.setdefault(loop, _Loop())
         super().__init__(self._shared.input_buffer)
@@ -110,7 +110,7 @@ class Connection(PacedInput):
         self.lost: asyncio.Future[None] = loop.create_future()
         self._connections = connections
         self._tls = endpoint.tls is not None
-        self._session = Session(
+        self._session = ClientSession(
             scheme=endpoint.scheme,
             authority=str(endpoint.target),
             keepalive=endpoint.keepalive,
@@ -138,7 +138,7 @@ class Connection(PacedInput):
 
     # Calls
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: ClientCall) -> None:
         """Begin a call."""
         self._session.begin(call, time.monotonic())
         if not self._busy:
@@ -146,14 +146,14 @@ class Connection(PacedInput):
             self._look_after()
         self._flush_soon()
 
-    def read(self, call: Call) -> bytes | None:
+    def read(self, call: ClientCall) -> bytes | None:
         """The call's next answer that is here."""
         message = self._session.read(call)
         if message is not None:
             self._flush_soon()
         return message
 
-    def end(self, call: Call, error: CallError) -> None:
+    def end(self, call: ClientCall, error: CallError) -> None:
         """End a call; nothing where it has ended."""
         if not call.ended:
             self._session.end(call, error)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from remsvc.client.http2.attempts import Attempts
 from remsvc.client.http2.blocking_dial import dial, wait_for
-from remsvc.client.http2.call import Call
+from remsvc.client.http2.call import ClientCall
 from remsvc.client.http2.endpoint import (
     ATTEMPT_SECONDS,
     BEGIN_ATTEMPTS,
@@ -25,10 +25,10 @@ from remsvc.client.http2.endpoint import (
     os_reason,
     shown,
 )
-from remsvc.client.http2.session import NotBegunError, Session
+from remsvc.client.http2.session import ClientSession, NotBegunError
 from remsvc.client.options import HTTP2, ConnectionOptions
-from remsvc.client.transport import Answer, CallError, Metadata, Readiness
-from remsvc.status import StatusCode
+from remsvc.client.transport import Answer, CallError, Readiness
+from remsvc.status import Metadata, StatusCode
 
 _INPUT_BYTES = 32 * 1024
 _MOST_UNSENT = 256 * 1024
@@ -48,7 +48,7 @@ class Http2Transport:
     def __init__(self, options: ConnectionOptions) -> None:
         self._endpoint = Endpoint.of(options)
         self._connecting = threading.Lock()
-        self._connection: _Connection | None = None
+        self._connection: _BlockingConnection | None = None
         self._attempts = Attempts()
         self._closed = threading.Event()
 
@@ -72,7 +72,7 @@ class Http2Transport:
         deadline = None if timeout is None else time.monotonic() + timeout
         for attempt in range(BEGIN_ATTEMPTS):
             connection = self._connected(deadline, wait_for_ready)
-            call = Call(method, (request,), metadata, single=True, deadline=deadline)
+            call = ClientCall(method, (request,), metadata, single=True, deadline=deadline)
             with connection.running(call):
                 connection.wait_until_ended(call)
             if not isinstance(call.error, NotBegunError) or attempt == BEGIN_ATTEMPTS - 1:
@@ -86,7 +86,7 @@ class Http2Transport:
         unsent = iter(requests)
         for attempt in range(BEGIN_ATTEMPTS):
             connection = self._connected(deadline, False)
-            call = Call(method, unsent, metadata, single=False, deadline=deadline)
+            call = ClientCall(method, unsent, metadata, single=False, deadline=deadline)
             with connection.running(call), connection.looked_after():
                 while (answer := connection.next_answer(call)) is not None:
                     yield answer
@@ -99,11 +99,11 @@ class Http2Transport:
         if (connection := self._connection) is not None:
             connection.close(CLOSED, StatusCode.CANCELLED)
 
-    def _usable(self) -> _Connection | None:
+    def _usable(self) -> _BlockingConnection | None:
         connection = self._connection
         return connection if connection is not None and connection.is_usable() else None
 
-    def _connected(self, deadline: float | None, wait_for_ready: bool) -> _Connection:
+    def _connected(self, deadline: float | None, wait_for_ready: bool) -> _BlockingConnection:
         """A connection, made where there is none. Raises :class:`CallError`."""
         if (connection := self._usable()) is not None:
             return connection
@@ -134,7 +134,7 @@ class Http2Transport:
         limit = time.monotonic() + ATTEMPT_SECONDS
         own = deadline if deadline is not None and deadline < limit else limit
         try:
-            self._connection = _Connection(self._endpoint, own)
+            self._connection = _BlockingConnection(self._endpoint, own)
         except ConnectError as error:
             if own is deadline and time.monotonic() >= own:
                 raise _too_late() from error
@@ -145,7 +145,7 @@ class Http2Transport:
                 self._connection.close(CLOSED, StatusCode.CANCELLED)
 
 
-class _Connection:
+class _BlockingConnection:
     """One connection, made by its constructor.
 
     Args:
@@ -160,7 +160,7 @@ class _Connection:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._socket = dial(endpoint, deadline)
-        self._session = Session(
+        self._session = ClientSession(
             scheme=endpoint.scheme,
             authority=str(endpoint.target),
             keepalive=endpoint.keepalive,
@@ -206,7 +206,7 @@ class _Connection:
             return not self._session.going_away
 
     @contextmanager
-    def running(self, call: Call) -> Generator[None, None, None]:
+    def running(self, call: ClientCall) -> Generator[None, None, None]:
         """Begin a call, and end it at the end of the block where it has not ended by itself."""
         with self._lock:
             self._session.begin(call, time.monotonic())
@@ -219,13 +219,13 @@ class _Connection:
                     self._session.end(call, CallError(StatusCode.CANCELLED, "Cancelled"))
                     self._send()
 
-    def wait_until_ended(self, call: Call) -> None:
+    def wait_until_ended(self, call: ClientCall) -> None:
         """Wait for its end."""
         with self._lock:
             while not call.ended:
                 self._wait(call)
 
-    def next_answer(self, call: Call) -> bytes | None:
+    def next_answer(self, call: ClientCall) -> bytes | None:
         """Wait for its next answer; None where it has ended and there is none."""
         with self._lock:
             while True:
@@ -260,7 +260,7 @@ class _Connection:
 
     # Waiting
 
-    def _wait(self, call: Call) -> None:
+    def _wait(self, call: ClientCall) -> None:
         """Wait until something may have happened to a call, at most until its deadline."""
         left = None
         if call.deadline is not None:

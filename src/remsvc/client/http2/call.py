@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from remsvc.client.transport import (
-    MAX_RECEIVE_BYTES,
-    NO_MESSAGE,
-    SEVERAL_MESSAGES,
-    Answer,
-    CallError,
-    Metadata,
-)
+from remsvc.client.transport import MAX_RECEIVE_BYTES, NO_MESSAGE, SEVERAL_MESSAGES, Answer, CallError
 from remsvc.http2.engine import Header
 from remsvc.http2.headers import (
     CONTENT_TYPE,
@@ -22,7 +15,7 @@ from remsvc.http2.headers import (
     is_grpc,
 )
 from remsvc.http2.messages import CompressedError, MessageError, MessageReader
-from remsvc.status import StatusCode
+from remsvc.status import Metadata, StatusCode
 
 _INCOMPLETE = "the server's last message is not complete"
 _MOST_INFORMATIONAL = 8
@@ -36,7 +29,7 @@ _OF_THE_PROTOCOL = (
 )
 
 
-class Call:
+class ClientCall:
     """A call, wherever it stands.
 
     Args:
@@ -287,7 +280,7 @@ class Call:
         return CallError(StatusCode.UNKNOWN, "the server ended the call without a status")
 
     def _not_grpc(self, content_type: bytes) -> CallError:
-        from remsvc.client.http_answers import http_answer  # rarely needed
+        from remsvc.client.failures import http_answer  # rarely needed
 
         return CallError(*http_answer(_cut(self._http_status), _cut(content_type)))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from remsvc.client.http2.call import Call
+from remsvc.client.http2.call import ClientCall
 from remsvc.client.transport import PING_TIMEOUT, CallError
 from remsvc.http2 import engine
 from remsvc.http2.engine import EngineError, Event, Http2Engine, StreamGoneError
@@ -58,7 +58,7 @@ class NotBegunError(CallError):
         super().__init__(StatusCode.UNAVAILABLE, _GOING_AWAY, sent=False)
 
 
-class Session:
+class ClientSession:
     """The client's end of one HTTP/2 connection, without input or output.
 
     Args:
@@ -91,9 +91,9 @@ class Session:
         self.settled = False
         self.ended: str | None = None
         self.going_away = False
-        self.calls: dict[int, Call] = {}
-        self._waiting: deque[Call] = deque()
-        self._writing: dict[int, Call] = {}
+        self.calls: dict[int, ClientCall] = {}
+        self._waiting: deque[ClientCall] = deque()
+        self._writing: dict[int, ClientCall] = {}
         self._reason = ""
         self._begun = False  # whether anything has come
         self._buffered = 0
@@ -121,7 +121,7 @@ class Session:
             self._waiting.popleft().fail(NotBegunError())
         return count
 
-    def begin(self, call: Call, now: float) -> None:
+    def begin(self, call: ClientCall, now: float) -> None:
         """Begin a call, as soon as the server takes one more."""
         if self.ended is not None or self.going_away:
             call.fail(NotBegunError())
@@ -129,7 +129,7 @@ class Session:
         self._waiting.append(call)
         self._begin_waiting(now)
 
-    def end(self, call: Call, error: CallError) -> None:
+    def end(self, call: ClientCall, error: CallError) -> None:
         """End a call before its time; nothing where it has ended."""
         if call.stream == 0:
             if call in self._waiting:
@@ -141,7 +141,7 @@ class Session:
         if was_open and call.stream in self.calls:
             self._reset(call, engine.CANCEL)
 
-    def read(self, call: Call) -> bytes | None:
+    def read(self, call: ClientCall) -> bytes | None:
         """The call's next answer that is here."""
         message = call.take()
         if message is not None and self.ended is None:
@@ -309,7 +309,7 @@ class Session:
             self._acknowledge(call, call.unacknowledged)
             self._end_if_over(call)
 
-    def _let_more_come(self, call: Call) -> None:
+    def _let_more_come(self, call: ClientCall) -> None:
         """Have a server go on that has used up much of a call's window, as far as there is room."""
         if call.unacknowledged <= _LONG or self.ended is not None:
             return
@@ -348,7 +348,7 @@ class Session:
             # What was received of frames whose stream was reset meanwhile is never given back.
             self.going_away = True
 
-    def _closed_error(self, call: Call, code: int, local: Exception | None) -> CallError:
+    def _closed_error(self, call: ClientCall, code: int, local: Exception | None) -> CallError:
         if local is not None and self.going_away:
             # Its headers were not sent, as the server had said meanwhile that it takes no more.
             return (
@@ -364,7 +364,7 @@ class Session:
         text = "the server did not take the call" if refused else "the server broke the call off"
         return CallError(status, f"{text}: RST_STREAM {code}", sent=not refused)
 
-    def _end_if_over(self, call: Call) -> None:
+    def _end_if_over(self, call: ClientCall) -> None:
         """Release the stream of a call that has ended, where the server still waits for requests."""
         if call.ended and call.stream in self.calls:
             self._release(call)
@@ -394,7 +394,7 @@ class Session:
             begun = True
         return begun
 
-    def _write(self, call: Call) -> None:
+    def _write(self, call: ClientCall) -> None:
         """Queue requests of a call, as many as have room."""
         try:
             while call.requests is not None and self._engine.queued(call.stream) < _MOST_QUEUED:
@@ -410,7 +410,7 @@ class Session:
         if call.requests is None:
             self._writing.pop(call.stream, None)
 
-    def _reset(self, call: Call, error: int) -> None:
+    def _reset(self, call: ClientCall, error: int) -> None:
         self._writing.pop(call.stream, None)
         if self.ended is None:
             try:
@@ -419,7 +419,7 @@ class Session:
                 self.calls.pop(call.stream, None)
                 self._wide.discard(call.stream)
 
-    def _acknowledge(self, call: Call, size: int) -> None:
+    def _acknowledge(self, call: ClientCall, size: int) -> None:
         if size and self.ended is None:
             call.unacknowledged -= size
             try:
@@ -427,7 +427,7 @@ class Session:
             except EngineError as error:
                 self._break(error)
 
-    def _release(self, call: Call) -> None:
+    def _release(self, call: ClientCall) -> None:
         self._buffered -= call.buffered
         call.buffered = 0
 

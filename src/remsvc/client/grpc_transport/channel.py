@@ -5,7 +5,6 @@ from __future__ import annotations
 import grpc
 import grpc.aio
 
-from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.target import parse_target
 from remsvc.client.tls import client_pair, trusted_authorities
@@ -14,10 +13,7 @@ from remsvc.client.transport import (
     LONGEST_RECONNECT_PAUSE,
     MAX_RECEIVE_BYTES,
     PING_TIMEOUT,
-    Metadata,
 )
-
-__all__ = ["Metadata", "MetadataItems", "call_metadata", "open_async_channel", "open_channel"]
 
 
 def open_async_channel(options: ConnectionOptions) -> grpc.aio.Channel:
