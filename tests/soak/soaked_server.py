@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 from remsvc.server.calls.admission import Admission
+from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
-from remsvc.server.calls.open_calls import Authentication
 from remsvc.server.http2.connections import Connections
-from remsvc.server.http2.listener import Listener
+from remsvc.server.http2.listener import Http2Listener
 from remsvc.server.identity.authentication import Authenticator
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
@@ -61,15 +61,15 @@ class SoakedServer:
         self._draining: asyncio.Future[None] = loop.create_future()
         self.answers = Answers(self._draining)
         failures = FailedAuthentications(self.limits.failed_authentications, loop.time)
-        self._authentication = Authentication(_KNOWN, lambda *_: None, failures)
+        self._authentication = CallAuthentication(_KNOWN, lambda *_: None, failures)
         self.admission = Admission(self.limits)
         calls = Calls(self._authentication, self.admission, self.limits.request_timeout)
         self.connections = Connections(self.limits, calls, self.answers.methods)
         self._watching = loop.create_task(self.connections.watch_over())
         timeout = self.limits.handshake_timeout
         self._listeners = {
-            False: Listener(self.connections, lambda: None, timeout),
-            True: Listener(self.connections, server_tls, timeout),
+            False: Http2Listener(self.connections, lambda: None, timeout),
+            True: Http2Listener(self.connections, server_tls, timeout),
         }
         self._ports: dict[bool, int] = {}
         self._stopping: list[asyncio.Task[None]] = []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from remsvc.errors import ConfigurationError
-from remsvc.server.calls.open_calls import Authentication
+from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.config import ServerConfig
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.tls.config import TlsConfig
@@ -20,7 +20,7 @@ class Access:
 
     Args:
         config: what the server is started with.
-        on_refusal: see :class:`Authentication`.
+        on_refusal: see :class:`CallAuthentication`.
 
     Attributes:
         authentication: guards every method.
@@ -28,7 +28,7 @@ class Access:
 
     def __init__(self, config: ServerConfig, on_refusal: Callable[[str, str, str], None]) -> None:
         failures = FailedAuthentications(config.limits.failed_authentications)
-        self.authentication = Authentication(config.auth.authenticator(), on_refusal, failures)
+        self.authentication = CallAuthentication(config.auth.authenticator(), on_refusal, failures)
         self._tls = config.tls
         self._first_ca, self._optional = _client_certificates(config)
         self._any_user = config.auth.peer_uids is None

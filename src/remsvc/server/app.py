@@ -24,9 +24,9 @@ from remsvc.server.audit.file import AuditFileInUseError
 from remsvc.server.calls import health
 from remsvc.server.calls.methods import methods_of
 from remsvc.server.calls.reflection import ReflectionService
+from remsvc.server.commands.lifecycle import CommandLifecycle
 from remsvc.server.commands.runner import CommandRunner
 from remsvc.server.commands.service import SERVICE_NAME, CommandService
-from remsvc.server.commands.turn import Turns
 from remsvc.server.config import ServerConfig
 from remsvc.server.freed_memory import give_back_freed_memory
 from remsvc.server.identity import peer_owner
@@ -174,9 +174,9 @@ async def _serve_audited(
         )
         reloader = Reloader(config)
         draining.add_done_callback(lambda _: runner.withdraw_waiting())
-        turns = Turns(runner, access.authentication, policy, audit, draining)
+        lifecycle = CommandLifecycle(runner, access.authentication, policy, audit, draining)
         commands = CommandService(
-            runner, turns, config.limits.stream_idle, config.transport, lambda: engine.trees
+            runner, lifecycle, config.limits.stream_idle, config.transport, lambda: engine.trees
         )
         services = {SERVICE_NAME: commands.methods()}
         if jobs is not None and config.jobs is not None:

@@ -6,9 +6,9 @@ from contextlib import aclosing
 from typing import Any
 
 from remsvc.server.calls.admission import Admission
+from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method, serialize
-from remsvc.server.calls.open_calls import Authentication
 from remsvc.server.calls.request_memory import CallRequests
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
@@ -22,7 +22,9 @@ class Calls:
         request_timeout: seconds from a call's beginning to the end of the one request that it has.
     """
 
-    def __init__(self, authentication: Authentication, admission: Admission, request_timeout: float) -> None:
+    def __init__(
+        self, authentication: CallAuthentication, admission: Admission, request_timeout: float
+    ) -> None:
         self._authentication = authentication
         self._admission = admission
         self._request_timeout = request_timeout

@@ -25,7 +25,7 @@ _NOT_ENDED = "the process could not be ended"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandAnswer:
     """``rc``, ``out`` and ``err`` as they go on the wire."""
 
     rc: int
@@ -143,7 +143,7 @@ class CommandRunner:
         for process in list(self._waiting):
             process.withdraw()
 
-    async def answer(self, started: RunnableCommand, identity: str, job_id: str) -> Answer:
+    async def answer(self, started: RunnableCommand, identity: str, job_id: str) -> CommandAnswer:
         """Wait for the end of a command, whose turn it is. Cancelled, end its whole process tree.
 
         Args:
@@ -157,7 +157,7 @@ class CommandRunner:
                 outcome = await self._outcome(started, passing)
             except StartError as error:
                 passing.end(1, reason=str(error))
-                return Answer(1, err=str(error))
+                return CommandAnswer(1, err=str(error))
             answer = _answer(outcome, started.job.output_limit)
             passing.end(answer.rc, outcome.timed_out, outcome.stdout.total, outcome.stderr.total)
             return answer
@@ -209,14 +209,14 @@ class CommandRunner:
         )
 
 
-def _answer(outcome: ProcessEnd, output_limit: int) -> Answer:
+def _answer(outcome: ProcessEnd, output_limit: int) -> CommandAnswer:
     out = _text(outcome.stdout, output_limit)
     if outcome.timed_out:
-        return Answer(1, out, _TIMED_OUT)
+        return CommandAnswer(1, out, _TIMED_OUT)
     rc = outcome.exit_code if outcome.signal is None else 128 + outcome.signal
     if rc is None:  # it was told to end, and even SIGKILL did not reach it
-        return Answer(1, out, _NOT_ENDED)
-    return Answer(rc, out, _text(outcome.stderr, output_limit))
+        return CommandAnswer(1, out, _NOT_ENDED)
+    return CommandAnswer(rc, out, _text(outcome.stderr, output_limit))
 
 
 def _text(output: Output, limit: int) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from remsvc.errors import InvalidCommandError
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method, Requests
+from remsvc.server.commands.lifecycle import CommandLifecycle
 from remsvc.server.commands.runner import CommandRunner
 from remsvc.server.commands.stream import CommandStream
-from remsvc.server.commands.turn import Turns
 from remsvc.server.logs import fields
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
@@ -36,13 +36,13 @@ class CommandService:
     def __init__(
         self,
         runner: CommandRunner,
-        turns: Turns,
+        lifecycle: CommandLifecycle,
         stream_idle: float,
         transport: str,
         trees: Callable[[], str] = str,
     ) -> None:
         self._runner = runner
-        self._turns = turns
+        self._lifecycle = lifecycle
         self._stream_idle = stream_idle
         self._transport = transport
         self._trees = trees
@@ -77,11 +77,11 @@ class CommandService:
         return RemSvc_pb2.StatusMsg(rc=0, msg=f"state=OK uptime={uptime}s commands={self._runner.started}")
 
     async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> RemSvc_pb2.RemResMsg:
-        turn = self._turns.new(request, call)
-        place = self._turns.place(call)
+        requested = self._lifecycle.new(request, call)
+        place = self._lifecycle.place(call)
         with place:
-            await self._turns.begin(turn, call, _RUN, place)
-            return await self._turns.finish(turn, call)
+            await self._lifecycle.begin(requested, call, _RUN, place)
+            return await self._lifecycle.finish(requested, call)
 
     async def _rem_cmd_strm(self, requests: Requests, call: Call) -> None:
-        await CommandStream(requests, call, self._turns, _RUN_STREAM, self._stream_idle).serve()
+        await CommandStream(requests, call, self._lifecycle, _RUN_STREAM, self._stream_idle).serve()

@@ -2,7 +2,7 @@
 
 While one runs, the next is read, checked, and handed to the engine to start the moment the one before
 it ends: between two commands there is no way to the caller and back. Whatever speaks against it then
-is asked again in its turn, so a caller sees each command checked and answered in order.
+is asked again in its requested, so a caller sees each command checked and answered in order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Requests, serialize
-from remsvc.server.commands.turn import Turn, Turns
+from remsvc.server.commands.lifecycle import CommandLifecycle, RequestedCommand
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
@@ -25,14 +25,16 @@ class CommandStream:
         idle: seconds to wait for the next command.
     """
 
-    def __init__(self, requests: Requests, call: Call, turns: Turns, method: str, idle: float) -> None:
+    def __init__(
+        self, requests: Requests, call: Call, lifecycle: CommandLifecycle, method: str, idle: float
+    ) -> None:
         self._requests = requests
         self._call = call
-        self._turns = turns
+        self._lifecycle = lifecycle
         self._method = method
         self._idle = idle
-        self._current: Turn | None = None
-        self._next: Turn | None = None
+        self._current: RequestedCommand | None = None
+        self._next: RequestedCommand | None = None
         self._waiting = False  # whether nothing runs, and the next command is waited for
         self._writing: asyncio.Future[None] | None = None
         self._news: asyncio.Future[None] | None = None  # for the one that runs commands
@@ -46,36 +48,38 @@ class CommandStream:
         """
         reading = asyncio.ensure_future(self._read())
         reading.add_done_callback(self._tell_news)
-        self._turns.on_draining.add(self._tell_news)
-        place = self._turns.place(self._call)
+        self._lifecycle.on_draining.add(self._tell_news)
+        place = self._lifecycle.place(self._call)
         answered = False
         try:
-            turn = await self._take(reading)
-            while turn is not None:
-                if not turn.has_begun:
-                    await self._turns.begin(turn, self._call, self._method, place, patiently=answered)
-                self._current = turn
+            requested = await self._take(reading)
+            while requested is not None:
+                if not requested.has_begun:
+                    await self._lifecycle.begin(
+                        requested, self._call, self._method, place, patiently=answered
+                    )
+                self._current = requested
                 _wake(self._room)
                 try:
-                    answer = await self._turns.finish(turn, self._call)
+                    answer = await self._lifecycle.finish(requested, self._call)
                 finally:
                     self._current = None
                 answered = True
                 self._requests.answered()
                 await self._written()
                 self._writing = asyncio.ensure_future(self._call.write(serialize(answer)))
-                turn = self._take_begun()
-                if turn is None:
+                requested = self._take_begun()
+                if requested is None:
                     if self._next is None:
                         place.give_back()
                     await self._written()
-                    turn = await self._take(reading)
+                    requested = await self._take(reading)
         except RefusedError:
             await self._written()
             raise
         finally:
             place.give_back()
-            self._turns.on_draining.discard(self._tell_news)
+            self._lifecycle.on_draining.discard(self._tell_news)
             ending = [task for task in (reading, self._writing) if task is not None]
             for task in ending:
                 task.cancel()
@@ -101,25 +105,25 @@ class CommandStream:
             request = await self._requests.read()
             if request is None:
                 return
-            turn = self._turns.new(request, self._call)
+            requested = self._lifecycle.new(request, self._call)
             while not (self._current is not None or self._waiting):  # until it is known after whom it comes
                 await self._change()
-            if (before := self._current) is not None and self._turns.may_look_ahead:
-                await self._turns.begin_ahead(turn, self._call, self._method, before)
-            self._next = turn
+            if (before := self._current) is not None and self._lifecycle.may_look_ahead:
+                await self._lifecycle.begin_ahead(requested, self._call, self._method, before)
+            self._next = requested
             self._tell_news()
 
     async def _change(self) -> None:
         self._room = asyncio.get_running_loop().create_future()
         await self._room
 
-    async def _take(self, reading: asyncio.Future[None]) -> Turn | None:
+    async def _take(self, reading: asyncio.Future[None]) -> RequestedCommand | None:
         """The next command; None where there will be none."""
         while self._next is None:
             if reading.done():
                 reading.result()
                 return None
-            if self._turns.draining.done():
+            if self._lifecycle.draining.done():
                 raise RefusedError(StatusCode.UNAVAILABLE, "the server is shutting down")
             self._news = asyncio.get_running_loop().create_future()
             self._waiting = True
@@ -134,17 +138,17 @@ class CommandStream:
                 self._waiting = False
         return self._take_next()
 
-    def _take_begun(self) -> Turn | None:
+    def _take_begun(self) -> RequestedCommand | None:
         """The next command, where it has begun."""
         return self._take_next() if self._next is not None and self._next.has_begun else None
 
-    def _take_next(self) -> Turn | None:
-        turn, self._next = self._next, None
-        return turn
+    def _take_next(self) -> RequestedCommand | None:
+        requested, self._next = self._next, None
+        return requested
 
     def _abandon_next(self) -> None:
-        if (turn := self._take_next()) is not None:
-            self._turns.abandon(turn, self._call)
+        if (requested := self._take_next()) is not None:
+            self._lifecycle.abandon(requested, self._call)
 
     def _tell_news(self, _: object = None) -> None:
         _wake(self._news)

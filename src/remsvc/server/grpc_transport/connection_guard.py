@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.counted_warnings import CountedWarnings
-from remsvc.server.grpc_transport.proc_connections import Connection, accepted
+from remsvc.server.grpc_transport.proc_connections import TcpConnection, accepted
 from remsvc.server.peers import PeerAddress, network_of, parse_peer
 from remsvc.server.refusal import exhausted
 
@@ -94,7 +94,7 @@ class ConnectionGuard:
             self._make_room(left, busy, len(left) - int(_ROOM * most))
         return over
 
-    def _note_calls(self, connections: list[Connection]) -> None:
+    def _note_calls(self, connections: list[TcpConnection]) -> None:
         self._records = {
             connection.peer: self._records.get(connection.peer, _Record()) for connection in connections
         }
@@ -108,7 +108,7 @@ class ConnectionGuard:
     def _allowed(self, record: _Record) -> int:
         return _STRANGERS_BYTES + record.admitted * self._call_bytes + record.looks * _BYTES_A_LOOK
 
-    def _too_much(self, connection: Connection, busy: set[PeerAddress | None]) -> bool:
+    def _too_much(self, connection: TcpConnection, busy: set[PeerAddress | None]) -> bool:
         record = self._records[connection.peer]
         was_over = record.over
         record.over = connection.received > self._allowed(record) and connection.peer not in busy
@@ -118,7 +118,7 @@ class ConnectionGuard:
         self._end(connection, "sent more than its calls")
         return True
 
-    def _make_room(self, connections: list[Connection], busy: set[PeerAddress | None], count: int) -> None:
+    def _make_room(self, connections: list[TcpConnection], busy: set[PeerAddress | None], count: int) -> None:
         crowd = Counter(network_of(connection.peer.address) for connection in connections)
         idle = [connection for connection in connections if connection.peer not in busy]
         idle.sort(
@@ -131,6 +131,6 @@ class ConnectionGuard:
         for connection in idle[:count]:
             self._end(connection, "idle while there were too many")
 
-    def _end(self, connection: Connection, reason: str) -> None:
+    def _end(self, connection: TcpConnection, reason: str) -> None:
         if connection.cut():
             self._cut.note(reason, network_of(connection.peer.address))

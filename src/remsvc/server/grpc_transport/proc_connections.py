@@ -20,7 +20,7 @@ _BYTES_RECEIVED_AT = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class TcpConnection:
     """An accepted TCP connection.
 
     Attributes:
@@ -47,7 +47,7 @@ class Connection:
             return True
 
 
-def accepted(port: int) -> Iterator[Connection]:
+def accepted(port: int) -> Iterator[TcpConnection]:
     """The connections to the local ``port`` that are open."""
     if sys.platform != "linux":
         return
@@ -64,7 +64,7 @@ def accepted(port: int) -> Iterator[Connection]:
                 continue
             peer = _peer(duplicate)
         if peer is not None and len(info) >= _BYTES_RECEIVED_AT + 8:
-            yield Connection(peer, struct.unpack_from("Q", info, _BYTES_RECEIVED_AT)[0], fd)
+            yield TcpConnection(peer, struct.unpack_from("Q", info, _BYTES_RECEIVED_AT)[0], fd)
 
 
 class _duplicate:  # noqa: N801  a context manager

@@ -26,7 +26,7 @@ from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
 
 if TYPE_CHECKING:
-    from remsvc.server.http2.session import Session
+    from remsvc.server.http2.session import ServerSession
 
 _HEADERS = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
 # What a client hears that sends compressed messages: which encodings are taken.
@@ -52,7 +52,7 @@ class Http2Call(Call):
 
     def __init__(
         self,
-        session: Session,
+        session: ServerSession,
         stream: int,
         method: Method | None,
         evidence: Evidence,

@@ -22,7 +22,7 @@ from remsvc.http2 import engine
 from remsvc.http2.engine import EngineError
 from remsvc.http2.input_turns import InputTurns
 from remsvc.http2.paced_input import PacedInput
-from remsvc.server.http2.session import Session
+from remsvc.server.http2.session import ServerSession
 from remsvc.server.http2.tls import speaks_http2
 from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.server.identity.authentication import ANONYMOUS, NO_CERTIFICATE
@@ -37,7 +37,7 @@ _WRITE_BUFFER = 256 * 1024
 _CLOSE_SECONDS, _CLOSE_BYTES = 1.0, 256 * 1024
 
 
-class Connection(PacedInput):
+class ServerConnection(PacedInput):
     """One accepted connection: moves bytes between its transport and its session, and closes it.
 
     Args:
@@ -62,7 +62,7 @@ class Connection(PacedInput):
         self.made = False
         self.connecting: asyncio.Task[None] | None = None
         self.owner: int | None = None
-        self._session = Session(connections, peer, self._flush_soon, self._note_identity)
+        self._session = ServerSession(connections, peer, self._flush_soon, self._note_identity)
         self._answer_timeout = connections.limits.answer_timeout
         self._is_cut = False
         self._writable = True

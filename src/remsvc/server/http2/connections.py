@@ -16,7 +16,7 @@ from remsvc.server.calls.methods import Method, Methods
 from remsvc.server.calls.sharing import may_have_more
 from remsvc.server.counted_warnings import CountedWarnings
 from remsvc.server.http2.call import Http2Call
-from remsvc.server.http2.connection import Connection
+from remsvc.server.http2.connection import ServerConnection
 from remsvc.server.http2.tls import ShownCertificates
 from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
@@ -61,7 +61,7 @@ class Connections:
         self.shown_certificates = ShownCertificates()
         self.draining = False
         self.unread = Unread(limits.max_unread_bytes)
-        self._open: set[Connection] = set()
+        self._open: set[ServerConnection] = set()
         self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
         self._identities: Counter[str] = Counter()  # of connections with a verified caller
         self._calls = calls
@@ -80,7 +80,7 @@ class Connections:
 
     # Coming and going
 
-    def new(self, peer: str, network: str) -> Connection | None:
+    def new(self, peer: str, network: str) -> ServerConnection | None:
         """A connection that has come; None where there is no room for it."""
         most = self.limits.max_connections
         if len(self._open) >= max(_FULL * most, 1):
@@ -88,11 +88,11 @@ class Connections:
         if len(self._open) >= most:
             self._cut.note("refused while there were too many", network)
             return None
-        connection = Connection(self, peer, network)
+        connection = ServerConnection(self, peer, network)
         self._open.add(connection)
         return connection
 
-    def note_identity(self, connection: Connection, identity: str) -> None:
+    def note_identity(self, connection: ServerConnection, identity: str) -> None:
         """A connection has a verified caller.
 
         Raises:
@@ -105,7 +105,7 @@ class Connections:
             raise exhausted(f"{identity} has {own} connections already", _RETRY_SECONDS)
         self._identities[identity] = own + 1
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: ServerConnection) -> None:
         """It has ended."""
         if connection in self._open and (identity := connection.identity):
             self._identities[identity] -= 1
@@ -130,7 +130,7 @@ class Connections:
         for connection in idle[:count]:
             connection.cut("idle while there were too many")
 
-    def note_cut(self, connection: Connection, reason: str) -> None:
+    def note_cut(self, connection: ServerConnection, reason: str) -> None:
         """A connection is being cut, for this reason."""
         self._cut.note(reason, connection.network)
 
@@ -174,7 +174,7 @@ class Connections:
                 if number % 500 == 499:
                     await asyncio.sleep(0)
 
-    def _of_one(self, connection: Connection, do: Callable[..., None], *arguments: float) -> None:
+    def _of_one(self, connection: ServerConnection, do: Callable[..., None], *arguments: float) -> None:
         """Whatever is wrong with one of them, the others are looked after."""
         try:
             do(*arguments)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 
 from remsvc.errors import ServeError
 from remsvc.server.counted_warnings import CountedWarnings
-from remsvc.server.http2.connection import Connection
+from remsvc.server.http2.connection import ServerConnection
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns
 from remsvc.server.http2.vanished_peers import log_vanished_peers_quietly, peer_has_vanished
@@ -33,7 +33,7 @@ _PAUSE_SECONDS = 0.1
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  only where it is asked for
 
 
-class Listener:
+class Http2Listener:
     """Accepts connections until it is closed.
 
     Args:
@@ -151,10 +151,10 @@ class Listener:
         # Not within the task: one that is cancelled before its first step never gets there.
         connection.connecting.add_done_callback(lambda _: self._after_connecting(connection, accepted))
 
-    async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
+    async def _connect(self, connection: ServerConnection, accepted: socket.socket) -> None:
         """Make a connection of a socket; with TLS that takes its peer's part in the handshake."""
         tls = self._tls()
-        protocol: Connection | TlsTransport = connection
+        protocol: ServerConnection | TlsTransport = connection
         if tls is not None:
             protocol = TlsTransport(connection, tls.context, self._tls_turns)
         try:
@@ -170,7 +170,7 @@ class Listener:
             if not connection.made and isinstance(protocol, TlsTransport):
                 protocol.abort()
 
-    def _after_connecting(self, connection: Connection, accepted: socket.socket) -> None:
+    def _after_connecting(self, connection: ServerConnection, accepted: socket.socket) -> None:
         connection.connecting = None
         if not connection.made:
             accepted.close()

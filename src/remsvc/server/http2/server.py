@@ -11,7 +11,7 @@ from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Methods
 from remsvc.server.http2.connections import Connections
-from remsvc.server.http2.listener import Listener
+from remsvc.server.http2.listener import Http2Listener
 from remsvc.server.tls.config import TlsConfig
 
 # After the grace: calls are cancelled, and their commands killed.
@@ -39,7 +39,9 @@ class Http2Server:
         asks_owner: bool = False,
     ) -> None:
         self._connections = Connections(limits, calls, methods)
-        self._listener = Listener(self._connections, tls, limits.handshake_timeout, asks_owner=asks_owner)
+        self._listener = Http2Listener(
+            self._connections, tls, limits.handshake_timeout, asks_owner=asks_owner
+        )
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> str:

@@ -46,7 +46,7 @@ _SHUTTING_DOWN = "the server is shutting down"
 _CLOSING = "this connection is being closed: call again on another one"
 
 
-class Session:
+class ServerSession:
     """The server's end of one HTTP/2 connection: its calls and what they may cost. Without input or output.
 
     Args:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from remsvc.http2.input_turns import InputTurns
-from remsvc.server.http2.connection import Connection
+from remsvc.server.http2.connection import ServerConnection
 
 _INPUT_BYTES = 32 * 1024
 # A record that asks for new keys costs 60 µs in 27 bytes. Before a caller was verified, so much is taken in a
@@ -53,7 +53,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         handshake: done when the handshake is over: with an empty text, or with why it failed.
     """
 
-    def __init__(self, connection: Connection, context: ssl.SSLContext, shared: TlsTurns) -> None:
+    def __init__(self, connection: ServerConnection, context: ssl.SSLContext, shared: TlsTurns) -> None:
         super().__init__()
         self.handshake: asyncio.Future[str] = connection.loop.create_future()
         self._connection = connection

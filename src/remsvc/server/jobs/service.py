@@ -28,9 +28,9 @@ from remsvc.execution.jobs.model import (
 )
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.writer import AuditError
+from remsvc.server.calls.authentication import CREDENTIALS_ENDED, CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method
-from remsvc.server.calls.open_calls import CREDENTIALS_ENDED, Authentication
 from remsvc.server.jobs.config import JobConfig
 from remsvc.server.jobs.messages import (
     MOST_BESIDE_DATA,
@@ -74,7 +74,7 @@ class JobService:
     def __init__(
         self,
         jobs: Jobs,
-        authentication: Authentication,
+        authentication: CallAuthentication,
         policy: PolicyInForce,
         audit: Audit,
         config: JobConfig,

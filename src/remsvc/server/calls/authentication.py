@@ -17,7 +17,7 @@ from remsvc.status import StatusCode
 CREDENTIALS_ENDED = "the credentials of this call have been revoked or have expired"
 
 
-class Authentication:
+class CallAuthentication:
     """Refuses calls that are not authenticated, and ends calls that are not any more.
 
     Args:
@@ -118,7 +118,7 @@ class Authentication:
 
 
 class OpenCall:
-    """A call that is open, from the beginning of a block to its end; see :meth:`Authentication.opened`.
+    """A call that is open, from the beginning of a block to its end; see :meth:`CallAuthentication.opened`.
 
     Attributes:
         task: answers it.

@@ -14,8 +14,8 @@ from remsvc.errors import ExecutionError, InvalidCommandError
 from remsvc.execution.shell import check_length
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.writer import AuditError
+from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
-from remsvc.server.calls.open_calls import Authentication
 from remsvc.server.commands.runner import CommandRunner, RunnableCommand
 from remsvc.server.logs import fields
 from remsvc.server.policy.decision import CommandRequest, Decision
@@ -31,7 +31,7 @@ _LEEWAY_SECONDS = 10.0  # that a command may take to end beyond its time limit
 
 
 @dataclass(eq=False)
-class Turn:
+class RequestedCommand:
     """A command that somebody asked for. The message itself is not kept: its text would be held twice.
 
     Attributes:
@@ -58,7 +58,7 @@ class Turn:
         return self.started is not None and not self.started.withdrawn
 
 
-class Turns:
+class CommandLifecycle:
     """Checks commands, starts them and answers.
 
     Args:
@@ -72,7 +72,7 @@ class Turns:
     def __init__(
         self,
         runner: CommandRunner,
-        authentication: Authentication,
+        authentication: CallAuthentication,
         policy: PolicyInForce,
         audit: Audit,
         draining: asyncio.Future[None],
@@ -91,8 +91,8 @@ class Turns:
         """Whether a command can wait, ready to start, for the one before it to end."""
         return self._runner.can_start_after
 
-    def new(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> Turn:
-        """The turn of a request."""
+    def new(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> RequestedCommand:
+        """What a request asks for, before anything of it was checked."""
         command = Command(request.cmd, request.cmdtyp, request.cmdusr, request.src)
         about = fields(
             tid=request.tid,
@@ -102,14 +102,14 @@ class Turns:
             src=request.src,
             cmd=self._audit.redact(request.cmd),
         )
-        return Turn(request.tid, request.hsh, command, self._runner.new_id(), about)
+        return RequestedCommand(request.tid, request.hsh, command, self._runner.new_id(), about)
 
     def place(self, call: Call) -> Place:
         """What counts as running what a call begins."""
         return self._policy.place(call.identity)
 
     async def begin(
-        self, turn: Turn, call: Call, method: str, place: Place, *, patiently: bool = False
+        self, requested: RequestedCommand, call: Call, method: str, place: Place, *, patiently: bool = False
     ) -> None:
         """Start it, in the call's place.
 
@@ -120,22 +120,24 @@ class Turns:
             RefusedError: it does not start, and this is logged.
         """
         try:
-            turn.started = await self._permit(turn, call, method, place, patiently=patiently)
+            requested.started = await self._permit(requested, call, method, place, patiently=patiently)
         except RefusedError as refused:
             reason = str(refused)
             noted = self._audit.refuse(
-                *(call, method, self._runner.as_job(turn.command)),
+                *(call, method, self._runner.as_job(requested.command)),
                 code=refused.code.name,
                 reason=reason,
                 rule=refused.rule,
-                job=turn.job_id,
+                job=requested.job_id,
             )
             if noted:
-                _logger.warning("command refused %s %s", fields(reason=reason), turn.about)
+                _logger.warning("command refused %s %s", fields(reason=reason), requested.about)
             raise
 
-    async def begin_ahead(self, turn: Turn, call: Call, method: str, before: Turn) -> None:
-        """Let it start the moment that the turn ``before``, which runs, has ended, in its place.
+    async def begin_ahead(
+        self, requested: RequestedCommand, call: Call, method: str, before: RequestedCommand
+    ) -> None:
+        """Let it start the moment that the command ``before``, which runs, has ended, in its place.
 
         What would be refused now is left alone: it is asked again when its turn has come.
         """
@@ -143,36 +145,38 @@ class Turns:
         if not self._outlasts(call, before.started):
             return
         with contextlib.suppress(RefusedError):
-            turn.started = await self._permit(turn, call, method, before=before.started)
+            requested.started = await self._permit(requested, call, method, before=before.started)
 
-    async def finish(self, turn: Turn, call: Call) -> RemSvc_pb2.RemResMsg:
+    async def finish(self, requested: RequestedCommand, call: Call) -> RemSvc_pb2.RemResMsg:
         """Wait for its end; cancelled, end it with its whole process tree.
 
         Raises:
             RefusedError: whether it ran is not known.
         """
-        assert turn.started is not None
+        assert requested.started is not None
         began = time.monotonic()
         try:
-            answer = await self._runner.answer(turn.started, call.identity, turn.job_id)
+            answer = await self._runner.answer(requested.started, call.identity, requested.job_id)
         except ExecutionError as error:
-            _logger.error("command lost %s %s", fields(reason=str(error)), turn.about)
+            _logger.error("command lost %s %s", fields(reason=str(error)), requested.about)
             raise RefusedError(StatusCode.INTERNAL, str(error)) from error
         except BaseException:
-            _logger.warning("command ended because its caller went away %s", turn.about)
+            _logger.warning("command ended because its caller went away %s", requested.about)
             raise
         duration = f"{time.monotonic() - began:.3f}s"
-        _logger.info("command %s %s", fields(rc=answer.rc, duration=duration), turn.about)
-        return RemSvc_pb2.RemResMsg(rc=answer.rc, tid=turn.tid, out=answer.out, err=answer.err, hsh=turn.hash)
+        _logger.info("command %s %s", fields(rc=answer.rc, duration=duration), requested.about)
+        return RemSvc_pb2.RemResMsg(
+            rc=answer.rc, tid=requested.tid, out=answer.out, err=answer.err, hsh=requested.hash
+        )
 
-    def abandon(self, turn: Turn, call: Call) -> None:
+    def abandon(self, requested: RequestedCommand, call: Call) -> None:
         """Its caller went away before its turn came: end it, should it have started."""
-        if turn.started is not None:
-            self._runner.abandon(turn.started, call.identity, turn.job_id)
+        if requested.started is not None:
+            self._runner.abandon(requested.started, call.identity, requested.job_id)
 
     async def _permit(
         self,
-        turn: Turn,
+        requested: RequestedCommand,
         call: Call,
         method: str,
         place: Place | None = None,
@@ -184,17 +188,19 @@ class Turns:
         policy = prepared = None
         while prepared is None or policy is not self._policy.policy or self.draining.done():
             policy = self._policy.policy
-            decision = await self._decide(turn, call.identity)
+            decision = await self._decide(requested, call.identity)
             if place is not None:
                 await place.take(patiently=patiently)
-            if prepared is None or decision != turn.permitted:
-                prepared = await self._runner.prepare(turn.command, decision.limits, call.identity)
-            if decision != turn.permitted:
+            if prepared is None or decision != requested.permitted:
+                prepared = await self._runner.prepare(requested.command, decision.limits, call.identity)
+            if decision != requested.permitted:
                 try:
-                    await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=turn.job_id)
+                    await self._audit.permit(
+                        call, method, prepared.job, rule=decision.rule, job=requested.job_id
+                    )
                 except AuditError as error:
                     raise RefusedError(StatusCode.UNAVAILABLE, str(error)) from error
-                turn.permitted = decision
+                requested.permitted = decision
         # From here to the start there is no wait: what holds now holds when it starts.
         self._authentication.confirm(call)
         if call.ended:
@@ -212,13 +218,13 @@ class Turns:
         assert caller is not None
         return limit is None or not caller.expired(time.time() + limit + _LEEWAY_SECONDS)
 
-    async def _decide(self, turn: Turn, identity: str) -> Decision:
+    async def _decide(self, requested: RequestedCommand, identity: str) -> Decision:
         if self.draining.done():
             raise RefusedError(StatusCode.UNAVAILABLE, "the server is shutting down")
-        if not turn.counted:
+        if not requested.counted:
             self._policy.count_request(identity)
-            turn.counted = True
-        command, expected = turn.command, turn.hash
+            requested.counted = True
+        command, expected = requested.command, requested.hash
         try:
             command.validate()
             check_length(command.cmd, command.cmdtyp)

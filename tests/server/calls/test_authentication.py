@@ -18,14 +18,14 @@ from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.config import AuditConfig
 from remsvc.server.calls.admission import Admission
+from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Method, methods_of
-from remsvc.server.calls.open_calls import Authentication
+from remsvc.server.commands.lifecycle import CommandLifecycle
 from remsvc.server.commands.runner import CommandRunner
 from remsvc.server.commands.service import CommandService
-from remsvc.server.commands.turn import Turns
 from remsvc.server.identity.authentication import Authenticator, Caller, Evidence
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
@@ -92,12 +92,12 @@ class DeafAudit(Audit):
 
 
 @pytest.fixture
-def authentication() -> Authentication:
-    return Authentication(KNOWN, lambda *_: None, FailedAuthentications(Rate(1000, 1.0)))
+def authentication() -> CallAuthentication:
+    return CallAuthentication(KNOWN, lambda *_: None, FailedAuthentications(Rate(1000, 1.0)))
 
 
 @pytest.fixture
-def calls(authentication: Authentication) -> Calls:
+def calls(authentication: CallAuthentication) -> Calls:
     return Calls(authentication, Admission(LimitsConfig()), DEADLINE)
 
 
@@ -107,14 +107,16 @@ async def audit() -> DeafAudit:
 
 
 @pytest.fixture
-async def commands(authentication: Authentication, audit: DeafAudit) -> AsyncIterator[CommandService]:
+async def commands(authentication: CallAuthentication, audit: DeafAudit) -> AsyncIterator[CommandService]:
     """Wire version 1, over a real engine."""
     engine = create_engine()
     await engine.open()
     draining: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     runner = CommandRunner(engine, PassingJobs(""), time_limit=DEADLINE, output_limit=1000)
-    turns = Turns(runner, authentication, PolicyInForce(Policy(), authentication.knows), audit, draining)
-    yield CommandService(runner, turns, DEADLINE, "http2")
+    lifecycle = CommandLifecycle(
+        runner, authentication, PolicyInForce(Policy(), authentication.knows), audit, draining
+    )
+    yield CommandService(runner, lifecycle, DEADLINE, "http2")
     await engine.close()
 
 
@@ -125,7 +127,7 @@ def method_of(service: CommandService, name: str) -> Method:
 @pytest.mark.parametrize("name", ["/RS.RemSvc/RemCmd", "/RS.RemSvc/RemCmdStrm"])
 async def test_no_command_starts_for_a_revoked_caller_whatever_became_of_his_cancellation(
     calls: Calls,
-    authentication: Authentication,
+    authentication: CallAuthentication,
     commands: CommandService,
     audit: DeafAudit,
     tmp_path: Path,
@@ -146,7 +148,7 @@ async def test_no_command_starts_for_a_revoked_caller_whatever_became_of_his_can
 
 
 async def test_a_revoked_call_is_cancelled_until_it_has_ended(
-    calls: Calls, authentication: Authentication
+    calls: Calls, authentication: CallAuthentication
 ) -> None:
     begun = asyncio.Event()
     heard = 0
@@ -175,7 +177,7 @@ async def test_a_revoked_call_is_cancelled_until_it_has_ended(
 
 
 async def test_who_is_known_by_another_name_is_somebody_else(
-    calls: Calls, authentication: Authentication
+    calls: Calls, authentication: CallAuthentication
 ) -> None:
     """A token that is given to another identity ends the calls that were made with it."""
     begun = asyncio.Event()
