@@ -14,7 +14,7 @@ from remsvc.server.http2.listener import Http2Listener
 from remsvc.server.identity.authentication import Authenticator
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
-from remsvc.server.policy.decision import Rate
+from remsvc.server.rate_limit import Rate
 from tests.soak.answers import Answers
 from tests.soak.sessions import TOKENS, Session, Step
 from tests.soak.tls_peer import server_tls

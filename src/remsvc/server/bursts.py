@@ -7,8 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from remsvc.server.policy.decision import Rate
-from remsvc.server.rate_limit import RateLimiter
+from remsvc.server.rate_limit import Rate, RateLimiter
 
 _EACH = Rate(100, 50.0)
 _ALL = Rate(200, 10.0)

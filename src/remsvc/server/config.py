@@ -14,9 +14,10 @@ from pathlib import Path
 from remsvc.errors import ConfigurationError
 from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.server.audit.config import AuditConfig, read_audit
+from remsvc.server.caller import ANONYMOUS
 from remsvc.server.calls.config import LimitsConfig, read_limits
 from remsvc.server.commands.config import TreeConfig, read_command_limits, read_trees
-from remsvc.server.identity.authentication import ANONYMOUS, Required
+from remsvc.server.identity.authentication import Required
 from remsvc.server.identity.config import AuthConfig, read_auth
 from remsvc.server.jobs.config import JobConfig, read_jobs
 from remsvc.server.policy.config import read_sections

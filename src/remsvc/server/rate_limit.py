@@ -1,13 +1,36 @@
-"""How often an identity may ask for a command: a token bucket each."""
+"""How often somebody may do something: a token bucket for each who does."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
-
-from remsvc.server.policy.decision import Rate
+from dataclasses import dataclass
 
 _SWEEP = 1_000
+_RATE = re.compile(r"([1-9][0-9]{0,6})/([smh])")
+_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``count`` of something in ``seconds``, such as commands or calls."""
+
+    count: int
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rate | None:
+        """Of ``100/m``; None where the text is none."""
+        match = _RATE.fullmatch(text)
+        return cls(int(match[1]), _PERIODS[match[2]]) if match else None
+
+    def in_a_second(self) -> float:
+        """How many on average."""
+        return self.count / self.seconds
+
+    def __str__(self) -> str:
+        return f"{self.count}/{ {1.0: 's', 60.0: 'm', 3600.0: 'h'}.get(self.seconds, f'{self.seconds:g} s') }"
 
 
 class RateLimiter:

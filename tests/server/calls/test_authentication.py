@@ -17,6 +17,7 @@ from remsvc.execution.jobs.model import JobContent
 from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.config import AuditConfig
+from remsvc.server.caller import Caller
 from remsvc.server.calls.admission import Admission
 from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
@@ -26,12 +27,12 @@ from remsvc.server.calls.methods import Method, methods_of
 from remsvc.server.commands.lifecycle import CommandLifecycle
 from remsvc.server.commands.runner import CommandRunner
 from remsvc.server.commands.service import CommandService
-from remsvc.server.identity.authentication import Authenticator, Caller, Evidence
+from remsvc.server.identity.authentication import Authenticator, Evidence
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
-from remsvc.server.policy.decision import Rate
 from remsvc.server.policy.in_force import PolicyInForce
 from remsvc.server.policy.policy import Policy
+from remsvc.server.rate_limit import Rate
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc_proto import RemSvc_pb2

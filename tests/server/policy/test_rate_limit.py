@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remsvc.server.policy.decision import Rate
-from remsvc.server.rate_limit import RateLimiter
+from remsvc.server.rate_limit import Rate, RateLimiter
 
 
 class Clock:

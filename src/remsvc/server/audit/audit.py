@@ -20,7 +20,7 @@ from remsvc.server.audit.record import whole
 from remsvc.server.audit.syslog import Syslog
 from remsvc.server.audit.writer import AuditError, AuditWriter
 from remsvc.server.bursts import Bursts
-from remsvc.server.calls.call import Call
+from remsvc.server.caller import CallContext
 from remsvc.server.logs import fields
 from remsvc.server.peers import network_of_peer
 from remsvc.server.policy.decision import NO_SHELL, POWERSHELL, SHELL
@@ -83,7 +83,7 @@ class Audit:
 
     async def permit(
         self,
-        call: Call,
+        call: CallContext,
         method: str,
         content: JobContent,
         *,
@@ -111,7 +111,7 @@ class Audit:
 
     def refuse(
         self,
-        call: Call,
+        call: CallContext,
         method: str,
         content: JobContent | None,
         *,
@@ -141,14 +141,14 @@ class Audit:
         self._note(record, refusal=True)
         return True
 
-    def permit_access(self, call: Call, method: str, job: JobRecord, reason: str = "") -> None:
+    def permit_access(self, call: CallContext, method: str, job: JobRecord, reason: str = "") -> None:
         """Write that somebody watches or ends a job."""
         if self._writer is None:
             return
         record = _decision(call, method, "allowed", request_id=job.request_id, job=job.id)
         self._note({**record, "reason": self.redact(reason)})
 
-    def permit_list(self, call: Call, method: str, jobs: Sequence[str]) -> None:
+    def permit_list(self, call: CallContext, method: str, jobs: Sequence[str]) -> None:
         """Write that somebody was shown jobs of others; ``jobs``: their ids."""
         if self._writer is not None:
             self._note({**_decision(call, method, "allowed"), "jobs": list(jobs)})
@@ -243,10 +243,9 @@ _UNAUTHENTICATED: dict[str, object] = {"event": "authentication", "outcome": "re
 
 
 def _decision(
-    call: Call, method: str, outcome: str, *, rule: str = "", request_id: str = "", job: str = ""
+    call: CallContext, method: str, outcome: str, *, rule: str = "", request_id: str = "", job: str = ""
 ) -> dict[str, object]:
-    caller = call.caller
-    assert caller is not None
+    caller = call.verified
     return {
         "event": "decision",
         "outcome": outcome,

@@ -6,11 +6,11 @@ from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+from remsvc.server.caller import ANONYMOUS
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.request_memory import SMALL_REQUEST, CallRequests, RequestMemory
 from remsvc.server.calls.sharing import may_have_more
-from remsvc.server.identity.authentication import ANONYMOUS
 from remsvc.server.peers import network_of_peer
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import RefusedError, exhausted

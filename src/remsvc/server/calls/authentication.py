@@ -75,8 +75,7 @@ class CallAuthentication:
 
     def fault(self, call: Call) -> str:
         """Why the verified caller of a call may call no longer, for the log; empty where he may."""
-        caller = call.caller
-        assert caller is not None
+        caller = call.verified
         if caller.verified_by is self._authenticator and not caller.expired(time.time()):
             return ""
         try:

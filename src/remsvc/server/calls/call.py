@@ -5,34 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 
-from remsvc.server.identity.authentication import Caller, Evidence
+from remsvc.server.caller import CallContext
+from remsvc.server.identity.authentication import Evidence
 
 
-class Call(ABC):
+class Call(CallContext, ABC):
     """A call of a method. Nobody who answers it sees a token: only who was verified to call.
 
     Attributes:
-        method: its full name, such as ``/RS.RemSvc/Ping``.
-        peer: where it comes from, as gRPC writes it: ``ipv4:192.0.2.1:50000``.
         evidence: what its caller shows of itself.
         metadata_bytes: of all that its caller sent as metadata, counted as HTTP/2 does.
-        caller: who calls; None until that was verified.
         trailers: metadata that goes out with the status.
     """
 
-    method: str
-    peer: str
     evidence: Evidence
     metadata_bytes: int
-    caller: Caller | None
     trailers: tuple[tuple[str, str | bytes], ...]
-
-    @property
-    def identity(self) -> str:
-        """The identity of a verified caller."""
-        caller = self.caller
-        assert caller is not None
-        return caller.identity
 
     @property
     @abstractmethod

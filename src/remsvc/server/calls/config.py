@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from remsvc.server.policy.decision import Rate
+from remsvc.server.rate_limit import Rate
 from remsvc.server.settings.settings import Settings
 
 # Descriptors that the server needs for itself: log, audit, journal, outputs, the supervisor.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remsvc.server.identity.authentication import ANONYMOUS
+from remsvc.server.caller import ANONYMOUS
 
 _TIMES_WHAT_IS_LEFT = 4
 

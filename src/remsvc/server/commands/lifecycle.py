@@ -214,9 +214,8 @@ class CommandLifecycle:
 
         What starts in its place starts without being asked about again.
         """
-        caller, limit = call.caller, before.job.time_limit
-        assert caller is not None
-        return limit is None or not caller.expired(time.time() + limit + _LEEWAY_SECONDS)
+        limit = before.job.time_limit
+        return limit is None or not call.verified.expired(time.time() + limit + _LEEWAY_SECONDS)
 
     async def _decide(self, requested: RequestedCommand, identity: str) -> Decision:
         if self.draining.done():

@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
+from remsvc.server.caller import Caller
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Method, Methods
 from remsvc.server.grpc_transport.connection_guard import ConnectionGuard
-from remsvc.server.identity.authentication import Caller, Evidence, ShownCertificate
+from remsvc.server.identity.authentication import Evidence, ShownCertificate
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit

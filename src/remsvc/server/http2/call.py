@@ -18,9 +18,10 @@ from remsvc.http2.messages import (
     TooLargeError,
     prefix,
 )
+from remsvc.server.caller import Caller
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method
-from remsvc.server.identity.authentication import Caller, Evidence
+from remsvc.server.identity.authentication import Evidence
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit

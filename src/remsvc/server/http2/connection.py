@@ -22,10 +22,11 @@ from remsvc.http2 import engine
 from remsvc.http2.engine import EngineError
 from remsvc.http2.input_turns import InputTurns
 from remsvc.http2.paced_input import PacedInput
+from remsvc.server.caller import ANONYMOUS
 from remsvc.server.http2.session import ServerSession
 from remsvc.server.http2.tls import speaks_http2
 from remsvc.server.http2.waiting_answers import WaitingAnswers
-from remsvc.server.identity.authentication import ANONYMOUS, NO_CERTIFICATE
+from remsvc.server.identity.authentication import NO_CERTIFICATE
 
 if TYPE_CHECKING:
     from remsvc.server.http2.connections import Connections

@@ -18,13 +18,14 @@ from remsvc.http2.engine import EngineError, Event, Header, Http2Engine, StreamG
 from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit, earned_by_data
 from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
+from remsvc.server.caller import Caller
 from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.ended_calls import EndedCalls
 from remsvc.server.http2.opening_windows import OpeningWindows
 from remsvc.server.http2.request_head import read_head
 from remsvc.server.http2.unsent import AT_LEAST
 from remsvc.server.http2.waiting_answers import WaitingAnswers
-from remsvc.server.identity.authentication import NO_CERTIFICATE, Caller, Evidence, ShownCertificate
+from remsvc.server.identity.authentication import NO_CERTIFICATE, Evidence, ShownCertificate
 from remsvc.status import StatusCode
 
 if TYPE_CHECKING:

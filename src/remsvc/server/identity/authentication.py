@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from remsvc.server.caller import ANONYMOUS, Caller
 from remsvc.server.identity.client_certificates import (
     CertificateError,
     CertificateIdentities,
@@ -17,7 +18,6 @@ from remsvc.server.identity.client_certificates import (
 from remsvc.server.identity.tokens import TokenTable, digest_of
 from remsvc.token_text import token_as_meant
 
-ANONYMOUS = "anonymous"
 _SCHEME = "Bearer "
 _MISSING = "missing Authorization header"
 _OTHER_SCHEME = "Authorization header must use 'Bearer' scheme"
@@ -45,31 +45,6 @@ class AuthenticationError(Exception):
     def __init__(self, text: str, reason: str = "") -> None:
         self.reason = reason or text
         super().__init__(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls, as far as it was verified.
-
-    Attributes:
-        identity: the token's or the client certificate's; ``anonymous`` where none is asked for.
-        token_id: which of the identity's tokens, as ``remsvc token list`` shows it; empty where no
-            token was asked for, or where it is one of ``[auth]``.
-        fingerprint: SHA-256 of the client's certificate (DER), 64 lower-case hex digits; empty
-            without mutual TLS. It is there whether or not the certificate gave the identity.
-        expires: Unix time at which what was shown expires; None for never.
-        verified_by: what has verified that.
-    """
-
-    identity: str = ANONYMOUS
-    token_id: str = ""
-    fingerprint: str = ""
-    expires: float | None = None
-    verified_by: Authenticator | None = field(default=None, repr=False, compare=False)
-
-    def expired(self, now: float) -> bool:
-        """Whether what was shown is refused at Unix time ``now``."""
-        return self.expires is not None and now >= self.expires
 
 
 class ShownCertificate(NamedTuple):

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from remsvc.server.logs import fields
 from remsvc.server.peers import network_of_peer
-from remsvc.server.policy.decision import Rate
-from remsvc.server.rate_limit import RateLimiter
+from remsvc.server.rate_limit import Rate, RateLimiter
 
 _logger = logging.getLogger("remsvc.server")
 _SAID_AGAIN = Rate(1, 60.0)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from remsvc.server.policy.decision import SHELLS, IdentityLimits, Rate
+from remsvc.server.policy.decision import SHELLS, IdentityLimits
 from remsvc.server.policy.directories import parse_directory
 from remsvc.server.policy.patterns import PatternError, Rule, compile_pattern
 from remsvc.server.policy.programs import Program
 from remsvc.server.policy.section import PolicySection, PolicySections
 from remsvc.server.policy.variables import NAME
+from remsvc.server.rate_limit import Rate
 from remsvc.server.settings.ini import IniEntry
 from remsvc.server.settings.settings import TRUTH, Settings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -12,14 +11,13 @@ from typing import TypeVar, overload
 
 from remsvc.command import Command, CommandType
 from remsvc.execution.jobs.model import JobContent
+from remsvc.server.rate_limit import Rate
 
 _Number = TypeVar("_Number", int, float)
 
 DEFAULT_RULE = "default"
 """How a decision is explained that no rule of the configuration speaks of."""
 _SHOWN_CHARACTERS = 100
-_RATE = re.compile(r"([1-9][0-9]{0,6})/([smh])")
-_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 NO_SHELL, SHELL, POWERSHELL = "none", "sh", "pwsh"
 SHELLS = (NO_SHELL, SHELL, POWERSHELL)
@@ -81,27 +79,6 @@ class CommandRequest:
         would need them, so that none can pass for two.
         """
         return self.text if self.shell != NO_SHELL else shlex.join(self.argv)
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """At most ``count`` commands in ``seconds``."""
-
-    count: int
-    seconds: float
-
-    @classmethod
-    def parse(cls, text: str) -> Rate | None:
-        """Of ``100/m``; None where the text is none."""
-        match = _RATE.fullmatch(text)
-        return cls(int(match[1]), _PERIODS[match[2]]) if match else None
-
-    def in_a_second(self) -> float:
-        """How many on average."""
-        return self.count / self.seconds
-
-    def __str__(self) -> str:
-        return f"{self.count}/{ {1.0: 's', 60.0: 'm', 3600.0: 'h'}.get(self.seconds, f'{self.seconds:g} s') }"
 
 
 @dataclass(frozen=True, slots=True)
