@@ -284,12 +284,16 @@ async def test_without_it_a_retry_runs_again(conn_id, trace):
 
 
 @pytest.mark.parametrize("state", ["up_for_retry", "scheduled", "queued", "running"])
-async def test_a_stalled_triggerer_leaves_to_a_retry_what_it_may_take_over(supervisor, conn_id, trace, state):
+async def test_a_stalled_triggerer_leaves_to_a_retry_what_it_may_take_over(
+    supervisor, conn_id, job_server, trace, state
+):
     ti = retried_task()
     one = trigger(conn_id, f"echo $$ >> {trace}; sleep 300", ti=ti, durable=True)
     triggerer = Triggerer(one)
     await until(trace.exists)
     supervisor.set(ti, state)
-    await triggerer.lose_it()
-    await asyncio.sleep(0.5)
+    await triggerer.lose_it()  # which waits for the answers to the orders that it gives
+    async with AsyncClient(ConnectionOptions(job_server.target)) as client:
+        newest, *_ = [job async for job in client.list_jobs()]
+    assert newest.reason == ""
     assert Path(f"/proc/{trace.read_text().strip()}").exists()

@@ -225,7 +225,7 @@ def rendering() -> int:
 
 async def test_rendering_holds_up_nobody_else(slow, conn_id):
     waiting = [asyncio.create_task(fire(asking(slow))) for _ in range(2)]
-    await asyncio.sleep(0.1)
+    await until(lambda: rendering() == 2, "both to render")
     assert results(await fire(started(in_dag(commands=[{"cmd": "echo meanwhile {{ ds }}"}]))))
     assert not any(task.done() for task in waiting)
     slow.released.set()  # by the loop: it would never come to this if it rendered

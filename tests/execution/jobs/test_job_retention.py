@@ -103,13 +103,13 @@ async def test_by_bytes(host_with: HostWith) -> None:
 
 
 async def test_dropped_output_does_not_count(host_with: HostWith) -> None:
-    host = await host_with(**{**FOREVER, "retention_bytes": 8_000_000})
+    """When the first of three is forgotten as one too many, all of their bytes were counted."""
+    host = await host_with(**{**FOREVER, "retention_count": 2, "retention_bytes": 8_000_000})
     jobs = []
-    for _ in range(2):
+    for _ in range(3):
         job = await host.create(shell("head -c 10000000 /dev/zero", output_limit=1000))
         jobs.append(await host.ended(job))
-    await asyncio.sleep(0.5)
-    assert await remaining(host) == [job.id for job in jobs]
+    await until_remaining(host, jobs[1:])
 
 
 async def test_a_request_that_is_forgotten_is_a_new_one(host_with: HostWith) -> None:
@@ -129,7 +129,9 @@ async def test_a_job_that_is_watched_stays_until_the_watch_ends(host_with: HostW
     await host.ended(job)
     after = host.jobs.watch(job, 0, None)
     assert isinstance(await anext(after), JobRecord)
-    await asyncio.sleep(1)
+    (unwatched,) = await run(host, "true")
+    await until_remaining(host, [job])
+    assert await host.jobs.get(unwatched.id) is None
     for events in (before, after):
         size = 0
         async for event in events:

@@ -298,7 +298,8 @@ async def test_an_offset_beyond_what_was_written_waits_for_it(host: JobHost, tmp
     os.mkfifo(go)
     job = await host.create(shell(f"printf 0123; read line < {go}; printf 456789"))
     watching = asyncio.ensure_future(host.watch(job, 7))
-    await asyncio.sleep(0.1)
+    await host.watch_until(job, b"0123")
+    assert not watching.done()
     await asyncio.to_thread(go.write_text, "now\n")
     assert (await watching).stdout == b"789"
 
