@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks import machine, plots
+from benchmarks.in_words import in_words
 from benchmarks.rows import Row, one_line, progress
 from benchmarks.settings import Settings
 from benchmarks.table import Results, publish
@@ -46,7 +47,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.publish:
         results = Results.load(arguments.publish)
-        publish(results.markdown(targets_only=True), ROOT / "README.md")
+        publish(in_words(results.rows), ROOT / "README.md")
         publish(results.markdown(), ROOT / "docs" / "benchmarks.md")
         return 0
     signal.signal(signal.SIGINT, _interrupt)

@@ -48,12 +48,11 @@ class Results:
         content = json.loads(path.read_text(encoding="utf-8"))
         return cls(content["machine"], content["quick"], [_load(row) for row in content["rows"]])
 
-    def markdown(self, *, targets_only: bool = False) -> str:
-        """The machine and the table; ``targets_only``: only of the rows that have a target."""
-        rows = [row for row in self.rows if row.target is not None or not targets_only]
+    def markdown(self) -> str:
+        """The machine and the table."""
         kind = "A quick run: fewer rounds, smaller amounts. " if self.quick else ""
         machine = "; ".join(f"{key}: {value}" for key, value in self.machine.items())
-        return f"{kind}Measured on {machine}.\n\n{table(rows)}"
+        return f"{kind}Measured on {machine}.\n\n{table(self.rows)}"
 
 
 def table(rows: Iterable[Row]) -> str:

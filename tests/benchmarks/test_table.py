@@ -32,7 +32,6 @@ def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
     assert loaded == results
     assert "A quick run" in loaded.markdown()
     assert "cores: 2" in loaded.markdown()
-    assert "ssh" not in loaded.markdown(targets_only=True)
 
 
 def test_publishing_replaces_what_is_between_the_markers_alone(tmp_path: Path) -> None:
