@@ -59,8 +59,8 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
     text = "[server]\nport = 1\ncmd_timeout_ms = 5\n[denylist]\na = x\n[allowlist]\nb = y\n"
     config = load(tmp_path, text, port=2, cmd_timeout_ms=7, deny=("z",), log_level="DEBUG")
     assert (config.port, config.cmd_timeout, config.log_level) == (2, 0.007, 10)
-    assert [rule.pattern for rule in config.deny] == ["z"]
-    assert [rule.pattern for rule in config.allow] == ["y"]
+    assert [rule.pattern for rule in config.policy.deny] == ["z"]
+    assert [rule.pattern for rule in config.policy.allow] == ["y"]
 
 
 def test_a_flag_is_named_as_a_flag() -> None:
@@ -75,7 +75,7 @@ def test_a_flag_is_named_as_a_flag() -> None:
 
 def test_rules_are_tried_in_the_order_of_their_keys(tmp_path: Path) -> None:
     config = load(tmp_path, "[denylist]\n02 = b\n01 = a\n10 = c\n")
-    assert [rule.name for rule in config.deny] == ["01", "02", "10"]
+    assert [rule.name for rule in config.policy.deny] == ["01", "02", "10"]
 
 
 def test_variables_expand_in_paths_and_tokens_and_nowhere_else(
@@ -92,7 +92,7 @@ def test_variables_expand_in_paths_and_tokens_and_nowhere_else(
     assert config.state_dir == tmp_path / "state"
     assert config.log_file == tmp_path / "log"
     assert tokens(config) == {"a": digest_of("x-from-the-environment"), "b": digest_of("$UNKNOWN-y")}
-    assert config.deny[0].pattern == "^$PLACE"
+    assert config.policy.deny[0].pattern == "^$PLACE"
 
 
 def test_a_token_that_is_an_unset_variable_is_warned_of(
@@ -107,10 +107,10 @@ def test_a_token_that_is_an_unset_variable_is_warned_of(
 def test_a_comment_behind_a_pattern_is_not_part_of_it_and_is_warned_of(tmp_path: Path) -> None:
     text = "a = rm\\s+-rf\\s+/   ; in the order of the keys\n"
     config = load(tmp_path, f"[denylist]\n{text}")
-    assert config.deny[0].pattern == r"rm\s+-rf\s+/"
+    assert config.policy.deny[0].pattern == r"rm\s+-rf\s+/"
     assert config.warnings == ()
     config = load(tmp_path, f"[allowlist]\n{text}")
-    assert config.allow[0].pattern == r"rm\s+-rf\s+/"
+    assert config.policy.allow[0].pattern == r"rm\s+-rf\s+/"
     assert any("[allowlist] a" in warning and "[;]" in warning for warning in config.warnings)
 
 
@@ -168,8 +168,8 @@ def test_what_is_empty_is_not_used_and_warned_of(tmp_path: Path) -> None:
     """The existing server skips empty patterns and tokens: its files are valid here."""
     config = load(tmp_path, "[auth]\na =\nb = token\n[allowlist]\n1 =\n[denylist]\n1 =\n2 = x\n[tls]\nca =\n")
     assert tokens(config) == {"b": digest_of("token")}
-    assert config.allow == ()
-    assert [rule.name for rule in config.deny] == ["2"]
+    assert config.policy.allow == ()
+    assert [rule.name for rule in config.policy.deny] == ["2"]
     assert sum("empty" in warning for warning in config.warnings) == 3
 
 

@@ -72,7 +72,7 @@ def test_a_part_that_fails_holds_up_no_other(tmp_path: Path, caplog: pytest.LogC
     def part(name: str, done: asyncio.Event | None = None) -> Callable[[ServerConfig], Callable[[], None]]:
         def prepare(config: ServerConfig) -> Callable[[], None]:
             def commit() -> None:
-                taken[name].append(config.deny[0].pattern)
+                taken[name].append(config.policy.deny[0].pattern)
                 if done is not None:
                     done.set()
                 if name == "b":

@@ -108,10 +108,10 @@ def test(
         cwd,
         has_input,
     )
-    rules = settings.policy()
+    rules = settings.policy.compile()
     decision = rules.decide(identity, request)
     steps = list(rules.steps(identity, request))
-    sections = [section.name for section in settings.sections.applying(identity)]
+    sections = [section.name for section in settings.policy.sections.applying(identity)]
     limits = decision.limits.shown() if decision.allowed else {}
     known = settings.known_identities
     if known is not None and identity not in known:

@@ -137,7 +137,7 @@ async def _serve_audited(
     jobs = None
     access = Access(config, refused)
     lookups = Lookups()
-    policy = PolicyInForce(config.policy(), access.authentication.knows, lookups)
+    policy = PolicyInForce(config.policy.compile(), access.authentication.knows, lookups)
     groups = config.trees.find_groups()
     if state_dir is not None and config.jobs is not None:
         # Not on Windows, where half of what they import does not exist.
@@ -188,7 +188,7 @@ async def _serve_audited(
             reloader.add(lambda new: partial(job_service.use, new.jobs or JobConfig()))
 
         reloader.add(access.prepare)
-        reloader.add(lambda new: partial(setattr, policy, "policy", new.policy()))
+        reloader.add(lambda new: partial(setattr, policy, "policy", new.policy.compile()))
         reloader.add(lambda _: runner.withdraw_waiting)  # what it permits may be other commands now
         reloader.add(lambda _: policy.places.note_limits)
         if jobs is not None:

@@ -13,21 +13,19 @@ from pathlib import Path
 
 from remsvc.errors import ConfigurationError
 from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.server.audit.config import AuditConfig, read_audit
+from remsvc.server.audit.config import AUDIT_SECTION, AuditConfig, read_audit
 from remsvc.server.caller import ANONYMOUS
-from remsvc.server.calls.config import LimitsConfig, read_limits
-from remsvc.server.commands.config import TreeConfig, read_command_limits, read_trees
+from remsvc.server.calls.config import CALLER_LIMITS_SECTION, LimitsConfig, read_limits
+from remsvc.server.commands.config import COMMAND_SECTIONS, TreeConfig, read_command_limits, read_trees
 from remsvc.server.identity.authentication import Required
-from remsvc.server.identity.config import AuthConfig, read_auth
-from remsvc.server.jobs.config import JobConfig, read_jobs
-from remsvc.server.policy.config import read_sections
-from remsvc.server.policy.patterns import Rule
-from remsvc.server.policy.policy import Policy
-from remsvc.server.policy.section import PolicySections
+from remsvc.server.identity.config import IDENTITY_SECTIONS, AuthConfig, read_auth
+from remsvc.server.jobs.config import JOBS_SECTION, JobConfig, read_jobs
+from remsvc.server.policy.config import POLICY_SECTIONS, PolicyConfig, read_policy
 from remsvc.server.policy.warnings import policy_warnings
-from remsvc.server.settings.file_signature import Signature
+from remsvc.server.settings.files import Signature
+from remsvc.server.settings.schema import Key, Kind, Schema, Section
 from remsvc.server.settings.settings import Settings
-from remsvc.server.tls.config import TlsConfig, read_tls
+from remsvc.server.tls.config import TLS_SECTION, TlsConfig, read_tls
 from remsvc.server.transport_choice import HTTP2, TRANSPORTS, default_transport, transport_fault
 
 DEFAULT_PORT = 50051
@@ -44,6 +42,40 @@ _LEVELS = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+
+_SERVER_SECTION = Section(
+    "server",
+    (
+        Key("host", Kind.TEXT, flag="host", reloads=True),
+        Key("port", flag="port", reloads=True),
+        Key("transport", flag="transport"),
+        Key("cmd_timeout_ms", flag="cmd_timeout_ms"),
+        Key("max_output_bytes"),
+        Key("shutdown_grace_ms"),
+        Key("state_dir", Kind.TEXT, flag="state_dir"),
+        Key("allow_plaintext_tokens", reloads=True),
+    ),
+)
+_LOG_SECTION = Section(
+    "log",
+    (
+        Key("file", Kind.TEXT, flag="log_file"),
+        Key("level", flag="log_level"),
+        Key("debug_level", reloads=True),  # the existing server's; without effect here
+    ),
+)
+SCHEMA = Schema(
+    _SERVER_SECTION,
+    *IDENTITY_SECTIONS,
+    TLS_SECTION,
+    _LOG_SECTION,
+    JOBS_SECTION,
+    CALLER_LIMITS_SECTION,
+    *COMMAND_SECTIONS,
+    AUDIT_SECTION,
+    *POLICY_SECTIONS,
+)
+"""All that a configuration may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +108,7 @@ class ServerConfig:
         state_dir: where durable state goes.
         tls: certificate, key and client authorities, or None for plaintext.
         auth: who may call.
-        deny, allow: the policy's patterns, in the order they are tried.
-        sections: the policy of single identities and groups.
+        policy: what callers may run.
         jobs: durable jobs, or None where they are switched off.
         trees: how the processes of all commands are kept together.
         limits: on what callers may take of the server.
@@ -98,9 +129,7 @@ class ServerConfig:
     state_dir: Path = Path()
     tls: TlsConfig | None = None
     auth: AuthConfig = field(default_factory=AuthConfig)
-    deny: tuple[Rule, ...] = ()
-    allow: tuple[Rule, ...] = ()
-    sections: PolicySections = field(default_factory=PolicySections)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     log_file: Path | None = None
     log_level: int = logging.INFO
     jobs: JobConfig | None = field(default_factory=JobConfig)
@@ -135,10 +164,6 @@ class ServerConfig:
         by_certificate = self.mutual_tls and self.auth.required is not Required.TOKEN
         return None if by_certificate and self.auth.certificates is None else self.auth.identities
 
-    def policy(self) -> Policy:
-        """The policy that this configuration makes."""
-        return Policy(self.deny, self.allow, self.sections)
-
     @property
     def exposed(self) -> bool:
         """Whether it listens on more than the loopback interface."""
@@ -169,7 +194,7 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
 def read_config(path: Path | None, overrides: Mapping[str, object]) -> tuple[ServerConfig, list[str]]:
     """Like :func:`load_config`, with the problems returned; where there are any, only ``source`` and
     ``warnings`` of the configuration mean something."""
-    settings = Settings(path, overrides)
+    settings = Settings(path, overrides, SCHEMA)
     source = Source(path, overrides, settings.files, settings.texts)
     config = dataclasses.replace(_read(settings), source=source)
     return config, settings.problems
@@ -177,7 +202,7 @@ def read_config(path: Path | None, overrides: Mapping[str, object]) -> tuple[Ser
 
 def check_config(path: Path) -> tuple[list[str], list[str]]:
     """What keeps a server from serving a configuration file, and warnings, one line each."""
-    settings = Settings(path, {})
+    settings = Settings(path, {}, SCHEMA)
     config = _read(settings)
     fault = transport_fault(config.transport)
     return [*settings.problems, *([fault] if fault is not None else [])], list(config.warnings)
@@ -186,8 +211,9 @@ def check_config(path: Path) -> tuple[list[str], list[str]]:
 def _read(settings: Settings) -> ServerConfig:
     transport = _read_transport(settings)
     tls = read_tls(settings, transport)
-    auth = read_auth(settings, tls)
-    safe = tls is not None and (auth.uses_tokens or tls.ca is not None)
+    mutual = tls is not None and tls.ca is not None
+    auth = read_auth(settings, asks_for_certificates=mutual)
+    safe = tls is not None and (auth.uses_tokens or mutual)
     config = ServerConfig(
         host=_read_host(settings) or (_EVERYWHERE if safe else _LOOPBACK),
         port=settings.integer("server", "port", DEFAULT_PORT, 0, 65535, "0 for any free port"),
@@ -198,9 +224,7 @@ def _read(settings: Settings) -> ServerConfig:
         state_dir=_read_state_dir(settings),
         tls=tls,
         auth=auth,
-        deny=settings.rules("denylist", "deny"),
-        allow=settings.rules("allowlist", "allow"),
-        sections=read_sections(settings),
+        policy=read_policy(settings),
         log_file=_read_log_file(settings),
         jobs=read_jobs(settings),
         trees=read_trees(settings),
@@ -210,11 +234,13 @@ def _read(settings: Settings) -> ServerConfig:
         state_dir_given=settings.given("server", "state_dir") is not None,
         log_level=_LEVELS[settings.choice("log", "level", "info", _LEVELS)],
     )
-    settings.integer("log", "debug_level", -1, -1, 9)  # the existing server's; without effect here
+    settings.integer("log", "debug_level", -1, -1, 9)
     allow_plaintext = settings.boolean("server", "allow_plaintext_tokens", default=False)
     _check_exposure(settings, config, allow_plaintext)
     if not settings.problems:  # of rules that are not even valid, enough is said
-        settings.warnings.extend(policy_warnings(config.allow, config.sections, config.known_identities))
+        settings.warnings.extend(
+            policy_warnings(config.policy.allow, config.policy.sections, config.known_identities)
+        )
     return dataclasses.replace(config, warnings=tuple(settings.warnings))
 
 
@@ -224,7 +250,7 @@ def _read_host(settings: Settings) -> str | None:
         return None
     host = value.text[1:-1] if value.text.startswith("[") and value.text.endswith("]") else value.text
     if not host or any(character.isspace() or character in "/[]@,;" for character in host):
-        settings.report(value, "", "expected a host name or an IP address")
+        settings.report_value(value, "expected a host name or an IP address")
         return None
     return host
 
@@ -234,8 +260,8 @@ def _read_transport(settings: Settings) -> str:
     transport = settings.choice("server", "transport", default, TRANSPORTS)
     if transport == HTTP2 and default != HTTP2:
         settings.report(
-            settings.given("server", "transport"),
-            "",
+            "server",
+            "transport",
             "expected grpc, or the package ngh2 (pip install 'airflow-provider-remsvc[server]')",
         )
     return transport
@@ -246,7 +272,7 @@ def _read_state_dir(settings: Settings) -> Path:
     if path is None:
         return _default_state_dir()
     if path.exists() and not path.is_dir():
-        settings.report(settings.given("server", "state_dir"), "", "expected a directory")
+        settings.report("server", "state_dir", "expected a directory")
     return path.absolute()  # the supervisor's working directory is another one
 
 
@@ -263,9 +289,7 @@ def _default_state_dir() -> Path:
 def _read_log_file(settings: Settings) -> Path | None:
     path = settings.path("log", "file")
     if path is not None and not path.parent.is_dir():
-        settings.report(
-            settings.given("log", "file"), "", f"expected a file in a directory that exists: {path}"
-        )
+        settings.report("log", "file", f"expected a file in a directory that exists: {path}")
     return path
 
 
@@ -277,15 +301,15 @@ def _check_exposure(settings: Settings, config: ServerConfig, allow_plaintext: b
             settings.warnings.append("[auth] without TLS: tokens travel in the clear over the network")
         else:
             settings.report(
-                settings.given("server", "host"),
-                "[server] host",
+                "server",
+                "host",
                 "expected a loopback address, or [tls] enabled = true, or [server] "
                 "allow_plaintext_tokens = true: [auth] without TLS sends tokens in the clear",
             )
     if config.auth.peer_uids is not None and (config.exposed or config.transport != HTTP2):
         settings.report(
-            settings.given("server", "peer_uid"),
-            "",
+            "server",
+            "peer_uid",
             f"expected [server] transport = {HTTP2} and a host that is a loopback address with it: who is at "
             "the other end can be told within this host alone",
         )

@@ -10,25 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from remsvc.errors import ConfigurationError
-from remsvc.server.config import ServerConfig, read_config
-from remsvc.server.settings.file_signature import Signature, signature_of
+from remsvc.server.config import SCHEMA, ServerConfig, read_config
+from remsvc.server.settings.files import Signature, signature_of
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.reload")
 
 _POLL_SECONDS = 1.0
-# The settings that a reload takes over, or tells of itself; a change of any other one is told of. The
-# sections whose keys are free ([auth], [certificates], patterns, identities, groups) it takes over whole.
-_TAKEN_OVER = frozenset(
-    (
-        *(("server", key) for key in ("token_file", "authentication", "allow_plaintext_tokens")),
-        *(("server", key) for key in ("host", "port", "peer_uid")),
-        *(("tls", key) for key in ("cert", "key", "ca", "enabled", "client_certificates")),
-        *(("jobs", key) for key in ("admins", "time_limit_ms", "kill_grace_ms", "output_limit_bytes")),
-        ("jobs", "max_output_limit_bytes"),
-        ("log", "debug_level"),
-    )
-)
 _LATER = "a change takes effect at the next start only"
 
 Prepare = Callable[[ServerConfig], Callable[[], None]]
@@ -114,9 +102,12 @@ class Reloader:
         assert config.source is not None
         assert self._config.source is not None
         new, last = config.source.values, self._config.source.values
-        for setting in sorted({*new, *last} - _TAKEN_OVER):
+        for setting in sorted({*new, *last}):
+            section, key = setting
+            declared = SCHEMA.key(section, key)
+            if declared is not None and declared.reloads:
+                continue
             if new.get(setting) != last.get(setting) and new.get(setting) != self._started_with.get(setting):
-                section, key = setting
                 _logger.warning("[%s] %s: %s", section, key, _LATER)
 
     def _read(self) -> tuple[ServerConfig, list[Callable[[], None]]]:

@@ -54,7 +54,7 @@ rate = 10/s
 
 
 def test_a_whole_section(tmp_path: Path) -> None:
-    sections = load(tmp_path, WHOLE).sections
+    sections = load(tmp_path, WHOLE).policy.sections
     own = sections.identities["airflow-prod"]
     assert own.name == "[identity airflow-prod]"
     assert (own.users, own.shells) == ({"etl", "self"}, {"none", "pwsh"})
@@ -77,7 +77,7 @@ def test_a_whole_section(tmp_path: Path) -> None:
 
 
 def test_the_lowest_limit_holds(tmp_path: Path) -> None:
-    policy = load(tmp_path, WHOLE).policy()
+    policy = load(tmp_path, WHOLE).policy.compile()
     limits = policy.limits("airflow-prod")
     assert (limits.time_limit, limits.output_limit) == (5.0, 5)
     assert (limits.max_running, limits.max_queued) == (2, 0)
@@ -142,7 +142,7 @@ def test_a_group_without_members_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_identities_that_differ_by_case_have_sections_of_their_own(tmp_path: Path) -> None:
-    policy = load(tmp_path, "[identity a]\nshells = none\n[identity A]\nshells = sh\n").policy()
+    policy = load(tmp_path, "[identity a]\nshells = none\n[identity A]\nshells = sh\n").policy.compile()
     request = CommandRequest("sh", "true")
     assert [policy.decide(name, request).allowed for name in "aA"] == [False, True]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 
 from remsvc.execution.jobs.model import JobContent, JobRecord
@@ -22,6 +21,7 @@ from remsvc.server.audit.writer import AuditError, AuditWriter
 from remsvc.server.bursts import Bursts
 from remsvc.server.caller import CallContext
 from remsvc.server.logs import fields
+from remsvc.server.own_user import own_user_name
 from remsvc.server.peers import network_of_peer
 from remsvc.server.policy.decision import NO_SHELL, POWERSHELL, SHELL
 from remsvc.server.policy.patterns import Rule, compile_pattern
@@ -55,6 +55,7 @@ class Audit:
     def __init__(self, config: AuditConfig) -> None:
         self.redact = Redaction(config.redact)
         self._refuse = config.refuse
+        self._own_user = own_user_name()
         self._writer: AuditWriter | None = None
         if config.file is not None:
             syslog = Syslog(config.syslog) if config.syslog is not None else None
@@ -231,7 +232,7 @@ class Audit:
             about |= whole("command", len(text), text)
         about |= {
             "shell": shell if content.shell_command is not None else NO_SHELL,
-            "user": content.user or _OWN_USER,
+            "user": content.user or self._own_user,
             "working_directory": content.cwd,
             "environment": sorted(content.env),
             "source": content.source,
@@ -258,20 +259,6 @@ def _decision(
         "job": job,
         "rule": rule,
     }
-
-
-def _own_user() -> str:
-    if sys.platform == "win32":
-        return os.environ.get("USERNAME", "")
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-_OWN_USER = _own_user()
 
 
 def _version() -> str:

@@ -6,8 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remsvc.server.audit.syslog import DEFAULT_SOCKET
-from remsvc.server.policy.patterns import Rule
+from remsvc.server.policy.patterns import Rule, pattern_problem
+from remsvc.server.settings.schema import Key, Kind, Section
 from remsvc.server.settings.settings import Settings
+
+AUDIT_SECTION = Section(
+    "audit",
+    (
+        Key("file", Kind.TEXT),
+        Key("key_file", Kind.TEXT),
+        Key("syslog", Kind.TEXT),
+        Key("redact", Kind.TEXT, repeatable=True),
+        Key("on_failure"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +46,30 @@ def read_audit(settings: Settings) -> AuditConfig:
     file, key_file = settings.path("audit", "file"), settings.path("audit", "key_file")
     for key, path in (("file", file), ("key_file", key_file)):
         if path is not None and (not path.parent.is_dir() or path.is_dir()):
-            settings.report(
-                settings.given("audit", key), "", f"expected a file in a directory that exists: {path}"
-            )
+            settings.report("audit", key, f"expected a file in a directory that exists: {path}")
     syslog = _syslog(settings)
     if file is None and (syslog is not None or key_file is not None):
-        value = settings.given("audit", "syslog") or settings.given("audit", "key_file")
-        settings.report(value, "", "expected [audit] file as well: the chain of lines is kept there")
+        key = "syslog" if settings.given("audit", "syslog") else "key_file"
+        settings.report("audit", key, "expected [audit] file as well: the chain of lines is kept there")
     return AuditConfig(
         file=file.absolute() if file else None,
         key_file=key_file.absolute() if key_file else None,
         syslog=syslog,
-        redact=settings.patterns("audit", "redact"),
-        refuse=settings.choice("audit", "on_failure", "refuse", {"refuse": 1, "continue": 1}) == "refuse",
+        redact=_read_redact(settings),
+        refuse=settings.choice("audit", "on_failure", "refuse", ("refuse", "continue")) == "refuse",
     )
+
+
+def _read_redact(settings: Settings) -> tuple[Rule, ...]:
+    rules = []
+    for name, value in settings.repeated("audit", "redact"):
+        if not value.text:
+            settings.warnings.append(f"{value.where}: not used, because it is empty")
+            continue
+        if problem := pattern_problem(value.text):
+            settings.report_value(value, problem)
+        rules.append(Rule(name, value.text))
+    return tuple(rules)
 
 
 def _syslog(settings: Settings) -> Path | None:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from remsvc.server.rate_limit import Rate
+from remsvc.server.settings.schema import Key, Section
 from remsvc.server.settings.settings import Settings
 
 # Descriptors that the server needs for itself: log, audit, journal, outputs, the supervisor.
@@ -14,6 +15,31 @@ _MAX_MS = 2**31 - 1
 _MAX_BYTES = 2**40
 _FAILURES = Rate(100, 60.0)
 _CALLS = Rate(5000, 1.0)
+
+CALLER_LIMITS_SECTION = Section(
+    "limits",
+    (
+        Key("max_connections"),
+        Key("max_streams"),
+        Key("max_calls"),
+        Key("max_metadata_bytes"),
+        Key("max_headers"),
+        Key("max_message_bytes"),
+        Key("max_request_bytes"),
+        Key("call_rate"),
+        Key("max_unread_bytes"),
+        Key("max_unsent_bytes"),
+        Key("max_unsent_bytes_total"),
+        Key("handshake_timeout_ms"),
+        Key("header_timeout_ms"),
+        Key("request_timeout_ms"),
+        Key("connection_idle_ms"),
+        Key("stream_idle_ms"),
+        Key("answer_timeout_ms"),
+        Key("failed_authentications"),
+    ),
+)
+"""The keys of ``[limits]`` on callers; those on commands are the commands' own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +127,7 @@ def _read_rate(settings: Settings, key: str, default: Rate) -> Rate:
         return default
     if rate := Rate.parse(value.text):
         return rate
-    settings.report(value, "", "expected a rate, such as 100/m (per second s, minute m, hour h)")
+    settings.report_value(value, "expected a rate, such as 100/m (per second s, minute m, hour h)")
     return default
 
 

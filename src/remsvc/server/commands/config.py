@@ -10,9 +10,26 @@ from dataclasses import dataclass
 from remsvc.execution.supervisor.cgroup import GroupParent, find_parent
 from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
 from remsvc.execution.supervisor.protocol import OUTPUT_WAIT
+from remsvc.server.settings.schema import Key, Kind, Section
 from remsvc.server.settings.settings import Settings
 
 _AUTO, _OFF = "auto", "off"
+
+COMMAND_SECTIONS = (
+    Section("jobs", (Key("cgroup", Kind.TEXT), Key("output_wait_ms"))),
+    Section(
+        "limits",
+        (
+            Key("nofile"),
+            Key("nproc"),
+            Key("memory_bytes"),
+            Key("cpu_seconds"),
+            Key("umask"),
+            Key("no_new_privs"),
+        ),
+    ),
+)
+"""The keys that say how the system keeps and holds the processes of every command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +54,8 @@ def read_trees(settings: Settings) -> TreeConfig:
     cgroup = settings.text("jobs", "cgroup") or _AUTO
     # What is named is only looked at. To find out what else can be had is for a server that starts.
     if cgroup not in (_AUTO, _OFF) and find_parent(cgroup) is None:
-        value = settings.given("jobs", "cgroup")
         settings.report(
-            value, "", "expected auto, off, or a version-2 control group that the server may write to"
+            "jobs", "cgroup", "expected auto, off, or a version-2 control group that the server may write to"
         )
     output_wait = settings.integer("jobs", "output_wait_ms", round(OUTPUT_WAIT * 1000), 0, 600_000)
     return TreeConfig(cgroup, output_wait / 1000)
@@ -77,7 +93,7 @@ def _umask(settings: Settings) -> int | None:
     if value is None:
         return None
     if not re.fullmatch(r"0?[0-7]{1,3}", value.text):
-        settings.report(value, "", "expected an octal number from 000 to 777")
+        settings.report_value(value, "expected an octal number from 000 to 777")
         return None
     return int(value.text, 8)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from remsvc.errors import RemSvcError
 from remsvc.server.identity.tokens import Credential, digest_of
-from remsvc.server.settings.trusted_file import UntrustedFileError, read_trusted_file
+from remsvc.server.settings.files import UntrustedFileError, read_trusted_file
 
 _TITLE = "; Tokens by their hashes: see 'remsvc token --help'\n"
 _SCHEME = "sha256:"

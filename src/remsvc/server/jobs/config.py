@@ -1,14 +1,34 @@
-"""The ``[jobs]`` section of the configuration, but for what ``tree_config`` reads of it."""
+"""The ``[jobs]`` section of the configuration: durable jobs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from remsvc.execution.jobs.model import JobLimits
+from remsvc.server.settings.schema import Key, Kind, Section
 from remsvc.server.settings.settings import Settings
 
 _MAX = 2**31 - 1
 _MAX_BYTES = 2**50
+
+JOBS_SECTION = Section(
+    "jobs",
+    (
+        Key("enabled"),
+        Key("max_running"),
+        Key("max_queued"),
+        Key("max_text_bytes"),
+        Key("time_limit_ms", reloads=True),
+        Key("kill_grace_ms", reloads=True),
+        Key("output_limit_bytes", reloads=True),
+        Key("max_output_limit_bytes", reloads=True),
+        Key("retention_hours"),
+        Key("retention_count"),
+        Key("retention_bytes"),
+        Key("admins", Kind.TEXT, reloads=True),
+    ),
+)
+"""The keys of ``[jobs]``; how the processes of all commands are kept is the commands' own."""
 
 
 @dataclass(frozen=True, slots=True)

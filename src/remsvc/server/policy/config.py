@@ -1,4 +1,4 @@
-"""The ``[identity NAME]`` and ``[group NAME]`` sections of the configuration."""
+"""The policy's sections of the configuration: the global lists, ``[identity NAME]`` and ``[group NAME]``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 from remsvc.server.policy.decision import SHELLS, IdentityLimits
 from remsvc.server.policy.directories import parse_directory
-from remsvc.server.policy.patterns import PatternError, Rule, compile_pattern
+from remsvc.server.policy.patterns import Rule, pattern_problem
+from remsvc.server.policy.policy import Policy
 from remsvc.server.policy.programs import Program
 from remsvc.server.policy.section import PolicySection, PolicySections
 from remsvc.server.policy.variables import NAME
 from remsvc.server.rate_limit import Rate
 from remsvc.server.settings.ini import IniEntry
-from remsvc.server.settings.settings import TRUTH, Settings
+from remsvc.server.settings.schema import Section
+from remsvc.server.settings.settings import TRUTH, Settings, Value, parse_integer
 
 _MAX_INT32 = 2**31 - 1
 _MAX_BYTES = 2**50
@@ -27,11 +29,68 @@ _NUMBERS = {
     "max_queued": (0, 1_000_000),
 }
 _PATTERNS = ("deny", "allow")
+_DENYLIST, _ALLOWLIST = "denylist", "allowlist"
+POLICY_SECTIONS = (Section(_DENYLIST, flag="deny"), Section(_ALLOWLIST, flag="allow"))
+# Written for a reader of INI files that unescapes: here such a pattern hardly ever matches.
+_DOUBLED = re.compile(r"\\\\[sSdDwWbB.]")
 _PARSED: dict[str, Callable[[str], object]] = {"programs": Program.parse, "directories": parse_directory}
 
 
-def read_sections(settings: Settings) -> PolicySections:
-    """All sections. Problems go to ``settings``.
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """What callers may run.
+
+    Attributes:
+        deny, allow: the patterns of the global lists, in the order in which they are tried.
+        sections: the rules of single identities and groups.
+    """
+
+    deny: tuple[Rule, ...] = ()
+    allow: tuple[Rule, ...] = ()
+    sections: PolicySections = field(default_factory=PolicySections)
+
+    def compile(self) -> Policy:
+        """The policy that decides by this."""
+        return Policy(self.deny, self.allow, self.sections)
+
+
+def read_policy(settings: Settings) -> PolicyConfig:
+    """All of the policy. Problems go to ``settings``."""
+    return PolicyConfig(
+        _read_list(settings, _DENYLIST), _read_list(settings, _ALLOWLIST), _read_sections(settings)
+    )
+
+
+def _read_list(settings: Settings, section: str) -> tuple[Rule, ...]:
+    """The patterns of a global list, in the order of their keys. A flag's list replaces the file's."""
+    given: list[tuple[Rule, Value]] = []
+    for number, value in enumerate(settings.listed_by_flag(section), 1):
+        flag = value.where.partition(" ")[0]
+        given.append((Rule(f"{flag} #{number}", value.text), value))
+    if not given:
+        for entry in sorted(settings.entries(section), key=lambda entry: entry.key):
+            value = settings.value_of(entry)
+            if _DOUBLED.search(entry.value):
+                settings.warnings.append(
+                    f"{value.where}: \\\\ matches a backslash; write \\s and the like with one"
+                )
+            if not entry.value:
+                settings.warnings.append(f"{value.where}: not used, because it is empty")
+            if entry.comment and section == _ALLOWLIST:  # shorter, it permits more
+                settings.warnings.append(f"{value.where}: {_COMMENT}")
+            if entry.value:
+                given.append((Rule(entry.key, entry.value, f"[{section}]"), value))
+    for rule, value in given:
+        if problem := pattern_problem(rule.pattern):
+            settings.report_value(value, problem)
+    return tuple(rule for rule, _ in given)
+
+
+_COMMENT = "what follows ' ;' is a comment; write [;] to match one"
+
+
+def _read_sections(settings: Settings) -> PolicySections:
+    """The sections of identities and groups.
 
     An empty value is one: it would permit what an administrator meant to refuse.
     """
@@ -44,7 +103,9 @@ def read_sections(settings: Settings) -> PolicySections:
             if kind == "group":
                 members[name] = frozenset(reader.members or ())
                 if reader.members is None:
-                    settings.report(settings.value_of(entries[0]), "", "expected members in the section, too")
+                    settings.report_value(
+                        settings.value_of(entries[0]), "expected members in the section, too"
+                    )
     return PolicySections(sections["identity"], sections["group"], members)
 
 
@@ -117,7 +178,7 @@ class _SectionReader:
         else:
             members = ("members",) if self.kind == "group" else ()
             known = (*members, *_LISTS, "input", "deny.NAME", "allow.NAME", *_NUMBERS, "rate")
-            self.settings.unknown_key(entry, known)
+            self.settings.report_unknown_key(entry, known)
 
     def _read_list(self, entry: IniEntry, key: str) -> None:
         items = [item.strip() for item in entry.value.split(",")]
@@ -134,24 +195,22 @@ class _SectionReader:
 
     def _read_number(self, entry: IniEntry, key: str) -> None:
         low, high = _NUMBERS[key]
-        if re.fullmatch(r"[+-]?[0-9]{1,20}", entry.value) and low <= int(entry.value) <= high:
-            self.numbers[key] = int(entry.value)
-        else:
+        number = parse_integer(entry.value, low, high)
+        if number is None:
             self._report(entry, f"expected a whole number from {low} to {high}")
+        else:
+            self.numbers[key] = number
 
     def _read_pattern(self, entry: IniEntry, kind: str) -> None:
-        try:
-            compile_pattern(entry.value)
-        except PatternError as error:
-            self._report(entry, f"expected an RE2 regular expression: {error}")
+        if problem := pattern_problem(entry.value):
+            self._report(entry, problem)
             return
         if entry.comment:
-            where = self.settings.value_of(entry).where
-            self.settings.warnings.append(f"{where}: what follows ' ;' is a comment; write [;] to match one")
+            self.settings.warnings.append(f"{self.settings.value_of(entry).where}: {_COMMENT}")
         self.patterns[kind].append(Rule(entry.key, entry.value, self.name))
 
     def _report(self, entry: IniEntry, expected: str) -> None:
-        self.settings.report(self.settings.value_of(entry), "", expected)
+        self.settings.report_value(self.settings.value_of(entry), expected)
 
 
 def _expected(key: str, item: str) -> str:

@@ -56,6 +56,15 @@ def compile_pattern(pattern: str) -> Any:
         raise PatternError(f"{text}{hint}") from error
 
 
+def pattern_problem(pattern: str) -> str:
+    """What is wrong with a pattern of the configuration, as a message says it; empty where nothing is."""
+    try:
+        compile_pattern(pattern)
+    except PatternError as error:
+        return f"expected an RE2 regular expression: {error}"
+    return ""
+
+
 # What a shell reads as a blank, a dash or a quote (PowerShell does), or what only a reader overlooks.
 _LOOK_ALIKES = {
     **dict.fromkeys((0x0B, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)), " "),

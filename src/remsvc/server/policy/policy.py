@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import reduce
 
+from remsvc.server.own_user import OWN_USER
 from remsvc.server.policy.decision import (
     DEFAULT_RULE,
     NO_SHELL,
@@ -21,7 +22,7 @@ from remsvc.server.policy.decision import (
 from remsvc.server.policy.pattern_shape import is_anchored
 from remsvc.server.policy.patterns import AllowPatterns, DenyPatterns, Rule
 from remsvc.server.policy.programs import permitting, plain_path
-from remsvc.server.policy.section import ANY, OWN_USER, PolicySection, PolicySections
+from remsvc.server.policy.section import ANY, PolicySection, PolicySections
 from remsvc.server.policy.supplied import supplied_steps
 
 _MANY = 10_000

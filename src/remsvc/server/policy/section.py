@@ -9,9 +9,6 @@ from remsvc.server.policy.decision import IdentityLimits
 from remsvc.server.policy.patterns import Rule
 from remsvc.server.policy.programs import Program
 
-OWN_USER = "self"
-"""How the configuration writes the server's own user."""
-
 ANY = "*"
 
 
@@ -21,7 +18,7 @@ class PolicySection:
 
     Attributes:
         name: as in the configuration, such as ``[identity etl]``.
-        users: names, :data:`OWN_USER` and :data:`ANY`.
+        users: names, :data:`~remsvc.server.own_user.OWN_USER` and :data:`ANY`.
         shells: of :data:`~remsvc.server.policy.decision.SHELLS`.
         programs: for commands without a shell.
         environment: names of variables, see :mod:`~remsvc.server.policy.variables`.

@@ -12,7 +12,7 @@ from remsvc.server.policy.patterns import Rule
 from remsvc.server.policy.programs import Program
 from remsvc.server.policy.section import ANY, PolicySection, PolicySections
 from remsvc.server.policy.variables import is_barred, runs_code
-from remsvc.server.settings.trusted_file import UntrustedFileError, check_trusted
+from remsvc.server.settings.files import UntrustedFileError, check_trusted
 
 _STARTERS = frozenset(
     (

@@ -10,13 +10,24 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from remsvc.server.settings.schema import Key, Kind, Section
 from remsvc.server.settings.settings import Settings
 from remsvc.server.tls.certificate import FOR_EVERYBODY, certificate_dates, key_kind
 from remsvc.server.tls.trial import handshake_fault
 from remsvc.server.transport_choice import GRPC
 
+TLS_SECTION = Section(
+    "tls",
+    (
+        Key("enabled", flag="tls", reloads=True),
+        Key("cert", Kind.TEXT, flag="cert", reloads=True),
+        Key("key", Kind.TEXT, flag="key", reloads=True),
+        Key("ca", Kind.TEXT, flag="ca_cert", reloads=True),
+        Key("client_certificates", reloads=True),
+    ),
+)
+_NEED_TLS = ("cert", "key", "ca", "client_certificates")
 _REQUIRED, _OPTIONAL = "required", "optional"
-_KEYS = ("cert", "key", "ca", "client_certificates")
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _REMEDY = f"take a key of one of the kinds {', '.join(FOR_EVERYBODY)}"
 
@@ -58,12 +69,12 @@ def server_context(cert: Path, key: Path | None) -> ssl.SSLContext:
 
 def read_tls(settings: Settings, transport: str) -> TlsConfig | None:
     """The ``[tls]`` section, or None where it is not enabled. Problems go to ``settings``."""
-    named = [name for name in _KEYS if settings.given("tls", name)]
+    named = [name for name in _NEED_TLS if settings.given("tls", name)]
     if not settings.boolean("tls", "enabled", default=False):
         if settings.given("tls", "enabled") is None:
             for value in filter(None, (settings.given("tls", name) for name in named)):
                 if value.is_flag:
-                    settings.report(value, "", "expected --tls with it")
+                    settings.report_value(value, "expected --tls with it")
                 else:
                     settings.warnings.append(f"{value.where}: not used, because [tls] enabled is not true")
         return None
@@ -74,9 +85,7 @@ def read_tls(settings: Settings, transport: str) -> TlsConfig | None:
             settings.note_file(path)
         contents[name] = _read(settings, name, path) if path else None
         if path is None and name != "ca":
-            settings.report(
-                None, f"[tls] {name}", "expected the path of a PEM file, because [tls] enabled = true"
-            )
+            settings.report("tls", name, "expected the path of a PEM file, because [tls] enabled = true")
     cert, key, ca = contents["cert"], contents["key"], contents["ca"]
     optional = _read_optional(settings, transport, with_ca="ca" in named)
     context = None
@@ -103,10 +112,12 @@ def _read_optional(settings: Settings, transport: str, *, with_ca: bool) -> bool
     value = settings.given("tls", "client_certificates")
     optional = settings.choice("tls", "client_certificates", _REQUIRED, (_REQUIRED, _OPTIONAL)) == _OPTIONAL
     if value is not None and not with_ca:
-        settings.report(value, "", "expected [tls] ca with it: the authorities that check them")
+        settings.report_value(value, "expected [tls] ca with it: the authorities that check them")
     elif optional and transport == GRPC:
         settings.report(
-            value, "", f"expected {_REQUIRED}: with [server] transport = {GRPC}, it cannot be left to clients"
+            "tls",
+            "client_certificates",
+            f"expected {_REQUIRED}: with [server] transport = {GRPC}, it cannot be left to clients",
         )
     return optional
 
@@ -115,17 +126,17 @@ def _read(settings: Settings, name: str, path: Path) -> bytes | None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        settings.report(settings.given("tls", name), "", f"cannot be read: {error.strerror}: {path}")
+        settings.report("tls", name, f"cannot be read: {error.strerror}: {path}")
         return None
     if content.startswith(_MARKS):
         settings.report(
-            settings.given("tls", name),
-            "",
+            "tls",
+            name,
             f"begins with a byte order mark, with which TLS cannot read it: save it as plain ASCII: {path}",
         )
         return None
     if b"-----BEGIN " not in content:
-        settings.report(settings.given("tls", name), "", f"expected a PEM file: {path}")
+        settings.report("tls", name, f"expected a PEM file: {path}")
         return None
     if name == "key" and os.name == "posix" and path.stat().st_mode & 0o077:
         settings.warnings.append(f"[tls] key: {path} can be read by others than its owner (chmod 600)")
@@ -138,12 +149,12 @@ def _context(settings: Settings) -> ssl.SSLContext | None:
     try:
         return server_context(cert, key)
     except EncryptedKeyError:
-        settings.report(settings.given("tls", "key"), "", "expected a private key that is not encrypted")
+        settings.report("tls", "key", "expected a private key that is not encrypted")
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or str(error)
         settings.report(
-            settings.given("tls", "cert"),
-            "",
+            "tls",
+            "cert",
             f"expected a certificate and its own private key: {reason}",
         )
     return None
@@ -154,7 +165,7 @@ def _check_unchanged(settings: Settings, contents: Mapping[str, bytes | None]) -
     for name in ("cert", "key"):
         path = settings.path("tls", name)
         if path is not None and _read(settings, name, path) != contents[name]:
-            settings.report(settings.given("tls", name), "", f"changed while it was read: {path}")
+            settings.report("tls", name, f"changed while it was read: {path}")
 
 
 def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transport: str) -> bool:
@@ -163,18 +174,17 @@ def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transp
     Returns:
         Whether its kind is one that everybody can use.
     """
-    value = settings.given("tls", "cert")
     try:
         kind = key_kind(cert)
     except ValueError as error:
         kind = f"that cannot be told ({error})"
     if fault := handshake_fault(context):
-        settings.report(value, "", f"TLS cannot use its key, of the kind {kind} ({fault}): {_REMEDY}")
+        settings.report("tls", "cert", f"TLS cannot use its key, of the kind {kind} ({fault}): {_REMEDY}")
     elif kind in FOR_EVERYBODY:
         return True
     elif transport == GRPC:
         settings.report(
-            value, "", f"[server] transport = {GRPC} cannot use its key, of the kind {kind}: {_REMEDY}"
+            "tls", "cert", f"[server] transport = {GRPC} cannot use its key, of the kind {kind}: {_REMEDY}"
         )
     else:
         settings.warnings.append(
@@ -196,8 +206,8 @@ def _check_with_grpc(settings: Settings, cert: bytes, key: bytes, ca: bytes | No
         name, reason = fault
         remedy = f"{_REMEDY}, as openssl makes it by default" if name == "cert" else "write them anew"
         settings.report(
-            settings.given("tls", name),
-            "",
+            "tls",
+            name,
             f"[server] transport = {GRPC}: gRPC's own library cannot use it ({reason}): {remedy}",
         )
 
@@ -230,6 +240,6 @@ def _check_authorities(settings: Settings, ca: bytes) -> bool:
         context.load_verify_locations(cadata=ca.decode("ascii"))
     except (ssl.SSLError, UnicodeDecodeError) as error:
         reason = getattr(error, "reason", None) or str(error)
-        settings.report(settings.given("tls", "ca"), "", f"expected PEM certificates: {reason}")
+        settings.report("tls", "ca", f"expected PEM certificates: {reason}")
         return False
     return True

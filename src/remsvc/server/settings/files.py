@@ -1,8 +1,9 @@
-"""Reading files that decide who may do what: only if nobody else could have written them.
+"""Files that decide who may do what: who could have written them, and whether they have changed.
 
-As sshd does with ``StrictModes``: the file, every symbolic link on the way to it and every directory
-that holds one must belong to root or to this process's user, and must not be writable by others. A
-directory with the sticky bit may be: there, only the owner of an entry can replace it.
+Such a file is read only if nobody else could have written it, as sshd does with ``StrictModes``: the file,
+every symbolic link on the way to it and every directory that holds one must belong to root or to this
+process's user, and must not be writable by others. A directory with the sticky bit may be: there, only the
+owner of an entry can replace it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,27 @@ from pathlib import Path
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_LINKS = 40  # as the kernel
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+Signature = tuple[int, ...]
+"""What changes with a file's content, its owner or its mode; empty for a file that is not there."""
+
+
+def signature_of(path: Path) -> Signature:
+    """What tells whether a file may have changed, without reading it. Symbolic links are followed."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return ()
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_mode,
+        status.st_uid,
+    )
 
 
 class UntrustedFileError(Exception):

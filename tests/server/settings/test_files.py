@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.server.settings.trusted_file import UntrustedFileError, read_trusted_file
+from remsvc.server.settings.files import UntrustedFileError, read_trusted_file
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX")
 
