@@ -1,7 +1,8 @@
-"""The states of a durable job, the same on the server and in the client."""
+"""How a durable job stands: its state, and how much output it has. Server and client say both alike."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -29,3 +30,27 @@ class JobState(str, Enum):
     def ended(self) -> bool:
         """Whether it is an end."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSize:
+    """How much there is of one output, in bytes.
+
+    Attributes:
+        total: what the command has written.
+        dropped: what of it was not kept, because of the output limit.
+        head: what was kept before the part that was dropped; equal to ``total`` where nothing was.
+    """
+
+    total: int = 0
+    dropped: int = 0
+    head: int = 0
+
+    @property
+    def kept_end(self) -> int:
+        """Where what was kept ends: ``total``, or ``head`` where all after it was dropped."""
+        return self.head if self.head + self.dropped >= self.total else self.total
+
+
+NO_OUTPUT = OutputSize()
+"""Nothing was written."""

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Literal
 
 from remsvc.errors import InvalidCommandError
+from remsvc.job_state import NO_OUTPUT
 from remsvc.job_state import JobState as JobState
+from remsvc.job_state import OutputSize as OutputSize
 from remsvc.validation import (
     REQUEST_ID,
     SHELL_COMMAND,
@@ -129,26 +131,6 @@ class JobSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputSize:
-    """How much there is of one output, in bytes.
-
-    Attributes:
-        total: what the command has written.
-        dropped: what of it was not kept, because of the output limit.
-        head: what was kept before the part that was dropped; equal to ``total`` where nothing was.
-    """
-
-    total: int = 0
-    dropped: int = 0
-    head: int = 0
-
-    @property
-    def kept_end(self) -> int:
-        """Where what was kept ends: ``total``, or ``head`` where all after it was dropped."""
-        return self.head if self.head + self.dropped >= self.total else self.total
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """A job as the server has it.
 
@@ -176,8 +158,8 @@ class Job:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     expires_at: datetime | None = None
-    stdout: OutputSize = OutputSize()
-    stderr: OutputSize = OutputSize()
+    stdout: OutputSize = NO_OUTPUT
+    stderr: OutputSize = NO_OUTPUT
 
     @property
     def ended(self) -> bool:

@@ -21,12 +21,11 @@ from remsvc.execution.jobs.journal import SCHEMA_VERSION, Journal, JournalError
 from remsvc.execution.jobs.model import (
     JobContent,
     JobRecord,
-    OutputSize,
     TooManySearchesError,
     content_digest,
 )
 from remsvc.execution.jobs.search import Filter
-from remsvc.job_state import JobState
+from remsvc.job_state import JobState, OutputSize
 from tests.execution.processes import own_descriptors
 
 JOURNALS = Path(__file__).parent / "journals"
@@ -109,8 +108,8 @@ async def test_all_of_a_job_comes_back(journal: Journal) -> None:
         reason="r\u00e9ason",
         started=NOW + 1.125,
         ended=NOW + 2.375,
-        stdout=OutputSize(2**60, 5, 2**59),
-        stderr=OutputSize(1, 0, 0),
+        stdout=OutputSize(2**60, dropped=2**59, head=5),
+        stderr=OutputSize(1, head=1),
         pid=4_000_000,
         pid_started=NOW,
         supervisor="abc",
@@ -134,9 +133,11 @@ async def test_unended_and_ended(journal: Journal) -> None:
     for number, state in enumerate(JobState):
         await journal.claim(a_job(number))
         if state.ended:
-            size = OutputSize(1000 * number, 10, 110)
+            size = OutputSize(1000 * number, dropped=100, head=10)
             end = NOW + 100 - number
-            await journal.update(a_job(number, state=state, ended=end, stdout=size, stderr=OutputSize(7)))
+            await journal.update(
+                a_job(number, state=state, ended=end, stdout=size, stderr=OutputSize(7, head=7))
+            )
     assert [job.id for job in await journal.unended()] == ["job-0", "job-1"]
     ended = await journal.ended(100)
     texts = len(a_job().content.to_json())
@@ -392,7 +393,7 @@ async def test_a_journal_of_every_version_opens(tmp_path: Path, version: int) ->
         "lost": "LOST",
     }
     succeeded = jobs["succeeded"]
-    assert succeeded.stdout == OutputSize(5_000_000_000, 100, 4_999_999_000)
+    assert succeeded.stdout == OutputSize(5_000_000_000, dropped=4_999_998_900, head=100)
     assert (succeeded.identity, succeeded.exit_code, succeeded.created) == ("bob", 0, 1_700_000_001.0)
     assert succeeded.content.labels == {"dag": "nightly", "\u00e9": 'a "quoted" \u00fc'}
     assert jobs["running"].content.argv == ("/bin/echo", "a b", "")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution.jobs.model import OutputSize
+from remsvc.execution.jobs.model import output_size
 from remsvc.execution.supervisor.output import read_gap, read_output
 from remsvc.execution.supervisor.records import read_exit_record
+from remsvc.job_state import OutputSize
 
 STREAMS = ("stdout", "stderr")
 _STDIN = "stdin"
@@ -92,7 +93,7 @@ class JobFiles:
             path = self.folder(job_id) / stream
             gap = read_gap(path)
             total = path.stat().st_size if path.exists() else 0
-            return OutputSize(max(total, gap.end), gap.start, gap.end)
+            return output_size(max(total, gap.end), gap.start, gap.end)
 
         return await asyncio.to_thread(lambda: (measure("stdout"), measure("stderr")))
 

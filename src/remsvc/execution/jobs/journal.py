@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from remsvc.errors import ExecutionError
-from remsvc.execution.jobs.model import JobContent, JobRecord, OutputSize
+from remsvc.execution.jobs.model import JobContent, JobRecord, gap_of, output_size
 from remsvc.execution.jobs.search import Filter, Found, JournalSearch
 from remsvc.job_state import JobState
 
@@ -398,8 +398,8 @@ def _content(job: JobRecord) -> tuple[Any, ...]:
 def _life(job: JobRecord) -> tuple[Any, ...]:
     return (
         *(job.state.value, job.exit_code, job.signal, job.reason, job.started, job.ended),
-        *(job.stdout.total, job.stdout.gap_start, job.stdout.gap_end),
-        *(job.stderr.total, job.stderr.gap_start, job.stderr.gap_end),
+        *(job.stdout.total, *gap_of(job.stdout)),
+        *(job.stderr.total, *gap_of(job.stderr)),
         *(job.pid, job.pid_started, job.supervisor),
     )
 
@@ -419,7 +419,7 @@ def _read_job(row: tuple[Any, ...]) -> JobRecord:
     values = dict(zip(("seq", *_COLUMNS), row, strict=True))
     for name in ("stdout", "stderr"):
         parts = (values.pop(f"{name}_{part}") for part in ("total", "gap_start", "gap_end"))
-        values[name] = OutputSize(*parts)
+        values[name] = output_size(*parts)
     values["content"] = JobContent.from_json(values.pop("spec"))
     values["state"] = JobState(values["state"])
     return JobRecord(**values)

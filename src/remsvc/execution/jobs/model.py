@@ -12,7 +12,7 @@ from sys import getsizeof
 from typing import Any
 
 from remsvc.errors import RemSvcError
-from remsvc.job_state import JobState
+from remsvc.job_state import NO_OUTPUT, JobState, OutputSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def ended_job(job: JobRecord, record: dict[str, Any]) -> JobRecord:
         reason = f"ended by signal {signal}"
     totals = record.get("totals", (0, 0))
     gaps = record.get("gaps", ((0, 0), (0, 0)))
-    sizes = [OutputSize(total, *gap) for total, gap in zip(totals, gaps, strict=True)]
+    sizes = [output_size(total, *gap) for total, gap in zip(totals, gaps, strict=True)]
     return dataclasses.replace(
         job,
         state=state,
@@ -195,13 +195,18 @@ def content_digest(content: JobContent, stdin: bytes) -> str:
     return hashlib.sha256(text.encode() + b"\0" + stdin).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSize:
-    """How much there is of an output: bytes written, and which of them were dropped (from, up to)."""
+def output_size(total: int, gap_start: int, gap_end: int) -> OutputSize:
+    """The size of an output whose bytes from ``gap_start`` up to ``gap_end`` were dropped.
 
-    total: int = 0
-    gap_start: int = 0
-    gap_end: int = 0
+    This is how the journal and the supervisor tell a size. Without a gap, both ends are 0.
+    """
+    dropped = gap_end - gap_start
+    return OutputSize(total, dropped, gap_start if dropped else total)
+
+
+def gap_of(size: OutputSize) -> tuple[int, int]:
+    """Where the bytes that were dropped begin and end; both 0 where none were."""
+    return (size.head, size.head + size.dropped) if size.dropped else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +237,8 @@ class JobRecord:
     reason: str = ""
     started: float | None = None
     ended: float | None = None
-    stdout: OutputSize = OutputSize()
-    stderr: OutputSize = OutputSize()
+    stdout: OutputSize = NO_OUTPUT
+    stderr: OutputSize = NO_OUTPUT
     pid: int | None = None
     pid_started: float | None = None
     supervisor: str = ""

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from remsvc.execution.engine import Process
-from remsvc.execution.jobs.model import JobContent, JobRecord, OutputSize
+from remsvc.execution.jobs.model import JobContent, JobRecord
 from remsvc.execution.jobs.observer import JobObserver, NobodyObserves
 from remsvc.execution.jobs.search import Filter
-from remsvc.job_state import JobState
+from remsvc.job_state import JobState, OutputSize
 
 _KEPT = 200
 _FIRST_SEQ = 2**53  # above that of any durable job: they come first in the list
@@ -51,8 +51,8 @@ class PassingJob:
             exit_code=exit_code,
             reason=self.cancel_reason or reason,
             ended=time.time(),
-            stdout=OutputSize(stdout, 0, stdout),
-            stderr=OutputSize(stderr, 0, stderr),
+            stdout=OutputSize(stdout, dropped=stdout),
+            stderr=OutputSize(stderr, dropped=stderr),
         )
 
 

@@ -10,10 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.jobs.files import Piece
-from remsvc.execution.jobs.model import JobContent, JobRecord, OutputSize
+from remsvc.execution.jobs.model import JobContent, JobRecord
 from remsvc.execution.jobs.search import Filter
 from remsvc.execution.supervisor.protocol import MARK
-from remsvc.job_state import JobState
+from remsvc.job_state import JobState, OutputSize
 from remsvc.server.jobs.config import JobConfig
 from remsvc.validation import (
     PAGE_TOKEN,
@@ -242,9 +242,7 @@ def spec_message(content: JobContent) -> jobs_pb2.JobSpec:
 
 
 def _output(size: OutputSize) -> jobs_pb2.Output:
-    dropped = size.gap_end - size.gap_start
-    head = size.gap_start if dropped else size.total
-    return jobs_pb2.Output(total_bytes=size.total, dropped_bytes=dropped, head_bytes=head)
+    return jobs_pb2.Output(total_bytes=size.total, dropped_bytes=size.dropped, head_bytes=size.head)
 
 
 def _timestamp(seconds: float) -> Timestamp:
