@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from remsvc.execution.jobs.files import Piece
+from remsvc.execution.jobs.gate import JobPermission, OpenGate
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import Filter
 from remsvc.execution.jobs.model import JobContent, JobLimits, JobRecord, QueueFullError, RequestReusedError
-from remsvc.execution.jobs.slots import JobPermission, OpenGate
 from remsvc.execution.supervisor.output import Gap, write_gap
 from remsvc.job_state import JobState
 from tests.execution.job_host import DEADLINE, JobHost, program, shell
@@ -518,7 +518,7 @@ class BrokenGate(OpenGate):
     async def permit(self, job: JobRecord) -> JobPermission:
         if self.broken:
             raise RuntimeError("permit")
-        return self
+        return await super().permit(job)
 
 
 async def test_an_observer_that_fails(tmp_path: Path) -> None:

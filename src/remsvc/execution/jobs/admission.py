@@ -7,11 +7,12 @@ import secrets
 import time
 
 from remsvc.execution.jobs.files import JobFiles
+from remsvc.execution.jobs.gate import JobPermission
 from remsvc.execution.jobs.journal import Journal, JournalError
 from remsvc.execution.jobs.lifecycle import ActiveJob, JobLifecycle
 from remsvc.execution.jobs.model import JobContent, JobRecord, QueueFullError, RequestReusedError
 from remsvc.execution.jobs.observer import JobObserver
-from remsvc.execution.jobs.slots import JobPermission, JobSlots
+from remsvc.execution.jobs.slots import JobSlots
 from remsvc.job_state import JobState
 
 

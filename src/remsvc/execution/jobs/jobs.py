@@ -19,13 +19,14 @@ from pathlib import Path
 from remsvc.errors import ExecutionError
 from remsvc.execution.jobs.admission import JobAdmission
 from remsvc.execution.jobs.files import JobFiles, Piece
+from remsvc.execution.jobs.gate import JobGate, JobPermission, OpenGate
 from remsvc.execution.jobs.journal import Journal
 from remsvc.execution.jobs.lifecycle import JobLifecycle
 from remsvc.execution.jobs.model import JobContent, JobLimits, JobRecord
 from remsvc.execution.jobs.observer import GuardedObserver, JobObserver, NobodyObserves
 from remsvc.execution.jobs.reconciliation import Reconciliation
 from remsvc.execution.jobs.search import Filter, Found
-from remsvc.execution.jobs.slots import JobGate, JobPermission, JobSlots, OpenGate
+from remsvc.execution.jobs.slots import JobSlots
 from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.execution.jobs.upkeep import Retention, end_unwatched
 from remsvc.execution.jobs.watches import JobWatches, Room, unlimited_room

@@ -14,11 +14,12 @@ from typing import Any
 from remsvc.errors import StartError
 from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.jobs.files import JobFiles
+from remsvc.execution.jobs.gate import JobGate, JobPermission
 from remsvc.execution.jobs.journal import Journal, JournalError
 from remsvc.execution.jobs.model import JobRecord, ended_job, loss_of_output
 from remsvc.execution.jobs.observer import JobObserver
 from remsvc.execution.jobs.process import job_process, job_start_message
-from remsvc.execution.jobs.slots import JobGate, JobPermission, JobSlot, JobSlots
+from remsvc.execution.jobs.slots import JobSlot, JobSlots
 from remsvc.execution.login import login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine

@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.jobs.files import Piece
+from remsvc.execution.jobs.gate import JobPermission
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import JournalError
 from remsvc.execution.jobs.model import (
@@ -44,7 +45,7 @@ from remsvc.server.jobs.messages import (
 )
 from remsvc.server.logs import fields
 from remsvc.server.policy.decision import CommandRequest, Decision
-from remsvc.server.policy.in_force import JobPermission, PolicyInForce
+from remsvc.server.policy.in_force import PolicyInForce
 from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.status import StatusCode
 from remsvc.validation import ID, REASON, REQUEST_ID, SOUGHT_REQUEST_ID
@@ -254,7 +255,7 @@ class JobService:
             self._authentication.confirm(call)
             if policy is self._policy.policy:
                 fault = partial(self._fault, call)
-                return decision, JobPermission(self._policy, policy, decision.program, fault)
+                return decision, self._policy.permission(policy, decision, fault)
 
     def _check(self, content: JobContent, hash: str, decision: Decision) -> None:  # noqa: A002
         if not decision.allowed:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from remsvc.errors import StartError
+from remsvc.execution.jobs.gate import JobPermission
 from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.lookups import Lookups
 from remsvc.server.policy.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
@@ -22,7 +22,7 @@ _LONG = 64 * 1024  # characters: what takes longer to match than to hand to a th
 
 
 class PolicyInForce:
-    """One for a server. It is the :class:`~remsvc.execution.jobs.slots.JobGate` of its jobs, too.
+    """One for a server. It is the :class:`~remsvc.execution.jobs.gate.JobGate` of its jobs, too.
 
     Args:
         policy: the one in force at first.
@@ -72,6 +72,20 @@ class PolicyInForce:
         """What counts a version-1 command as running, once it is taken."""
         return Place(self.places, identity)
 
+    def permission(self, policy: Policy, decision: Decision, fault: Callable[[], str]) -> JobPermission:
+        """What ``policy`` has decided for a job, as long as that policy is in force.
+
+        Args:
+            fault: tells why the one who asked for the job may not have it run any more; empty where he may.
+        """
+
+        def stands() -> bool:
+            if why := fault():
+                raise StartError(f"not permitted any more: {why}")
+            return policy is self.policy
+
+        return JobPermission(stands, decision.program)
+
     # As a JobGate
 
     def running_limit(self, identity: str) -> int | None:
@@ -94,29 +108,7 @@ class PolicyInForce:
         decision = await self.decide(job.identity, request)
         if not decision.allowed:
             raise StartError(f"not permitted any more: {decision.message}")
-        return JobPermission(self, policy, decision.program, partial(self._fault, job.identity))
+        return self.permission(policy, decision, partial(self._fault, job.identity))
 
     def _fault(self, identity: str) -> str:
         return "" if self._knows(identity) else f"there is no identity {identity} any more"
-
-
-@dataclass(frozen=True, slots=True)
-class JobPermission:
-    """See :class:`~remsvc.execution.jobs.slots.JobPermission`.
-
-    Attributes:
-        in_force: what has permitted the job,
-        policy: by this one.
-        program: what it starts; see :class:`~remsvc.server.policy.decision.Decision`.
-        fault: tells why the one who asked for it may not have it run any more; empty where he may.
-    """
-
-    in_force: PolicyInForce
-    policy: Policy
-    program: str
-    fault: Callable[[], str]
-
-    def stands(self) -> bool:
-        if fault := self.fault():
-            raise StartError(f"not permitted any more: {fault}")
-        return self.policy is self.in_force.policy
