@@ -273,6 +273,25 @@ def test_a_call_that_a_server_gives_up_as_it_ends_is_made_again(
     assert len(jobs.asked(method)) == 3
 
 
+@pytest.mark.parametrize("method", ["CreateJob", "CancelJob"])
+def test_a_caller_who_repeats_calls_by_rules_of_his_own_gets_one_attempt(
+    jobs: ScriptedJobs, connect: Connect, method: str
+) -> None:
+    jobs.unanswered[method] = 1
+    if method == "CancelJob":
+        jobs.add()
+    with connect(options(jobs)) as client:
+        call = {
+            "CreateJob": lambda: client.create_job(SPEC, "1", repeat=False),
+            "CancelJob": lambda: client.cancel_job("job1", repeat=False),
+        }
+        with pytest.raises(UnavailableError, match="the answer is lost") as caught:
+            call[method]()
+        assert caught.value.sent
+        assert len(jobs.asked(method)) == 1
+        assert call[method]().id == "job1"
+
+
 def test_closing_the_client_ends_a_call_that_is_made_again(jobs: ScriptedJobs) -> None:
     jobs.silent.add("CreateJob")
     with Client(options(jobs)) as client, ThreadPoolExecutor(1) as thread:

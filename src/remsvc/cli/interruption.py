@@ -87,7 +87,11 @@ class Interruption:
                 _say_what_follows(job_id, kill)
             try:
                 self._client.cancel_job(
-                    job_id, reason="interrupted by the user", kill=kill, timeout=_CALL_TIMEOUT
+                    job_id,
+                    reason="interrupted by the user",
+                    kill=kill,
+                    timeout=_CALL_TIMEOUT,
+                    repeat=False,  # this loop repeats it, with the order that is the last one by then
                 )
                 pending = False
             except NO_ANSWER as error:

@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from remsvc.client import protocol
-from remsvc.client.deadline import ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_WAIT, Backoff, Deadline
+from remsvc.client.deadline import CONNECT_TIMEOUT, RECONNECT_WAIT, Deadline
 from remsvc.client.failures import UNREACHED, from_call, from_status, no_connection
 from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.options import ConnectionOptions
+from remsvc.client.repeats import Repeats
 from remsvc.client.transport import Answer, AsyncTransport, CallError, Readiness
 from remsvc.client.transport_choice import open_async_transport, over_channel
 from remsvc.errors import NO_ANSWER, RemSvcError
@@ -102,18 +103,17 @@ class AioConnection:
         except CallError as error:
             raise from_call(error, self._options, timeout=deadline.timeout) from error
 
-    async def _idempotent(self, method: str, request: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
-        """A unary call that may be made again, as often as the deadline allows."""
-        backoff = Backoff()
-        sent = False
+    async def _repeatable(
+        self, method: str, request: bytes, deadline: Deadline, metadata: Metadata, *, repeat: bool
+    ) -> bytes:
+        """A unary call that may arrive twice; with ``repeat``, made again as long as no answer comes."""
+        repeats = Repeats(deadline, allowed=repeat)
         while True:
+            limit = repeats.attempt_timeout
             try:
-                return (await self._unary(method, request, deadline, metadata, limit=ATTEMPT_TIMEOUT)).message
+                return (await self._unary(method, request, deadline, metadata, limit=limit)).message
             except NO_ANSWER as error:
-                sent = error.sent = sent or error.sent
-                pause = backoff.next()
-                if deadline.within(pause) < pause:
-                    raise
+                pause = repeats.pause_after(error)
             await asyncio.sleep(pause)
 
     async def _stream(

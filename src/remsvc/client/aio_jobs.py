@@ -24,12 +24,25 @@ class AsyncJobCalls(AioConnection):
     """
 
     async def create_job(
-        self, spec: JobSpec, request_id: str, *, timeout: float = 30.0, metadata: MetadataItems = ()
+        self,
+        spec: JobSpec,
+        request_id: str,
+        *,
+        timeout: float = 30.0,
+        repeat: bool = True,
+        metadata: MetadataItems = (),
     ) -> Job:
         """Create a job, or find the one that this ``request_id`` created before.
 
-        The same id and content give the same job, however often and from wherever. So where no
-        answer comes, the call is made again, as long as ``timeout`` (in seconds) allows.
+        The same id and content give the same job, however often and from wherever. So the call is made
+        again where no answer comes.
+
+        Args:
+            spec: what to run.
+            request_id: 1 to 128 printable ASCII characters, which the caller chooses.
+            timeout: seconds for connecting and all attempts.
+            repeat: False: make one attempt; the caller decides whether another one follows.
+            metadata: further metadata of the call.
 
         Raises:
             InvalidCommandError: before anything is sent.
@@ -42,9 +55,8 @@ class AsyncJobCalls(AioConnection):
         headers = call_metadata(self._options, metadata)
         request = job_protocol.encode_create(spec, request_id)
         await self._connect(deadline, headers)
-        return job_protocol.decode_job(
-            await self._idempotent(job_protocol.CREATE, request, deadline, headers)
-        )
+        answer = await self._repeatable(job_protocol.CREATE, request, deadline, headers, repeat=repeat)
+        return job_protocol.decode_job(answer)
 
     async def get_job(
         self,
@@ -104,18 +116,19 @@ class AsyncJobCalls(AioConnection):
         reason: str = "",
         kill: bool = False,
         timeout: float = 30.0,
+        repeat: bool = True,
         metadata: MetadataItems = (),
     ) -> Job:
         """Ask for a job to be ended; returns at once, with the job as it is then.
 
-        Cancelling twice is harmless. So where no answer comes, the call is made again, as long as
-        ``timeout`` (in seconds) allows.
+        Cancelling twice is harmless. So the call is made again where no answer comes.
 
         Args:
             job_id: the job.
             reason: for a person; becomes the job's reason.
             kill: end it at once, without TERM and grace.
-            timeout: seconds.
+            timeout: seconds for connecting and all attempts.
+            repeat: see :meth:`create_job`.
             metadata: further metadata of the call.
 
         Raises:
@@ -123,9 +136,9 @@ class AsyncJobCalls(AioConnection):
         """
         headers = call_metadata(self._options, metadata)
         request = job_protocol.encode_cancel(job_id, reason, kill)
-        return job_protocol.decode_job(
-            await self._idempotent(job_protocol.CANCEL, request, Deadline(timeout), headers)
-        )
+        deadline = Deadline(timeout)
+        answer = await self._repeatable(job_protocol.CANCEL, request, deadline, headers, repeat=repeat)
+        return job_protocol.decode_job(answer)
 
     async def watch_job(
         self,

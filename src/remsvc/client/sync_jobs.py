@@ -24,14 +24,21 @@ class JobCalls(SyncConnection):
     """
 
     def create_job(
-        self, spec: JobSpec, request_id: str, *, timeout: float = 30.0, metadata: MetadataItems = ()
+        self,
+        spec: JobSpec,
+        request_id: str,
+        *,
+        timeout: float = 30.0,
+        repeat: bool = True,
+        metadata: MetadataItems = (),
     ) -> Job:
         """See :meth:`AsyncClient.create_job <remsvc.client.aio_jobs.AsyncJobCalls.create_job>`."""
         deadline = Deadline(timeout)
         headers = call_metadata(self._options, metadata)
         request = job_protocol.encode_create(spec, request_id)
         self._connect(deadline, headers)
-        return job_protocol.decode_job(self._idempotent(job_protocol.CREATE, request, deadline, headers))
+        answer = self._repeatable(job_protocol.CREATE, request, deadline, headers, repeat=repeat)
+        return job_protocol.decode_job(answer)
 
     def get_job(
         self,
@@ -72,14 +79,15 @@ class JobCalls(SyncConnection):
         reason: str = "",
         kill: bool = False,
         timeout: float = 30.0,
+        repeat: bool = True,
         metadata: MetadataItems = (),
     ) -> Job:
         """See :meth:`AsyncClient.cancel_job <remsvc.client.aio_jobs.AsyncJobCalls.cancel_job>`."""
         headers = call_metadata(self._options, metadata)
         request = job_protocol.encode_cancel(job_id, reason, kill)
-        return job_protocol.decode_job(
-            self._idempotent(job_protocol.CANCEL, request, Deadline(timeout), headers)
-        )
+        deadline = Deadline(timeout)
+        answer = self._repeatable(job_protocol.CANCEL, request, deadline, headers, repeat=repeat)
+        return job_protocol.decode_job(answer)
 
     def watch_job(
         self,

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from remsvc.client import job_protocol
-from remsvc.client.deadline import Backoff, Deadline
+from remsvc.client.deadline import Deadline
 from remsvc.client.jobs import Job, OutputChunk, OutputSize, StateChange, WatchEvent
 from remsvc.client.options import ConnectionOptions
+from remsvc.client.repeats import Backoff
 from remsvc.errors import ProtocolError, ResourceExhaustedError, ServerError, server_error
 from remsvc.printable import printable
 
