@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from draw_pictures import draw_layers
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -150,6 +152,13 @@ def test_the_supervisor_needs_nothing_but_the_standard_library() -> None:
         if other.split(".")[0] not in allowed and not other.startswith(room)
     }
     assert foreign == set()
+
+
+def test_the_picture_of_the_layers_shows_them_as_they_are(tmp_path: Path) -> None:
+    draw_layers(tmp_path / "layers.svg")
+    drawn = (tmp_path / "layers.svg").read_text(encoding="utf-8")
+    kept = (ROOT / "docs" / "images" / "layers.svg").read_text(encoding="utf-8")
+    assert drawn == kept, "draw it anew: python scripts/draw_pictures.py"
 
 
 # The import contracts
