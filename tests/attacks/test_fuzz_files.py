@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from remsvc.execution.jobs.journal import Journal, JournalError
 from remsvc.execution.jobs.search import Filter
+from remsvc.execution.supervisor.frames import FrameReader
 from remsvc.execution.supervisor.output import read_gap, read_output
-from remsvc.execution.supervisor.protocol import FrameReader
-from remsvc.execution.supervisor.records import read_exit_record
+from remsvc.execution.supervisor.records import ExitRecord, read_exit_record
 from remsvc.server.config import check_config
 from remsvc.server.settings.ini import parse_ini
 from tests.attacks.fuzzing import corpus, fuzz
@@ -219,7 +219,7 @@ def test_files_of_a_job_with_any_content(content: bytes) -> None:
         for name in ("exit", "exit.json", "stdout", "stdout.gap"):
             (folder / name).write_bytes(content)
         record = read_exit_record(folder)
-        assert record is None or isinstance(record, dict)
+        assert record is None or isinstance(record, ExitRecord)
         with contextlib.suppress(OSError):  # it says that it is damaged
             read_gap(folder / "stdout")
         with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from remsvc.execution.supervisor import protocol as frames
+from remsvc.execution.supervisor import frames, protocol
 
 Header = dict[str, Any]
 
@@ -63,8 +63,8 @@ def main(fd: str, state_dir: str, version: str, said: str) -> None:
         *others, last = change(header)
         return b"".join(map(encode_frame, others)) + encode_frame(last, blobs)
 
-    frames.VERSION = int(version)
-    frames.encode_frame = encode_changed
+    protocol.VERSION = int(version)
+    protocol.encode_frame = encode_changed  # type: ignore[attr-defined]
     if said == "more":
         frames.FrameReader = OtherFrames  # type: ignore[misc]
     from remsvc.execution.supervisor import main as supervisor  # which takes them from there

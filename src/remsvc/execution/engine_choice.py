@@ -6,8 +6,7 @@ import sys
 
 from remsvc.execution.engine import Engine
 from remsvc.execution.supervisor.cgroup import GroupParent
-from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.execution.supervisor.protocol import OUTPUT_WAIT
+from remsvc.execution.supervisor.protocol import NO_LIMITS, OUTPUT_WAIT, ProcessLimits
 
 
 def create_engine(

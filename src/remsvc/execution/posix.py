@@ -13,16 +13,32 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import remsvc
 from remsvc.errors import ExecutionError, StartError
 from remsvc.execution.engine import Output, Process, ProcessEnd, ProcessSpec, WithdrawnError
 from remsvc.execution.posix_process import PosixProcess
 from remsvc.execution.supervisor.cgroup import GroupParent, why_not
+from remsvc.execution.supervisor.frames import FrameReader
 from remsvc.execution.supervisor.link import connect, is_alive
-from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.execution.supervisor.protocol import OUTPUT_WAIT, VERSION, FrameReader, Header, encode_frame
+from remsvc.execution.supervisor.protocol import (
+    NO_LIMITS,
+    OUTPUT_WAIT,
+    VERSION,
+    DurableJob,
+    Ended,
+    Hello,
+    KnownJob,
+    Order,
+    ProcessLimits,
+    Refused,
+    Start,
+    Started,
+    Wrote,
+    read_event,
+)
+from remsvc.execution.supervisor.records import TIME_LIMIT, CommandId
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger(__name__)
@@ -54,12 +70,12 @@ class SupervisorTooNewError(ExecutionError):
 class JobListener(Protocol):
     """Who is told of durable jobs. Called in the event loop; must not block."""
 
-    def on_supervisor(self, instance: str, known: Sequence[Header]) -> None:
+    def on_supervisor(self, instance: str, known: Sequence[KnownJob]) -> None:
         """A supervisor is there: which one, and the jobs it knows."""
         ...
 
-    def on_event(self, event: Header) -> None:
-        """``started``, ``output`` or ``ended`` of a job."""
+    def on_event(self, event: Started | Wrote | Ended) -> None:
+        """A job has started, written something or ended."""
         ...
 
     def on_supervisor_lost(self) -> None:
@@ -95,7 +111,6 @@ class PosixEngine(asyncio.Protocol):
         output_wait: float = OUTPUT_WAIT,
     ) -> None:
         self._limits = limits
-        self._limits_message = limits.to_message()
         self._state_dir = state_dir
         self._groups = groups
         self._jobs = jobs
@@ -191,11 +206,10 @@ class PosixEngine(asyncio.Protocol):
         if self._transport is None:
             process.settle(StartError("the supervisor that starts commands is not running"))
             return process
-        message = self.start_message(process.number, spec)
-        if isinstance(after, PosixProcess):
-            message["after"] = after.number
+        number = after.number if isinstance(after, PosixProcess) else None
+        order = self.start_order(process.number, spec, after=number)
         self._processes[process.number] = process
-        self.send(message)
+        self.send(order)
         return process
 
     async def close(self) -> None:
@@ -221,32 +235,41 @@ class PosixEngine(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def start_message(self, name: int | str, spec: ProcessSpec) -> Header:
-        """What tells a supervisor to start a process."""
-        credentials = spec.credentials
-        return {
-            "op": "start",
-            "id": name,
-            "argv": spec.argv,
-            "env": dict(spec.env),
-            "cwd": spec.cwd,
-            "credentials": credentials and (credentials.uid, credentials.gid, credentials.groups),
-            "time_limit": spec.time_limit,
-            "output_limit": spec.output_limit,
-            "limits": self._limits_message,
-            "output_wait": self._output_wait,
-            "caller": spec.caller,
-        }
+    def start_order(
+        self,
+        name: CommandId,
+        spec: ProcessSpec,
+        *,
+        after: CommandId | None = None,
+        cwd_required: bool = False,
+        job: DurableJob | None = None,
+    ) -> Start:
+        """What tells a supervisor to start a process; see :class:`Start`."""
+        return Start(
+            id=name,
+            argv=spec.argv,
+            env=spec.env,
+            cwd=spec.cwd,
+            output_limit=spec.output_limit,
+            cwd_required=cwd_required,
+            credentials=spec.credentials,
+            time_limit=spec.time_limit,
+            limits=self._limits,
+            output_wait=self._output_wait,
+            caller=spec.caller,
+            after=after,
+            job=job,
+        )
 
-    def send(self, message: Header, within: float = 0.0) -> None:
-        """Send a message to the supervisor; without one there is nobody to be told.
+    def send(self, order: Order, within: float = 0.0) -> None:
+        """Send an order to the supervisor; without one there is nobody to be told.
 
         Args:
             within: seconds that it may wait for others to go with.
         """
         if self._transport is None:
             return
-        self._unsent += encode_frame(message)
+        self._unsent += order.encode()
         if not within:
             self._flush()
             return
@@ -295,23 +318,19 @@ class PosixEngine(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        for event, blobs in self._frames.feed(data):
-            kind, name = event.get("event"), event.get("id")
-            if kind == "hello":
+        for header, blobs in self._frames.feed(data):
+            event = read_event(header, blobs)
+            if isinstance(event, Hello):
                 self._greet(event)
-            elif kind == "refused" and self._hello is not None and not self._hello.done():
-                self._hello.set_exception(
-                    ExecutionError(
-                        f"{self._state_dir}: its supervisor takes no server that one of its own commands has "
-                        f"started ({event.get('reason')}); jobs go on: start the server by other means"
-                    )
-                )
-            elif kind == "ended" and isinstance(name, int):
-                self._note_left(event)
-                self._settle(event, blobs)
-            elif isinstance(kind, str) and isinstance(name, str) and self._jobs is not None:
-                self._note_left(event)
-                self._jobs.on_event(event)
+            elif isinstance(event, Refused):
+                self._on_refused(event)
+            elif event is not None:
+                if isinstance(event, Ended) and (left := event.record.left):
+                    _logger.warning("command %s %s", event.id, left)
+                if isinstance(event.id, str) and self._jobs is not None:
+                    self._jobs.on_event(event)
+                elif isinstance(event, Ended) and isinstance(event.id, int):
+                    self._settle(event.id, event)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -331,29 +350,35 @@ class PosixEngine(asyncio.Protocol):
             self._jobs.on_supervisor_lost()
         self._restart = asyncio.get_running_loop().create_task(self._start_again())
 
-    def _greet(self, hello: Header) -> None:
-        assert self._hello is not None
-        if hello["version"] > VERSION:
+    def _on_refused(self, refused: Refused) -> None:
+        if self._hello is not None and not self._hello.done():
+            self._hello.set_exception(
+                ExecutionError(
+                    f"{self._state_dir}: its supervisor takes no server that one of its own commands has "
+                    f"started ({refused.reason}); jobs go on: start the server by other means"
+                )
+            )
+
+    def _greet(self, hello: Hello) -> None:
+        if self._hello is None:
+            return
+        if hello.version > VERSION:
             if not self._hello.done():
                 self._hello.set_exception(
                     SupervisorTooNewError(
                         f"{self._state_dir}: its supervisor is of a later version of RemSvc (messages "
-                        f"{hello['version']}, known: {VERSION}); jobs go on: start that version again"
+                        f"{hello.version}, known: {VERSION}); jobs go on: start that version again"
                     )
                 )
             return
         if not self._hello.done():
             self._hello.set_result(None)
-        self.can_start_after = bool(hello.get("lanes"))
-        self._note_trees("cgroup" if hello.get("groups") else "parentage")
-        if self._limits != NO_LIMITS and not hello.get("limits"):
+        self.can_start_after = hello.can_start_after
+        self._note_trees("cgroup" if hello.groups else "parentage")
+        if self._limits != NO_LIMITS and not hello.limits:
             _logger.error("[limits] for commands take effect when the jobs that run now have ended")
         if self._jobs is not None:
-            self._jobs.on_supervisor(hello["instance"], hello["jobs"])
-
-    def _note_left(self, event: Header) -> None:
-        if left := event.get("record", {}).get("left"):
-            _logger.warning("command %s %s", event["id"], left)
+            self._jobs.on_supervisor(hello.instance, hello.jobs)
 
     def _note_trees(self, trees: str) -> None:
         if trees == self.trees:
@@ -370,20 +395,27 @@ class PosixEngine(asyncio.Protocol):
             why,
         )
 
-    def _settle(self, event: Header, blobs: list[bytes]) -> None:
-        process = self._processes.pop(event["id"], None)
+    def _settle(self, number: int, event: Ended) -> None:
+        process = self._processes.pop(number, None)
         if process is None:
             return  # of the engine before this one
-        record: dict[str, Any] = event["record"]
-        if "withdrawn" in record:
+        record, heads = event.record, event.heads or (b"", b"")
+        if record.garbled:
+            process.settle(ExecutionError(f"how the command ended is not understood: {record.garbled}"))
+        elif record.withdrawn:
             process.settle(WithdrawnError("the command was withdrawn before it started"))
-            return
-        if "error" in record:
-            process.settle(StartError(record["error"]))
-            return
-        stdout, stderr = map(Output, blobs or [b"", b""], record["totals"])
-        timed_out = record.get("cause") == "time limit"
-        process.settle(ProcessEnd(record.get("exit_code"), record.get("signal"), timed_out, stdout, stderr))
+        elif record.error is not None:
+            process.settle(StartError(record.error))
+        else:
+            process.settle(
+                ProcessEnd(
+                    record.exit_code,
+                    record.signal,
+                    timed_out=record.cause == TIME_LIMIT,
+                    stdout=Output(heads[0], record.totals[0]),
+                    stderr=Output(heads[1], record.totals[1]),
+                )
+            )
 
     def _start_supervisor(self) -> socket.socket:
         try:

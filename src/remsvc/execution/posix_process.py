@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from remsvc.errors import RemSvcError
 from remsvc.execution.engine import ProcessEnd, WithdrawnError
-from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.supervisor.protocol import End, Order, Withdraw
 
 
 class PosixProcess:
@@ -15,10 +15,10 @@ class PosixProcess:
 
     Args:
         number: by which the supervisor knows it.
-        send: sends the supervisor a message.
+        send: sends the supervisor an order.
     """
 
-    def __init__(self, number: int, send: Callable[[Header], None]) -> None:
+    def __init__(self, number: int, send: Callable[[Order], None]) -> None:
         self.number = number
         self._send = send
         self._result: ProcessEnd | RemSvcError | None = None
@@ -39,11 +39,11 @@ class PosixProcess:
 
     def end(self) -> None:
         if self._result is None:
-            self._send({"op": "end", "id": self.number})
+            self._send(End(self.number))
 
     def withdraw(self) -> None:
         if self._result is None:
-            self._send({"op": "withdraw", "id": self.number})
+            self._send(Withdraw(self.number))
 
     def settle(self, result: ProcessEnd | RemSvcError) -> None:
         """It has ended so; for the engine."""

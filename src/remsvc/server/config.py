@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remsvc.errors import ConfigurationError
-from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
+from remsvc.execution.supervisor.protocol import NO_LIMITS, ProcessLimits
 from remsvc.server.audit.config import AUDIT_SECTION, AuditConfig, read_audit
 from remsvc.server.caller import ANONYMOUS
 from remsvc.server.calls.config import CALLER_LIMITS_SECTION, LimitsConfig, read_limits

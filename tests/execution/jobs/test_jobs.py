@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,9 @@ from remsvc.execution.jobs.gate import JobPermission, OpenGate
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import Filter
 from remsvc.execution.jobs.model import JobContent, JobLimits, JobRecord, QueueFullError, RequestReusedError
-from remsvc.execution.supervisor.output import Gap, write_gap
+from remsvc.execution.supervisor.output import write_gap
+from remsvc.execution.supervisor.protocol import Ended
+from remsvc.execution.supervisor.records import ExitRecord, Gap
 from remsvc.job_state import JobState
 from tests.execution.job_host import DEADLINE, JobHost, program, shell
 from tests.execution.processes import eventually
@@ -567,11 +570,13 @@ async def test_a_start_that_fails_ends_the_job_and_frees_its_slot(tmp_path: Path
 @pytest.mark.parametrize(
     "record", [{"cause": "time limit"}, {"totals": "x", "exit_code": 0}, {"exit_code": 0, "gaps": [[0, 0]]}]
 )
-async def test_a_record_that_is_not_understood_ends_its_job(host_with: HostWith, record: object) -> None:
+async def test_a_record_that_is_not_understood_ends_its_job(
+    host_with: HostWith, record: dict[str, Any]
+) -> None:
     host = await host_with(max_running=1)
     job = await host.create(shell("sleep 5"))
     next_one = await host.create(shell("echo next"))
-    host.jobs.on_event({"event": "ended", "id": job.id, "record": record})
+    host.jobs.on_event(Ended(job.id, ExitRecord.from_json(record)))
     assert (await host.ended(job)).state is JobState.LOST
     assert (await host.watch(next_one)).stdout == b"next\n"
 
@@ -581,7 +586,7 @@ async def test_output_that_was_lost_is_said_whatever_became_of_the_job(host: Job
     job = await host.create(shell("sleep 5"))
     lost = {"stdout": 12, "stderr": 0, "why": "No space left on device"}
     record = {"exit_code": 0, "totals": [20, 0], "gaps": [[8, 20], [0, 0]], "lost": lost}
-    host.jobs.on_event({"event": "ended", "id": job.id, "record": record})
+    host.jobs.on_event(Ended(job.id, ExitRecord.from_json(record)))
     ended = await host.ended(job)
     assert ended.state is JobState.SUCCEEDED
     assert ended.reason == "12 bytes of standard output could not be stored: No space left on device"

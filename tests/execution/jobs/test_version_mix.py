@@ -16,7 +16,7 @@ from remsvc.errors import ExecutionError
 from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.supervisor.link import SOCKET_NAME
-from remsvc.execution.supervisor.protocol import MARK, VERSION, encode_frame
+from remsvc.execution.supervisor.protocol import MARK, VERSION, DurableJob
 from remsvc.job_state import JobState
 from tests.execution.job_host import JobHost, shell
 from tests.execution.processes import eventually
@@ -132,9 +132,8 @@ async def test_a_supervisor_too_new_is_refused_and_left_alone(supervisor_of: STA
     os.mkfifo(go)
     argv = ("/bin/sh", "-c", f"echo started >> {log}; read line < {go}; echo ended >> {log}")
     process = ProcessSpec(argv, {"PATH": os.environ["PATH"], MARK: "job"}, "/")
-    job = PosixEngine().start_message("job", process)
-    job["job"] = {"folder": str(tmp_path / "state/jobs/job"), "kill_grace": 0.0, "stdin": False}
-    other.server.sendall(encode_frame(job))
+    durable = DurableJob(tmp_path / "state/jobs/job", kill_grace=0.0, stdin=False)
+    other.server.sendall(PosixEngine().start_order("job", process, job=durable).encode())
     await eventually(log.exists, "a job of the newer version runs")
     for _ in range(2):
         expected = rf"later version of RemSvc \(messages {VERSION + 1}, known: {VERSION}\); jobs go on"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remsvc.execution.supervisor.protocol import FrameReader, encode_frame
+from remsvc.execution.supervisor.frames import FrameReader, encode_frame
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(codec=None)),

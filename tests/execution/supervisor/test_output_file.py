@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remsvc.execution.supervisor.output import Gap, OutputFile, read_gap, read_output
+from remsvc.execution.supervisor.output import OutputFile, read_gap, read_output
+from remsvc.execution.supervisor.records import Gap
 from tests.small_disk import small_disk
 
 BLOCK = 1 << 20

@@ -262,7 +262,8 @@ def test_when_the_server_dies_its_commands_die_with_it(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     server = (
         "import asyncio, os, sys\n"
-        "from remsvc.execution.engine import ProcessSpec, create_engine\n"
+        "from remsvc.execution.engine import ProcessSpec\n"
+        "from remsvc.execution.engine_choice import create_engine\n"
         "async def main():\n"
         "    engine = create_engine()\n"
         "    await engine.open()\n"

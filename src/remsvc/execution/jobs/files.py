@@ -8,11 +8,10 @@ import shutil
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from remsvc.execution.jobs.model import output_size
 from remsvc.execution.supervisor.output import read_gap, read_output
-from remsvc.execution.supervisor.records import read_exit_record
+from remsvc.execution.supervisor.records import ExitRecord, read_exit_record
 from remsvc.job_state import OutputSize
 
 STREAMS = ("stdout", "stderr")
@@ -97,7 +96,7 @@ class JobFiles:
 
         return await asyncio.to_thread(lambda: (measure("stdout"), measure("stderr")))
 
-    async def exit_record(self, job_id: str) -> dict[str, Any] | None:
+    async def exit_record(self, job_id: str) -> ExitRecord | None:
         """How the job ended, where a supervisor wrote it down."""
         return await asyncio.to_thread(read_exit_record, self.folder(job_id))
 

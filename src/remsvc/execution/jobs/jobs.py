@@ -33,8 +33,15 @@ from remsvc.execution.jobs.watches import JobWatches, Room, unlimited_room
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.supervisor.cgroup import GroupParent
-from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.execution.supervisor.protocol import OUTPUT_WAIT, Header
+from remsvc.execution.supervisor.protocol import (
+    NO_LIMITS,
+    OUTPUT_WAIT,
+    Ended,
+    KnownJob,
+    ProcessLimits,
+    Started,
+    Wrote,
+)
 from remsvc.execution.tasks import OwnedTasks
 from remsvc.job_state import JobState
 
@@ -247,17 +254,17 @@ class Jobs:
 
     # The supervisor's events
 
-    def on_supervisor(self, instance: str, known: Sequence[Header]) -> None:
+    def on_supervisor(self, instance: str, known: Sequence[KnownJob]) -> None:
         self._lifecycle.on_supervisor(instance)
-        self._tasks.spawn(self._reconcile(instance, {entry["id"]: entry for entry in known}))
+        self._tasks.spawn(self._reconcile(instance, {job.id: job for job in known}))
 
     def on_supervisor_lost(self) -> None:
         self._lifecycle.on_supervisor_lost()
 
-    def on_event(self, event: Header) -> None:
+    def on_event(self, event: Started | Wrote | Ended) -> None:
         self._lifecycle.on_event(event)
 
-    async def _reconcile(self, instance: str, known: dict[str, Header]) -> None:
+    async def _reconcile(self, instance: str, known: dict[str, KnownJob]) -> None:
         try:
             await self._reconciliation.reconcile(instance, known)
         except Exception as error:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from remsvc.errors import StartError
 from remsvc.execution.engine import ProcessSpec
@@ -18,12 +17,13 @@ from remsvc.execution.jobs.gate import JobGate, JobPermission
 from remsvc.execution.jobs.journal import Journal, JournalError
 from remsvc.execution.jobs.model import JobRecord, ended_job, loss_of_output
 from remsvc.execution.jobs.observer import JobObserver
-from remsvc.execution.jobs.process import job_process, job_start_message
+from remsvc.execution.jobs.process import job_process, job_start_order
 from remsvc.execution.jobs.slots import JobSlot, JobSlots
 from remsvc.execution.login import login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
-from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.supervisor.protocol import End, Ended, Forget, KnownJob, Started, Watch, Wrote
+from remsvc.execution.supervisor.records import CANCELLED, CommandId, ExitRecord
 from remsvc.execution.tasks import OwnedTasks
 from remsvc.job_state import JobState
 
@@ -171,31 +171,30 @@ class JobLifecycle:
         self.instance = ""
         self._supervised.clear()
 
-    def on_event(self, event: Header) -> None:
-        """``started``, ``output`` or ``ended`` of a job."""
-        active = self.active.get(event["id"])
+    def on_event(self, event: Started | Wrote | Ended) -> None:
+        """A job has started, written something or ended."""
+        active = self.active.get(str(event.id))
         if active is None:
-            if event["event"] == "ended":  # known to the journal already
-                self.tell_forget(event["id"])
-        elif event["event"] == "started":
+            if isinstance(event, Ended):  # known to the journal already
+                self.tell_forget(event.id)
+        elif isinstance(event, Started):
             self.note_start(active, event)
-        elif event["event"] == "output":
+        elif isinstance(event, Wrote):
             active.wake()
-        elif event["event"] == "ended":
-            self._tasks.spawn(self.take_record(active, event["record"]))
+        else:
+            self._tasks.spawn(self.take_record(active, event.record))
 
     def tell_end(self, active: ActiveJob) -> None:
         """Tell the supervisor to end a job."""
-        self._engine.send({"op": "end", "id": active.job.id, "kill": active.kill})
+        self._engine.send(End(active.job.id, active.kill))
 
-    def tell_forget(self, job_id: str) -> None:
+    def tell_forget(self, job_id: CommandId) -> None:
         """Tell the supervisor that the journal knows how a job ended."""
-        self._engine.send({"op": "forget", "id": job_id}, within=_FORGET_SECONDS)
+        self._engine.send(Forget(job_id), within=_FORGET_SECONDS)
 
     def tell_watched(self, active: ActiveJob) -> None:
         """Tell the supervisor whether anybody wants to know of a job's output."""
-        message = {"op": "watch", "id": active.job.id, "on": bool(active.watchers)}
-        self._engine.send(message, within=_WATCH_SECONDS)
+        self._engine.send(Watch(active.job.id, bool(active.watchers)), within=_WATCH_SECONDS)
 
     # Start
 
@@ -227,17 +226,17 @@ class JobLifecycle:
         try:
             process = await self._ready(active, permission)
             if process is None:
-                await self.take_record(active, {"cause": "cancelled"})
+                await self.take_record(active, ExitRecord(cause=CANCELLED))
                 return
             # From the last look at the permission to this there is no wait.
-            self._engine.send(job_start_message(self._engine, active.job, process, self._files))
+            self._engine.send(job_start_order(self._engine, active.job, process, self._files))
         except (StartError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            await self.take_record(active, {"error": reason, "ended": time.time()})
+            await self.take_record(active, ExitRecord(error=reason, ended=time.time()))
         except Exception:
             _logger.exception("job %s could not be started", active.job.id)
             reason = "it could not be started: the server has failed"
-            await self.take_record(active, {"error": reason, "ended": time.time()})
+            await self.take_record(active, ExitRecord(error=reason, ended=time.time()))
         else:
             active.told = self.instance
             if active.watchers:
@@ -289,10 +288,10 @@ class JobLifecycle:
             if self.instance == instance:
                 return
 
-    def note_start(self, active: ActiveJob, event: Header) -> None:
+    def note_start(self, active: ActiveJob, event: Started | KnownJob) -> None:
         """Note which process a job is."""
         active.job = dataclasses.replace(
-            active.job, started=event["started"], pid=event["pid"], pid_started=event["started"]
+            active.job, started=event.started, pid=event.pid, pid_started=event.started
         )
 
     # End
@@ -306,7 +305,7 @@ class JobLifecycle:
         if first:
             active.job = dataclasses.replace(active.job, reason=reason)
         if active.job.state is JobState.QUEUED and self._slots.remove(active.job.id):
-            await self.end(active, ended_job(active.job, {"cause": "cancelled"}))
+            await self.end(active, ended_job(active.job, ExitRecord(cause=CANCELLED)))
             return active.job
         if first:
             try:
@@ -321,21 +320,16 @@ class JobLifecycle:
         """End a job, with a grace, while the caller goes on."""
         self._tasks.spawn(self.cancel(active, reason, False))
 
-    async def take_record(self, active: ActiveJob, record: dict[str, Any]) -> None:
-        """End a job as a record says (:mod:`remsvc.execution.supervisor.records`), once."""
+    async def take_record(self, active: ActiveJob, record: ExitRecord) -> None:
+        """End a job as a record says, once."""
         if active.ending:
             return
         active.ending = True
-        try:
-            job = ended_job(active.job, record)
-        except Exception:  # whatever a supervisor says: its job must not stay for ever
-            _logger.exception("the record of job %s is not understood: %r", active.job.id, record)
-            reason = "what its supervisor says of its end is not understood"
-            job = dataclasses.replace(active.job, state=JobState.LOST, reason=reason, ended=time.time())
-        else:
-            if loss := loss_of_output(record):
-                _logger.warning("job %s: %s", job.id, loss)
-        await self.end(active, job)
+        if record.garbled:
+            _logger.error("the record of job %s is not understood: %s", active.job.id, record.garbled)
+        if record.lost is not None:
+            _logger.warning("job %s: %s", active.job.id, loss_of_output(record.lost))
+        await self.end(active, ended_job(active.job, record))
 
     async def end(self, active: ActiveJob, job: JobRecord) -> None:
         """Write the end of a job down before anybody hears of it."""

@@ -12,6 +12,7 @@ from sys import getsizeof
 from typing import Any
 
 from remsvc.errors import RemSvcError
+from remsvc.execution.supervisor.records import CANCELLED, TIME_LIMIT, ExitRecord, LostOutput
 from remsvc.job_state import NO_OUTPUT, JobState, OutputSize
 
 
@@ -65,46 +66,48 @@ class JobForgottenError(RemSvcError):
     """The job ended so long ago that it is not kept any more."""
 
 
-def ended_job(job: JobRecord, record: dict[str, Any]) -> JobRecord:
-    """The job that ended as ``record`` says (:mod:`remsvc.execution.supervisor.records`).
+def ended_job(job: JobRecord, record: ExitRecord) -> JobRecord:
+    """The job that ended as ``record`` says.
 
     Where it was cancelled, its reason already says why. Whatever its state, the reason says as well what of
     its output could not be kept.
     """
-    code, signal = record.get("exit_code"), record.get("signal")
+    code, signal = record.exit_code, record.signal
     state, reason = JobState.FAILED, ""
-    if "error" in record:
-        reason = record["error"]
-    elif record.get("cause") == "time limit":
+    if record.garbled or (record.cause == TIME_LIMIT and job.content.time_limit is None):
+        state, reason = JobState.LOST, "what its supervisor says of its end is not understood"
+    elif record.error is not None:
+        reason = record.error
+    elif record.cause == TIME_LIMIT:
         state, reason = JobState.TIMED_OUT, f"its time limit of {job.content.time_limit:g} s was reached"
-    elif record.get("cause") == "cancelled":
+    elif record.cause == CANCELLED:
         state, reason = JobState.CANCELLED, job.reason or "cancelled"
     elif code == 0:
         state = JobState.SUCCEEDED
     elif signal:
         reason = f"ended by signal {signal}"
-    totals = record.get("totals", (0, 0))
-    gaps = record.get("gaps", ((0, 0), (0, 0)))
-    sizes = [output_size(total, *gap) for total, gap in zip(totals, gaps, strict=True)]
+    sizes = [
+        output_size(total, gap.start, gap.end) for total, gap in zip(record.totals, record.gaps, strict=True)
+    ]
+    lost = loss_of_output(record.lost) if record.lost is not None else ""
     return dataclasses.replace(
         job,
         state=state,
-        reason=_text("; ".join(filter(None, (reason, record.get("left"), loss_of_output(record))))),
+        reason=_text("; ".join(filter(None, (reason, record.left, lost)))),
         exit_code=128 + signal if signal else code,
         signal=signal,
-        started=record.get("started", job.started),
-        ended=record.get("ended") or time.time(),
+        started=record.started if record.started is not None else job.started,
+        ended=record.ended or time.time(),
         stdout=sizes[0],
         stderr=sizes[1],
     )
 
 
-def loss_of_output(record: dict[str, Any]) -> str:
-    """What of the output could not be stored, as a record says it, for a person; empty for nothing."""
-    lost: dict[str, Any] = record.get("lost") or {}
-    streams = (("stdout", "standard output"), ("stderr", "standard error"))
-    parts = [f"{lost[key]} bytes of {name}" for key, name in streams if lost.get(key)]
-    return f"{' and '.join(parts)} could not be stored: {lost.get('why') or 'an error'}" if parts else ""
+def loss_of_output(lost: LostOutput) -> str:
+    """What of the output could not be stored, for a person."""
+    streams = ((lost.stdout, "standard output"), (lost.stderr, "standard error"))
+    parts = [f"{size} bytes of {name}" for size, name in streams if size]
+    return f"{' and '.join(parts)} could not be stored: {lost.why or 'an error'}" if parts else ""
 
 
 def _text(reason: str) -> str:

@@ -11,7 +11,7 @@ from remsvc.execution.login import Login, login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.shell import shell_argv
-from remsvc.execution.supervisor.protocol import MARK, Header
+from remsvc.execution.supervisor.protocol import MARK, DurableJob, Start
 
 
 async def job_process(job: JobRecord, own_login: Login, lookups: Lookups) -> ProcessSpec:
@@ -48,14 +48,9 @@ async def job_process(job: JobRecord, own_login: Login, lookups: Lookups) -> Pro
     )
 
 
-def job_start_message(engine: PosixEngine, job: JobRecord, process: ProcessSpec, files: JobFiles) -> Header:
+def job_start_order(engine: PosixEngine, job: JobRecord, process: ProcessSpec, files: JobFiles) -> Start:
     """What tells a supervisor to start it."""
-    return {
-        **engine.start_message(job.id, process),
-        "cwd_required": bool(job.content.cwd),
-        "job": {
-            "folder": str(files.folder(job.id)),
-            "kill_grace": job.content.kill_grace or 0.0,
-            "stdin": files.has_stdin(job.id),
-        },
-    }
+    durable = DurableJob(
+        files.folder(job.id), kill_grace=job.content.kill_grace or 0.0, stdin=files.has_stdin(job.id)
+    )
+    return engine.start_order(job.id, process, cwd_required=bool(job.content.cwd), job=durable)

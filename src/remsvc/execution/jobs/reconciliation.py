@@ -22,7 +22,7 @@ from remsvc.execution.supervisor import process_tree
 from remsvc.execution.supervisor.cgroup import GroupParent
 from remsvc.execution.supervisor.command_groups import kill_marked_groups, owner_of
 from remsvc.execution.supervisor.link import forget_ends, has_ended
-from remsvc.execution.supervisor.protocol import Header
+from remsvc.execution.supervisor.protocol import KnownJob
 from remsvc.execution.tasks import OwnedTasks
 from remsvc.job_state import JobState
 
@@ -53,7 +53,7 @@ class Reconciliation:
         self._lifecycle = lifecycle
         self._tasks = tasks
 
-    async def reconcile(self, instance: str, known: Mapping[str, Header]) -> None:
+    async def reconcile(self, instance: str, known: Mapping[str, KnownJob]) -> None:
         """Go on with the jobs as the supervisor ``instance`` knows them, by id."""
         searches = [
             self._tasks.spawn(self._find_again(active, instance, known.get(active.job.id)))
@@ -92,10 +92,10 @@ class Reconciliation:
             job, state=JobState.LOST, reason=reason, ended=now, stdout=stdout, stderr=stderr
         )
 
-    async def _find_again(self, active: ActiveJob, instance: str, entry: Header | None) -> ActiveJob | None:
+    async def _find_again(self, active: ActiveJob, instance: str, entry: KnownJob | None) -> ActiveJob | None:
         """Go on with a job that a supervisor or a server before this one started; return it if it is lost."""
         job = active.job
-        if entry is not None and "record" not in entry:
+        if entry is not None and entry.record is None:
             active.told = instance
             self._lifecycle.note_start(active, entry)
             if active.cancelled:
@@ -103,7 +103,7 @@ class Reconciliation:
             if active.watchers:
                 self._lifecycle.tell_watched(active)
             return None
-        record = entry["record"] if entry is not None else await self._files.exit_record(job.id)
+        record = entry.record if entry is not None else await self._files.exit_record(job.id)
         if record is not None:
             await self._lifecycle.take_record(active, record)
         elif active.told is None and (

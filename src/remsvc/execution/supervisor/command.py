@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from remsvc.execution.supervisor.command_groups import CommandGroups, Group
 from remsvc.execution.supervisor.forked_start import fork_start
 from remsvc.execution.supervisor.local_paths import LocalPaths, Way
 from remsvc.execution.supervisor.output import OutputFile, OutputPipe
 from remsvc.execution.supervisor.output_wait import OutputWait
-from remsvc.execution.supervisor.process_limits import ProcessLimits
 from remsvc.execution.supervisor.process_tree import Tree
 from remsvc.execution.supervisor.processes import start_ticks
-from remsvc.execution.supervisor.protocol import MARK, OUTPUT_WAIT, Credentials, Header
+from remsvc.execution.supervisor.protocol import MARK, NO_LIMITS, Start
+from remsvc.execution.supervisor.records import NO_GAPS, CommandId, ExitRecord, LostOutput
 from remsvc.execution.supervisor.spawn import NewSession, make_room, spawn
 from remsvc.execution.supervisor.tree_end import TreeEnd
 
@@ -52,7 +52,7 @@ class Supervised:
             did (:mod:`remsvc.execution.supervisor.forked_start`); else -1.
     """
 
-    id: int | str
+    id: CommandId
     pid: int
     mark: str
     outputs: tuple[Pump, Pump]
@@ -95,45 +95,35 @@ class Supervised:
         """Whether nothing more can come from its outputs."""
         return not any(output.open for output in self.outputs)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> ExitRecord:
         """How it ended, as it goes to the server and onto disk."""
         status = self.status  # None where its first process is stuck, and nobody waits for it any more
-        record: dict[str, Any] = {
-            "exit_code": status if status is not None and status >= 0 else None,
-            "signal": -status if status is not None and status < 0 else None,
-            "cause": self.cause,
-            "totals": self.totals,
-            "started": self.started,
-            "ended": time.time(),
-        }
-        if self.folder is not None:
-            record["gaps"] = [
-                [output.gap.start, output.gap.end]
-                for output in self.outputs
-                if isinstance(output, OutputFile)
-            ]
-            if lost := self._lost():
-                record["lost"] = lost
-        if notes := [
-            note for note in (self.end and self.end.left, self.waiting and self.waiting.note) if note
-        ]:
-            record["left"] = "; ".join(notes)
-        return record
-
-    def _lost(self) -> dict[str, int | str]:
-        """How many bytes of its output could not be stored, and why; empty for none."""
         files = [output for output in self.outputs if isinstance(output, OutputFile)]
-        if not any(file.lost for file in files):
-            return {}
-        why = next(file.why_lost for file in files if file.lost)
-        return {"stdout": files[0].lost, "stderr": files[1].lost, "why": why}
+        notes = (self.end and self.end.left, self.waiting and self.waiting.note)
+        return ExitRecord(
+            exit_code=status if status is not None and status >= 0 else None,
+            signal=-status if status is not None and status < 0 else None,
+            cause=self.cause,
+            totals=self.totals,
+            gaps=(files[0].gap, files[1].gap) if files else NO_GAPS,
+            lost=_lost(files),
+            started=self.started,
+            ended=time.time(),
+            left="; ".join(note for note in notes if note),
+        )
+
+
+def _lost(files: Sequence[OutputFile]) -> LostOutput | None:
+    """How many bytes of a job's output could not be stored, and why."""
+    why = next((file.why_lost for file in files if file.lost), None)
+    return None if why is None else LostOutput(files[0].lost, files[1].lost, why)
 
 
 class Prepared:
     """A command that is ready to start: what it is given is open. Whoever made it starts or closes it.
 
     Args:
-        header: the ``start`` message that describes it.
+        order: what is to be started.
         null: the null device.
         scratch: room that its outputs are read into.
 
@@ -149,20 +139,18 @@ class Prepared:
     pid: int | None = None
     started: float | None = None
 
-    def __init__(self, header: Header, null: int, scratch: bytearray) -> None:
-        self.header = header
-        self.id: int | str = header["id"]
-        self.caller: str = header.get("caller", "")
+    def __init__(self, order: Start, null: int, scratch: bytearray) -> None:
+        self.order = order
+        self.id = order.id
+        self.caller = order.caller
         self._opened: list[int] = []
         self._pumps: list[Pump] = []
-        job: dict[str, Any] | None = header.get("job")
-        self.folder = Path(job["folder"]) if job else None
-        self._kill_grace: float = job["kill_grace"] if job else 0.0
+        self.folder = order.folder
         self._stdin = null
         try:
-            if job and job["stdin"]:
+            if order.job is not None and order.job.stdin:
                 flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._stdin = os.open(Path(job["folder"], "stdin"), flags)
+                self._stdin = os.open(order.job.folder / "stdin", flags)
                 self._opened.append(self._stdin)
             self._writers = [self._open_output(name, scratch) for name in ("stdout", "stderr")]
             make_room(self._writers[1])
@@ -173,7 +161,7 @@ class Prepared:
     def _open_output(self, name: str, scratch: bytearray) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self._opened.append(writer)
-        limit: int = self.header["output_limit"]
+        limit = self.order.output_limit
         try:
             if self.folder is None:
                 self._pumps.append(OutputPipe(reader, limit, scratch))
@@ -198,16 +186,13 @@ class Prepared:
         Raises:
             OSError, ValueError: it could not be started; nothing is left open.
         """
-        header = self.header
-        mark: str = header["env"].get(MARK, "")
-        credentials = header["credentials"]
+        order = self.order
         entered = groups.entered(self.id) if groups else contextlib.nullcontext()
         way = None
         try:
-            if credentials is None and not header.get("limits"):
-                cwd_required = header.get("cwd_required", False)
-                search = header["env"].get("PATH", "")
-                way = paths.way(header["cwd"], header["argv"][0], search, cwd_required=cwd_required)
+            if order.credentials is None and order.limits == NO_LIMITS:
+                search = order.env.get("PATH", "")
+                way = paths.way(order.cwd, order.argv[0], search, cwd_required=order.cwd_required)
             # else it has something to do before it becomes the program
             if way is None and not may_take_long:
                 return None
@@ -223,35 +208,39 @@ class Prepared:
         for fd in self._opened:
             os.close(fd)
         return Supervised(
-            *(self.id, pid, mark, (self._pumps[0], self._pumps[1]), self.folder),
-            kill_grace=self._kill_grace,
-            user=credentials[0] if credentials else os.geteuid(),
+            self.id,
+            pid,
+            mark=order.env.get(MARK, ""),
+            outputs=(self._pumps[0], self._pumps[1]),
+            folder=self.folder,
+            kill_grace=order.job.kill_grace if order.job is not None else 0.0,
+            user=order.credentials.uid if order.credentials is not None else os.geteuid(),
             group=group,
             started=started,
             verdict=verdict,
             caller=self.caller,
-            output_wait=header.get("output_wait", OUTPUT_WAIT),
+            output_wait=order.output_wait,
         )
 
     def _spawn(self, way: Way) -> int:
         return spawn(
-            (way.program, *self.header["argv"][1:]),
-            env=self.header["env"],
+            (way.program, *self.order.argv[1:]),
+            env=self.order.env,
             folder=way.folder,
-            folder_required=self.header.get("cwd_required", False),
+            folder_required=self.order.cwd_required,
             streams=(self._stdin, self._writers[0], self._writers[1]),
         )
 
     def _fork(self) -> tuple[int, int]:
-        header = self.header
+        order = self.order
         return fork_start(
-            header["argv"],
-            env=header["env"],
-            cwd=header["cwd"],
-            cwd_required=header.get("cwd_required", False),
-            credentials=header["credentials"] and Credentials(*header["credentials"]),
+            order.argv,
+            env=order.env,
+            cwd=order.cwd,
+            cwd_required=order.cwd_required,
+            credentials=order.credentials,
             streams=(self._stdin, self._writers[0], self._writers[1]),
-            limits=ProcessLimits.from_message(header.get("limits") or {}),
+            limits=order.limits,
         )
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from remsvc.execution.supervisor.cgroup import group_path, own_group
 from remsvc.execution.supervisor.processes import ProcEntry, process_of, read_file, read_process, send_signal
+from remsvc.execution.supervisor.records import CommandId
 
 _PREFIX = "remsvc-"
 _OLD_PREFIX = "remsvc-job-"  # of the versions before: a domain for each job, beside the supervisor's group
@@ -141,7 +142,7 @@ class GroupEntry:
 
     __slots__ = ("_group", "_groups", "_name")
 
-    def __init__(self, groups: CommandGroups, name: int | str) -> None:
+    def __init__(self, groups: CommandGroups, name: CommandId) -> None:
         self._groups = groups
         self._name = name
 
@@ -191,11 +192,11 @@ class CommandGroups:
             self.close()
             raise
 
-    def entered(self, name: int | str) -> GroupEntry:
+    def entered(self, name: CommandId) -> GroupEntry:
         """What puts whatever this process starts in a block into a group; None where that cannot be done."""
         return GroupEntry(self, name)
 
-    def enter(self, name: int | str) -> Group | None:
+    def enter(self, name: CommandId) -> Group | None:
         """Move this process into a group for a command. None where that cannot be done."""
         if self._stuck:
             return None

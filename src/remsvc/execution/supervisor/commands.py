@@ -22,7 +22,20 @@ from remsvc.execution.supervisor.open_outputs import OpenOutputs
 from remsvc.execution.supervisor.output_wait import OutputWait
 from remsvc.execution.supervisor.process_tree import Others, no_group
 from remsvc.execution.supervisor.processes import session_of
-from remsvc.execution.supervisor.protocol import DRAIN_GRACE, Header
+from remsvc.execution.supervisor.protocol import (
+    DRAIN_GRACE,
+    Ended,
+    Event,
+    Start,
+    Started,
+    Wrote,
+)
+from remsvc.execution.supervisor.records import (
+    CANCELLED,
+    TIME_LIMIT,
+    CommandId,
+    ExitRecord,
+)
 from remsvc.execution.supervisor.spawn import NewSession
 from remsvc.execution.supervisor.starts import MAX_STARTING, START_SECONDS, Starts, Successors
 from remsvc.execution.supervisor.timers import Timers
@@ -48,11 +61,11 @@ class Reports(Protocol):
         """Whether more has been told than the server takes."""
         ...
 
-    def tell(self, header: Header, *blobs: bytes) -> None:
+    def tell(self, event: Event) -> None:
         """Tell the server, if there is one."""
         ...
 
-    def tell_soon(self, header: Header) -> None:
+    def tell_soon(self, event: Event) -> None:
         """Tell the server with what it is told next, or when :meth:`say` is called."""
         ...
 
@@ -64,7 +77,7 @@ class Reports(Protocol):
         """Say what is wrong where a person may read it."""
         ...
 
-    def keep(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
+    def keep(self, name: CommandId, folder: Path, record: ExitRecord) -> None:
         """Keep how a durable job ended; ``folder`` has its files."""
         ...
 
@@ -87,7 +100,7 @@ class Supervision:
         self._selector = selector
         self._groups = groups
         self._reports = reports
-        self._commands: dict[int | str, Supervised] = {}
+        self._commands: dict[CommandId, Supervised] = {}
         self._by_pid: dict[int, Supervised] = {}
         self._successors = Successors()
         self._starts = Starts()
@@ -97,8 +110,8 @@ class Supervision:
         self.ends: deque[Supervised] = deque()
         self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
         self._orphans: Counter[int] = Counter()  # how many have ended of which nothing tells whose, by user
-        self._ending: set[int | str] = set()
-        self._waiting: dict[int | str, str] = {}  # those whose output is waited for, and their callers
+        self._ending: set[CommandId] = set()
+        self._waiting: dict[CommandId, str] = {}  # those whose output is waited for, and their callers
         self._looks: deque[Supervised] = deque()
         self.timers = Timers(self)
         self._scratch = bytearray(65536)
@@ -132,9 +145,9 @@ class Supervision:
         for command in list(self._commands.values()):
             command.watched = False
             if command.folder is None:
-                self._end(command, "cancelled", kill=True)
+                self._end(command, CANCELLED, kill=True)
 
-    def cancel(self, name: int | str, *, kill: bool) -> None:
+    def cancel(self, name: CommandId, *, kill: bool) -> None:
         """End a command, if it is still there, with a grace unless ``kill``.
 
         One that waits for it is withdrawn: its caller may have gone, too.
@@ -142,22 +155,25 @@ class Supervision:
         if command := self._commands.get(name):
             if (waiting := self._successors.waiting_for(name)) is not None:
                 self.withdraw(waiting)
-            self._end(command, "cancelled", kill=kill)
+            self._end(command, CANCELLED, kill=kill)
         else:
             self.withdraw(name)
 
-    def withdraw(self, name: int | str) -> None:
+    def withdraw(self, name: CommandId) -> None:
         """Do not start a command that waits for another one to end or to start, if it still does."""
         if self._successors.withdraw(name):
-            self._reports.tell({"event": "ended", "id": name, "record": {"withdrawn": True}})
+            self._reports.tell(Ended(name, ExitRecord(withdrawn=True)))
         elif (prepared := self._starts.take(name)) is not None:
             if (waiting := self._successors.waiting_for(name)) is not None:
                 self.withdraw(waiting)
             prepared.close()
-            end = {"withdrawn": True} if prepared.folder is None else {"cause": "cancelled"}
+            if prepared.folder is None:
+                end = ExitRecord(withdrawn=True, ended=time.time())
+            else:
+                end = ExitRecord(cause=CANCELLED, ended=time.time())
             self._finish_unstarted(name, prepared.folder, end)
 
-    def watch(self, name: int | str, on: bool) -> None:
+    def watch(self, name: CommandId, on: bool) -> None:
         """Tell of the output of a command, if it is still there, from now on, or no more."""
         if command := self._commands.get(name):
             command.watched = on
@@ -167,21 +183,19 @@ class Supervision:
 
     # A command's life
 
-    def start(self, message: Header) -> None:
-        """Start the command that a ``start`` message describes, once the one before it has ended."""
+    def start(self, order: Start) -> None:
+        """Start a command, once the one before it has ended."""
         try:
-            prepared = Prepared(message, self._null, self._scratch)
+            prepared = Prepared(order, self._null, self._scratch)
         except (OSError, ValueError) as error:
-            folder = Path(job["folder"]) if (job := message.get("job")) else None
             # The files are this server's own: where they are is no caller's business.
-            self._reports.complain(f"command {message['id']} could not be prepared: {error}")
+            self._reports.complain(f"command {order.id} could not be prepared: {error}")
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self._finish_unstarted(message["id"], folder, {"error": f"it could not be prepared: {reason}"})
+            self._fail_unstarted(order.id, order.folder, f"it could not be prepared: {reason}")
             return
-        before: int | str = message.get("after", "")
-        if (before in self._commands or before in self._starts) and self._successors.waiting_for(
-            before
-        ) is None:
+        before = order.after
+        there = before in self._commands or before in self._starts
+        if before is not None and there and self._successors.waiting_for(before) is None:
             self._successors.put(prepared, before)
         else:
             self._start(prepared)
@@ -195,7 +209,7 @@ class Supervision:
                 may_take_long=self._starts.has_room(prepared.caller),
             )
         except (OSError, ValueError) as error:
-            self._finish_unstarted(prepared.id, prepared.folder, {"error": describe_failure(error)})
+            self._fail_unstarted(prepared.id, prepared.folder, describe_failure(error))
             return
         if command is None:
             self._starts.put(prepared)
@@ -204,8 +218,8 @@ class Supervision:
         self._commands[command.id] = command
         self._by_pid[command.pid] = command
         self.timers.after(_READ_SECONDS, command.id, "read")
-        if prepared.header["time_limit"] is not None:
-            self.timers.after(prepared.header["time_limit"], command.id, "time limit")
+        if prepared.order.time_limit is not None:
+            self.timers.after(prepared.order.time_limit, command.id, "time limit")
         if command.verdict < 0:
             self._tell_started(command)
             return
@@ -218,9 +232,7 @@ class Supervision:
 
     def _tell_started(self, command: Supervised) -> None:
         if command.folder is not None:
-            self._reports.tell_soon(
-                {"event": "started", "id": command.id, "pid": command.pid, "started": command.started}
-            )
+            self._reports.tell_soon(Started(command.id, command.pid, command.started))
 
     def _hear(self, command: Supervised) -> None:
         """Go on with a command that has become its program; end one that could not."""
@@ -239,7 +251,7 @@ class Supervision:
             self._hear(command)
             self._start_waiting()
 
-    def _give_up_start(self, name: int | str) -> None:
+    def _give_up_start(self, name: CommandId) -> None:
         """End a command that has not become its program in time, or has not had its turn."""
         limit = f"it could not be started within {START_SECONDS:g} s"
         if (command := self._commands.get(name)) is not None:
@@ -254,7 +266,7 @@ class Supervision:
         elif (prepared := self._starts.take(name)) is not None:
             prepared.close()
             reason = f"{limit}: {MAX_STARTING} others of the same caller are starting, and do not get on"
-            self._finish_unstarted(name, prepared.folder, {"error": reason})
+            self._fail_unstarted(name, prepared.folder, reason)
 
     def _close_verdict(self, command: Supervised) -> None:
         if command.verdict in self._selector.get_map():
@@ -270,23 +282,25 @@ class Supervision:
             self._outputs.close(output)
         if self._groups is not None and command.group is not None:
             self._groups.give_back(command.group)
-        self._finish_unstarted(command.id, command.folder, {"error": failure})
+        self._fail_unstarted(command.id, command.folder, failure)
 
     def _start_waiting(self) -> None:
         """Start what waited for other starts to be over."""
         while (prepared := self._starts.next()) is not None:
             self._start(prepared)
 
-    def _start_next(self, name: int | str) -> None:
+    def _start_next(self, name: CommandId) -> None:
         """Start the command that waits for this one, if there is one."""
         if (prepared := self._successors.take(name)) is not None:
             self._start(prepared)
 
-    def _finish_unstarted(self, name: int | str, folder: Path | None, end: Header) -> None:
-        record: dict[str, Any] = {"ended": time.time(), "totals": [0, 0], **end}
+    def _fail_unstarted(self, name: CommandId, folder: Path | None, reason: str) -> None:
+        self._finish_unstarted(name, folder, ExitRecord(error=reason, ended=time.time()))
+
+    def _finish_unstarted(self, name: CommandId, folder: Path | None, record: ExitRecord) -> None:
         if folder is not None:
             self._reports.keep(name, folder, record)
-        self._reports.tell({"event": "ended", "id": name, "record": record})
+        self._reports.tell(Ended(name, record))
         self._start_next(name)
 
     def _read_from_now_on(self, command: Supervised) -> None:
@@ -303,7 +317,7 @@ class Supervision:
         """Say at once that output has come, then at most every few milliseconds."""
         if command.told == (0, 0):
             command.told = command.totals
-            self._reports.tell({"event": "output", "id": command.id, "totals": command.totals})
+            self._reports.tell(Wrote(command.id, command.totals))
         elif not command.telling:
             command.telling = True
             self.timers.after(_TELL_SECONDS, command.id, "tell")
@@ -378,10 +392,12 @@ class Supervision:
         if command.verdict >= 0:
             self._close_verdict(command)  # it could not be ended, and counts for its caller until it is gone
         self._start_next(command.id)  # before anything that takes time
-        heads = [bytes(output.head) for output in command.outputs] if command.folder is None else []
-        if command.folder is not None:
+        heads = None
+        if command.folder is None:
+            heads = (bytes(command.outputs[0].head), bytes(command.outputs[1].head))
+        else:
             self._reports.keep(command.id, command.folder, record)
-        self._reports.tell({"event": "ended", "id": command.id, "record": record}, *heads)
+        self._reports.tell(Ended(command.id, record, heads))
         if command.cause is None:
             self._last_ends[command.user] = time.monotonic()
         for output in command.outputs:
@@ -489,7 +505,7 @@ class Supervision:
 
     def _on_timer(self, command: Supervised, purpose: str) -> None:
         if purpose == "time limit":
-            self._end(command, "time limit", kill=command.folder is None)
+            self._end(command, TIME_LIMIT, kill=command.folder is None)
         elif purpose == "read":
             self._reports.say()
             self._read_from_now_on(command)
@@ -500,7 +516,7 @@ class Supervision:
         elif purpose == "tell":
             command.telling = False
             command.told = command.totals
-            self._reports.tell({"event": "output", "id": command.id, "totals": command.totals})
+            self._reports.tell(Wrote(command.id, command.totals))
         elif purpose == "drain" and (command.drained or command.cause is not None):
             self._finish_if_possible(command, waited=True)
         elif purpose == "drain":

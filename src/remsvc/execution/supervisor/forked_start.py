@@ -20,8 +20,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from remsvc.execution.supervisor.process_limits import ProcessLimits
-from remsvc.execution.supervisor.protocol import Credentials
+from remsvc.execution.supervisor.protocol import Credentials, ProcessLimits
 from remsvc.execution.supervisor.spawn import command_file_limits
 
 _VERDICT_BYTES = 4096  # PIPE_BUF: a write of so much is never cut

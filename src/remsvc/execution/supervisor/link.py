@@ -9,11 +9,12 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from remsvc.execution.supervisor.frames import FrameReader, Header
 from remsvc.execution.supervisor.processes import read_process
-from remsvc.execution.supervisor.protocol import FrameReader, Header, encode_frame
+from remsvc.execution.supervisor.protocol import Event, Refused
 
 SOCKET_NAME = "supervisor.sock"
 _END_PREFIX = "supervisor.ended."
@@ -24,10 +25,10 @@ _READ = 1 << 16  # memory that the system maps and unmaps for each call costs mo
 
 
 class Link:
-    """One connection: messages in, messages out, never blocking.
+    """One connection: orders in, events out, never blocking.
 
     Args:
-        on_message: called with each message.
+        on_message: called with the header of each frame that came.
         on_end: called once when the other side has gone.
     """
 
@@ -48,15 +49,15 @@ class Link:
         self._closed = False
         selector.register(connection, selectors.EVENT_READ, self._serve)
 
-    def send(self, header: Header, blobs: Sequence[bytes] = ()) -> None:
-        """Send a message, now or when there is room. After the end it goes nowhere."""
-        self.put(header, blobs)
+    def send(self, event: Event) -> None:
+        """Send an event, now or when there is room. After the end it goes nowhere."""
+        self.put(event)
         self.flush()
 
-    def put(self, header: Header, blobs: Sequence[bytes] = ()) -> None:
-        """Send a message with the next one, or with :meth:`flush`."""
+    def put(self, event: Event) -> None:
+        """Send an event with the next one, or with :meth:`flush`."""
         if not self._closed:
-            self._unsent += encode_frame(header, blobs)
+            self._unsent += event.encode()
 
     def flush(self) -> None:
         """Send what was put, now or when there is room."""
@@ -178,7 +179,7 @@ class SupervisorListener:
             refusal = str(error)
         if refusal:
             with contextlib.suppress(OSError):  # it need not wait to be told
-                connection.send(encode_frame({"event": "refused", "reason": refusal}), socket.MSG_DONTWAIT)
+                connection.send(Refused(refusal).encode(), socket.MSG_DONTWAIT)
             connection.close()
             self._complain(f"a connection was refused: {refusal}")
             return

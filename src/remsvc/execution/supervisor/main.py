@@ -27,10 +27,23 @@ from typing import Any
 from remsvc.execution.supervisor.cgroup import GroupParent
 from remsvc.execution.supervisor.command_groups import LEFTOVERS_SECONDS, CommandGroups, owner_of
 from remsvc.execution.supervisor.commands import SHUTDOWN_SECONDS, Supervision
+from remsvc.execution.supervisor.frames import Header
 from remsvc.execution.supervisor.link import Link, SupervisorListener, note_end
 from remsvc.execution.supervisor.process_tree import become_subreaper
-from remsvc.execution.supervisor.protocol import VERSION, Header
-from remsvc.execution.supervisor.records import KeptRecords
+from remsvc.execution.supervisor.protocol import (
+    VERSION,
+    End,
+    Event,
+    Forget,
+    Hello,
+    KnownJob,
+    Order,
+    Start,
+    Watch,
+    Withdraw,
+    read_order,
+)
+from remsvc.execution.supervisor.records import CommandId, ExitRecord, KeptRecords
 from remsvc.execution.supervisor.spawn import drop_ambient_capabilities, restore_signals
 
 _MUCH = 1 << 16
@@ -119,14 +132,18 @@ class Supervisor:
 
     def _connect(self, connection: socket.socket) -> None:
         self._link = Link(connection, self._selector, self._receive, self._disconnect)
-        known: list[Header] = [
-            {"id": command.id, "pid": command.pid, "started": command.started}
-            for command in self._commands.jobs
-        ]
-        known += [{"id": name, "record": record} for name, record in self._ended.all.items()]
-        # What a supervisor of another version lacks is told by its absence, such as limits of processes.
-        hello = {"event": "hello", "version": VERSION, "instance": self.instance}
-        self.tell({**hello, "limits": True, "lanes": True, "groups": self._groups is not None, "jobs": known})
+        running = [KnownJob(str(job.id), job.pid, job.started) for job in self._commands.jobs]
+        ended = [KnownJob(str(name), record=record) for name, record in self._ended]
+        self.tell(
+            Hello(
+                version=VERSION,
+                instance=self.instance,
+                limits=True,
+                can_start_after=True,
+                groups=self._groups is not None,
+                jobs=(*running, *ended),
+            )
+        )
 
     def _disconnect(self) -> None:
         link, self._link = self._link, None
@@ -136,25 +153,24 @@ class Supervisor:
         self._commands.on_disconnect()
         self._ended.write_all()
 
-    def _receive(self, message: Header) -> None:
+    def _receive(self, header: Header) -> None:
         try:
-            self._carry_out(message)
+            self._carry_out(read_order(header))
         except Exception:  # noqa: BLE001
             _complain(f"a message could not be carried out: {traceback.format_exc()}")
 
-    def _carry_out(self, message: Header) -> None:
-        operation = message.get("op")
-        if operation == "start":
-            if message["id"] not in self._commands and message["id"] not in self._ended:
-                self._commands.start(message)  # never twice, whatever a server believes
-        elif operation == "forget":
-            self._ended.forget(message["id"])
-        elif operation == "end":
-            self._commands.cancel(message["id"], kill=message.get("kill", True))
-        elif operation == "withdraw":
-            self._commands.withdraw(message["id"])
-        elif operation == "watch":
-            self._commands.watch(message["id"], message["on"])
+    def _carry_out(self, order: Order | None) -> None:
+        if isinstance(order, Start):
+            if order.id not in self._commands and order.id not in self._ended:
+                self._commands.start(order)  # never twice, whatever a server believes
+        elif isinstance(order, Forget):
+            self._ended.forget(order.id)
+        elif isinstance(order, End):
+            self._commands.cancel(order.id, kill=order.kill)
+        elif isinstance(order, Withdraw):
+            self._commands.withdraw(order.id)
+        elif isinstance(order, Watch):
+            self._commands.watch(order.id, order.on)
 
     def _reap(self, wakeup: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -177,15 +193,15 @@ class Supervisor:
         """See :class:`remsvc.execution.supervisor.commands.Reports`."""
         return self._link is not None and self._link.backlog > _MUCH
 
-    def tell(self, header: Header, *blobs: bytes) -> None:
+    def tell(self, event: Event) -> None:
         """Tell the server, if there is one."""
         if self._link is not None:
-            self._link.send(header, blobs)
+            self._link.send(event)
 
-    def tell_soon(self, header: Header) -> None:
+    def tell_soon(self, event: Event) -> None:
         """See :class:`remsvc.execution.supervisor.commands.Reports`."""
         if self._link is not None:
-            self._link.put(header)
+            self._link.put(event)
 
     def say(self) -> None:
         """See :class:`remsvc.execution.supervisor.commands.Reports`."""
@@ -196,7 +212,7 @@ class Supervisor:
         """See :class:`remsvc.execution.supervisor.commands.Reports`."""
         _complain(text)
 
-    def keep(self, name: int | str, folder: Path, record: dict[str, Any]) -> None:
+    def keep(self, name: CommandId, folder: Path, record: ExitRecord) -> None:
         """Keep how a job ended: on disk, where no server is there to write it down."""
         self._ended.keep(name, folder, record)
         if self._link is None:

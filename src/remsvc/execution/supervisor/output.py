@@ -13,8 +13,9 @@ import ctypes
 import errno
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+
+from remsvc.execution.supervisor.records import Gap
 
 _MAX_READS = 32  # at 64 KiB each: more than the largest pipe an ordinary user may make (1 MiB) holds
 
@@ -78,14 +79,6 @@ _RESERVE = 64 << 20
 _RESERVED_PART = 20
 _GAP = struct.Struct("!QQQ")  # start, end, and both combined: a reader may meet a half-written one
 _MAX_READS = 32  # as for a pipe whose output stays in memory
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """What was dropped of an output: the bytes from ``start`` up to ``end``; none where they are equal."""
-
-    start: int = 0
-    end: int = 0
 
 
 class OutputFile:

@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from remsvc.execution.supervisor.command import Prepared
-
-Name = int | str
+from remsvc.execution.supervisor.records import CommandId
 
 START_SECONDS = 10.0
 """How long a start may take, and how long it is waited for one of its caller's to get on."""
@@ -25,30 +24,30 @@ class Successors:
     """One at most waits for each command. Whoever puts one in starts or withdraws it."""
 
     def __init__(self) -> None:
-        self._by_before: dict[Name, Prepared] = {}
-        self._befores: dict[Name, Name] = {}
+        self._by_before: dict[CommandId, Prepared] = {}
+        self._befores: dict[CommandId, CommandId] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._befores
 
-    def waiting_for(self, before: Name) -> Name | None:
+    def waiting_for(self, before: CommandId) -> CommandId | None:
         """Which command waits for this one."""
         prepared = self._by_before.get(before)
-        return None if prepared is None else prepared.header["id"]
+        return None if prepared is None else prepared.id
 
-    def put(self, prepared: Prepared, before: Name) -> None:
+    def put(self, prepared: Prepared, before: CommandId) -> None:
         """Let a command wait for ``before``."""
         self._by_before[before] = prepared
-        self._befores[prepared.header["id"]] = before
+        self._befores[prepared.id] = before
 
-    def take(self, before: Name) -> Prepared | None:
+    def take(self, before: CommandId) -> Prepared | None:
         """The command that waited for ``before``, if there is one; it waits no longer."""
         prepared = self._by_before.pop(before, None)
         if prepared is not None:
-            del self._befores[prepared.header["id"]]
+            del self._befores[prepared.id]
         return prepared
 
-    def withdraw(self, name: Name) -> bool:
+    def withdraw(self, name: CommandId) -> bool:
         """Let a command not start after all; False where it does not wait."""
         if name not in self._befores:
             return False
@@ -67,7 +66,7 @@ class Starts:
     def __init__(self) -> None:
         self._starting: dict[int, str] = {}
         self._of_caller: Counter[str] = Counter()
-        self._waiting: dict[Name, Prepared] = {}
+        self._waiting: dict[CommandId, Prepared] = {}
         self._got_on: dict[str, float] = {}  # when one of a caller's did last
 
     def __contains__(self, name: object) -> bool:
@@ -99,7 +98,7 @@ class Starts:
             self._got_on.pop(caller, None)
         return True
 
-    def patience(self, name: Name) -> float:
+    def patience(self, name: CommandId) -> float:
         """Seconds for which a command waits on, since others of its caller get on; 0 where they do not."""
         prepared = self._waiting.get(name)
         if prepared is None or (got_on := self._got_on.get(prepared.caller)) is None:
@@ -110,7 +109,7 @@ class Starts:
         """Let a command wait for room."""
         self._waiting[prepared.id] = prepared
 
-    def take(self, name: Name) -> Prepared | None:
+    def take(self, name: CommandId) -> Prepared | None:
         """A command that waited, if it still did; it waits no longer."""
         return self._waiting.pop(name, None)
 

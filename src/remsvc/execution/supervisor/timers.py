@@ -7,6 +7,8 @@ import itertools
 import time
 from collections.abc import Container, Iterator
 
+from remsvc.execution.supervisor.records import CommandId
+
 _MANY = 1000
 _LONGEST_WAIT = 3600.0  # a system call knows a longest one, too
 
@@ -18,13 +20,13 @@ class Timers:
         commands: the commands that are still there; what was to be done for others is forgotten.
     """
 
-    def __init__(self, commands: Container[int | str]) -> None:
+    def __init__(self, commands: Container[CommandId]) -> None:
         self._commands = commands
-        self._heap: list[tuple[float, int, int | str, str]] = []
+        self._heap: list[tuple[float, int, CommandId, str]] = []
         self._order = itertools.count()
         self._many = _MANY
 
-    def after(self, seconds: float, name: int | str, purpose: str) -> None:
+    def after(self, seconds: float, name: CommandId, purpose: str) -> None:
         """Let ``purpose`` fall due for the command ``name``."""
         if len(self._heap) > self._many:
             # Most are of commands that ended long before their time limit.
@@ -39,7 +41,7 @@ class Timers:
             return None
         return min(max(0.0, self._heap[0][0] - time.monotonic()), _LONGEST_WAIT)
 
-    def due(self) -> Iterator[tuple[int | str, str]]:
+    def due(self) -> Iterator[tuple[CommandId, str]]:
         """Take out, one by one, what has fallen due until now: command and purpose."""
         now = time.monotonic()
         while self._heap and self._heap[0][0] <= now:

@@ -8,8 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from remsvc.execution.supervisor.cgroup import GroupParent, find_parent
-from remsvc.execution.supervisor.process_limits import NO_LIMITS, ProcessLimits
-from remsvc.execution.supervisor.protocol import OUTPUT_WAIT
+from remsvc.execution.supervisor.protocol import NO_LIMITS, OUTPUT_WAIT, ProcessLimits
 from remsvc.server.settings.schema import Key, Kind, Section
 from remsvc.server.settings.settings import Settings
 
