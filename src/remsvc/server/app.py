@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remsvc.errors import ServeError, TransportEndedError
 from remsvc.execution.engine_choice import create_engine
@@ -22,11 +22,12 @@ from remsvc.server.access import Access
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.file import AuditFileInUseError
 from remsvc.server.calls import health
-from remsvc.server.calls.methods import methods_of
+from remsvc.server.calls.methods import Methods, methods_of
 from remsvc.server.calls.reflection import ReflectionService
 from remsvc.server.commands.lifecycle import CommandLifecycle
 from remsvc.server.commands.runner import CommandRunner
-from remsvc.server.commands.service import SERVICE_NAME, CommandService
+from remsvc.server.commands.service import SERVICE_NAME as COMMAND_SERVICE_NAME
+from remsvc.server.commands.service import CommandService
 from remsvc.server.config import ServerConfig
 from remsvc.server.freed_memory import give_back_freed_memory
 from remsvc.server.identity import peer_owner
@@ -37,6 +38,11 @@ from remsvc.server.policy.in_force import PolicyInForce
 from remsvc.server.reload import Reloader
 from remsvc.server.transport import open_transport
 from remsvc.server.transport_choice import transport_fault
+
+if TYPE_CHECKING:  # on Windows, half of what these import does not exist
+    from remsvc.execution.jobs.jobs import Jobs
+    from remsvc.execution.supervisor.cgroup import GroupParent
+    from remsvc.server.jobs.service import JobService
 
 _logger = logging.getLogger("remsvc.server")
 
@@ -80,7 +86,7 @@ def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_add
         if config.lets_anybody_in and runs_privileged():
             _logger.error("%s", _everybody_is_root(config))
         with _locked_state_dir(config) as state_dir:
-            asyncio.run(_serve(config, state_dir, on_listening))
+            asyncio.run(_run_server(config, state_dir, on_listening))
     return 0
 
 
@@ -114,118 +120,172 @@ def _locked_state_dir(config: ServerConfig) -> Iterator[Path | None]:
         os.close(lock)
 
 
-async def _serve(config: ServerConfig, state_dir: Path | None, on_listening: Callable[[str], None]) -> None:
-    audit = Audit(config.audit)
-    try:
-        await audit.open()
-    except AuditFileInUseError as error:
-        raise ServeError(str(error)) from error
-    try:
-        await _serve_audited(config, state_dir, audit, on_listening)
-    finally:
-        await audit.close()
-    _logger.info("stopped")
-
-
-async def _serve_audited(
-    config: ServerConfig, state_dir: Path | None, audit: Audit, on_listening: Callable[[str], None]
+async def _run_server(
+    config: ServerConfig, state_dir: Path | None, on_listening: Callable[[str], None]
 ) -> None:
-    def refused(method: str, peer: str, reason: str) -> None:
-        if audit.unauthenticated(method, peer, reason):
-            _log_refusal(method, peer, reason)
+    await Server(config, state_dir).run(on_listening)
 
-    jobs = None
-    access = Access(config, refused)
-    lookups = Lookups()
-    policy = PolicyInForce(config.policy.compile(), access.authentication.knows, lookups)
-    groups = config.trees.find_groups()
-    if state_dir is not None and config.jobs is not None:
+
+class Server:
+    """A server: its parts, put together when it is made, and their life from start to stop.
+
+    Made within the event loop that it runs in, for one run.
+
+    Args:
+        config: what to serve.
+        state_dir: for durable jobs, locked; None where they cannot be had.
+    """
+
+    def __init__(self, config: ServerConfig, state_dir: Path | None) -> None:
+        self._config = config
+        self._draining: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._audit = Audit(config.audit)
+        self._access = Access(config, self._note_refusal)
+        self._lookups = Lookups()
+        self._policy = PolicyInForce(
+            config.policy.compile(), self._access.authentication.knows, self._lookups
+        )
+        groups = config.trees.find_groups()
+        self._jobs = self._make_jobs(state_dir, groups)
+        if self._jobs is not None:
+            self._policy.share_with(self._jobs)
+        self._engine = (
+            self._jobs.engine
+            if self._jobs is not None
+            else create_engine(config.command_limits, groups, config.trees.output_wait)
+        )
+        self._runner = CommandRunner(
+            self._engine,
+            self._jobs.passing if self._jobs is not None else PassingJobs("", self._audit),
+            time_limit=config.cmd_timeout,
+            output_limit=config.max_output_bytes,
+            lookups=self._lookups,
+        )
+        self._draining.add_done_callback(lambda _: self._runner.withdraw_waiting())
+        self._job_service = self._make_job_service()
+        self._transport = open_transport(config, self._methods(), self._access)
+        self._reloader = self._make_reloader()
+
+    async def run(self, on_listening: Callable[[str], None]) -> None:
+        """Serve until a signal. Arguments and errors: see :func:`serve`."""
+        try:
+            await self._audit.open()
+        except AuditFileInUseError as error:
+            raise ServeError(str(error)) from error
+        try:
+            await (self._jobs or self._engine).open()
+            try:
+                await self._listen(on_listening)
+            finally:
+                await (self._jobs or self._engine).close()
+        finally:
+            await self._audit.close()
+        _logger.info("stopped")
+
+    # Putting it together
+
+    def _make_jobs(self, state_dir: Path | None, groups: GroupParent | None) -> Jobs | None:
+        config = self._config
+        if state_dir is None or config.jobs is None:
+            return None
         # Not on Windows, where half of what they import does not exist.
         from remsvc.execution.jobs.jobs import Jobs
 
-        jobs = Jobs(
+        return Jobs(
             state_dir,
             config.jobs.limits,
             groups,
-            audit,
-            policy,
-            config.command_limits,
-            config.trees.output_wait,
-            lookups,
+            observer=self._audit,
+            gate=self._policy,
+            process_limits=config.command_limits,
+            output_wait=config.trees.output_wait,
+            lookups=self._lookups,
         )
-        policy.has_input = jobs.has_input
-        policy.places.jobs_running, policy.places.on_room = jobs.running_of, jobs.start_waiting
-    engine = (
-        jobs.engine
-        if jobs is not None
-        else create_engine(config.command_limits, groups, config.trees.output_wait)
-    )
-    await (jobs or engine).open()
-    try:
-        loop = asyncio.get_running_loop()
-        draining: asyncio.Future[None] = loop.create_future()
-        passing = jobs.passing if jobs is not None else PassingJobs("", audit)
-        runner = CommandRunner(
-            engine,
-            passing,
-            time_limit=config.cmd_timeout,
-            output_limit=config.max_output_bytes,
-            lookups=lookups,
+
+    def _make_job_service(self) -> JobService | None:
+        if self._jobs is None or self._config.jobs is None:
+            return None
+        from remsvc.server.jobs.service import JobService
+
+        return JobService(
+            self._jobs,
+            self._access.authentication,
+            self._policy,
+            self._audit,
+            self._config.jobs,
+            self._draining,
         )
-        reloader = Reloader(config)
-        draining.add_done_callback(lambda _: runner.withdraw_waiting())
-        lifecycle = CommandLifecycle(runner, access.authentication, policy, audit, draining)
+
+    def _methods(self) -> Methods:
+        """All that can be called."""
+        lifecycle = CommandLifecycle(
+            self._runner, self._access.authentication, self._policy, self._audit, self._draining
+        )
         commands = CommandService(
-            runner, lifecycle, config.limits.stream_idle, config.transport, lambda: engine.trees
+            self._runner,
+            lifecycle,
+            self._config.limits.stream_idle,
+            self._config.transport,
+            lambda: self._engine.trees,
         )
-        services = {SERVICE_NAME: commands.methods()}
-        if jobs is not None and config.jobs is not None:
+        services = {COMMAND_SERVICE_NAME: commands.methods()}
+        if self._job_service is not None:
             from remsvc.server.jobs.service import SERVICE_NAME as JOB_SERVICE_NAME
-            from remsvc.server.jobs.service import JobService
 
-            job_service = JobService(jobs, access.authentication, policy, audit, config.jobs, draining)
-            services[JOB_SERVICE_NAME] = job_service.methods()
-            reloader.add(lambda new: partial(job_service.use, new.jobs or JobConfig()))
-
-        reloader.add(access.prepare)
-        reloader.add(lambda new: partial(setattr, policy, "policy", new.policy.compile()))
-        reloader.add(lambda _: runner.withdraw_waiting)  # what it permits may be other commands now
-        reloader.add(lambda _: policy.places.note_limits)
-        if jobs is not None:
-            start_waiting = jobs.start_waiting
-            reloader.add(lambda _: start_waiting)  # more may run now
-        reloader.add(lambda _: partial(audit.note_server, "reloaded"))
-        services[health.SERVICE_NAME] = health.HealthService(services, draining).methods()
+            services[JOB_SERVICE_NAME] = self._job_service.methods()
+        services[health.SERVICE_NAME] = health.HealthService(services, self._draining).methods()
         reflected = ReflectionService(services).methods()
-        methods = methods_of(*services.values(), reflected)
-        transport = open_transport(config, methods, access)
-        address = await transport.start(config.host, config.port)
-        stop: asyncio.Queue[str] = asyncio.Queue()
+        return methods_of(*services.values(), reflected)
 
-        def on_hangup() -> None:
-            audit.reopen()
-            reloader.ask()
+    def _make_reloader(self) -> Reloader:
+        """What follows a changed configuration. First what cannot fail, then what follows from it."""
+        reloader = Reloader(self._config)
+        if self._job_service is not None:
+            use_jobs = self._job_service.use
+            reloader.add(lambda new: partial(use_jobs, new.jobs or JobConfig()))
+        reloader.add(self._access.prepare)
+        reloader.add(lambda new: partial(self._policy.use, new.policy.compile()))
+        reloader.add(lambda _: self._runner.withdraw_waiting)  # what it permits may be other commands now
+        reloader.add(lambda _: self._policy.note_limits)
+        if self._jobs is not None:
+            start_waiting = self._jobs.start_waiting
+            reloader.add(lambda _: start_waiting)  # more may run now
+        reloader.add(lambda _: partial(self._audit.note_server, "reloaded"))
+        return reloader
 
-        _on_signals(loop, stop.put_nowait, on_hangup)
+    # Its life
+
+    async def _listen(self, on_listening: Callable[[str], None]) -> None:
+        """Accept calls until a signal, then let what runs finish."""
+        config = self._config
+        address = await self._transport.start(config.host, config.port)
+        signals: asyncio.Queue[str] = asyncio.Queue()
+        _on_signals(asyncio.get_running_loop(), signals.put_nowait, self._on_hangup)
         _logger.info(
             "listening %s", fields(address=address, tls=config.tls is not None, transport=config.transport)
         )
         on_listening(address)
         # What is here now stays: no reason to look through it again and again.
         gc.freeze()
-        async with _in_background(reloader.run(), access.end_expired_calls()):
+        async with _in_background(self._reloader.run(), self._access.end_expired_calls()):
             grace = 0.0
             try:
-                received = await _signal_to_stop(stop, transport.ended())
+                received = await _signal_to_stop(signals, self._transport.ended())
                 grace = config.shutdown_grace
                 _logger.info("stopping %s", fields(signal=received, grace=f"{grace:g}s"))
             finally:
-                draining.set_result(None)
-                second_signal = asyncio.ensure_future(stop.get())
-                await transport.stop(grace, second_signal)
+                self._draining.set_result(None)
+                second_signal = asyncio.ensure_future(signals.get())
+                await self._transport.stop(grace, second_signal)
                 second_signal.cancel()
-    finally:
-        await (jobs or engine).close()
+
+    def _on_hangup(self) -> None:
+        self._audit.reopen()
+        self._reloader.ask()
+
+    def _note_refusal(self, method: str, peer: str, reason: str) -> None:
+        if self._audit.unauthenticated(method, peer, reason):
+            _logger.warning("unauthenticated %s", fields(method=method, peer=peer, reason=reason))
 
 
 @asynccontextmanager
@@ -279,7 +339,3 @@ def _on_signals(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, note, number.name)
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
-
-
-def _log_refusal(method: str, peer: str, reason: str) -> None:
-    _logger.warning("unauthenticated %s", fields(method=method, peer=peer, reason=reason))

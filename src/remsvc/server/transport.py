@@ -51,12 +51,17 @@ def open_transport(config: ServerConfig, methods: Methods, access: Access) -> Se
 
         asks_owner = config.auth.peer_uids is not None
         return Http2Server(config.limits, calls, methods, lambda: access.tls, asks_owner=asks_owner)
+    _set_grpc_environment()
+    from remsvc.server.grpc_transport.server import GrpcServer
+
+    return GrpcServer(config.limits, calls, methods, lambda: access.tls)
+
+
+def _set_grpc_environment() -> None:
+    """Set the variables that gRPC's library reads when it is imported. What is set already stays."""
     # Our log says what happened; gRPC would write lines of its own to standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if sys.platform == "linux":
         # The threads that wait for events read the sockets themselves: each part of a call takes one
         # change of thread less (docs/decisions/0009-what-a-call-costs.md).
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
-    from remsvc.server.grpc_transport.server import GrpcServer
-
-    return GrpcServer(config.limits, calls, methods, lambda: access.tls)

@@ -11,7 +11,7 @@ from remsvc.execution.jobs.gate import JobPermission
 from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.lookups import Lookups
 from remsvc.server.policy.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
-from remsvc.server.policy.places import CommandPlaces, Place
+from remsvc.server.policy.places import CommandPlaces, JobsBeside, NoJobs, Place
 from remsvc.server.policy.policy import Policy
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import exhausted
@@ -29,19 +29,33 @@ class PolicyInForce:
         knows: whether there is an identity now.
         lookups: the server's, by which folders of programs are looked at.
 
-    Attributes:
-        policy: the one in force now; a reload replaces it.
-        places: for version-1 commands.
-        has_input: whether a durable job that waits, by its id, was given standard input.
     """
 
     def __init__(self, policy: Policy, knows: Callable[[str], bool], lookups: Lookups | None = None) -> None:
-        self.policy = policy
-        self.places = CommandPlaces(lambda identity: self.policy.limits(identity).max_running)
-        self.has_input: Callable[[str], bool] = lambda _: False
+        self._policy = policy
+        self._jobs: JobsBeside = NoJobs()
+        self._places = CommandPlaces(lambda identity: self._policy.limits(identity).max_running)
         self._knows = knows
         self._rates = RateLimiter()
         self._lookups = lookups or Lookups()
+
+    @property
+    def policy(self) -> Policy:
+        """The one in force now."""
+        return self._policy
+
+    def share_with(self, jobs: JobsBeside) -> None:
+        """Bound these durable jobs as well: an identity's commands and jobs share its places."""
+        self._jobs = jobs
+        self._places.share_with(jobs)
+
+    def use(self, policy: Policy) -> None:
+        """Decide by another policy from now on; :meth:`note_limits` then starts what may run by it."""
+        self._policy = policy
+
+    def note_limits(self) -> None:
+        """Start version-1 commands that wait, where the limits of the policy in force now permit it."""
+        self._places.note_limits()
 
     def count_request(self, identity: str) -> None:
         """Count a command that is asked for, permitted or not.
@@ -49,7 +63,7 @@ class PolicyInForce:
         Raises:
             RefusedError: too many in too short a time.
         """
-        if rate := self.policy.limits(identity).rate:
+        if rate := self._policy.limits(identity).rate:
             wait = self._rates.take(identity, rate)
             if wait:
                 seconds = math.ceil(wait * 1000) / 1000
@@ -58,7 +72,7 @@ class PolicyInForce:
 
     async def decide(self, identity: str, request: CommandRequest) -> Decision:
         """As :meth:`Policy.decide`, without blocking the event loop."""
-        policy = self.policy
+        policy = self._policy
         waits = request.shell == NO_SHELL and policy.reads_folders(identity)
         if not waits and request.size < _LONG:
             return policy.decide(identity, request)
@@ -70,7 +84,7 @@ class PolicyInForce:
 
     def place(self, identity: str) -> Place:
         """What counts a version-1 command as running, once it is taken."""
-        return Place(self.places, identity)
+        return Place(self._places, identity)
 
     def permission(self, policy: Policy, decision: Decision, fault: Callable[[], str]) -> JobPermission:
         """What ``policy`` has decided for a job, as long as that policy is in force.
@@ -90,21 +104,21 @@ class PolicyInForce:
 
     def running_limit(self, identity: str) -> int | None:
         """How many jobs of an identity may run beside its version-1 commands."""
-        limit = self.policy.limits(identity).max_running
-        return None if limit is None else limit - self.places.beside(identity)
+        limit = self._policy.limits(identity).max_running
+        return None if limit is None else limit - self._places.beside(identity)
 
     def queue_limit(self, identity: str) -> int | None:
         """How many jobs of an identity may wait."""
-        return self.policy.limits(identity).max_queued
+        return self._policy.limits(identity).max_queued
 
     def note_room(self, identity: str) -> None:
         """A job has ended: a version-1 command may have waited for that."""
-        self.places.note_room(identity)
+        self._places.note_room(identity)
 
     async def permit(self, job: JobRecord) -> JobPermission:
         """Permit a job that was permitted when it was created, by the policy that is in force now."""
-        policy = self.policy
-        request = CommandRequest.of_job(job.content, has_input=self.has_input(job.id))
+        policy = self._policy
+        request = CommandRequest.of_job(job.content, has_input=self._jobs.has_input(job.id))
         decision = await self.decide(job.identity, request)
         if not decision.allowed:
             raise StartError(f"not permitted any more: {decision.message}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 from remsvc.server.refusal import exhausted
 from remsvc.time_limit import TimeLimit
@@ -13,23 +14,48 @@ _RETRY_SECONDS = 1.0
 _PATIENCE_SECONDS = 60.0
 
 
+class JobsBeside(Protocol):
+    """The durable jobs of a server, as far as they share an identity's places with version-1 commands."""
+
+    def running_of(self, identity: str) -> int:
+        """How many jobs of an identity run now."""
+
+    def start_waiting(self) -> None:
+        """Start jobs that wait: there may be room for them now."""
+
+    def has_input(self, job_id: str) -> bool:
+        """Whether a job that waits was given standard input."""
+
+
+class NoJobs(JobsBeside):
+    """A server without durable jobs."""
+
+    def running_of(self, identity: str) -> int:
+        return 0
+
+    def start_waiting(self) -> None:
+        pass
+
+    def has_input(self, job_id: str) -> bool:
+        return False
+
+
 class CommandPlaces:
     """Places of all identities.
 
     Args:
         limit: how many commands and jobs an identity may run; None for any number.
-
-    Attributes:
-        jobs_running: how many durable jobs of an identity run now.
-        on_room: called when a command has ended: a durable job may have waited for that.
     """
 
     def __init__(self, limit: Callable[[str], int | None]) -> None:
-        self.jobs_running: Callable[[str], int] = lambda _: 0
-        self.on_room: Callable[[], None] = lambda: None
+        self._jobs: JobsBeside = NoJobs()
         self._limit = limit
         self._taken: Counter[str] = Counter()
         self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}  # first those who came first
+
+    def share_with(self, jobs: JobsBeside) -> None:
+        """From now on, an identity's commands and these jobs together are bounded."""
+        self._jobs = jobs
 
     def beside(self, identity: str) -> int:
         """How many durable jobs leave alone: those of commands that run, or wait to run."""
@@ -75,7 +101,7 @@ class CommandPlaces:
             del self._taken[identity]
         self.note_room(identity)
         if self._limit(identity) is not None:
-            self.on_room()
+            self._jobs.start_waiting()
 
     def note_room(self, identity: str) -> None:
         """Something of an identity has ended: the command takes its place that has waited for longest."""
@@ -97,7 +123,7 @@ class CommandPlaces:
         if place.done() and not place.cancelled():
             return True
         self._forget(identity, place)
-        self.on_room()
+        self._jobs.start_waiting()
         return False
 
     def _forget(self, identity: str, place: asyncio.Future[None]) -> None:
@@ -108,7 +134,7 @@ class CommandPlaces:
 
     def _is_free(self, identity: str) -> bool:
         limit = self._limit(identity)
-        return limit is None or self._taken[identity] + self.jobs_running(identity) < limit
+        return limit is None or self._taken[identity] + self._jobs.running_of(identity) < limit
 
 
 class Place:
