@@ -40,15 +40,12 @@ CIRCLES = {
     *(f"remsvc.server.{name}" for name in ("identity", "policy", "rate_limit", "settings", "tls")),
     *(f"remsvc.server.http2.{name}" for name in ("call", "connection", "connections", "session")),
     *(f"remsvc.server.http2.{name}" for name in ("opening_windows", "unsent", "waiting_answers")),
-    *("remsvc_provider.operators", "remsvc_provider.operators.remsvc"),
-    *("remsvc_provider.start_in_triggerer", "remsvc_provider.triggers"),
 }
 SIZES = {
     "src/remsvc/cli/airflow_connection.py",
     "src/remsvc/execution/supervisor/commands.py",
     "src/remsvc/server/calls/sharing.py",
     "src/remsvc/server/own_user.py",
-    "src/remsvc_provider/triggers/event.py",
 }
 FULL_FOLDERS = {"src/remsvc/client"}
 

@@ -1,19 +1,25 @@
-"""Checks the operator's commands, once their templates are rendered and before anything is sent."""
+"""A task's commands: the keys that they may have, checked once their templates are rendered; how a trigger
+stores them; and what of them is shown to people.
+"""
 
 from __future__ import annotations
 
+import base64
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from remsvc.command import Command
+from remsvc.command import Command, crc32hex
 from remsvc.errors import InvalidCommandError
-from remsvc.validation import WORKING_DIRECTORY, check_arguments
-from remsvc_provider.job_keys import JOB_KEYS, check_environment, check_job_keys, check_working_directory
+from remsvc.validation import STANDARD_INPUT, WORKING_DIRECTORY, check_arguments, check_text, check_unicode
 from remsvc_provider.version_compat import AirflowException
 
 KEYS = tuple(field.name for field in fields(Command))
 """The keys of a command that every server understands."""
+JOB_KEYS = ("argv", "env", "cwd", "input")
+"""The keys that only a server with durable jobs understands."""
 
 
 def check_commands(commands: object, env: object = None, cwd: object = None) -> list[dict[str, Any]]:
@@ -56,16 +62,16 @@ def _defaults(env: object, cwd: object) -> dict[str, Any]:
     """The operator's own ``env`` and ``cwd``, as keys of a command. Raises :class:`InvalidCommandError`."""
     defaults: dict[str, Any] = {}
     if env:
-        defaults["env"] = check_environment("env", env)
+        defaults["env"] = _check_environment("env", env)
     if cwd:
-        defaults["cwd"] = check_working_directory("cwd", cwd)
+        defaults["cwd"] = _check_working_directory("cwd", cwd)
     return defaults
 
 
 def _with_defaults(command: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**defaults, **command}
     if "env" in merged:
-        merged["env"] = {**defaults.get("env", {}), **check_environment("env", command.get("env", {}))}
+        merged["env"] = {**defaults.get("env", {}), **_check_environment("env", command.get("env", {}))}
     return merged
 
 
@@ -76,7 +82,7 @@ def _check(command: object) -> None:
         raise InvalidCommandError(
             f"unknown key {', '.join(map(repr, unknown))}; expected only {', '.join((*KEYS, *JOB_KEYS))}"
         )
-    check_job_keys(command)
+    _check_job_keys(command)
     basic = {key: command[key] for key in KEYS if key in command}
     if "argv" in command:
         Command(**{**basic, "cmd": "argv"}).validate()
@@ -91,6 +97,105 @@ def _check_size(command: Mapping[str, Any]) -> None:
     """Whether a server could start it: all of a list is refused for one, before the first runs."""
     check_arguments(command.get("argv") or [command["cmd"]], command.get("env", {}))
     WORKING_DIRECTORY.check(command.get("cwd", ""))
+
+
+def _check_job_keys(command: Mapping[str, Any]) -> None:
+    """Check the keys of one command.
+
+    Raises:
+        InvalidCommandError: naming the key, its value and what was expected.
+    """
+    if "argv" in command:
+        _check_argv(command)
+    if "env" in command:
+        _check_environment("env", command["env"])
+    if "cwd" in command:
+        _check_working_directory("cwd", command["cwd"])
+    if "input" in command:
+        _check_input(command["input"])
+
+
+def _check_argv(command: Mapping[str, Any]) -> None:
+    argv = command["argv"]
+    if isinstance(argv, (str, bytes)) or not isinstance(argv, Sequence):
+        raise InvalidCommandError(f"argv must be a list of strings, not {type(argv).__name__}")
+    for index, argument in enumerate(argv):
+        check_text(f"argv[{index}]", argument)
+    if not argv or not argv[0]:
+        raise InvalidCommandError("argv must begin with the name of a program")
+    if "cmd" in command:
+        raise InvalidCommandError("cmd and argv are both given; expected one of them")
+    if "cmdtyp" in command:
+        raise InvalidCommandError("cmdtyp is given with argv, which runs without a shell; expected only one")
+
+
+def _check_environment(name: str, env: object) -> dict[str, str]:
+    """Check environment variables. Their values are never quoted: one may be a secret.
+
+    Returns:
+        All as text: a whole number may be meant for nothing else. Of other values it is not certain: is it
+        ``true``, ``True`` or ``1``; was it ``3.10`` before it became a number?
+
+    Raises:
+        InvalidCommandError: naming the variable.
+    """
+    if not isinstance(env, Mapping):
+        raise InvalidCommandError(f"{name} must be a dict of strings, not {type(env).__name__}")
+    for variable, value in env.items():
+        check_text(f"the name of a variable in {name}", variable)
+        if not variable or "=" in variable:
+            raise InvalidCommandError(f"{name} has {variable!r}, which cannot be the name of a variable")
+        if isinstance(value, bool) or not isinstance(value, int):
+            check_text(f"{name}[{variable!r}]", value)
+    return {variable: str(value) for variable, value in env.items()}
+
+
+def _check_working_directory(name: str, cwd: object) -> str:
+    """Check a working directory, on a system that is not known here.
+
+    Raises:
+        InvalidCommandError: it is no absolute path.
+    """
+    check_text(name, cwd)
+    path = str(cwd)
+    if not (PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()):
+        raise InvalidCommandError(f"{name} is {path!r}; expected an absolute path")
+    return path
+
+
+def _check_input(value: object) -> None:
+    if not isinstance(value, (str, bytes)):
+        raise InvalidCommandError(f"input must be text or bytes, not {type(value).__name__}")
+    if isinstance(value, str):
+        check_unicode("input", value)
+    replace(STANDARD_INPUT, field="input").check(value)
+
+
+def storable(command: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked command as a trigger's argument, which has to be JSON."""
+    stored = dict(command)
+    if "argv" in stored:
+        stored["argv"] = list(stored["argv"])
+    if isinstance(stored.get("input"), bytes):
+        stored["input"] = {"base64": base64.b64encode(stored["input"]).decode()}
+    return stored
+
+
+def input_bytes(value: Any) -> bytes:
+    """The input of a stored command, as the command reads it: no input is an empty one."""
+    if isinstance(value, Mapping):
+        return base64.b64decode(value["base64"])
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+def program_text(command: Mapping[str, Any]) -> str:
+    """What is run, for a person: a shell would read ``argv`` from it."""
+    return shlex.join(command["argv"]) if "argv" in command else command["cmd"]
+
+
+def program_hash(command: Mapping[str, Any]) -> str:
+    """The hash that travels with it."""
+    return crc32hex("\0".join(command["argv"]) if "argv" in command else command["cmd"])
 
 
 def to_command(command: Mapping[str, Any]) -> Command:

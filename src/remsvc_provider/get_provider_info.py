@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from remsvc_provider import connection_form, settings
+from remsvc_provider import settings
+from remsvc_provider.connection import form
 
 INTEGRATION = "RemSvc"
 
@@ -29,8 +30,8 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "remsvc_provider.hooks.remsvc.RemSvcHook",
                 "hook-name": "RemSvc gRPC",
                 # Airflow 3.2 and later read the form from here, 3.1 asks the hook class.
-                "conn-fields": connection_form.conn_fields(),
-                "ui-field-behaviour": connection_form.ui_field_behaviour(),
+                "conn-fields": form.conn_fields(),
+                "ui-field-behaviour": form.ui_field_behaviour(),
             }
         ],
         "config": {

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remsvc_provider.job_keys import input_bytes
+from remsvc_provider.commands import input_bytes
 from remsvc_provider.version_compat import masked_parts, names_a_secret
 
 MASK = "***"

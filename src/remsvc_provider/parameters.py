@@ -1,97 +1,140 @@
-"""What a task was given, checked once its templates are rendered: in a worker and in a triggerer alike."""
+"""Checks what a task was given, once its templates are rendered: in a worker and in a triggerer alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from remsvc_provider import sealing
-from remsvc_provider.commands import check_commands
-from remsvc_provider.job_keys import storable
+from remsvc_provider.commands import check_commands, storable
 from remsvc_provider.masking import secrets_in
-from remsvc_provider.run_options import RunOptions, check_seconds
+from remsvc_provider.metadata import check_metadata, split
+from remsvc_provider.plan import Plan, RunOptions
 from remsvc_provider.version_compat import AirflowException
 
 FIELDS = ("commands", "grpc_conn_id", "metadata", "env", "cwd")
 """The operator's template fields."""
+ON_KILL = ("cancel", "leave")
+LONGEST_SECONDS = 315_360_000
+"""Of a time limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """The operator's parameters, as a trigger takes them.
+def checked_plan(
+    *,
+    commands: object,
+    env: object,
+    cwd: object,
+    metadata: object,
+    stream_timeout: object,
+    options: Mapping[str, Any],
+    known_secrets: bool = True,
+) -> Plan:
+    """The plan of a task's parameters, as far as they tell it.
 
-    Attributes:
-        commands: checked, each with the ``env`` and ``cwd`` of all, and storable as JSON.
-        stream_timeout: seconds for all of them together.
-        public, secret: the call metadata without its credentials, and the credentials.
-        secrets: what of the rendered fields no log may show.
-        options: how to run the commands.
-    """
-
-    commands: list[dict[str, Any]]
-    stream_timeout: float
-    public: sealing.Metadata
-    secret: sealing.Metadata
-    secrets: list[str]
-    options: RunOptions
-
-    @classmethod
-    def checked(
-        cls,
-        *,
-        commands: object,
-        env: object,
-        cwd: object,
-        metadata: object,
-        stream_timeout: object,
-        options: Mapping[str, Any],
-        known_secrets: bool = True,
-    ) -> Parameters:
-        """Check all of them.
-
-        Args:
-            commands, env, cwd, metadata, stream_timeout: the operator's, rendered.
-            options: the operator's others, by their names; one that is left out has its default.
-            known_secrets: whether to mask every value that Airflow knows as a secret in this process. False
-                in a triggerer whose task reads none: it knows those of other tasks.
-
-        Raises:
-            AirflowException: one cannot be used; names it, its value and what was expected.
-        """
-        checked_commands = check_commands(commands, env, cwd)
-        seconds = check_seconds("stream_timeout", stream_timeout, zero=False)
-        checked_options = RunOptions.checked(options)
-        public, secret = sealing.split(check_metadata(metadata))
-        named = [{key: value} for key, value in public]
-        return cls(
-            commands=[storable(command) for command in checked_commands],
-            stream_timeout=seconds,
-            public=public,
-            secret=secret,
-            # Of the commands as they are: in a stored one, bytes do not show what they hold. Of the metadata
-            # the keys too, and what stands under one that says so.
-            secrets=sorted(secrets_in([*checked_commands, *public, *named], known=known_secrets)),
-            options=checked_options,
-        )
-
-
-def check_metadata(metadata: object) -> list[tuple[str, str]]:
-    """Check the call metadata. No value is ever quoted: it may be a token.
+    Args:
+        commands, env, cwd, metadata, stream_timeout: the operator's, rendered.
+        options: those of :class:`~remsvc_provider.plan.RunOptions`, unchecked; one that is left out has
+            its default.
+        known_secrets: whether to mask every value that Airflow knows as a secret in this process. False in a
+            triggerer whose task reads none: the triggerer knows the secrets of other tasks.
 
     Raises:
-        AirflowException: naming the wrong entry by its index, counted from 0.
+        AirflowException: one cannot be used; names it, its value and what was expected.
+        TypeError: an option has an unknown name.
     """
-    if metadata is None:
+    checked_commands = check_commands(commands, env, cwd)
+    seconds = check_seconds("stream_timeout", stream_timeout, zero=False)
+    checked_options = check_options(options)
+    public, secret = split(check_metadata(metadata))
+    named = [{key: value} for key, value in public]
+    return Plan(
+        commands=[storable(command) for command in checked_commands],
+        stream_timeout=seconds,
+        metadata=public + secret,
+        # Of the commands as they are: in a stored one, bytes do not show what they hold. Of the metadata the
+        # keys too, and what stands under one that says so.
+        secrets=sorted(secrets_in([*checked_commands, *public, *named], known=known_secrets)),
+        options=checked_options,
+    )
+
+
+def check_options(given: Mapping[str, Any]) -> RunOptions:
+    """Check the operator's parameters that have no templates.
+
+    Raises:
+        AirflowException: one cannot be used; names it, its value and what was expected.
+        TypeError: a name is unknown.
+    """
+    options = {
+        name: _CHECKS[name](name, value) if name in _CHECKS else value for name, value in given.items()
+    }
+    return RunOptions(**options)
+
+
+def check_number(name: str, value: object) -> int:
+    """Check a whole number from 1 on.
+
+    Raises:
+        AirflowException: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise AirflowException(f"{name} is {value!r}; expected a whole number from 1 on")
+    return value
+
+
+def check_seconds(name: str, value: object, *, zero: bool) -> float:
+    """Check a time.
+
+    Args:
+        name: of the parameter.
+        value: of the parameter.
+        zero: whether it may be 0.
+
+    Raises:
+        AirflowException: it is no number, below 0, or more than any clock has to count.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value <= LONGEST_SECONDS
+        or (value == 0 and not zero)
+    ):
+        bounds = f"{'from 0 on' if zero else 'above 0'}, at most {LONGEST_SECONDS} (ten years)"
+        raise AirflowException(f"{name} is {value!r}; expected a number of seconds {bounds}")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
+    """Check what is one of several.
+
+    Raises:
+        AirflowException: it is none of them.
+    """
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise AirflowException(f"{name} is {value!r}; expected {', '.join(others)} or {last}")
+    return value
+
+
+def _exit_codes(name: str, codes: object) -> list[int]:
+    """None, a number, or several."""
+    if codes is None:
         return []
-    if isinstance(metadata, (str, bytes, Mapping)) or not isinstance(metadata, Sequence):
-        raise AirflowException(f"metadata must be a list of pairs, not {type(metadata).__name__}")
-    for index, pair in enumerate(metadata):
-        if (
-            isinstance(pair, (str, bytes))
-            or not isinstance(pair, Sequence)
-            or len(pair) != 2
-            or not all(isinstance(item, str) for item in pair)
-        ):
-            raise AirflowException(f"metadata[{index}] must be a pair of strings: a key and its value")
-    return [(key, value) for key, value in metadata]
+    several = codes if isinstance(codes, Iterable) and not isinstance(codes, (str, bytes)) else [codes]
+    checked = list(several)
+    for code in checked:
+        if isinstance(code, bool) or not isinstance(code, int) or code == 0:
+            raise AirflowException(
+                f"{name} has {code!r}; expected an exit code other than 0, or a list of them"
+            )
+    return checked
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "max_output_bytes": check_number,
+    "skip_on_exit_code": _exit_codes,
+    "parallel": check_number,
+    "durable": lambda name, value: bool(check_choice(name, value, (True, False, None))),
+    "on_kill": lambda name, value: check_choice(name, value, ON_KILL),
+    "max_log_bytes": lambda name, value: None if value is None else check_number(name, value),
+    "log_drain": lambda name, value: None if value is None else check_seconds(name, value, zero=True),
+}

@@ -6,31 +6,29 @@ the serialized DAG, so it is asked for while the DAG file is read; templates are
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import jinja2
 
 from remsvc_provider.masking import secrets_in
+from remsvc_provider.metadata import is_secret
 from remsvc_provider.parameters import FIELDS
-from remsvc_provider.sealing import is_secret
 from remsvc_provider.settings import START_FROM_TRIGGER
+from remsvc_provider.task_to_start import TRIGGER, TaskToStart
 from remsvc_provider.templates.rendering import renders_natively
 from remsvc_provider.templates.steady import is_reference, is_steady, is_template, reads_secrets
 from remsvc_provider.version_compat import conf, names_a_secret
 
 if TYPE_CHECKING:
-    from airflow.sdk import DAG
+    from airflow.sdk import DAG, BaseOperator
     from airflow.triggers.base import StartTriggerArgs
 
-    from remsvc_provider.operators.remsvc import RemSvcOperator
-
-TRIGGER = "remsvc_provider.triggers.start.RemSvcStartTrigger"
 HORIZON = timedelta(days=1000)
 """How long such a task may be deferred, where it has no execution_timeout: its trigger is told no other time
 from which it could know when it was deferred. Some databases know no time after 2038."""
@@ -59,28 +57,38 @@ _STARTING = (
 """What a worker calls to start a task: a subclass that has another one is started by a worker."""
 
 
+class StartableTask(Protocol):
+    """What an operator has, beside what every operator of Airflow has, to be started in the triggerer."""
+
+    stream_timeout: float
+    deferrable: bool
+
+    @property
+    def run_options(self) -> dict[str, Any]: ...
+
+
 class StartFromTrigger:
     """The attribute by which Airflow asks whether a task is started in the triggerer. It can be set: see
     ``start_from_trigger`` of the operator."""
 
-    def __set_name__(self, owner: type[RemSvcOperator], name: str) -> None:
+    def __set_name__(self, owner: type[StartableTask], name: str) -> None:
         self._operator = owner
 
-    def __get__(self, task: RemSvcOperator | None, owner: type) -> bool:
+    def __get__(self, task: StartableTask | None, owner: type) -> bool:
         # Of the class, Airflow asks for mapped tasks, whose values the scheduler does not know.
         return task is not None and trigger_parameters(task, self._operator) is not None
 
-    def __set__(self, task: RemSvcOperator, wanted: bool | None) -> None:
+    def __set__(self, task: StartableTask, wanted: bool | None) -> None:
         task.__dict__["start_from_trigger"] = wanted
 
 
 class StartArguments:
     """The attribute by which Airflow asks what the trigger that starts a task is made of."""
 
-    def __set_name__(self, owner: type[RemSvcOperator], name: str) -> None:
+    def __set_name__(self, owner: type[StartableTask], name: str) -> None:
         self._operator = owner
 
-    def __get__(self, task: RemSvcOperator | None, owner: type) -> StartTriggerArgs | None:
+    def __get__(self, task: StartableTask | None, owner: type) -> StartTriggerArgs | None:
         found = None if task is None else trigger_parameters(task, self._operator)
         if found is None:
             return None
@@ -94,7 +102,7 @@ class StartArguments:
         )
 
 
-def trigger_parameters(task: RemSvcOperator, operator: type[RemSvcOperator]) -> str | None:
+def trigger_parameters(task: StartableTask, operator: type[StartableTask]) -> str | None:
     """What the trigger has to know of the task, as JSON; None where only a worker can start it.
 
     Args:
@@ -107,22 +115,29 @@ def trigger_parameters(task: RemSvcOperator, operator: type[RemSvcOperator]) -> 
     if wanted is None:
         # An option that only saves time: it lets no DAG file fail.
         wanted = START_FROM_TRIGGER.read_or(False)
-    dag = task.get_dag()
+    operator_task = cast("BaseOperator", task)
+    dag = operator_task.get_dag()
     # What is neither true nor false, a worker refuses.
-    if wanted not in (True,) or dag is None or not _airflow_can() or not _starts_alike(task, operator, dag):
+    if (
+        wanted not in (True,)
+        or dag is None
+        or not _airflow_can()
+        or task.deferrable not in (True,)
+        or not _starts_alike(operator_task, operator, dag)
+    ):
         return None
-    limit = task.execution_timeout
+    limit = operator_task.execution_timeout
     if not _ends_before_horizon(task.stream_timeout) or (limit is not None and limit <= timedelta(0)):
         return None
-    found = {
-        "fields": {name: getattr(task, name) for name in FIELDS},
-        "stream_timeout": task.stream_timeout,
-        "execution_timeout": None if limit is None else limit.total_seconds(),
-        "longest_deferral": min(HORIZON, limit or HORIZON).total_seconds(),
-        "options": task.run_options,
-        "native": renders_natively(task),
-    }
-    if not _is_json(found) or len(text := json.dumps(found)) > MOST_CHARACTERS:
+    found = TaskToStart(
+        fields={name: getattr(task, name) for name in FIELDS},
+        stream_timeout=task.stream_timeout,
+        execution_timeout=None if limit is None else limit.total_seconds(),
+        longest_deferral=min(HORIZON, limit or HORIZON).total_seconds(),
+        options=task.run_options,
+        native=renders_natively(task),
+    )
+    if not _is_json(found.values()) or len(text := found.to_json()) > MOST_CHARACTERS:
         return None
     return _with_templates_judged(text)
 
@@ -130,11 +145,11 @@ def trigger_parameters(task: RemSvcOperator, operator: type[RemSvcOperator]) -> 
 @lru_cache(maxsize=1)  # Airflow asks four times in a row for each task, whenever it reads the DAG's file
 def _with_templates_judged(parameters: str) -> str | None:
     """The parameters, and whether their templates read secrets; None where only a worker can render them."""
-    found = json.loads(parameters)
-    texts = list(_texts(found["fields"]))
-    if not _is_public(found["fields"]) or not all(map(is_steady, texts)):
+    found = TaskToStart.from_json(parameters)
+    texts = list(_texts(found.fields))
+    if not _is_public(found.fields) or not all(map(is_steady, texts)):
         return None
-    return json.dumps({**found, "reads_secrets": any(map(reads_secrets, texts))})
+    return replace(found, reads_secrets=any(map(reads_secrets, texts))).to_json()
 
 
 def _airflow_can() -> bool:
@@ -146,12 +161,11 @@ def _airflow_can() -> bool:
     )
 
 
-def _starts_alike(task: RemSvcOperator, operator: type[RemSvcOperator], dag: DAG) -> bool:
+def _starts_alike(task: BaseOperator, operator: type[StartableTask], dag: DAG) -> bool:
     """Whether a worker would do nothing else, and not at another time."""
     changed = any(getattr(type(task), name) is not getattr(operator, name) for name in _STARTING)
     return not (
-        task.deferrable not in (True,)
-        or changed
+        changed
         or tuple(task.template_fields) != FIELDS
         or task.template_ext
         # What is to happen before the task starts (the first: pre_execute=..., Airflow 3.1.0 to 3.3.2).

@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk import BaseHook
 from triggering import fire, trigger, until
 
-from remsvc_provider import connection_lookup
+from remsvc_provider.connection import lookup
 from remsvc_provider.hooks.remsvc import RemSvcHook
 from remsvc_provider.version_compat import AirflowException
 
@@ -67,7 +67,7 @@ async def test_a_trigger_that_starts_after_a_change_is_told_of_it(
 async def test_tasks_that_were_deferred_before_it_was_asked_for_share_an_answer(
     airflow: Airflow, conn_id: str, connect: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_lookup, "KEPT_SECONDS", 600.0)
+    monkeypatch.setattr(lookup, "KEPT_SECONDS", 600.0)
     deferred = {"deferred_at": time.time()}
     for _ in range(2):
         assert (await fire(trigger(conn_id, "true", **deferred)))["state"] == "SUCCESS"
@@ -82,7 +82,7 @@ async def test_an_answer_is_kept_for_a_moment_only(
     airflow: Airflow, connect: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clock of who deferred the task may be wrong."""
-    monkeypatch.setattr(connection_lookup, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(lookup, "KEPT_SECONDS", 0.0)
     for name in ("old", "new"):
         hook = RemSvcHook(connect(f"remsvc://{name}"))
         assert (await hook.get_async_conn(since=0.0)).host == name

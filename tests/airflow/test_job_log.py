@@ -20,7 +20,7 @@ from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from remsvc_provider.log.output import CommandOutput
 from remsvc_provider.masking import Masking
-from remsvc_provider.plan import Plan
+from remsvc_provider.plan import Plan, RunTimes
 from remsvc_provider.running import job_follower
 from remsvc_provider.running.access import ServerAccess
 from remsvc_provider.running.job_follower import JobFollower
@@ -238,7 +238,7 @@ async def test_a_watch_for_less_has_what_is_left_of_log_drain(scripted_jobs, mon
         job = await access.call(lambda client: client.get_job(scripted.message.id))
         output = CommandOutput(job, live, 1, 10, 1_000_000, Masking())
         follower = JobFollower(
-            access, Plan(commands=[], stream_timeout=7200.0), lambda: 1800.0, live, ended.set
+            access, Plan(commands=[], stream_timeout=7200.0), RunTimes(), lambda: 1800.0, live, ended.set
         )
         job = await asyncio.wait_for(follower.to_its_end(job, output), DEADLINE)
     finally:

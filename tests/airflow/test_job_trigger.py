@@ -19,7 +19,7 @@ from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.command import crc32hex
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from remsvc_provider.origin import Origin
-from remsvc_provider.run_options import LONGEST_SECONDS
+from remsvc_provider.parameters import LONGEST_SECONDS
 from remsvc_provider.running.channels import pooled_transport
 
 
@@ -577,8 +577,7 @@ async def test_a_trigger_of_an_older_version_uses_its_task_instance(conn_id, job
         "grpc_conn_id": conn_id,
         "metadata": [],
     }
-    one = trigger(conn_id, "true", ti=ti, origin=None)
-    one.commands = stored["commands"]
+    one = trigger(conn_id, *stored["commands"], ti=ti, origin=None)
     first, second = await fire(one), await fire(restored(one, ti))
     assert first["state"] == "SUCCESS"
     assert first == second  # the same process: it ran once

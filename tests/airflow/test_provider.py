@@ -132,9 +132,8 @@ result = {"tid": 1, "rc": 0, "out": "", "err": "", "hsh": "", "cmd": "true"}
 operator.execute_complete({}, {"state": "SUCCESS", "results": {"1": result}, "error_msg": None})
 """
 _NEVER = (
-    "remsvc_provider.running.run",
+    "remsvc_provider.running",
     "remsvc_provider.hooks",
-    "remsvc_provider.plan",
     "remsvc.client.",
     "remsvc_proto",
 )

@@ -87,10 +87,10 @@ async def test_everything_is_as_a_worker_makes_it(native, conn_id):
     by_worker = on_a_worker(dag, trigger)
     event = await fire(trigger)
     assert event["state"] == "SUCCESS", event
-    assert trigger.commands == by_worker.commands
-    assert trigger.metadata == by_worker.metadata
+    assert trigger.plan.commands == by_worker.plan.commands
+    assert trigger.plan.metadata == by_worker.plan.metadata
+    assert trigger.plan.stream_timeout == by_worker.plan.stream_timeout
     assert trigger.grpc_conn_id == by_worker.grpc_conn_id
-    assert trigger.stream_timeout == by_worker.stream_timeout
     _, arguments = by_worker.serialize()
     assert arguments["origin"]["labels"]["airflow_run_started"] == "2030-01-02T03:04:05.678901+00:00"
     # The jobs of one are the other's: it finds them, and runs nothing again.

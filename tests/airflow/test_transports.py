@@ -229,7 +229,6 @@ def test_a_trigger_by_http2_loads_no_grpc(serve):
     script = f"""
 import asyncio, sys
 from remsvc.client.options import ConnectionOptions
-from remsvc_provider.plan import Plan
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 import remsvc_provider.running.durable_run, remsvc_provider.running.stream_run, remsvc_provider.running.access
 from remsvc_provider.running.channels import pooled_transport

@@ -116,7 +116,7 @@ def read_connection(uri: str) -> None:
     pytest.importorskip("airflow")
     from airflow.sdk import Connection
 
-    from remsvc_provider.connection import connection_options
+    from remsvc_provider.connection.options import connection_options
     from remsvc_provider.version_compat import AirflowException
 
     try:

@@ -8,8 +8,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
 from remsvc.errors import RemSvcError
-from remsvc_provider import connection_form, connection_lookup
-from remsvc_provider.connection import connection_options, connection_secrets
+from remsvc_provider.connection import form, lookup
+from remsvc_provider.connection.options import connection_options, connection_secrets
 from remsvc_provider.version_compat import AirflowException
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ class RemSvcHook(BaseHook):
             AirflowException: as :attr:`options`.
         """
         if self._connection is None:
-            self._connection = await connection_lookup.look_up(self.remsvc_conn_id, since)
+            self._connection = await lookup.look_up(self.remsvc_conn_id, since)
         if self._options is None:
             self._options = connection_options(self._connection, self.log.warning)
             if self._options.token:
-                await connection_lookup.mask_once(self.remsvc_conn_id, self._options.token)
+                await lookup.mask_once(self.remsvc_conn_id, self._options.token)
         return self._connection
 
     @property
@@ -136,10 +136,10 @@ class RemSvcHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """The extras as form fields; Airflow 3.1 asks for them here."""
-        return connection_form.widgets()
+        return form.widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Which standard fields are hidden; Airflow 3.1 asks for it here."""
-        behaviour = connection_form.ui_field_behaviour()
+        behaviour = form.ui_field_behaviour()
         return {key.replace("-", "_"): value for key, value in behaviour.items()}

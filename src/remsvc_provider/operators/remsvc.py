@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 
 from remsvc.command import crc32hex
 from remsvc_provider import prompt_exit, sealing
 from remsvc_provider.masking import Masking
+from remsvc_provider.metadata import CallMetadata, check_metadata, hidden, split
 from remsvc_provider.outcome import (
     EVT_ERROR,
     EVT_RESULTS,
@@ -25,8 +26,8 @@ from remsvc_provider.outcome import (
     Results,
     RunState,
 )
-from remsvc_provider.parameters import FIELDS, Parameters, check_metadata
-from remsvc_provider.run_options import RunOptions, check_choice
+from remsvc_provider.parameters import FIELDS, check_choice, checked_plan
+from remsvc_provider.plan import DEFAULT_OPTIONS, Plan, RunOptions, RunTimes
 from remsvc_provider.settings import default_deferrable
 from remsvc_provider.start_in_triggerer import StartArguments, StartFromTrigger
 from remsvc_provider.templates.rendering import render_field
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from remsvc.client.options import ConnectionOptions
     from remsvc_provider.outcome import Outcome
-    from remsvc_provider.plan import Plan
 
 __all__ = ["JobState", "RemSvcOperator", "RemSvcResult", "crc32hex"]
 
@@ -139,7 +139,7 @@ class RemSvcOperator(BaseOperator):
         start_from_trigger: bool | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
-        max_output_bytes: int = RunOptions.max_output_bytes,
+        max_output_bytes: int = DEFAULT_OPTIONS.max_output_bytes,
         skip_on_exit_code: int | Sequence[int] | None = None,
         parallel: int = 1,
         durable: bool = False,
@@ -164,7 +164,7 @@ class RemSvcOperator(BaseOperator):
         self.when_killed = on_kill  # on_kill is Airflow's name for a method
         self.max_log_bytes = max_log_bytes
         self.log_drain = log_drain
-        self._hidden_metadata: sealing.Metadata = []
+        self._hidden_metadata: CallMetadata = []
         self._rendering: str | None = None
         self._cancel: Callable[[], object] | None = None
         self.start_from_trigger = start_from_trigger
@@ -227,10 +227,15 @@ class RemSvcOperator(BaseOperator):
     def _hide_secrets(self) -> None:
         """Take credentials out of the field that the rendered template view shows."""
         metadata = check_metadata(self.metadata)
-        _, self._hidden_metadata = sealing.split(metadata)
-        self.metadata = [
-            (key, sealing.HIDDEN if sealing.is_secret(key) else value) for key, value in metadata
-        ]
+        _, self._hidden_metadata = split(metadata)
+        self.metadata = hidden(metadata)
+
+    def _whole_metadata(self) -> Sequence[tuple[str, str]] | None:
+        """The field with the credentials that were taken out of it."""
+        if not self._hidden_metadata:
+            return self.metadata
+        public, _ = split(check_metadata(self.metadata))
+        return public + self._hidden_metadata
 
     def execute(self, context: Context) -> Any:
         """Check the parameters, and defer to the trigger (or run the commands here)."""
@@ -240,58 +245,40 @@ class RemSvcOperator(BaseOperator):
 
         check_choice("deferrable", self.deferrable, (True, False))
         check_choice("start_from_trigger", self.__dict__["start_from_trigger"], _START_FROM_TRIGGER_CHOICES)
-        parameters = Parameters.checked(
+        plan = checked_plan(
             commands=self.commands,
             env=self.env,
             cwd=self.cwd,
-            metadata=self.metadata,
+            metadata=self._whole_metadata(),
             stream_timeout=self.stream_timeout,
             options=self.run_options,
         )
-        options = asdict(parameters.options)
-        secret = self._hidden_metadata or parameters.secret
         limit = self.execution_timeout
         task_instance = context.get("ti")
-        origin = Origin.of(task_instance, context) if task_instance is not None else None
-        if self.deferrable and self._may_store(secret):
-            from remsvc_provider.triggers.remsvc import RemSvcTrigger
-
-            self.log.info(f"Deferring {len(parameters.commands)} command(s) to the triggerer")
-            if parameters.secrets:
-                options.update(secrets=parameters.secrets)
-            if origin is not None:
-                options.update(origin=origin.arguments())
-            if limit is not None:
-                options.update(execution_timeout=limit.total_seconds())
-            if limit is not None or origin is not None:
-                options.update(deferred_at=time.time())
-            self.defer(
-                trigger=RemSvcTrigger(
-                    commands=parameters.commands,
-                    grpc_conn_id=self.grpc_conn_id,
-                    stream_timeout=parameters.stream_timeout,
-                    metadata=parameters.public + secret,
-                    **options,
-                ),
-                method_name="execute_complete",
-                kwargs={"try_number": origin.try_number} if origin is not None else None,
-                # The trigger keeps to execution_timeout. This is for when no triggerer is there: all that
-                # Airflow 3.1.0 does with a retry after such a time-out is to fail it as well.
-                timeout=None if limit is None else limit + TIMEOUT_MARGIN,
-            )
-        from remsvc_provider.plan import OUTCOME_MARGIN, Plan
-
-        until = None if limit is None else time.monotonic() + limit.total_seconds()
-        plan = Plan(
-            commands=parameters.commands,
-            stream_timeout=parameters.stream_timeout,
-            metadata=parameters.public + secret,
-            origin=origin or Origin.unknown(),
-            time_is_up=until,
-            outcome_by=None if until is None else until - OUTCOME_MARGIN,
-            **options,
+        plan = replace(
+            plan,
+            origin=None if task_instance is None else Origin.of(task_instance, context),
+            execution_timeout=None if limit is None else limit.total_seconds(),
         )
-        return self.execute_complete(context, self._run_here(plan, Masking(parameters.secrets)).payload())
+        if self.deferrable and self._may_store(plan.metadata):
+            self._defer(plan)
+        return self.execute_complete(context, self._run_here(plan).payload())
+
+    def _defer(self, plan: Plan) -> NoReturn:
+        from remsvc_provider.triggers.remsvc import RemSvcTrigger
+
+        self.log.info(f"Deferring {len(plan.commands)} command(s) to the triggerer")
+        if plan.origin is not None or plan.execution_timeout is not None:
+            plan = replace(plan, deferred_at=time.time())
+        limit = self.execution_timeout
+        self.defer(
+            trigger=RemSvcTrigger.of(plan, self.grpc_conn_id),
+            method_name="execute_complete",
+            kwargs={"try_number": plan.origin.try_number} if plan.origin is not None else None,
+            # The trigger keeps to execution_timeout. This is for when no triggerer is there: all that
+            # Airflow 3.1.0 does with a retry after such a time-out is to fail it as well.
+            timeout=None if limit is None else limit + TIMEOUT_MARGIN,
+        )
 
     def execute_complete(self, context: Context, event: dict[str, Any], try_number: int | None = None) -> Any:
         """Take the trigger's event.
@@ -342,9 +329,9 @@ class RemSvcOperator(BaseOperator):
         if self._cancel is not None:
             self._cancel()
 
-    def _may_store(self, secret: sealing.Metadata) -> bool:
+    def _may_store(self, metadata: CallMetadata) -> bool:
         """Whether the trigger's arguments can be stored without showing a token."""
-        if not secret or sealing.can_seal():
+        if not split(metadata)[1] or sealing.can_seal():
             return True
         self.log.warning(
             "metadata has an authorization entry, and Airflow has no [core] fernet_key to encrypt it for the "
@@ -352,9 +339,15 @@ class RemSvcOperator(BaseOperator):
         )
         return False
 
-    def _run_here(self, plan: Plan, masking: Masking) -> Outcome:
+    def _run_here(self, plan: Plan) -> Outcome:
         from remsvc_provider.hooks.remsvc import RemSvcHook
+        from remsvc_provider.origin import Origin
         from remsvc_provider.running.run import PlanRun
+
+        masking = Masking(plan.secrets)
+        plan = replace(plan, origin=plan.origin or Origin.unknown())
+        limit = plan.execution_timeout
+        times = RunTimes.of(plan, None if limit is None else time.time() + limit)
 
         def read_connection() -> ConnectionOptions:
             hook = RemSvcHook(self.grpc_conn_id)
@@ -366,14 +359,14 @@ class RemSvcOperator(BaseOperator):
 
         async def run() -> Outcome:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
-            assert task is not None
-            self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+            if task is not None:  # in a coroutine there always is one
+                self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
             reread = partial(asyncio.to_thread, read_connection)
-            commands = PlanRun(plan, options, reread, self.log, masking, alone=True)
+            commands = PlanRun(plan, times, options, reread, self.log, masking, alone=True)
             try:
                 return await commands.outcome()
             except asyncio.CancelledError:
-                if plan.on_kill == "cancel":
+                if plan.options.on_kill == "cancel":
                     await commands.cancel("the Airflow task was killed or timed out")
                 raise
             finally:

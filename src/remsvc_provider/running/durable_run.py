@@ -16,14 +16,14 @@ from remsvc.client.options import ConnectionOptions
 from remsvc.errors import NotFoundError, RemSvcError, UnimplementedError
 from remsvc.printable import printable
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.job_keys import program_hash, program_text
+from remsvc_provider.commands import program_hash, program_text
 from remsvc_provider.log.live_log import FLUSH_SECONDS, LiveLog, Log
 from remsvc_provider.log.output import CommandOutput
 from remsvc_provider.log.task_log import failure_text, one_line, security_text, shown_id, without_nul
 from remsvc_provider.masking import Masking
 from remsvc_provider.origin import TRY_NUMBER, Origin
 from remsvc_provider.outcome import Outcome, Results, RunState
-from remsvc_provider.plan import Plan
+from remsvc_provider.plan import Plan, RunTimes
 from remsvc_provider.running.access import Reread, ServerAccess
 from remsvc_provider.running.job_follower import GRACE, JobFollower
 from remsvc_provider.running.patience import ATTEMPTS, TRANSIENT, Patience
@@ -48,6 +48,7 @@ class DurableRun:
 
     Args:
         plan: what to run.
+        times: until when.
         origin: who asks.
         options: where to.
         reread: tells what the connection says now, for when its credentials are refused.
@@ -62,6 +63,7 @@ class DurableRun:
     def __init__(
         self,
         plan: Plan,
+        times: RunTimes,
         origin: Origin,
         options: ConnectionOptions,
         reread: Reread,
@@ -71,12 +73,14 @@ class DurableRun:
         alone: bool = False,
     ) -> None:
         self._plan = plan
+        self._times = times
         self._origin = origin
         self._options = options
         self._masking = masking
         self._live = LiveLog(log, masking)
         self._access = ServerAccess(options, reread, self._warn, alone=alone)
-        self._patience = Patience(self._access, self._warn, forever=plan.resumed)
+        self._resumed = plan.may_have_begun
+        self._patience = Patience(self._access, self._warn, forever=self._resumed)
         self._results: Results = {}
         self._begun = 0
         self._problems: list[str] = []
@@ -89,8 +93,9 @@ class DurableRun:
         self._limit: TimeLimit | None = None
         self._ended = 0  # commands that are known to have ended
         self._last_end = float("-inf")  # of them, on the monotonic clock
-        self._max_log_bytes = MAX_LOG_BYTES.read() if plan.max_log_bytes is None else plan.max_log_bytes
-        self._log_drain = LOG_DRAIN.read() if plan.log_drain is None else plan.log_drain
+        max_log_bytes, log_drain = plan.options.max_log_bytes, plan.options.log_drain
+        self._max_log_bytes = MAX_LOG_BYTES.read() if max_log_bytes is None else max_log_bytes
+        self._log_drain = LOG_DRAIN.read() if log_drain is None else log_drain
 
     async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
         """Run everything. Cancelled, it leaves the jobs alone: see :meth:`cancel`.
@@ -135,9 +140,9 @@ class DurableRun:
     async def _too_late(self) -> Outcome:
         limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
         done = "nothing was running"
-        if self._jobs.under_way or self._taken or self._plan.resumed:
+        if self._jobs.under_way or self._taken or self._resumed:
             done = await self.cancel(limit)
-        if not self._taken and not self._plan.resumed and (why := self._jobs.why_none()):
+        if not self._taken and not self._resumed and (why := self._jobs.why_none()):
             # A retry is harmless, unlike after commands that have begun.
             return self._end(RunState.FAILED, f"{limit}, and nothing ran: {why}")
         ended = f"{len(self._results)} of {len(self._plan.commands)} command(s) had ended"
@@ -189,7 +194,7 @@ class DurableRun:
         await self._flush()
 
     async def _flush(self, seconds: float = 0.0) -> None:
-        await self._live.flush(self._plan.log_seconds(max(FLUSH_SECONDS, seconds)))
+        await self._live.flush(self._times.log_seconds(max(FLUSH_SECONDS, seconds)))
 
     def _warn(self, text: str) -> None:
         self._live.add(text, "warning")
@@ -223,10 +228,12 @@ class DurableRun:
     async def _run(self) -> None:
         count = len(self._plan.commands)
         tids = iter(range(1, count + 1))
-        if self._plan.parallel == 1:
+        if self._plan.options.parallel == 1:
             await self._work(tids)
             return
-        working = [asyncio.create_task(self._work(tids)) for _ in range(min(self._plan.parallel, count))]
+        working = [
+            asyncio.create_task(self._work(tids)) for _ in range(min(self._plan.options.parallel, count))
+        ]
         try:
             done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -253,7 +260,7 @@ class DurableRun:
                 self._problems.append(f"{where} failed: {error}")
 
     async def _command(self, tid: int) -> None:
-        folds = self._plan.parallel == 1  # groups cannot overlap, as what runs side by side does
+        folds = self._plan.options.parallel == 1  # groups cannot overlap, as what runs side by side does
         title = f"Command {tid}: {one_line(self._text(tid))}"
         if folds:
             self._live.begin_group(title)
@@ -271,7 +278,7 @@ class DurableRun:
         self._taken = True
         self._unfinished[tid] = job.id
         output = CommandOutput(
-            job, self._live, tid, self._plan.max_output_bytes, self._max_log_bytes, self._masking
+            job, self._live, tid, self._plan.options.max_output_bytes, self._max_log_bytes, self._masking
         )
         ended = None
         try:
@@ -281,7 +288,9 @@ class DurableRun:
                     stop_counting()
                     self._note_end()
 
-                follower = JobFollower(self._access, self._plan, self._drain_seconds, self._live, note_end)
+                follower = JobFollower(
+                    self._access, self._plan, self._times, self._drain_seconds, self._live, note_end
+                )
                 job = ended = await follower.to_its_end(job, output)
         finally:
             output.finish(ended)
@@ -299,8 +308,8 @@ class DurableRun:
     def _drain_seconds(self, passed: float = 0.0) -> float:
         """How long a command that has ended ``passed`` seconds ago still waits for its log."""
         left = self._log_drain - passed
-        if self._plan.time_is_up is not None:
-            left = min(left, self._plan.time_is_up - LOG_MARGIN - time.monotonic())
+        if self._times.time_is_up is not None:
+            left = min(left, self._times.time_is_up - LOG_MARGIN - time.monotonic())
         return max(left, 0.0)
 
     def _text(self, tid: int) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from remsvc.client.jobs import Job, JobState, StateChange
 from remsvc.errors import NotFoundError, ServerError
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.job_keys import same_job
 from remsvc_provider.log.live_log import LiveLog
 from remsvc_provider.log.task_log import shown_id
 from remsvc_provider.origin import COMMAND, RUN_STARTED, TRY_NUMBER, Origin
 from remsvc_provider.plan import Plan
+from remsvc_provider.running.job_spec import same_job
 
 if TYPE_CHECKING:
     from remsvc.client import AsyncClient
@@ -35,7 +35,7 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
     trigger was told nothing, or could not reach the server.
 
     Returns:
-        By command number, the jobs to use instead of new ones; nothing unless ``plan.durable``.
+        By command number, the jobs to use instead of new ones; nothing unless ``plan.options.durable``.
 
     Raises:
         ServerError: the server does not list them.
@@ -45,11 +45,11 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
     if origin.run_cleared:
         await _end_all(await _before_the_clear(plan, origin, client), plan, origin, client, live)
     jobs = client.list_jobs(
-        states=() if plan.durable else _UNFINISHED, labels=origin.labels, metadata=plan.metadata
+        states=() if plan.options.durable else _UNFINISHED, labels=origin.labels, metadata=plan.metadata
     )
     async with aclosing(jobs):
         earlier = [job async for job in jobs if _number(job, TRY_NUMBER) < origin.try_number]
-    adopted = await _adopt(plan, origin, client, earlier) if plan.durable else {}
+    adopted = await _adopt(plan, origin, client, earlier) if plan.options.durable else {}
     for tid, job in adopted.items():
         earlier_try = _number(job, TRY_NUMBER)
         live.add(f"Command {tid} is taken over from try {earlier_try}: job {shown_id(job.id)}, {job.state}")
@@ -72,7 +72,7 @@ async def _before_the_clear(plan: Plan, origin: Origin, client: AsyncClient) -> 
 
 
 async def _end_all(jobs: list[Job], plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> None:
-    if plan.on_kill == "cancel":
+    if plan.options.on_kill == "cancel":
         await asyncio.gather(*(_end(job, plan, origin, client, live) for job in jobs))
 
 
@@ -91,7 +91,7 @@ async def _adopt(plan: Plan, origin: Origin, client: AsyncClient, earlier: list[
             same = await same_job(client, found, command, plan.metadata)
         if same is not None:
             adopted[tid] = same
-        elif plan.parallel == 1:
+        elif plan.options.parallel == 1:
             break
     return adopted
 

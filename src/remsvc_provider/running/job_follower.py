@@ -15,7 +15,7 @@ from remsvc.time_limit import TimeLimit
 from remsvc_provider.log.live_log import LiveLog
 from remsvc_provider.log.output import CommandOutput, pieces
 from remsvc_provider.log.task_log import shown_id
-from remsvc_provider.plan import Plan
+from remsvc_provider.plan import Plan, RunTimes
 from remsvc_provider.running.access import ServerAccess
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class JobFollower:
     Args:
         access: to the job's server.
         plan: which the job belongs to.
+        times: until when it has time.
         log_drain: seconds for which the log may take longer than the job.
         live: the task's log.
         ended: called when the job is known to have ended: only its log, or the end of it, is missing.
@@ -48,12 +49,14 @@ class JobFollower:
         self,
         access: ServerAccess,
         plan: Plan,
+        times: RunTimes,
         log_drain: Callable[[], float],
         live: LiveLog,
         ended: Callable[[], None],
     ) -> None:
         self._access = access
         self._plan = plan
+        self._times = times
         self._log_drain = log_drain
         self._live = live
         self._tell_ended = ended
@@ -74,7 +77,9 @@ class JobFollower:
         missing = True
         while missing and (offsets := output.end_offsets(job)):
             only_for_log = not any(output.needs(stream) for stream, at in offsets.items() if at >= 0)
-            limit = self._plan.log_seconds(END_SECONDS) if only_for_log else self._plan.stream_timeout + GRACE
+            limit = (
+                self._times.log_seconds(END_SECONDS) if only_for_log else self._plan.stream_timeout + GRACE
+            )
             try:
                 with TimeLimit(limit):
                     missing = await self._access.call(partial(self._read_end, job, output))

@@ -6,12 +6,12 @@ import asyncio
 
 from remsvc.client.jobs import Job, JobState
 from remsvc.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, ServerError
-from remsvc_provider.job_keys import TIME_LIMIT, job_spec, same_job
 from remsvc_provider.log.live_log import LiveLog
 from remsvc_provider.log.task_log import shown_id
 from remsvc_provider.origin import Origin
 from remsvc_provider.plan import Plan
 from remsvc_provider.running import earlier_tries
+from remsvc_provider.running.job_spec import TIME_LIMIT, job_spec, same_job
 from remsvc_provider.running.patience import Patience
 from remsvc_provider.running.time_budget import TimeBudget
 

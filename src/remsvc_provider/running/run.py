@@ -10,7 +10,7 @@ from remsvc.time_limit import TimeLimit
 from remsvc_provider.log.live_log import Log
 from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import Outcome, RunState
-from remsvc_provider.plan import Plan
+from remsvc_provider.plan import Plan, RunTimes
 from remsvc_provider.running.access import Reread
 from remsvc_provider.running.durable_run import DurableRun, NoJobsError
 from remsvc_provider.running.stream_run import run_over_stream
@@ -21,6 +21,7 @@ class PlanRun:
 
     Args:
         plan: what to run.
+        times: until when.
         options: where to.
         reread: tells what the connection says now, for when its credentials are refused.
         log: the task's log.
@@ -35,6 +36,7 @@ class PlanRun:
     def __init__(
         self,
         plan: Plan,
+        times: RunTimes,
         options: ConnectionOptions,
         reread: Reread,
         log: Log,
@@ -43,12 +45,13 @@ class PlanRun:
         alone: bool = False,
     ) -> None:
         self._plan = plan
+        self._times = times
         self._options = options
         self._log = log
         self._masking = masking
         self._durable: DurableRun | None = None
         if plan.origin is not None:
-            self._durable = DurableRun(plan, plan.origin, options, reread, log, masking, alone=alone)
+            self._durable = DurableRun(plan, times, plan.origin, options, reread, log, masking, alone=alone)
 
     async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
         """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
@@ -66,7 +69,7 @@ class PlanRun:
             error = f"{self._options.target} has no durable jobs, which {', '.join(needs)} needs: nothing ran"
             self._log.error(error)
             return Outcome(RunState.FAILED, {}, error)
-        return await run_over_stream(self._plan, self._options, self._log, self._masking)
+        return await run_over_stream(self._plan, self._times, self._options, self._log, self._masking)
 
     async def cancel(self, reason: str) -> str:
         """End the jobs that still run, after :meth:`outcome` was cancelled, or in its place.

@@ -20,7 +20,7 @@ from remsvc_provider.log.output import shortened
 from remsvc_provider.log.task_log import command_report, failure_text, security_text, without_nul
 from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import Outcome, Results, RunState
-from remsvc_provider.plan import Plan
+from remsvc_provider.plan import Plan, RunTimes
 from remsvc_provider.running.channels import pooled_transport
 from remsvc_provider.running.patience import ATTEMPTS, TRANSIENT, delay_after
 
@@ -28,7 +28,9 @@ GRACE = 1.0
 """Seconds beyond stream_timeout, for a call that does not keep to its own limit."""
 
 
-async def run_over_stream(plan: Plan, options: ConnectionOptions, log: Log, masking: Masking) -> Outcome:
+async def run_over_stream(
+    plan: Plan, times: RunTimes, options: ConnectionOptions, log: Log, masking: Masking
+) -> Outcome:
     """Run all commands, one after another, and tell the task's log about each.
 
     A connection that cannot be made is tried again, as long as nothing was written. Cancelling this
@@ -36,6 +38,7 @@ async def run_over_stream(plan: Plan, options: ConnectionOptions, log: Log, mask
 
     Args:
         plan: what to run.
+        times: until when.
         options: where to.
         log: where the story goes.
         masking: of the secrets in all that is told.
@@ -49,7 +52,7 @@ async def run_over_stream(plan: Plan, options: ConnectionOptions, log: Log, mask
         else:
             live.add(outcome.error, "error")
     finally:
-        await live.flush(plan.log_seconds(FLUSH_SECONDS))
+        await live.flush(times.log_seconds(FLUSH_SECONDS))
     return outcome
 
 
@@ -148,7 +151,7 @@ class StreamRun:
         notes = []
         if answer.lossy:
             notes.append("the output had bytes that are not UTF-8; each came as U+FFFD")
-        limit = self._plan.max_output_bytes
+        limit = self._plan.options.max_output_bytes
         out, err, note = without_nul(
             shortened(answer.out, limit, self._masking), shortened(answer.err, limit, self._masking)
         )

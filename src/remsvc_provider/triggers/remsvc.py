@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from remsvc.errors import RemSvcError
 from remsvc.time_limit import TimeLimit
@@ -23,9 +23,10 @@ from remsvc_provider import sealing
 from remsvc_provider.airflow_process import in_triggerer
 from remsvc_provider.commands import KEYS
 from remsvc_provider.masking import Masking
+from remsvc_provider.metadata import split
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, Outcome, RunState
-from remsvc_provider.run_options import RunOptions
+from remsvc_provider.plan import DEFAULT_OPTIONS, Plan, RunOptions, RunTimes
 from remsvc_provider.settings import RESUME_AFTER
 from remsvc_provider.task_state import (
     AIRFLOW_TELLS_KILLS,
@@ -38,24 +39,28 @@ from remsvc_provider.version_compat import AirflowException
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
-    from airflow.triggers.base import TriggerEvent
 
     from remsvc.client.options import ConnectionOptions
-    from remsvc_provider.plan import Plan
     from remsvc_provider.running.run import PlanRun
 
 __all__ = ["EVT_ERROR", "EVT_RESULTS", "EVT_STATE", "RemSvcTrigger"]
 
-_DEFAULTS: dict[str, Any] = {
-    "origin": None,
-    "deferred_at": None,
-    "execution_timeout": None,
-    "secrets": [],
-    **asdict(RunOptions()),
-}
 _METADATA, _COMMANDS = "the authorization entry of metadata", "what commands hold of secrets"
-RESUMED_AFTER = 15.0
-"""A trigger that starts so many seconds after its task was deferred may have run before."""
+
+
+class OutcomeEvent(TriggerEvent):
+    """The event by which the trigger tells how a run ended.
+
+    Airflow logs each event for the task: this one leaves the output out, because it is in the log already.
+    """
+
+    def __repr__(self) -> str:
+        return f"TriggerEvent<state {self.payload[EVT_STATE]}, {len(self.payload[EVT_RESULTS])} result(s)>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TriggerEvent) and bool(self.payload == other.payload)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class RemSvcTrigger(BaseTrigger):
@@ -73,16 +78,14 @@ class RemSvcTrigger(BaseTrigger):
         sealed_metadata: the secret part of it, encrypted.
         sealed_commands: the commands as they are, and the secrets in them, encrypted; ``commands`` has them
             masked then.
-        options: for durable jobs; each may be left out:
-
-            - ``origin``: the try of the task, as :meth:`Origin.arguments` gives it. Version 1.0.0 did
-              not store it: then it is derived from the task instance that Airflow gives the trigger.
-              Without either, commands go over a stream of version 1.
-            - ``deferred_at``: when the task was deferred, in seconds since the epoch.
-            - ``execution_timeout``: seconds from then on, after which the task fails and may be retried.
-            - ``max_output_bytes``, ``skip_on_exit_code``, ``parallel``, ``durable``, ``on_kill``,
-              ``max_log_bytes``, ``log_drain``: as for the operator.
-            - ``secrets``: texts to mask in the log and in the results, besides the connection's.
+        origin: the try of the task, as :meth:`Origin.arguments` gives it. Version 1.0.0 did not store it:
+            then it is derived from the task instance that Airflow gives the trigger. Without either, commands
+            go over a stream of version 1.
+        deferred_at: when the task was deferred, in seconds since the epoch.
+        execution_timeout: seconds from then on, after which the task fails and may be retried.
+        secrets: texts to mask in the log and in the results, besides the connection's.
+        max_output_bytes, skip_on_exit_code, parallel, durable, on_kill, max_log_bytes, log_drain: as for the
+            operator.
     """
 
     def __init__(
@@ -94,28 +97,65 @@ class RemSvcTrigger(BaseTrigger):
         metadata: Sequence[tuple[str, str]] | None = None,
         sealed_metadata: str | None = None,
         sealed_commands: str | None = None,
-        **options: Any,
+        origin: Mapping[str, Any] | None = None,
+        deferred_at: float | None = None,
+        execution_timeout: float | None = None,
+        secrets: Sequence[str] = (),
+        max_output_bytes: int = DEFAULT_OPTIONS.max_output_bytes,
+        skip_on_exit_code: Sequence[int] = (),
+        parallel: int = DEFAULT_OPTIONS.parallel,
+        durable: bool = DEFAULT_OPTIONS.durable,
+        on_kill: str = DEFAULT_OPTIONS.on_kill,
+        max_log_bytes: int | None = None,
+        log_drain: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        if unknown := options.keys() - _DEFAULTS.keys():
-            raise TypeError(f"unexpected arguments of a RemSvcTrigger: {', '.join(sorted(unknown))}")
-        self.commands = commands
-        self.grpc_conn_id = grpc_conn_id
-        self.stream_timeout = stream_timeout
         try:
-            self.metadata, self._secret_metadata = sealing.split(metadata or ())
-            self._masking = Masking(options.get("secrets") or ())
+            self.plan = Plan(
+                commands=commands,
+                stream_timeout=stream_timeout,
+                metadata=[(key, value) for key, value in metadata or ()],
+                secrets=list(secrets or ()),
+                origin=Origin.from_arguments(origin) if origin else None,
+                execution_timeout=execution_timeout,
+                deferred_at=deferred_at,
+                options=RunOptions(
+                    max_output_bytes=max_output_bytes,
+                    skip_on_exit_code=list(skip_on_exit_code),
+                    parallel=parallel,
+                    durable=durable,
+                    on_kill=on_kill,
+                    max_log_bytes=max_log_bytes,
+                    log_drain=log_drain,
+                ),
+            )
+            self._masking = Masking(self.plan.secrets)
         except (ValueError, AttributeError) as error:
             # A triggerer goes on after a TypeError; after any other error it ends, with all its triggers.
-            raise TypeError("unusable metadata or secrets of a RemSvcTrigger") from error
+            raise TypeError("unusable arguments of a RemSvcTrigger") from error
+        self.grpc_conn_id = grpc_conn_id
         self._sealed_metadata = sealed_metadata
         self._sealed_commands = sealed_commands
-        self._options: dict[str, Any] = {**_DEFAULTS, **options}
         self._context: Context | None = None
         self._run: PlanRun | None = None
         self._fired = False
         self._cancelled = False
         self._kill_seen = False
+
+    @classmethod
+    def of(cls, plan: Plan, grpc_conn_id: str) -> RemSvcTrigger:
+        """The trigger that runs a plan, by a connection."""
+        return cls(
+            commands=list(map(dict, plan.commands)),
+            grpc_conn_id=grpc_conn_id,
+            stream_timeout=plan.stream_timeout,
+            metadata=plan.metadata,
+            origin=None if plan.origin is None else plan.origin.arguments(),
+            deferred_at=plan.deferred_at,
+            execution_timeout=plan.execution_timeout,
+            secrets=plan.secrets,
+            **asdict(plan.options),
+        )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path and the arguments that Airflow stores. They hold no token.
@@ -123,27 +163,36 @@ class RemSvcTrigger(BaseTrigger):
         Raises:
             AirflowException: ``metadata`` holds a token, and Airflow has no key to encrypt it.
         """
+        plan = self.plan
+        public, secret = split(plan.metadata)
         arguments: dict[str, Any] = {
-            "commands": self.commands,
+            "commands": plan.commands,
             "grpc_conn_id": self.grpc_conn_id,
-            "stream_timeout": self.stream_timeout,
-            "metadata": self.metadata,
+            "stream_timeout": plan.stream_timeout,
+            "metadata": public,
         }
-        if self._secret_metadata:
-            self._sealed_metadata = sealing.seal(_METADATA, self._secret_metadata)
+        if secret:
+            self._sealed_metadata = sealing.seal(_METADATA, secret)
         if self._sealed_metadata:
             arguments["sealed_metadata"] = self._sealed_metadata
-        arguments.update((name, value) for name, value in self._options.items() if value != _DEFAULTS[name])
-        if (secrets := arguments.get("secrets")) and sealing.can_seal():
-            self._sealed_commands = sealing.seal(_COMMANDS, [self.commands, secrets])
+        if plan.origin is not None:
+            arguments["origin"] = plan.origin.arguments()
+        if plan.deferred_at is not None:
+            arguments["deferred_at"] = plan.deferred_at
+        if plan.execution_timeout is not None:
+            arguments["execution_timeout"] = plan.execution_timeout
+        arguments.update(plan.options.changed())
+        if plan.secrets and sealing.can_seal():
+            self._sealed_commands = sealing.seal(_COMMANDS, [plan.commands, plan.secrets])
+        elif plan.secrets:
+            arguments["secrets"] = plan.secrets
         if self._sealed_commands:
             arguments["sealed_commands"] = self._sealed_commands
-            arguments["commands"] = [self._masking.command(command) for command in self.commands]
-            arguments.pop("secrets", None)
+            arguments["commands"] = [self._masking.command(command) for command in plan.commands]
         return "remsvc_provider.triggers.remsvc.RemSvcTrigger", arguments
 
     def __repr__(self) -> str:
-        return f"<RemSvcTrigger of {len(self.commands)} command(s) on {self.grpc_conn_id}>"
+        return f"<RemSvcTrigger of {len(self.plan.commands)} command(s) on {self.grpc_conn_id}>"
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
         """Keep the context, and render nothing: a worker has done so. Airflow calls this where the task may
@@ -161,8 +210,6 @@ class RemSvcTrigger(BaseTrigger):
         except asyncio.CancelledError:
             self._cancelled = True
             raise
-        from remsvc_provider.triggers.event import OutcomeEvent
-
         self._fired = True
         yield OutcomeEvent(payload=payload)
 
@@ -181,7 +228,7 @@ class RemSvcTrigger(BaseTrigger):
         the scheduler is slow or pauses between two rounds (docs/decisions/0022). Outside of a triggerer there
         is no such scheduler (``dag.test()``), so nothing is waited for.
         """
-        deferred_at = self._options["deferred_at"]
+        deferred_at = self.plan.deferred_at
         if deferred_at is None or not in_triggerer():
             return
         resume_after = RESUME_AFTER.read_or(RESUME_AFTER.default)
@@ -211,11 +258,11 @@ class RemSvcTrigger(BaseTrigger):
 
     async def _cancel_jobs(self, reason: str, timeout: float) -> bool | None:
         """Whether it did; None where the task's state could not be learned within ``timeout`` seconds."""
-        if self._fired or self._options["on_kill"] != "cancel":
+        if self._fired or self.plan.options.on_kill != "cancel":
             return False
         if self.task_instance is None:
             return None
-        durable = self._options["durable"]
+        durable = self.plan.options.durable
         date = (self._context or {}).get("logical_date")
         abandoned = await is_abandoned(
             self.task_instance, durable=durable, timeout=timeout, logical_date=date
@@ -244,21 +291,14 @@ class RemSvcTrigger(BaseTrigger):
         except (AirflowException, RemSvcError) as error:
             return Outcome(RunState.FAILED, {}, self._masking(str(error)))
         try:
-            with (limit := TimeLimit(self._execution_time_left())):
+            with (limit := TimeLimit(self.plan.execution_time_left)):
                 return await self._run.outcome(limit)
         except TimeoutError:
             return await self._too_late(self._run)
 
-    def _execution_time_left(self) -> float | None:
-        """Seconds; None where there is no limit."""
-        limit: float | None = self._options["execution_timeout"]
-        if limit is None:
-            return None
-        return limit - (time.time() - (self._options["deferred_at"] or time.time()))
-
     async def _too_late(self, run: PlanRun) -> Outcome:
-        problem = f"execution_timeout of {self._options['execution_timeout']:g} s exceeded"
-        if self._options["on_kill"] != "cancel":
+        problem = f"execution_timeout of {self.plan.execution_timeout:g} s exceeded"
+        if self.plan.options.on_kill != "cancel":
             problem += ", what runs goes on (on_kill is 'leave')"
         elif self._a_retry_takes_over:
             problem += ", what runs is left to the next try (durable)"
@@ -270,21 +310,16 @@ class RemSvcTrigger(BaseTrigger):
     @property
     def _a_retry_takes_over(self) -> bool:
         """Whether what runs is left to the task's next try."""
-        return bool(self._options["durable"] and not (self._options["origin"] or {}).get("last_try"))
+        plan = self.plan
+        return plan.options.durable and not (plan.origin is not None and plan.origin.last_try)
 
     async def _prepare(self) -> PlanRun:
         """Raises :class:`AirflowException` or :class:`RemSvcError` for a connection that cannot be used."""
         module = await _load()
-        options = await self._read_connection(self._options["deferred_at"])
-        metadata = [*self.metadata, *self._secret_metadata]
-        if self._sealed_metadata:
-            metadata += sealing.pairs(sealing.unseal(_METADATA, self._sealed_metadata))
-        commands = self.commands
-        if self._sealed_commands:
-            commands, secrets = sealing.unseal(_COMMANDS, self._sealed_commands)
-            self._masking.add(secrets)
-        plan = self._plan(commands, metadata)
-        run: PlanRun = module.PlanRun(plan, options, self._read_connection, self.log, self._masking)
+        options = await self._read_connection(self.plan.deferred_at)
+        plan = self._complete_plan()
+        times = RunTimes.of(plan, None if self._deferred_until is None else self._deferred_until.timestamp())
+        run: PlanRun = module.PlanRun(plan, times, options, self._read_connection, self.log, self._masking)
         return run
 
     async def _read_connection(self, since: float | None = None) -> ConnectionOptions:
@@ -296,29 +331,21 @@ class RemSvcTrigger(BaseTrigger):
         self._masking.add(hook.secrets)
         return hook.options
 
-    def _plan(self, commands: list[dict[str, Any]], metadata: Sequence[tuple[str, str]]) -> Plan:
-        from remsvc_provider.plan import OUTCOME_MARGIN, Plan
-
-        options = dict(self._options)
-        stored, deferred_at = options.pop("origin"), options.pop("deferred_at")
-        del options["execution_timeout"], options["secrets"]
-        if (left := self._execution_time_left()) is not None:
-            options["time_is_up"] = time.monotonic() + left
-        if (until := self._deferred_until) is not None:
-            options["outcome_by"] = time.monotonic() + until.timestamp() - time.time() - OUTCOME_MARGIN
-        origin = Origin.from_arguments(stored) if stored else None
-        if origin is None and self.task_instance is not None:
+    def _complete_plan(self) -> Plan:
+        """The plan with what is stored encrypted, and with its origin."""
+        plan = self.plan
+        if self._sealed_metadata and not split(plan.metadata)[1]:
+            sealed = sealing.unseal(_METADATA, self._sealed_metadata)
+            plan = replace(plan, metadata=plan.metadata + [(key, value) for key, value in sealed])
+        if self._sealed_commands:
+            commands, secrets = sealing.unseal(_COMMANDS, self._sealed_commands)
+            self._masking.add(secrets)
+            plan = replace(plan, commands=commands)
+        if plan.origin is None and self.task_instance is not None:
             # Stored by 1.0.0, which knew no other keys and let any pass.
-            commands = [{key: command.get(key) or "" for key in KEYS} for command in commands]
-            origin = Origin.of(self.task_instance)
-        return Plan(
-            commands=commands,
-            stream_timeout=self.stream_timeout,
-            metadata=metadata,
-            origin=origin,
-            resumed=deferred_at is not None and time.time() - deferred_at > RESUMED_AFTER,
-            **options,
-        )
+            commands = [{key: command.get(key) or "" for key in KEYS} for command in plan.commands]
+            plan = replace(plan, commands=commands, origin=Origin.of(self.task_instance))
+        return plan
 
 
 _loaded: list[ModuleType] = []

@@ -7,15 +7,14 @@ the task is handed over to one, which starts it as any other.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from remsvc_provider.masking import secrets_in
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, EVT_TRY, NOT_STARTED
-from remsvc_provider.parameters import Parameters
-from remsvc_provider.start_in_triggerer import TRIGGER
+from remsvc_provider.parameters import checked_plan
+from remsvc_provider.task_to_start import TRIGGER, TaskToStart
 from remsvc_provider.templates.rendering import render_field
 from remsvc_provider.templates.threads import in_thread
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
@@ -38,8 +37,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
     ``"NOT_STARTED"``, and ``"error_msg"`` says why.
 
     Args:
-        parameters: what :mod:`remsvc_provider.start_in_triggerer` found of the task, as JSON: Airflow encodes
-            other arguments more than once, and decodes them in part.
+        parameters: the task, as :meth:`TaskToStart.to_json` gives it.
     """
 
     def __init__(self, *, parameters: str) -> None:
@@ -83,8 +81,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         """Do what a worker does with a task that it defers; for a kill, only what ends its jobs."""
         if self._started:
             return
-        given: dict[str, Any] = json.loads(self._parameters)
-        longest_deferral = float(given["longest_deferral"])
+        task = TaskToStart.from_json(self._parameters)
         context = self._context
         if context is None:
             raise AirflowException(
@@ -95,41 +92,39 @@ class RemSvcStartTrigger(RemSvcTrigger):
             raise AirflowException(
                 "it is a retry, and only workers are told what earlier tries may have left running"
             )
-        fields, native = given["fields"], bool(given["native"])
         if killed:
-            fields = _for_a_kill(fields)
+            task = task.for_a_kill()
         rendered = await in_thread(
-            lambda: self._rendered(fields, context, native),
+            lambda: self._rendered(task, context),
             KILL_RENDER_TIMEOUT if killed else RENDER_TIMEOUT,
             urgent=killed,
         )
         self.grpc_conn_id = rendered.pop("grpc_conn_id")
-        parameters = Parameters.checked(
+        plan = checked_plan(
             **rendered,
-            stream_timeout=given["stream_timeout"],
-            options=given["options"],
-            known_secrets=given["reads_secrets"],
+            stream_timeout=task.stream_timeout,
+            options=task.options,
+            known_secrets=task.reads_secrets,
         )
-        self.commands = parameters.commands
-        self.stream_timeout = parameters.stream_timeout
-        self.metadata, self._secret_metadata = parameters.public, parameters.secret
-        self._masking.add(parameters.secrets)
-        self._options.update(
-            asdict(parameters.options),
-            origin=Origin.of_first_try(context).arguments(),
-            execution_timeout=given["execution_timeout"],
-            deferred_at=self._deferred_at(longest_deferral),
+        self._masking.add(plan.secrets)
+        self.plan = replace(
+            plan,
+            origin=Origin.of_first_try(context),
+            execution_timeout=task.execution_timeout,
+            deferred_at=self._deferred_at(task.longest_deferral),
         )
         self._started = not killed
 
-    def _rendered(self, fields: dict[str, Any], context: Context, native: bool) -> dict[str, Any]:
-        self.render_template_as_native_obj = native
-        environment = template_environment(native=native)
+    def _rendered(self, task: TaskToStart, context: Context) -> dict[str, Any]:
+        self.render_template_as_native_obj = task.native
+        environment = template_environment(native=task.native)
 
         def render(value: Any) -> Any:
             return self.render_template(value, context, environment)
 
-        return {name: render_field(name, value, render) if value else value for name, value in fields.items()}
+        return {
+            name: render_field(name, value, render) if value else value for name, value in task.fields.items()
+        }
 
     def _deferred_at(self, longest_deferral: float) -> float | None:
         """When the scheduler deferred the task, in seconds since the epoch: Airflow tells until when it may
@@ -142,15 +137,3 @@ class RemSvcStartTrigger(RemSvcTrigger):
         text = str(error) if isinstance(error, AirflowException) else f"{type(error).__name__}: {error}"
         self._masking.add(secrets_in(text))
         return self._masking(text)
-
-
-def _for_a_kill(fields: dict[str, Any]) -> dict[str, Any]:
-    """A task's fields, of which only those are left that may have to be rendered to end its jobs.
-
-    These are found by their request ids, which are numbered as the commands are. A command may take long to
-    render, or fail to.
-    """
-    commands = fields["commands"]
-    if isinstance(commands, list):
-        commands = [{"cmd": "true"}] * len(commands)
-    return {**fields, "commands": commands, "env": None, "cwd": None}
