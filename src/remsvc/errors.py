@@ -1,7 +1,45 @@
-"""The one hierarchy of errors. Everything RemSvc raises on purpose is a :class:`RemSvcError`.
+"""The one hierarchy of errors: everything that RemSvc raises on purpose is a :class:`RemSvcError`.
 
-Nothing here imports gRPC: a status travels as its canonical name (``"UNAVAILABLE"``), so that the
-errors can be caught where gRPC is not loaded.
+=============================  ===============================================  ==============================
+error                          raised when                                      does repeating help?
+=============================  ===============================================  ==============================
+``RemSvcError``                something else went wrong, such as a call on a   no
+                               client that is closed
+``InvalidCommandError``        a command, a job or a search cannot be sent as   no: correct it
+                               it is
+``ConfigurationError``         an option, a file or a setting cannot be used    no: correct it
+``ProtocolError``              the server's answer breaks the protocol          no
+``MissingResultsError``        a stream ended before all its commands were      only for commands that may run
+                               answered                                         twice
+``ServerError``                the server answered with an error status, or     see its classes; for any other
+                               could not be reached                             status, no
+├ ``UnavailableError``         there is no connection, or it broke, or the      yes, after a pause
+│                              server shuts down
+├ ``DeadlineExceededError``    the time limit ran out                           yes, with more time
+├ ``CallCancelledError``       the server gave the call up, as it shuts down    yes, after a pause
+│                              or has too many calls
+├ ``ResourceExhaustedError``   the server, or the caller's share of it, is      where ``retry_after`` says
+│                              full; or a message is too large                  when
+├ ``UnauthenticatedError``     there is no token, or not a valid one            no: with another token
+├ ``PermissionDeniedError``    the server's policy refuses the command          no
+├ ``InvalidArgumentError``     the server cannot accept the command as it is    no: correct it
+├ ``NotFoundError``            there is no such job, or it is another caller's  no
+├ ``AlreadyExistsError``       the request id was used with other content       no: use another id
+└ ``UnimplementedError``       the server does not know the method              no
+``ServeError``                 a server cannot start                            no: correct what it names
+``TransportEndedError``        a server takes no calls any more                 start the server again
+``StartError``                 in a server: a command was not started           no: nothing ran
+``ExecutionError``             in a server: what runs commands failed           not known whether it ran
+=============================  ===============================================  ==============================
+
+**Before a call is repeated, ask whether its command may run twice.** ``sent`` of a :class:`ServerError` is
+False only where it is certain that the server got no command; then repeating is safe. Where it is True, only
+what may arrive twice is safe to repeat: creating a job with the same request id, cancelling one, and whatever
+only reads. The clients repeat the first two by themselves (:mod:`remsvc.client.repeats`).
+
+The rooms of the server, the command line and the Airflow provider derive errors of their own from these.
+Nothing here imports gRPC: a status travels as its canonical name (``"UNAVAILABLE"``), so that the errors can
+be caught where gRPC is not loaded.
 """
 
 from __future__ import annotations
@@ -10,19 +48,22 @@ from collections.abc import Iterable
 
 
 class RemSvcError(Exception):
-    """Root of all errors raised by RemSvc. ``str()`` is one line a user can act on."""
+    """Root of all errors that RemSvc raises on purpose. ``str()`` is one line that a user can act on."""
 
 
 class InvalidCommandError(RemSvcError):
-    """A command that may not even be sent: blank, with a NUL, of an unknown type."""
+    """A command, a job or a search may not even be sent: blank, with a NUL, too large, of an unknown type.
+
+    Raised by a client before anything is sent, and by a server before anything runs. Repeating does not help.
+    """
 
 
 class ConfigurationError(RemSvcError):
-    """Settings that cannot be used.
+    """An option, a file or a setting cannot be used. Raised before anything is sent; repeating does not help.
 
     Attributes:
         problems: every problem found, one line each, naming file, section, key, value and what
-            was expected.
+            was expected. Values that may be secrets are left out.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -31,30 +72,42 @@ class ConfigurationError(RemSvcError):
 
 
 class ServeError(RemSvcError):
-    """The server cannot start, such as when its port is taken."""
+    """A server cannot start, such as when its port is taken. Repeating helps once the cause is gone."""
 
 
 class TransportEndedError(RemSvcError):
-    """The transport, which takes the calls from the network, has ended though nobody asked for it."""
+    """What takes a server's calls from the network has ended, though nobody asked for it.
+
+    The server ends with this error, so that whoever looks after it starts it again.
+    """
 
 
 class StartError(RemSvcError):
-    """A command's process could not be started; nothing ran."""
+    """In a server: a command's process could not be started. Nothing ran, and the command's result says so.
+
+    Repeating it does not help as long as the command and the machine are the same.
+    """
 
 
 class ExecutionError(RemSvcError):
-    """The machinery that runs commands failed; whether the command ran is not known."""
+    """In a server: the machinery that runs commands failed. Whether the command ran is not known.
+
+    Repeating may run it twice.
+    """
 
 
 class ServerError(RemSvcError):
     """The server answered with an error status, or could not be reached.
+
+    One of the classes below, where there is one for the status. For any other status, such as INTERNAL,
+    repeating does not help.
 
     Attributes:
         code: the gRPC status's canonical name, such as ``"UNAVAILABLE"``.
         details: the status message.
         target: the server, ``host:port``.
         sent: False only where it is certain that no command reached the server, because the
-            connection was never made. True means "may have run": never retry on doubt.
+            connection was never made. True means "may have run": never repeat a command on doubt.
     """
 
     def __init__(self, code: str, details: str, target: str, *, sent: bool = True) -> None:
@@ -66,38 +119,54 @@ class ServerError(RemSvcError):
 
 
 class UnavailableError(ServerError):
-    """UNAVAILABLE: no connection could be made, or it broke."""
+    """UNAVAILABLE: no connection could be made, or it broke, or the server shuts down.
+
+    Repeating helps once the server can be reached again, where the command may arrive twice.
+    """
 
 
 class UnauthenticatedError(ServerError):
-    """UNAUTHENTICATED: no token, or not a valid one."""
+    """UNAUTHENTICATED: there is no token, or not a valid one, or it was withdrawn while the call went on.
+
+    Repeating needs another token.
+    """
 
 
 class PermissionDeniedError(ServerError):
-    """PERMISSION_DENIED: the server's policy refuses the command."""
+    """PERMISSION_DENIED: the server's policy refuses the command, which did not run.
+
+    The commands before it in a stream have run. Repeating does not help.
+    """
 
 
 class InvalidArgumentError(ServerError):
-    """INVALID_ARGUMENT: the server cannot accept the command as it is."""
+    """INVALID_ARGUMENT: the server cannot accept the command as it is. It did not run.
+
+    The commands before it in a stream have run. Repeating does not help: correct the command.
+    """
 
 
 class ResourceExhaustedError(ServerError):
-    """RESOURCE_EXHAUSTED: the server is at a limit, or a message was too large.
+    """RESOURCE_EXHAUSTED: the server, or the caller's share of it, is full, or a message was too large.
+
+    Repeating helps where the server says when. A command whose answer was too large has run.
 
     Attributes:
         retry_after: seconds, at most 300, after which the server suggests to try again; None where it does
-            not say.
+            not say, as for a message that is too large.
     """
 
     retry_after: float | None = None
 
 
 class NotFoundError(ServerError):
-    """NOT_FOUND: there is no such job, or it belongs to somebody else."""
+    """NOT_FOUND: there is no such job, or it belongs to somebody else. Repeating does not help."""
 
 
 class AlreadyExistsError(ServerError):
-    """ALREADY_EXISTS: the request id was used before, with other content.
+    """ALREADY_EXISTS: the request id was used before, with other content. Nothing was created.
+
+    Repeating does not help: another command needs another id.
 
     Attributes:
         job_id: the job that has the request id; None where the server does not say.
@@ -107,24 +176,36 @@ class AlreadyExistsError(ServerError):
 
 
 class DeadlineExceededError(ServerError):
-    """DEADLINE_EXCEEDED: the call's time limit ran out; the server was told to stop."""
+    """DEADLINE_EXCEEDED: the call's time limit ran out, and the server was told to stop.
+
+    Repeating helps where there is more time, and the command may arrive twice.
+    """
 
 
 class CallCancelledError(ServerError):
-    """CANCELLED, and not by the caller: a server that shuts down, or has too many calls waiting, gave
-    the call up."""
+    """CANCELLED, and not by the caller: the server gave the call up.
+
+    It shuts down, or has too many calls waiting.
+
+    Repeating helps after a pause, where the command may arrive twice.
+    """
 
 
 class UnimplementedError(ServerError):
-    """UNIMPLEMENTED: the server does not know this method."""
+    """UNIMPLEMENTED: the server does not know the method, as one of version 1 has no jobs. Nothing ran."""
 
 
 class ProtocolError(RemSvcError):
-    """The server broke the protocol: an answer that cannot be read, or one to no command of ours."""
+    """The server broke the protocol: its answer cannot be read, or belongs to no command of this client.
+
+    The command may have run. Repeating does not help.
+    """
 
 
 class MissingResultsError(RemSvcError):
-    """The stream ended, but some commands were not answered.
+    """A stream ended without an error, but not every command in it was answered.
+
+    Those that were not may have run: repeat only what may run twice.
 
     Attributes:
         tids: the ``tid`` of each command without an answer.
@@ -137,9 +218,8 @@ class MissingResultsError(RemSvcError):
 
 
 NO_ANSWER = (UnavailableError, DeadlineExceededError, CallCancelledError)
-"""What tells nothing of whether the server has done what it was asked for. A call that may be made twice
-is made again; of any other, the outcome is not known."""
-
+"""The errors after which nobody knows whether the server has done what it was asked for. A call that may
+arrive twice is made again after them; the outcome of any other call is not known."""
 
 _BY_CODE: dict[str, type[ServerError]] = {
     "UNAVAILABLE": UnavailableError,
