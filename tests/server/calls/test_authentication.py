@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,6 @@ from remsvc.execution.jobs.model import JobContent
 from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.config import AuditConfig
-from remsvc.server.caller import Caller
 from remsvc.server.calls.admission import Admission
 from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
@@ -27,7 +24,7 @@ from remsvc.server.calls.methods import Method, methods_of
 from remsvc.server.commands.lifecycle import CommandLifecycle
 from remsvc.server.commands.runner import CommandRunner
 from remsvc.server.commands.service import CommandService
-from remsvc.server.identity.authentication import Authenticator, Evidence
+from remsvc.server.identity.authentication import Authenticator
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
 from remsvc.server.policy.in_force import PolicyInForce
@@ -36,45 +33,13 @@ from remsvc.server.rate_limit import Rate
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc_proto import RemSvc_pb2
+from tests.server.calls.call_in_hand import CallInHand
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX commands")
 
 DEADLINE = 60.0
 KNOWN = Authenticator(TokenTable([Credential("etl", digest_of("te"))]))
 NOBODY = Authenticator(TokenTable([]))
-
-
-class CallInHand(Call):
-    """A call whose messages the test has in its hands."""
-
-    def __init__(self, method: str, *messages: Any) -> None:
-        self.method = method
-        self.peer = "ipv4:127.0.0.1:1"
-        self.evidence = Evidence.shown(["Bearer te"])
-        self.metadata_bytes = 0
-        self.caller: Caller | None = None
-        self.trailers = ()
-        self.answers: list[bytes] = []
-        self._messages = [message.SerializeToString() for message in messages]
-
-    @property
-    def ended(self) -> bool:
-        return False
-
-    async def begin(self) -> None:
-        pass
-
-    def take(self) -> bytes | None:
-        return None
-
-    async def read(self) -> bytes | None:
-        return self._messages.pop(0) if self._messages else None
-
-    def room(self) -> AbstractAsyncContextManager[int]:
-        return contextlib.nullcontext(1 << 20)
-
-    async def write(self, message: bytes) -> None:
-        self.answers.append(message)
 
 
 class DeafAudit(Audit):

@@ -10,6 +10,7 @@ from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method, serialize
 from remsvc.server.calls.request_memory import CallRequests
+from remsvc.server.calls.statuses import refusal_of
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
@@ -33,18 +34,26 @@ class Calls:
         """Answer a call. Where this returns, it has succeeded.
 
         Raises:
-            RefusedError: its status.
+            RefusedError: its status, whatever error has ended it.
             asyncio.CancelledError: whoever runs this has cancelled it.
         """
-        if not method.open_to_all:
-            # Before anything of it is read: a stranger's request is of no interest.
-            self._authentication.verify(call)
-        self._admission.check(call)
-        data = call.take() if method.one is not None else None
-        if data is not None and method.open_to_all:
-            # Answered at once: whatever strangers are waiting for, a health check needs no place.
-            await self._answer_one(call, method, data)
-            return
+        try:
+            if not method.open_to_all:
+                # Before anything of it is read: a stranger's request is of no interest.
+                self._authentication.verify(call)
+            self._admission.check(call)
+            data = call.take() if method.one is not None else None
+            if data is not None and method.open_to_all:
+                # Answered at once: whatever strangers are waiting for, a health check needs no place.
+                await self._answer_one(call, method, data)
+            else:
+                await self._answer_admitted(call, method, data)
+        except RefusedError:
+            raise
+        except Exception as error:
+            raise refusal_of(error, call) from error
+
+    async def _answer_admitted(self, call: Call, method: Method, data: bytes | None) -> None:
         admitted = self._admission.enter(call, lasting=method.one is None)
         try:
             if method.open_to_all:

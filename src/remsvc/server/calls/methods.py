@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.message import DecodeError
 
-from remsvc.errors import InvalidCommandError
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.field_count import FieldCount
 from remsvc.server.refusal import RefusedError
@@ -71,14 +70,17 @@ class Method:
         )
 
     def parse(self, data: bytes) -> Any:
-        """A request from the wire. Raises :class:`RefusedError`: bytes that are none are no crash."""
+        """A request from the wire.
+
+        Raises:
+            RefusedError: it is too long, or no such message.
+            InvalidCommandError: it has too many fields.
+        """
         if len(data) > self.longest_request:
             raise self.too_long(len(data))
+        self._field_count.check(data)
         try:
-            self._field_count.check(data)
             return self.request.FromString(data)
-        except InvalidCommandError as error:
-            raise RefusedError(StatusCode.INVALID_ARGUMENT, str(error)) from None
         except DecodeError as error:
             name = self.request.DESCRIPTOR.full_name
             raise RefusedError(StatusCode.INVALID_ARGUMENT, f"not a valid {name}: {error}") from None

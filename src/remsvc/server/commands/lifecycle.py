@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from remsvc.command import Command, crc32hex
-from remsvc.errors import ExecutionError, InvalidCommandError
+from remsvc.errors import ExecutionError
 from remsvc.execution.shell import check_length
 from remsvc.server.audit.audit import Audit
-from remsvc.server.audit.writer import AuditError
 from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
+from remsvc.server.calls.statuses import status_of
 from remsvc.server.commands.runner import CommandRunner, RunnableCommand
 from remsvc.server.logs import fields
 from remsvc.server.policy.decision import CommandRequest, Decision
@@ -117,21 +116,14 @@ class CommandLifecycle:
             patiently: to wait where there is no place: something of the call has run.
 
         Raises:
-            RefusedError: it does not start, and this is logged.
+            RefusedError: it does not start, and this is logged. So does every other error of
+                :mod:`~remsvc.server.calls.statuses`.
         """
         try:
             requested.started = await self._permit(requested, call, method, place, patiently=patiently)
-        except RefusedError as refused:
-            reason = str(refused)
-            noted = self._audit.refuse(
-                *(call, method, self._runner.as_job(requested.command)),
-                code=refused.code.name,
-                reason=reason,
-                rule=refused.rule,
-                job=requested.job_id,
-            )
-            if noted:
-                _logger.warning("command refused %s %s", fields(reason=reason), requested.about)
+        except Exception as error:
+            if (refused := status_of(error)) is not None:
+                self._note_refusal(requested, call, method, refused)
             raise
 
     async def begin_ahead(
@@ -144,14 +136,17 @@ class CommandLifecycle:
         assert before.started is not None
         if not self._outlasts(call, before.started):
             return
-        with contextlib.suppress(RefusedError):
+        try:
             requested.started = await self._permit(requested, call, method, before=before.started)
+        except Exception as error:
+            if status_of(error) is None:
+                raise
 
     async def finish(self, requested: RequestedCommand, call: Call) -> RemSvc_pb2.RemResMsg:
         """Wait for its end; cancelled, end it with its whole process tree.
 
         Raises:
-            RefusedError: whether it ran is not known.
+            ExecutionError: whether it ran is not known.
         """
         assert requested.started is not None
         began = time.monotonic()
@@ -159,7 +154,7 @@ class CommandLifecycle:
             answer = await self._runner.answer(requested.started, call.identity, requested.job_id)
         except ExecutionError as error:
             _logger.error("command lost %s %s", fields(reason=str(error)), requested.about)
-            raise RefusedError(StatusCode.INTERNAL, str(error)) from error
+            raise
         except BaseException:
             _logger.warning("command ended because its caller went away %s", requested.about)
             raise
@@ -194,12 +189,7 @@ class CommandLifecycle:
             if prepared is None or decision != requested.permitted:
                 prepared = await self._runner.prepare(requested.command, decision.limits, call.identity)
             if decision != requested.permitted:
-                try:
-                    await self._audit.permit(
-                        call, method, prepared.job, rule=decision.rule, job=requested.job_id
-                    )
-                except AuditError as error:
-                    raise RefusedError(StatusCode.UNAVAILABLE, str(error)) from error
+                await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=requested.job_id)
                 requested.permitted = decision
         # From here to the start there is no wait: what holds now holds when it starts.
         self._authentication.confirm(call)
@@ -208,6 +198,22 @@ class CommandLifecycle:
             raise RefusedError(StatusCode.CANCELLED, "the caller has gone")
         self._runner.start(prepared, before)
         return prepared
+
+    def _note_refusal(
+        self, requested: RequestedCommand, call: Call, method: str, refused: RefusedError
+    ) -> None:
+        reason = str(refused)
+        noted = self._audit.refuse(
+            call,
+            method,
+            self._runner.as_job(requested.command),
+            code=refused.code.name,
+            reason=reason,
+            rule=refused.rule,
+            job=requested.job_id,
+        )
+        if noted:
+            _logger.warning("command refused %s %s", fields(reason=reason), requested.about)
 
     def _outlasts(self, call: Call, before: RunnableCommand) -> bool:
         """Whether what a caller showed is valid until the command ``before`` has ended for certain.
@@ -224,11 +230,8 @@ class CommandLifecycle:
             self._policy.count_request(identity)
             requested.counted = True
         command, expected = requested.command, requested.hash
-        try:
-            command.validate()
-            check_length(command.cmd, command.cmdtyp)
-        except InvalidCommandError as error:
-            raise RefusedError(StatusCode.INVALID_ARGUMENT, str(error)) from error
+        command.validate()
+        check_length(command.cmd, command.cmdtyp)
         decision = await self._policy.decide(identity, CommandRequest.of_command(command))
         if not decision.allowed:
             raise RefusedError(StatusCode.PERMISSION_DENIED, decision.message, rule=decision.rule)

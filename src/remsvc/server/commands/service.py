@@ -6,15 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 
-from remsvc.errors import InvalidCommandError
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method, Requests
 from remsvc.server.commands.lifecycle import CommandLifecycle
 from remsvc.server.commands.runner import CommandRunner
 from remsvc.server.commands.stream import CommandStream
 from remsvc.server.logs import fields
-from remsvc.server.refusal import RefusedError
-from remsvc.status import StatusCode
 from remsvc.validation import DATA
 from remsvc_proto import RemSvc_pb2
 
@@ -60,10 +57,7 @@ class CommandService:
     async def _ping(self, request: RemSvc_pb2.PingMsg, call: Call) -> RemSvc_pb2.PongMsg:
         if _logger.isEnabledFor(logging.INFO):
             _logger.info("ping %s", fields(identity=call.identity, peer=call.peer))
-        try:
-            DATA.check(request.data)
-        except InvalidCommandError as error:
-            raise RefusedError(StatusCode.INVALID_ARGUMENT, str(error)) from error
+        DATA.check(request.data)
         return RemSvc_pb2.PongMsg(seq=request.seq, time=request.time, data=request.data)
 
     async def _get_status(self, request: RemSvc_pb2.Empty, call: Call) -> RemSvc_pb2.StatusMsg:

@@ -74,8 +74,8 @@ class CommandStream:
                         place.give_back()
                     await self._written()
                     requested = await self._take(reading)
-        except RefusedError:
-            await self._written()
+        except Exception:
+            await self._written()  # before the status: what was answered counts
             raise
         finally:
             place.give_back()

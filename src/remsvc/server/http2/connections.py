@@ -151,9 +151,6 @@ class Connections:
         except asyncio.CancelledError:
             call.end(StatusCode.UNAVAILABLE, "the server is shutting down")
             raise
-        except Exception:
-            _logger.exception("a call has failed %s", fields(method=call.method, peer=call.peer))
-            call.end(StatusCode.UNKNOWN, "the server has failed: its log says how")
         else:
             call.end(StatusCode.OK)
         finally:

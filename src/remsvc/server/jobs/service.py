@@ -6,32 +6,23 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from functools import partial, wraps
-from typing import Any, TypeVar
-
-from google.rpc import error_details_pb2
+from functools import partial
 
 from remsvc.command import crc32hex
 from remsvc.errors import InvalidCommandError
 from remsvc.execution.jobs.files import Piece
 from remsvc.execution.jobs.gate import JobPermission
 from remsvc.execution.jobs.jobs import Jobs
-from remsvc.execution.jobs.journal import JournalError
 from remsvc.execution.jobs.model import (
     JobContent,
-    JobForgottenError,
     JobRecord,
-    QueueFullError,
-    RequestReusedError,
-    TooManySearchesError,
-    WatchStoppedError,
     content_digest,
 )
 from remsvc.server.audit.audit import Audit
-from remsvc.server.audit.writer import AuditError
 from remsvc.server.calls.authentication import CREDENTIALS_ENDED, CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method
+from remsvc.server.calls.statuses import status_of
 from remsvc.server.jobs.config import JobConfig
 from remsvc.server.jobs.messages import (
     MOST_BESIDE_DATA,
@@ -46,7 +37,7 @@ from remsvc.server.jobs.messages import (
 from remsvc.server.logs import fields
 from remsvc.server.policy.decision import CommandRequest, Decision
 from remsvc.server.policy.in_force import PolicyInForce
-from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc.validation import ID, REASON, REQUEST_ID, SOUGHT_REQUEST_ID
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
@@ -55,13 +46,9 @@ _logger = logging.getLogger("remsvc.job")
 
 SERVICE_NAME = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _METHOD = f"/{SERVICE_NAME}/"
-_DOMAIN = "remsvc.jobs.v1"
 _PAGE, _MAX_PAGE = 100, 1000
 _PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
-_RETRY_SECONDS = 1
 _SPECS, _LARGEST_KNOWN = 64, 16 * 1024
-
-T = TypeVar("T")
 
 
 class JobService:
@@ -97,10 +84,10 @@ class JobService:
     def methods(self) -> tuple[Method, ...]:
         """All of them."""
         return (
-            Method(_METHOD + "CreateJob", jobs_pb2.CreateJobRequest, one=_refusing(self._create)),
-            Method(_METHOD + "GetJob", jobs_pb2.GetJobRequest, one=_refusing(self._get)),
-            Method(_METHOD + "ListJobs", jobs_pb2.ListJobsRequest, one=_refusing(self._list)),
-            Method(_METHOD + "CancelJob", jobs_pb2.CancelJobRequest, one=_refusing(self._cancel)),
+            Method(_METHOD + "CreateJob", jobs_pb2.CreateJobRequest, one=self._create),
+            Method(_METHOD + "GetJob", jobs_pb2.GetJobRequest, one=self._get),
+            Method(_METHOD + "ListJobs", jobs_pb2.ListJobsRequest, one=self._list),
+            Method(_METHOD + "CancelJob", jobs_pb2.CancelJobRequest, one=self._cancel),
             Method(_METHOD + "WatchJob", jobs_pb2.WatchJobRequest, many=self._watch),
         )
 
@@ -111,7 +98,7 @@ class JobService:
             content = read_content(request.spec)
             return await self._create_permitted(request, request_id, content, call)
         except Exception as error:
-            if isinstance(refused := _as_status(error), RefusedError):
+            if (refused := status_of(error)) is not None:
                 request_id = request.request_id[: REQUEST_ID.most]
                 noted = self._audit.refuse(
                     *(call, _METHOD + "CreateJob", content),
@@ -204,26 +191,27 @@ class JobService:
     async def _watch(
         self, request: jobs_pb2.WatchJobRequest, call: Call
     ) -> AsyncIterator[jobs_pb2.WatchJobResponse | bytes]:
+        job = await self._own(request.id, call, "WatchJob", self._jobs.look_up)
+        self._audit.permit_access(call, _METHOD + "WatchJob", job)
+        offsets = [
+            offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
+        ]
+
+        @asynccontextmanager
+        async def room() -> AsyncIterator[int]:
+            async with call.room() as most:
+                yield most - MOST_BESIDE_DATA
+
         try:
-            job = await self._own(request.id, call, "WatchJob", self._jobs.look_up)
-            self._audit.permit_access(call, _METHOD + "WatchJob", job)
-            offsets = [
-                offset if offset >= 0 else None for offset in (request.stdout_offset, request.stderr_offset)
-            ]
-
-            @asynccontextmanager
-            async def room() -> AsyncIterator[int]:
-                async with call.room() as most:
-                    yield most - MOST_BESIDE_DATA
-
             async with aclosing(self._jobs.watch(job, offsets[0], offsets[1], room)) as events:
                 async for event in events:
                     if not self._may_see(job, call):  # any more: a watch may take as long as its job
                         raise _not_found(request.id)
                     yield self._event(event)
-        except Exception as error:
-            _refuse(error)
-            raise
+        except OSError as error:  # names a file, which is for the log
+            _logger.error("%s", error)
+            reason = f"the files of the job cannot be used: {error.strerror or 'an error'}"
+            raise RefusedError(StatusCode.UNAVAILABLE, reason) from error
 
     def _event(self, event: JobRecord | Piece) -> jobs_pb2.WatchJobResponse | bytes:
         if isinstance(event, JobRecord):
@@ -302,56 +290,3 @@ class JobService:
 
 def _not_found(name: str) -> RefusedError:
     return RefusedError(StatusCode.NOT_FOUND, f"there is no job {name[:128]!r}")
-
-
-def _refusing(
-    handler: Callable[[Any, Call], Awaitable[T]],
-) -> Callable[[Any, Call], Awaitable[T]]:
-    @wraps(handler)
-    async def answer(request: Any, call: Call) -> T:
-        try:
-            return await handler(request, call)
-        except Exception as error:
-            _refuse(error)
-            raise
-
-    return answer
-
-
-def _refuse(error: Exception) -> None:
-    """Raises the status that belongs to an error, where one does."""
-    if isinstance(error, QueueFullError | JournalError | OSError):
-        _logger.error("%s", error)
-    if (refused := _as_status(error)) is not error:
-        raise refused from error
-
-
-def _reused(error: RequestReusedError) -> RefusedError:
-    info = error_details_pb2.ErrorInfo(
-        reason="REQUEST_ID_REUSED", domain=_DOMAIN, metadata={"job": error.job_id}
-    )
-    return RefusedError(StatusCode.ALREADY_EXISTS, str(error), info)
-
-
-# What a caller is told of an error. Where the text of one names files of the server's, it is for the log.
-_STATUSES: dict[type[Exception], Callable[[Any], RefusedError]] = {
-    InvalidCommandError: lambda error: RefusedError(StatusCode.INVALID_ARGUMENT, str(error)),
-    JobForgottenError: lambda error: RefusedError(StatusCode.NOT_FOUND, str(error)),
-    WatchStoppedError: lambda error: RefusedError(StatusCode.UNAVAILABLE, str(error)),
-    RequestReusedError: _reused,
-    AuditError: lambda error: RefusedError(StatusCode.UNAVAILABLE, str(error)),
-    QueueFullError: lambda error: exhausted(str(error), _RETRY_SECONDS),
-    TooManySearchesError: lambda error: exhausted(str(error), _RETRY_SECONDS),
-    JournalError: lambda error: exhausted(error.told, _RETRY_SECONDS),
-    OSError: lambda error: RefusedError(
-        StatusCode.UNAVAILABLE, f"the files of the job cannot be used: {error.strerror or 'an error'}"
-    ),
-}
-
-
-def _as_status(error: Exception) -> Exception:
-    """The status that belongs to an error, or the error where none does."""
-    for kind, status in _STATUSES.items():
-        if isinstance(error, kind):
-            return status(error)
-    return error
