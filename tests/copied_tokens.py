@@ -8,5 +8,7 @@ BEFORE = (
     *("\ufeffBearer ", "Bearer \ufeff", "Bearer\ufeff", "\v\fBearer \v\f", "\fBearer\fBearer\ufeff\f"),
 )
 AFTER = ("", "\n", "\r\n", " ", "\ufeff", "\v\f", " \ufeff\t")
+COPIES = (*((before, "") for before in BEFORE), *((BEFORE[-1], after) for after in AFTER[1:]))
+"""What comes before and after: each of both once. That they add up is for ``test_token_text``."""
 NOTHING_BUT = ("Bearer", "bearer \ufeff", "\v\fBearer\f", "Bearer\r\nBEARER\n", "\ufeffBearer \ufeffbearer")
 """The word without any token behind it."""

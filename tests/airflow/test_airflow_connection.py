@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from airflow.sdk import Connection
-from tests.copied_tokens import AFTER, BEFORE, NOTHING_BUT
+from tests.copied_tokens import COPIES, NOTHING_BUT
 
 from remsvc_provider.hooks.remsvc import RemSvcHook
 from remsvc_provider.version_compat import AirflowException
@@ -190,19 +190,18 @@ def test_settings_without_effect_are_mentioned(connect, capsys):
     assert "ca_cert_path ignored, because use_ssl is not true" in log
 
 
-@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize(("before", "after"), COPIES)
 @pytest.mark.parametrize("nested", [False, True])
-def test_accidents_around_a_token(connect, before, nested):
+def test_accidents_around_a_token(connect, before, after, nested):
     """A line end, a byte order mark or the word of the header came along when it was copied."""
-    for after in AFTER:
-        extra = {"bearer_token": f"{before}{TOKEN}{after}"}
-        if nested:
-            value = f"remsvc://host?extra={quote(json.dumps(extra), safe='')}"
-        else:
-            value = json.dumps({"conn_type": "remsvc", "host": "host", "extra": extra})
-        hook = RemSvcHook(connect(value))
-        assert hook.options.token == TOKEN
-        assert hook.get_call_metadata() == [("authorization", f"Bearer {TOKEN}")]
+    extra = {"bearer_token": f"{before}{TOKEN}{after}"}
+    if nested:
+        value = f"remsvc://host?extra={quote(json.dumps(extra), safe='')}"
+    else:
+        value = json.dumps({"conn_type": "remsvc", "host": "host", "extra": extra})
+    hook = RemSvcHook(connect(value))
+    assert hook.options.token == TOKEN
+    assert hook.get_call_metadata() == [("authorization", f"Bearer {TOKEN}")]
 
 
 @pytest.mark.parametrize("written", NOTHING_BUT)

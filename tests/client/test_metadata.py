@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from remsvc.client import ConnectionOptions
 from remsvc.client.metadata import call_metadata
 from remsvc.errors import ConfigurationError
-from tests.copied_tokens import AFTER, BEFORE, NOTHING_BUT
+from tests.copied_tokens import COPIES, NOTHING_BUT
 
 from .conftest import Connect
 from .scripted_server import ScriptedServer
@@ -73,8 +73,7 @@ def test_the_word_alone_is_no_token(text: str) -> None:
         call_metadata(with_token(text))
 
 
-@pytest.mark.parametrize("before", BEFORE)
-@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize(("before", "after"), COPIES)
 def test_what_surely_came_along_by_accident_is_left_out(before: str, after: str) -> None:
     assert call_metadata(with_token(f"{before}Bearerish token{after}")) == (
         ("authorization", "Bearer Bearerish token"),

@@ -13,7 +13,7 @@ from remsvc.server.identity.authentication import AuthenticationError, Evidence
 from remsvc.server.identity.client_certificates import AlternativeName, parse_alternative_name
 from remsvc.server.identity.tokens import digest_of
 from tests.contract.certificates import Authority
-from tests.copied_tokens import AFTER, BEFORE, NOTHING_BUT
+from tests.copied_tokens import COPIES, NOTHING_BUT
 
 
 @pytest.fixture
@@ -64,8 +64,7 @@ def test_a_hash_in_auth_stands_for_its_token(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("before", BEFORE)
-@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize(("before", "after"), COPIES)
 @pytest.mark.parametrize("kept", ["secret", f"sha256:{digest_of('secret').hex()}"])
 def test_what_came_along_with_a_token_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, kept: str
