@@ -27,13 +27,15 @@ HostWith = Callable[..., ServerHost]
 
 @pytest.fixture
 def host_with(tmp_path: Path) -> Iterator[HostWith]:
-    """``host_with(config_text, state_dir=...)``: a started server; ended after the test with all its jobs."""
+    """``host_with(config_text, state_dir=..., source=...)``: a started server; ended after the test with all
+    its jobs."""
     hosts: list[ServerHost] = []
 
-    def start(config: str = "", state_dir: Path | None = None) -> ServerHost:
+    def start(config: str = "", state_dir: Path | None = None, source: Path | None = None) -> ServerHost:
         folder = tmp_path / f"host{len(hosts)}"
         folder.mkdir()
         host = ServerHost(folder, config, state_dir)
+        host.source = source
         hosts.append(host)
         host.start()
         return host

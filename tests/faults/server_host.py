@@ -22,6 +22,10 @@ class ServerHost:
 
     Args:
         folder: for its configuration, its log and, unless ``state_dir`` says otherwise, its state.
+
+    Attributes:
+        source: a folder with the package ``remsvc`` of another version, which the next server runs; None for
+            the version under test.
     """
 
     def __init__(self, folder: Path, config: str = "", state_dir: Path | None = None) -> None:
@@ -30,6 +34,7 @@ class ServerHost:
         self._config.write_text(config, encoding="utf-8")
         self._log = folder / "server.log"
         self._process: subprocess.Popen[str] | None = None
+        self.source: Path | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -57,9 +62,10 @@ class ServerHost:
         assert self._process is None
         command = [sys.executable, "-m", "remsvc", "serve", "--config", str(self._config)]
         command += ["--port", str(self.port), "--state-dir", str(self.state_dir)]
+        env = {**os.environ, "PYTHONPATH": str(self.source)} if self.source else None
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=env
             )
 
     def start(self) -> None:
