@@ -89,10 +89,10 @@ class Source:
         values: the text of each setting that was given, by section and key in lower case.
     """
 
-    path: Path | None
-    overrides: Mapping[str, object]
-    files: Mapping[Path, Signature]
-    values: Mapping[tuple[str, str], str]
+    path: Path | None = None
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[Path, Signature] = field(default_factory=dict)
+    values: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class ServerConfig:
     audit: AuditConfig = field(default_factory=AuditConfig)
     state_dir_given: bool = False
     warnings: tuple[str, ...] = ()
-    source: Source | None = None
+    source: Source = field(default_factory=Source)
 
     @property
     def mutual_tls(self) -> bool:

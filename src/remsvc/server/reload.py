@@ -39,8 +39,8 @@ class Reloader:
         self._config = config
         self._prepares: list[Prepare] = []
         self._asked = asyncio.Event()
-        self._known: Mapping[Path, Signature] = config.source.files if config.source else {}
-        self._started_with = config.source.values if config.source else {}
+        self._known = config.source.files
+        self._started_with = config.source.values
 
     def add(self, prepare: Prepare) -> None:
         """Let a part of the server follow the configuration."""
@@ -99,8 +99,6 @@ class Reloader:
 
     def _tell_of_later(self, config: ServerConfig) -> None:
         """Tell of each setting that has changed since the last reading, and counts from the next start."""
-        assert config.source is not None
-        assert self._config.source is not None
         new, last = config.source.values, self._config.source.values
         for setting in sorted({*new, *last}):
             section, key = setting
@@ -113,10 +111,7 @@ class Reloader:
     def _read(self) -> tuple[ServerConfig, list[Callable[[], None]]]:
         running = self._config
         source = running.source
-        if source is None:
-            return running, []
         config, problems = read_config(source.path, source.overrides)
-        assert config.source is not None
         # Of one that cannot be used as well: it is not read again until something has changed.
         self._known = config.source.files
         if problems:

@@ -15,7 +15,7 @@ from remsvc.server.identity.client_certificates import (
     ClientCertificate,
     read_certificate,
 )
-from remsvc.server.identity.tokens import TokenTable, digest_of
+from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
 from remsvc.token_text import token_as_meant
 
 _SCHEME = "Bearer "
@@ -162,7 +162,7 @@ class Authenticator:
         by_token = None
         without_token = certificate is not None and shown.token_fault == _MISSING
         if self._tokens is not None and not (self._may_do_without_token() and without_token):
-            by_token = self._by_token(shown, now)
+            by_token = _find_token(self._tokens, shown, now)
         if self._required is Required.TOKEN or (self._required is Required.ANY and by_token is not None):
             identity = by_token.identity if by_token else ANONYMOUS
         else:
@@ -175,7 +175,7 @@ class Authenticator:
         expiries = [by_token.expires if by_token else None, certificate.not_after if certificate else None]
         return Caller(
             identity,
-            by_token.token_id if by_token else "",
+            by_token.id if by_token else "",
             certificate.fingerprint if certificate else "",
             min((moment for moment in expiries if moment is not None), default=None),
             self,
@@ -198,17 +198,6 @@ class Authenticator:
     def _may_do_without_token(self) -> bool:
         return self._required is Required.ANY and self._certificates.mapped
 
-    def _by_token(self, shown: Evidence, now: float) -> Caller:
-        assert self._tokens is not None
-        if shown.token is None:
-            raise AuthenticationError(shown.token_fault)
-        found = self._tokens.find(shown.token)
-        if found is None:
-            raise AuthenticationError(_INVALID)
-        if found.expired(now):
-            raise AuthenticationError(_INVALID, f"token {found.id} of {found.identity} has expired")
-        return Caller(found.identity, found.id, expires=found.expires)
-
     def _by_certificate(self, certificate: ClientCertificate | None) -> str:
         strict = self._required is not Required.ANY or self._certificates.mapped
         if certificate is None:
@@ -227,3 +216,14 @@ class Authenticator:
                 )
             return ANONYMOUS
         return identity
+
+
+def _find_token(tokens: TokenTable, shown: Evidence, now: float) -> Credential:
+    if shown.token is None:
+        raise AuthenticationError(shown.token_fault)
+    found = tokens.find(shown.token)
+    if found is None:
+        raise AuthenticationError(_INVALID)
+    if found.expired(now):
+        raise AuthenticationError(_INVALID, f"token {found.id} of {found.identity} has expired")
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from remsvc.server.policy.decision import SHELLS, IdentityLimits
 from remsvc.server.policy.directories import parse_directory
@@ -132,26 +131,23 @@ class _SectionReader:
             max_queued=self.numbers.get("max_queued"),
             rate=self.rate,
         )
-        lists: dict[str, Any] = {
-            "users": self._list("users", frozenset),
-            "shells": self._list("shells", frozenset),
-            "programs": self._list("programs", lambda texts: tuple(map(Program.parse, texts))),
-            "environment": self._list("environment", tuple),
-            "directories": self._list("directories", tuple),
-        }
-        deny, allow = (tuple(self.patterns[key]) for key in _PATTERNS)
+        users, shells, programs = (self._list(key) for key in ("users", "shells", "programs"))
         return PolicySection(
             self.name,
-            **lists,
+            users=None if users is None else frozenset(users),
+            shells=None if shells is None else frozenset(shells),
+            programs=None if programs is None else tuple(map(Program.parse, programs)),
+            environment=self._list("environment"),
+            directories=self._list("directories"),
             input=self.input,
-            deny=deny,
-            allow=allow,
+            deny=tuple(self.patterns["deny"]),
+            allow=tuple(self.patterns["allow"]),
             limits=limits,
             line=min(entry.line for entry in entries),
         )
 
-    def _list(self, key: str, make: Callable[[list[str]], Any]) -> Any:
-        return make(self.lists[key]) if key in self.lists else None
+    def _list(self, key: str) -> tuple[str, ...] | None:
+        return tuple(self.lists[key]) if key in self.lists else None
 
     def _read_entry(self, entry: IniEntry) -> None:
         key = entry.key.lower()

@@ -11,6 +11,7 @@ _FLAGS = re.compile(r"\(\?[a-zA-Z-]+\)")
 _ATOM = re.compile(
     r"\\Q.*?(?:\\E|$)|\\[pP]\{[^}]*\}|\\x\{[^}]*\}|\\.|\[\^?\]?(?:\[:[^\]]*:\]|\\.|[^\]\\])*\]|.", re.DOTALL
 )
+_PIECE = re.compile(f"{_FLAGS.pattern}|{_ATOM.pattern}", re.DOTALL)
 _BEGINNINGS, _ENDS = ("^", r"\A"), ("$", r"\z")
 _OPERATORS = frozenset(";&|`<>\n")
 """What begins another command, or names a file to write to, in the shell's grammar."""
@@ -85,11 +86,4 @@ def _branches(atoms: list[str]) -> Iterator[list[str]]:
 
 
 def _atoms(pattern: str) -> list[str]:
-    atoms: list[str] = []
-    place = 0
-    while place < len(pattern):
-        match = _FLAGS.match(pattern, place) or _ATOM.match(pattern, place)
-        assert match is not None
-        atoms.append(match[0])
-        place = match.end()
-    return atoms
+    return _PIECE.findall(pattern)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from remsvc.server.policy.decision import DEFAULT_RULE, CommandRequest, Step, shown
 from remsvc.server.policy.directories import permits_directory
 from remsvc.server.policy.section import PolicySection
 from remsvc.server.policy.variables import is_barred, is_reserved, permits
+
+_Value = TypeVar("_Value")
 
 
 def supplied_steps(
@@ -42,9 +44,14 @@ def supplied_steps(
         yield from _environment(checks, request, guarded=bool(bounding) or has_allowlist)
     if directory := request.directory:
         message = f"working directory {shown(directory)} may not be chosen"
-        yield from checks.of("directories", message, partial(_enterable, directory))
+        yield from checks.of(
+            "directories",
+            lambda section: section.directories,
+            lambda listed: permits_directory(listed, directory),
+            message,
+        )
     if request.has_input:
-        yield from checks.of("input", "standard input may not be given", bool)
+        yield from checks.of("input", lambda section: section.input, bool, "standard input may not be given")
 
 
 _ALLOWLIST = "[allowlist]"
@@ -61,13 +68,28 @@ class _Checks:
     sections: Sequence[PolicySection]
     bounding: str
 
-    def of(self, key: str, message: str, permitted: Callable[[Any], bool]) -> Iterator[Step]:
-        """Every section that has the key must permit it; where programs are bounded, one must have it."""
-        speaking = [section for section in self.sections if getattr(section, key) is not None]
-        for section in speaking:
-            why = f"{message}: {section.name} {key} does not permit it"
-            yield Step.of(permitted(getattr(section, key)), f"{section.name} {key}", why)
-        if speaking or not self.bounding:
+    def of(
+        self,
+        key: str,
+        value_in: Callable[[PolicySection], _Value | None],
+        permitted: Callable[[_Value], bool],
+        message: str,
+    ) -> Iterator[Step]:
+        """Every section that has the key must permit it; where programs are bounded, one must have it.
+
+        Args:
+            key: as the configuration writes it.
+            value_in: the value that a section gives it; None where it has none.
+            permitted: whether a value permits what the caller supplies.
+            message: what is refused, for the caller.
+        """
+        has_key = False
+        for section in self.sections:
+            if (value := value_in(section)) is not None:
+                has_key = True
+                why = f"{message}: {section.name} {key} does not permit it"
+                yield Step.of(permitted(value), f"{section.name} {key}", why)
+        if has_key or not self.bounding:
             return
         if self.bounding == _ALLOWLIST:
             why = f"{message}: {_ALLOWLIST} bounds what runs, and no section of this caller has the key {key}"
@@ -84,7 +106,8 @@ def _environment(checks: _Checks, request: CommandRequest, *, guarded: bool) -> 
         if listed and is_barred(name):
             yield Step.of(False, "programs", f"{message}: it decides what a program runs")
             continue
-        steps = list(checks.of("environment", message, partial(_settable, name, guarded)))
+        settable = partial(_settable, name, guarded)
+        steps = list(checks.of("environment", lambda section: section.environment, settable, message))
         yield from steps
         if not steps and is_reserved(name, bounded=guarded):
             yield Step.of(False, f"{DEFAULT_RULE} environment", f"{message}: it decides what a program runs")
@@ -92,7 +115,3 @@ def _environment(checks: _Checks, request: CommandRequest, *, guarded: bool) -> 
 
 def _settable(name: str, bounded: bool, names: tuple[str, ...]) -> bool:
     return permits(names, name, bounded=bounded)
-
-
-def _enterable(directory: str, listed: tuple[str, ...]) -> bool:
-    return permits_directory(listed, directory)

@@ -138,8 +138,10 @@ def _of_names(sections: PolicySections, known: frozenset[str]) -> Iterator[str]:
 def _of_combination(identity: str, sections: Sequence[PolicySection]) -> Iterator[str]:
     """What nothing satisfies, because each section has to permit it."""
     names = " and ".join(section.name for section in sections)
-    for key in ("users", "shells"):
-        given = [value for section in sections if (value := getattr(section, key)) is not None]
+    for key, given in (
+        ("users", [section.users for section in sections if section.users is not None]),
+        ("shells", [section.shells for section in sections if section.shells is not None]),
+    ):
         bounds = [value for value in given if ANY not in value]
         if len(bounds) > 1 and not frozenset.intersection(*bounds):
             yield f"[identity {identity}] can run nothing: {names} have no {key} in common"

@@ -145,7 +145,8 @@ def _read(settings: Settings, name: str, path: Path) -> bytes | None:
 
 def _context(settings: Settings) -> ssl.SSLContext | None:
     cert, key = settings.path("tls", "cert"), settings.path("tls", "key")
-    assert cert is not None
+    if cert is None:
+        return None
     try:
         return server_context(cert, key)
     except EncryptedKeyError:
