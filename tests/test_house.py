@@ -36,18 +36,13 @@ SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "tools", "util"
 
 # What is not yet as it shall be. These lists only get shorter.
 CIRCLES = {
-    *("remsvc.client.options", "remsvc.client.target"),
-    *(f"remsvc.server.{name}" for name in ("identity", "policy", "rate_limit", "settings", "tls")),
     *(f"remsvc.server.http2.{name}" for name in ("call", "connection", "connections", "session")),
     *(f"remsvc.server.http2.{name}" for name in ("opening_windows", "unsent", "waiting_answers")),
 }
 SIZES = {
-    "src/remsvc/cli/airflow_connection.py",
     "src/remsvc/execution/supervisor/commands.py",
     "src/remsvc/server/calls/sharing.py",
-    "src/remsvc/server/own_user.py",
 }
-FULL_FOLDERS = {"src/remsvc/client"}
 
 
 @cache
@@ -130,7 +125,7 @@ def test_each_folder_can_be_taken_in_at_a_look() -> None:
         folder = str(path.parent.relative_to(ROOT))
         count[folder] = count.get(folder, 0) + (path.name != "__init__.py")
     too_full = {folder for folder, number in count.items() if number > MOST_MODULES}
-    assert too_full - ONE_FILE_A_VERB - FULL_FOLDERS == set()
+    assert too_full - ONE_FILE_A_VERB == set()
 
 
 def test_each_name_says_what_is_inside() -> None:
