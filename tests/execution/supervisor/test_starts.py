@@ -14,7 +14,7 @@ import pytest
 
 from remsvc.errors import StartError
 from remsvc.execution.engine import Engine, Process, ProcessSpec, WithdrawnError
-from remsvc.execution.supervisor.starts import MAX_STARTING, START_SECONDS, Starts
+from remsvc.execution.supervisor.starting import MAX_STARTING, START_SECONDS, Starts
 from tests.execution.hanging_files import hanging_mount, leased_program
 from tests.execution.processes import children, eventually, processes_with
 

@@ -6,13 +6,14 @@ where); fsopen(2) and fsmount(2), for a hierarchy that is mounted nowhere.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from remsvc.execution.supervisor.system_calls import system_call
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _SYSTEMD = Path("/run/systemd/system")
@@ -154,18 +155,9 @@ def _detached() -> str:
     """
     if platform.machine().startswith(("mips", "alpha")):
         raise OSError(None, "system calls have other numbers here")
-    context = _call(_FSOPEN, b"cgroup2", _CLOEXEC)
+    context = system_call(_FSOPEN, b"cgroup2", _CLOEXEC)
     try:
-        _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
-        return f"/proc/self/fd/{_call(_FSMOUNT, context, _CLOEXEC, _ATTRS)}"
+        system_call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return f"/proc/self/fd/{system_call(_FSMOUNT, context, _CLOEXEC, _ATTRS)}"
     finally:
         os.close(context)
-
-
-def _call(number: int, *arguments: int | bytes | None) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.syscall(ctypes.c_long(number), *arguments)
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return int(result)

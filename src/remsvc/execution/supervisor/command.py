@@ -5,23 +5,50 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from remsvc.execution.supervisor.command_groups import CommandGroups, Group
 from remsvc.execution.supervisor.forked_start import fork_start
 from remsvc.execution.supervisor.local_paths import LocalPaths, Way
-from remsvc.execution.supervisor.output import OutputFile, OutputPipe
+from remsvc.execution.supervisor.output import CommandOutput, OutputFile, OutputPipe
 from remsvc.execution.supervisor.output_wait import OutputWait
-from remsvc.execution.supervisor.process_tree import Tree
+from remsvc.execution.supervisor.process_tree import Tree, TreeEnd
 from remsvc.execution.supervisor.processes import start_ticks
-from remsvc.execution.supervisor.protocol import MARK, NO_LIMITS, Start
-from remsvc.execution.supervisor.records import NO_GAPS, CommandId, ExitRecord, LostOutput
-from remsvc.execution.supervisor.spawn import NewSession, make_room, spawn
-from remsvc.execution.supervisor.tree_end import TreeEnd
+from remsvc.execution.supervisor.protocol import MARK, NO_LIMITS, Event, Start
+from remsvc.execution.supervisor.records import CommandId, ExitRecord, LostOutput
+from remsvc.execution.supervisor.spawn import NewSession, OpenFiles, spawn
 
-Pump = OutputPipe | OutputFile
+
+class Reports(Protocol):
+    """Where the commands report to."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether more has been told than the server takes."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Tell the server, if there is one."""
+        ...
+
+    def tell_soon(self, event: Event) -> None:
+        """Tell the server with what it is told next, or when :meth:`say` is called."""
+        ...
+
+    def say(self) -> None:
+        """Tell the server what it was to be told soon."""
+        ...
+
+    def complain(self, text: str) -> None:
+        """Say what is wrong where a person may read it."""
+        ...
+
+    def keep(self, name: CommandId, folder: Path, record: ExitRecord) -> None:
+        """Keep how a durable job ended; ``folder`` has its files."""
+        ...
 
 
 @dataclass(eq=False)
@@ -34,6 +61,7 @@ class Supervised:
         mark: what marks the environment of its processes.
         outputs: standard output and error.
         folder: a durable job's files; None for a command that lives and dies with the connection.
+        time_limit: seconds until it is ended; None for no limit.
         kill_grace: seconds between TERM and KILL.
         status: the first process's exit code, or minus the signal's number; None until it is reaped.
         cause: why it is being ended (``time limit``, ``cancelled``), or None.
@@ -55,8 +83,9 @@ class Supervised:
     id: CommandId
     pid: int
     mark: str
-    outputs: tuple[Pump, Pump]
+    outputs: tuple[CommandOutput, CommandOutput]
     folder: Path | None = None
+    time_limit: float | None = None
     kill_grace: float = 0.0
     status: int | None = None
     cause: str | None = None
@@ -98,25 +127,68 @@ class Supervised:
     def record(self) -> ExitRecord:
         """How it ended, as it goes to the server and onto disk."""
         status = self.status  # None where its first process is stuck, and nobody waits for it any more
-        files = [output for output in self.outputs if isinstance(output, OutputFile)]
+        stdout, stderr = self.outputs
         notes = (self.end and self.end.left, self.waiting and self.waiting.note)
         return ExitRecord(
             exit_code=status if status is not None and status >= 0 else None,
             signal=-status if status is not None and status < 0 else None,
             cause=self.cause,
             totals=self.totals,
-            gaps=(files[0].gap, files[1].gap) if files else NO_GAPS,
-            lost=_lost(files),
+            gaps=(stdout.gap, stderr.gap),
+            lost=self._lost(),
             started=self.started,
             ended=time.time(),
             left="; ".join(note for note in notes if note),
         )
 
+    def _lost(self) -> LostOutput | None:
+        """How many bytes of a job's output could not be stored, and why."""
+        stdout, stderr = self.outputs
+        if not stdout.lost and not stderr.lost:
+            return None
+        return LostOutput(stdout.lost, stderr.lost, stdout.why_lost if stdout.lost else stderr.why_lost)
 
-def _lost(files: Sequence[OutputFile]) -> LostOutput | None:
-    """How many bytes of a job's output could not be stored, and why."""
-    why = next((file.why_lost for file in files if file.lost), None)
-    return None if why is None else LostOutput(files[0].lost, files[1].lost, why)
+
+class CommandTable:
+    """The commands of a supervisor that have started.
+
+    Attributes:
+        by_id: those that have not ended.
+        by_pid: those whose first process has not been reaped.
+    """
+
+    def __init__(self) -> None:
+        self.by_id: dict[CommandId, Supervised] = {}
+        self.by_pid: dict[int, Supervised] = {}
+
+    def add(self, command: Supervised) -> None:
+        """Take in a command whose first process is there."""
+        self.by_id[command.id] = command
+        self.by_pid[command.pid] = command
+
+
+class Launcher:
+    """What the supervisor needs to start commands, the same for all of them.
+
+    Args:
+        groups: control groups for the commands, where they can be had.
+        complain: told what commands do not get, and why.
+
+    Attributes:
+        null: the null device, open.
+        scratch: room that outputs are read into.
+        session: what gives each of them a session of its own.
+        paths: what is known of paths that nobody can make a start wait at.
+        open_files: how many files each may open.
+    """
+
+    def __init__(self, groups: CommandGroups | None, complain: Callable[[str], None]) -> None:
+        self.groups = groups
+        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.scratch = bytearray(65536)
+        self.session = NewSession(complain)
+        self.paths = LocalPaths()
+        self.open_files = OpenFiles()
 
 
 class Prepared:
@@ -124,8 +196,7 @@ class Prepared:
 
     Args:
         order: what is to be started.
-        null: the null device.
-        scratch: room that its outputs are read into.
+        launcher: what starts it.
 
     Attributes:
         caller: whose it is.
@@ -139,42 +210,41 @@ class Prepared:
     pid: int | None = None
     started: float | None = None
 
-    def __init__(self, order: Start, null: int, scratch: bytearray) -> None:
+    def __init__(self, order: Start, launcher: Launcher) -> None:
         self.order = order
         self.id = order.id
         self.caller = order.caller
         self._opened: list[int] = []
-        self._pumps: list[Pump] = []
+        self._outputs: list[CommandOutput] = []
+        self._launcher = launcher
         self.folder = order.folder
-        self._stdin = null
+        self._stdin = launcher.null
         try:
             if order.job is not None and order.job.stdin:
                 flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._stdin = os.open(order.job.folder / "stdin", flags)
                 self._opened.append(self._stdin)
-            self._writers = [self._open_output(name, scratch) for name in ("stdout", "stderr")]
-            make_room(self._writers[1])
+            self._writers = [self._open_output(name) for name in ("stdout", "stderr")]
+            launcher.open_files.make_room(self._writers[1])
         except BaseException:
             self.close()
             raise
 
-    def _open_output(self, name: str, scratch: bytearray) -> int:
+    def _open_output(self, name: str) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self._opened.append(writer)
-        limit = self.order.output_limit
+        limit, scratch = self.order.output_limit, self._launcher.scratch
         try:
             if self.folder is None:
-                self._pumps.append(OutputPipe(reader, limit, scratch))
+                self._outputs.append(OutputPipe(reader, limit, scratch))
             else:
-                self._pumps.append(OutputFile(reader, self.folder / name, limit, scratch))
+                self._outputs.append(OutputFile(reader, self.folder / name, limit, scratch))
         except OSError:
             os.close(reader)
             raise
         return writer
 
-    def start(
-        self, groups: CommandGroups | None, session: NewSession, paths: LocalPaths, *, may_take_long: bool
-    ) -> Supervised | None:
+    def start(self, *, may_take_long: bool) -> Supervised | None:
         """Start it, in a group of its own where there are any.
 
         Args:
@@ -186,17 +256,18 @@ class Prepared:
         Raises:
             OSError, ValueError: it could not be started; nothing is left open.
         """
-        order = self.order
+        order, launcher = self.order, self._launcher
+        groups = launcher.groups
         entered = groups.entered(self.id) if groups else contextlib.nullcontext()
         way = None
         try:
             if order.credentials is None and order.limits == NO_LIMITS:
                 search = order.env.get("PATH", "")
-                way = paths.way(order.cwd, order.argv[0], search, cwd_required=order.cwd_required)
+                way = launcher.paths.way(order.cwd, order.argv[0], search, cwd_required=order.cwd_required)
             # else it has something to do before it becomes the program
             if way is None and not may_take_long:
                 return None
-            with entered as group, session:
+            with entered as group, launcher.session:
                 pid, verdict = self._fork() if way is None else (self._spawn(way), -1)
         except BaseException:
             self.close()
@@ -211,8 +282,9 @@ class Prepared:
             self.id,
             pid,
             mark=order.env.get(MARK, ""),
-            outputs=(self._pumps[0], self._pumps[1]),
+            outputs=(self._outputs[0], self._outputs[1]),
             folder=self.folder,
+            time_limit=order.time_limit,
             kill_grace=order.job.kill_grace if order.job is not None else 0.0,
             user=order.credentials.uid if order.credentials is not None else os.geteuid(),
             group=group,
@@ -229,6 +301,7 @@ class Prepared:
             folder=way.folder,
             folder_required=self.order.cwd_required,
             streams=(self._stdin, self._writers[0], self._writers[1]),
+            open_files=self._launcher.open_files,
         )
 
     def _fork(self) -> tuple[int, int]:
@@ -241,12 +314,13 @@ class Prepared:
             credentials=order.credentials,
             streams=(self._stdin, self._writers[0], self._writers[1]),
             limits=order.limits,
+            open_files=self._launcher.open_files.of_commands,
         )
 
     def close(self) -> None:
         """Do not start it after all."""
         for fd in self._opened:
             os.close(fd)
-        for pump in self._pumps:
-            pump.stop_keeping()
-            os.close(pump.fd)
+        for output in self._outputs:
+            output.stop_keeping()
+            os.close(output.fd)

@@ -10,7 +10,6 @@ went wrong, if something did.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import resource
@@ -21,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from remsvc.execution.supervisor.protocol import Credentials, ProcessLimits
-from remsvc.execution.supervisor.spawn import command_file_limits
+from remsvc.execution.supervisor.system_calls import prctl, system_call
 
 _VERDICT_BYTES = 4096  # PIPE_BUF: a write of so much is never cut
 _VERDICT = 3
@@ -29,7 +28,6 @@ _MOMENT_MS = 2
 _SYS_CLOSE_RANGE = 436  # asm-generic/unistd.h; glibc has had a function for it since 2.34 only
 _MAX_DESCRIPTOR = 0xFFFFFFFF
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def fork_start(
@@ -41,6 +39,7 @@ def fork_start(
     credentials: Credentials | None,
     streams: tuple[int, int, int],
     limits: ProcessLimits,
+    open_files: tuple[int, int],
 ) -> tuple[int, int]:
     """Start a process as the leader of a new session; the caller reaps it.
 
@@ -50,6 +49,7 @@ def fork_start(
         cwd_required: fail where the directory cannot be entered, instead of starting in ``/``.
         streams: descriptors for its standard input, output and error. It inherits no other.
         limits: what it is held to.
+        open_files: how many files it may open, soft and hard limit, where ``limits`` do not say.
 
     Returns:
         Its pid, and a descriptor for :func:`read_verdict`.
@@ -76,7 +76,7 @@ def fork_start(
     try:
         _take_streams(streams, writer)
         _reset_signals()
-        _become(argv, env, cwd, cwd_required, credentials, limits)
+        _become(argv, env, cwd, cwd_required, credentials, limits, open_files)
     except BaseException as error:  # noqa: BLE001
         with contextlib.suppress(BaseException):
             verdict = describe_failure(error).encode(errors="replace")[:_VERDICT_BYTES]
@@ -115,7 +115,9 @@ def _take_streams(streams: tuple[int, int, int], verdict: int) -> None:
     kept = [os.dup(descriptor) for descriptor in (*streams, verdict)]
     for number, descriptor in enumerate(kept):
         os.dup2(descriptor, number, inheritable=number != _VERDICT)
-    if _libc.syscall(_SYS_CLOSE_RANGE, _VERDICT + 1, _MAX_DESCRIPTOR, 0) != 0:  # before Linux 5.9
+    try:
+        system_call(_SYS_CLOSE_RANGE, _VERDICT + 1, _MAX_DESCRIPTOR, 0)
+    except OSError:  # before Linux 5.9
         for name in os.listdir("/proc/self/fd"):
             if int(name) > _VERDICT:
                 with contextlib.suppress(OSError):  # the one that the listing had open
@@ -136,9 +138,10 @@ def _become(
     cwd_required: bool,
     credentials: Credentials | None,
     limits: ProcessLimits,
+    open_files: tuple[int, int],
 ) -> NoReturn:
     os.setsid()
-    resource.setrlimit(resource.RLIMIT_NOFILE, command_file_limits())
+    resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
     if credentials is not None:
         _become_user(credentials)
     # Only as the user can be seen where that user may go, and what may be started.
@@ -151,7 +154,7 @@ def _become(
             raise
     path = _find_program(argv[0], env)
     try:
-        _apply(limits)
+        _apply(limits, open_files[1])
     except (OSError, ValueError) as error:
         raise OSError(None, f"[limits] cannot be set: {error}") from None
     try:
@@ -179,15 +182,14 @@ def _find_program(name: str, env: Mapping[str, str]) -> str:
     return program
 
 
-def _apply(limits: ProcessLimits) -> None:
-    """Hold this process, and what comes from it, to the limits."""
+def _apply(limits: ProcessLimits, most_files: int) -> None:
+    """Hold this process, and what comes from it, to the limits; it may open ``most_files`` in any case."""
     if limits.umask is not None:
         os.umask(limits.umask)
-    if limits.no_new_privs and _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    if limits.no_new_privs:
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if limits.nofile is not None:
-        most = min(limits.nofile, command_file_limits()[1])
+        most = min(limits.nofile, most_files)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if limits.nproc is not None:
         resource.setrlimit(resource.RLIMIT_NPROC, (limits.nproc, limits.nproc))

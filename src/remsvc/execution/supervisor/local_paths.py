@@ -16,6 +16,8 @@ import select
 import stat
 import time
 
+from remsvc.execution.supervisor.system_calls import system_call
+
 _LOCAL_TYPES = frozenset(
     (
         *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs", "nilfs2"),
@@ -109,7 +111,7 @@ _PATH = os.O_PATH | os.O_CLOEXEC
 _MAX_STEPS = 100  # of a path, those of its links included
 _MAX_SETTLED = 1000
 _MAX_INTERPRETERS = 4
-_LOOK_SECONDS = 1.0
+_MOUNTS_SECONDS = 1.0
 _SETTLED_SECONDS = 5.0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -126,7 +128,6 @@ class _OpenHow(ctypes.Structure):
 
 _HOW = _OpenHow(_PATH | os.O_DIRECTORY, 0, _NO_SYMLINKS | _CACHED)
 _HOW_REFERENCE, _HOW_SIZE = ctypes.byref(_HOW), ctypes.sizeof(_HOW)
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
 
 
 class LocalPaths:
@@ -143,7 +144,7 @@ class LocalPaths:
         self._unsettled: set[str] = set()  # directories that were looked at, and are not
         self._settled_in = self._mounts.generation
         self._cached_lookup = True
-        self._looked_at = -_LOOK_SECONDS
+        self._looked_at = -_MOUNTS_SECONDS
         self._settled_until = 0.0
 
     def way(self, cwd: str, program: str, search: str, *, cwd_required: bool) -> Way | None:
@@ -160,7 +161,7 @@ class LocalPaths:
             ValueError: a NUL in a path.
         """
         settled, now = self._settled, time.monotonic()
-        if now > self._looked_at + _LOOK_SECONDS:
+        if now > self._looked_at + _MOUNTS_SECONDS:
             self._looked_at = now
             self._mounts.refresh()
         if self._settled_in != self._mounts.generation or now > self._settled_until:
@@ -194,14 +195,15 @@ class LocalPaths:
             name = path.encode(errors="surrogateescape")
             if b"\0" in name:
                 raise ValueError("embedded null byte")
-            folder: int = _syscall(_SYS_OPENAT2, _AT_FDCWD, name, _HOW_REFERENCE, _HOW_SIZE)
-            if folder >= 0:
+            try:
+                folder = system_call(_SYS_OPENAT2, _AT_FDCWD, name, _HOW_REFERENCE, _HOW_SIZE)
+            except OSError as error:
+                self._cached_lookup = error.errno not in _UNSUPPORTED
+            else:
                 # So the mounts were what they seemed to be, and so was the path.
                 if self._mounts.refresh() == before and self._mounts.has(folder):
                     return folder
                 os.close(folder)
-            else:
-                self._cached_lookup = ctypes.get_errno() not in _UNSUPPORTED
         found, settled = self._open(path)
         if found is None:
             return None

@@ -26,7 +26,8 @@ from typing import Any
 
 from remsvc.execution.supervisor.cgroup import GroupParent
 from remsvc.execution.supervisor.command_groups import LEFTOVERS_SECONDS, CommandGroups, owner_of
-from remsvc.execution.supervisor.commands import SHUTDOWN_SECONDS, Supervision
+from remsvc.execution.supervisor.commands import Supervision
+from remsvc.execution.supervisor.ending import SHUTDOWN_SECONDS
 from remsvc.execution.supervisor.frames import Header
 from remsvc.execution.supervisor.link import Link, SupervisorListener, note_end
 from remsvc.execution.supervisor.process_tree import become_subreaper
@@ -108,7 +109,7 @@ class Supervisor:
             self._ended.try_again()
             if self._listener is not None:
                 self._listener.open(self._selector, self._accept)  # where its socket was removed
-        if self._link is not None or self._commands.has_jobs or self._ended.unwritten:
+        if self._link is not None or self._commands.jobs or self._ended.unwritten:
             self._deadline = None
             return False
         if self._deadline is None:
@@ -190,7 +191,7 @@ class Supervisor:
 
     @property
     def behind(self) -> bool:
-        """See :class:`remsvc.execution.supervisor.commands.Reports`."""
+        """See :class:`remsvc.execution.supervisor.command.Reports`."""
         return self._link is not None and self._link.backlog > _MUCH
 
     def tell(self, event: Event) -> None:
@@ -199,17 +200,17 @@ class Supervisor:
             self._link.send(event)
 
     def tell_soon(self, event: Event) -> None:
-        """See :class:`remsvc.execution.supervisor.commands.Reports`."""
+        """See :class:`remsvc.execution.supervisor.command.Reports`."""
         if self._link is not None:
             self._link.put(event)
 
     def say(self) -> None:
-        """See :class:`remsvc.execution.supervisor.commands.Reports`."""
+        """See :class:`remsvc.execution.supervisor.command.Reports`."""
         if self._link is not None:
             self._link.flush()
 
     def complain(self, text: str) -> None:
-        """See :class:`remsvc.execution.supervisor.commands.Reports`."""
+        """See :class:`remsvc.execution.supervisor.command.Reports`."""
         _complain(text)
 
     def keep(self, name: CommandId, folder: Path, record: ExitRecord) -> None:

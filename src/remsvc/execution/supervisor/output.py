@@ -1,116 +1,60 @@
-"""One output stream of a durable job: from its pipe into a file, bounded, at stable offsets.
+"""The output of commands: from its pipe into memory, or into the file of a durable job.
 
-A byte's place in the file is its place in the output. Over the limit the head and the tail are
-kept: what lies between is punched out of the file, which keeps its length. Where the gap is stands
-in a small file beside it, written before the hole is punched, so that a reader can tell a hole from
-zeros that the command wrote. Output stops being stored a little before the disk is full.
+A byte's place in the file is its place in the output. Over the limit the head and the tail are kept: what
+lies between is punched out of the file, which keeps its length. A small file beside it says where that gap
+is. It is written before the hole is punched, so that a reader can tell a hole from zeros that the command
+wrote. Output stops being stored a little before the disk is full.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
+import selectors
 import struct
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from remsvc.execution.supervisor.records import Gap
+from remsvc.execution.supervisor.system_calls import fallocate
 
 _MAX_READS = 32  # at 64 KiB each: more than the largest pipe an ordinary user may make (1 MiB) holds
-
-
-class OutputPipe:
-    """A non-blocking pipe, read in bounded memory.
-
-    Attributes:
-        fd: its descriptor; -1 once whoever owns it has closed it.
-        head: the first bytes, at most ``limit`` of them.
-        total: how many bytes came altogether.
-        open: whether some process may still write to it.
-    """
-
-    def __init__(self, fd: int, limit: int, scratch: bytearray) -> None:
-        """``scratch`` is room to read into; pipes of one thread may share it."""
-        os.set_blocking(fd, False)
-        self.fd = fd
-        self.head = bytearray()
-        self.total = 0
-        self.open = True
-        self._limit = limit
-        self._scratch = scratch
-
-    @property
-    def inode(self) -> int:
-        """Tells the pipe apart among the descriptors of other processes, until it is closed."""
-        return os.fstat(self.fd).st_ino
-
-    def read(self) -> bool:
-        """Read what is there, once; False when nothing was."""
-        try:
-            size = os.readv(self.fd, [self._scratch])
-        except BlockingIOError:
-            return False
-        if size == 0:
-            self.open = False
-            return False
-        room = self._limit - len(self.head)
-        if room > 0:
-            self.head += self._scratch[: min(size, room)]
-        self.total += size
-        return True
-
-    def stop_keeping(self) -> None:
-        """Forget the head; what comes from now on is dropped."""
-        self.head.clear()
-        self._limit = 0
-
-    def drain(self) -> None:
-        """Read all that was in the pipe at this moment, even while others go on writing."""
-        for _ in range(_MAX_READS):
-            if not self.open or not self.read():
-                return
-
-
+_MAX_LEFT_OPEN = 1024
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _BLOCK = 1 << 20
 _MAX_FS_BLOCK = 1 << 16
 _RESERVE = 64 << 20
 _RESERVED_PART = 20
 _GAP = struct.Struct("!QQQ")  # start, end, and both combined: a reader may meet a half-written one
-_MAX_READS = 32  # as for a pipe whose output stays in memory
 
 
-class OutputFile:
-    """Moves an output from its pipe into a file. The same to its owner as an ``OutputPipe``.
+class CommandOutput(ABC):
+    """One output of a command: the end of a pipe, read without ever waiting for it.
 
     Attributes:
-        fd: the pipe's descriptor; -1 once its owner has closed it.
+        fd: the pipe's descriptor; -1 once whoever owns it has closed it.
         open: whether some process may still write to it.
-        total: bytes written by the command.
-        gap: what was dropped of them.
+        total: bytes that the command wrote.
+        head: the first of them, where they are kept in memory.
+        gap: what was dropped of them, where they are kept in a file.
         lost: how many of the dropped bytes could not be stored, or kept beside what could not.
         why_lost: why that was, the first time.
     """
 
-    head = b""
-
-    def __init__(self, fd: int, path: Path, limit: int, scratch: bytearray) -> None:
-        """``limit`` is in bytes. The file, and the folder it is in, are made for the first byte."""
+    def __init__(self, fd: int, scratch: bytearray) -> None:
+        """``scratch`` is room to read into; the outputs of one thread may share it."""
         os.set_blocking(fd, False)
         self.fd = fd
         self.open = True
         self.total = 0
+        self.head = bytearray()
         self.gap = Gap()
         self.lost = 0
         self.why_lost = ""
-        self._path = path
-        self._file = -1
-        self._limit = limit
         self._scratch = scratch
-        self._storing = True
-        self._unsaid = False
-        self._punched = 0
 
     @property
     def inode(self) -> int:
@@ -118,7 +62,7 @@ class OutputFile:
         return os.fstat(self.fd).st_ino
 
     def read(self) -> bool:
-        """Move what is there, once; False when nothing was."""
+        """Take what is there, once; False when nothing was."""
         try:
             size = os.readv(self.fd, [self._scratch])
         except BlockingIOError:
@@ -126,18 +70,62 @@ class OutputFile:
         if size == 0:
             self.open = False
             return False
-        if self._storing:
-            self._store(memoryview(self._scratch)[:size])
+        self._take(size)
         return True
 
     def drain(self) -> None:
-        """Move all that was in the pipe at this moment, even while others go on writing."""
+        """Take all that was in the pipe at this moment, even while others go on writing."""
         for _ in range(_MAX_READS):
             if not self.open or not self.read():
                 return
 
+    @abstractmethod
+    def _take(self, size: int) -> None:
+        """Keep what was read: the first ``size`` bytes of the scratch room."""
+
+    @abstractmethod
     def stop_keeping(self) -> None:
-        """What comes from now on is dropped and not counted: the job has ended. Closes the file."""
+        """Drop what comes from now on: the command has ended."""
+
+
+class OutputPipe(CommandOutput):
+    """An output whose first bytes are kept in memory, at most ``limit`` of them."""
+
+    def __init__(self, fd: int, limit: int, scratch: bytearray) -> None:
+        super().__init__(fd, scratch)
+        self._limit = limit
+
+    def _take(self, size: int) -> None:
+        room = self._limit - len(self.head)
+        if room > 0:
+            self.head += self._scratch[: min(size, room)]
+        self.total += size
+
+    def stop_keeping(self) -> None:
+        """Forget the head, and drop what comes from now on."""
+        self.head.clear()
+        self._limit = 0
+
+
+class OutputFile(CommandOutput):
+    """An output of a durable job, which goes into a file, bounded, at stable offsets."""
+
+    def __init__(self, fd: int, path: Path, limit: int, scratch: bytearray) -> None:
+        """``limit`` is in bytes. The file, and the folder it is in, are made for the first byte."""
+        super().__init__(fd, scratch)
+        self._path = path
+        self._file = -1
+        self._limit = limit
+        self._storing = True
+        self._unsaid = False
+        self._punched = 0
+
+    def _take(self, size: int) -> None:
+        if self._storing:
+            self._store(memoryview(self._scratch)[:size])
+
+    def stop_keeping(self) -> None:
+        """Drop what comes from now on, uncounted, and close the file."""
         if self._storing:
             self._storing = False
             if self._file >= 0:
@@ -199,7 +187,60 @@ class OutputFile:
         self._punched = self.gap.end
         if self.gap.end > begin and self._file >= 0:
             with contextlib.suppress(OSError):  # a file system without holes: bounded by nothing but itself
-                _punch(self._file, begin, self.gap.end - begin)
+                mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+                fallocate(self._file, mode, begin, self.gap.end - begin)
+
+
+class OpenOutputs:
+    """Reads outputs as they come, those of commands that have ended as well.
+
+    Args:
+        selector: of the supervisor's loop.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._read: set[int] = set()  # the pipes that the selector looks at
+        self._left_open: OrderedDict[int, CommandOutput] = OrderedDict()
+
+    def read(self, output: CommandOutput, on_read: Callable[[], None]) -> None:
+        """Read an output from now on, if it is not read yet; call ``on_read`` after each piece of it."""
+        if output.open and output.fd not in self._read:
+            self._look_at(output, on_read)
+
+    def leave(self, output: CommandOutput) -> None:
+        """Read on and drop: closing would kill a background process that still writes."""
+        self._left_open[output.fd] = output
+        self._look_at(output, lambda: None)
+        if len(self._left_open) > _MAX_LEFT_OPEN:
+            self.close(next(iter(self._left_open.values())))
+
+    def close(self, output: CommandOutput) -> None:
+        """Close an output, once: afterwards its number may be another's."""
+        if output.fd < 0:
+            return
+        self._left_open.pop(output.fd, None)
+        if output.fd in self._read:
+            self._read.discard(output.fd)
+            self._selector.unregister(output.fd)
+        os.close(output.fd)
+        output.fd = -1
+        output.open = False
+
+    def _look_at(self, output: CommandOutput, on_read: Callable[[], None]) -> None:
+        def read(_: int) -> None:
+            if output.fd < 0:
+                return  # closed by an earlier event of the same round
+            output.read()
+            if not output.open:
+                self.close(output)
+            on_read()
+
+        if output.fd in self._read:
+            self._selector.modify(output.fd, selectors.EVENT_READ, read)
+        else:
+            self._selector.register(output.fd, selectors.EVENT_READ, read)
+            self._read.add(output.fd)
 
 
 def read_output(path: Path, offset: int, size: int) -> tuple[int, bytes]:
@@ -250,11 +291,3 @@ def read_gap(path: Path) -> Gap:
         if check == start ^ end and max(start, end) < 1 << 63:
             return Gap(start, end)
     raise OSError(errno.EIO, "the note of what was dropped is damaged", str(path.with_suffix(".gap")))
-
-
-def _punch(file: int, offset: int, length: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    flags = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-    if libc.fallocate(file, flags, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -5,19 +5,23 @@ For what may take long see :mod:`remsvc.execution.supervisor.forked_start`.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from remsvc.execution.supervisor.system_calls import prctl, system_call
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
 _SYS_KEYCTL = {"x86_64": 250, "ppc64le": 271, "ppc64": 271, "s390x": 280}
 _SYS_KEYCTL |= dict.fromkeys(("aarch64", "riscv64", "loongarch64"), 219)
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
+
+Streams = tuple[int, int, int]
+"""Descriptors for standard input, output and error."""
 
 
 class NewSession:
@@ -40,9 +44,11 @@ class NewSession:
             self._own_score = int(_OOM_SCORE.read_text())
 
     def __enter__(self) -> None:
-        if self._keyctl is not None and _syscall(self._keyctl, _KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
-            reason = os.strerror(ctypes.get_errno())
-            self._tell(f"commands may share a session keyring: {reason} (keyctl)")
+        if self._keyctl is not None:
+            try:
+                system_call(self._keyctl, _KEYCTL_JOIN_SESSION_KEYRING, None)
+            except OSError as error:
+                self._tell(f"commands may share a session keyring: {error.strerror} (keyctl)")
         if self._own_score < 0:  # the server's protection is not its commands'
             _OOM_SCORE.write_text("0")
 
@@ -63,30 +69,59 @@ class NewSession:
 # Python ignores these; a command must not inherit that.
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
-# linux/prctl.h
-_PR_CAP_AMBIENT = 47
-_PR_CAP_AMBIENT_CLEAR_ALL = 4
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-# Of open files. What this process takes for itself is nothing for commands: select(2) knows 1024.
-_command_limit = _own_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # linux/prctl.h
 _NEARLY = 128
-_low: list[int] = []
 
 
-def make_room(descriptor: int) -> None:
-    """Once ``descriptor``, the newest, is nearly the last that may be opened, let this process, but not its
-    commands, open as many files as the system lets it. From then on each start takes two calls more.
+class OpenFiles:
+    """How many files this process and its commands may open.
+
+    Commands keep the limit that this process was started with: programs that use select(2) cannot work with
+    descriptors above 1024. This process itself takes as many as the system lets it have, once it needs them.
+
+    Attributes:
+        of_commands: the soft and the hard limit that a command starts with.
     """
-    global _own_limit
-    if descriptor < _command_limit[0] - _NEARLY or _own_limit != _command_limit:
-        return
-    hard = _command_limit[1]
-    _own_limit = (hard, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, _own_limit)
-    # Room below the commands' limit: posix_spawn knows no descriptor above it.
-    _low.extend(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3))
+
+    def __init__(self) -> None:
+        self.of_commands = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._own = self.of_commands
+        self._low: list[int] = []
+
+    def make_room(self, descriptor: int) -> None:
+        """Raise this process's own limit once ``descriptor``, the newest, is nearly the last that it allows.
+
+        From then on each start takes two system calls more.
+        """
+        if descriptor < self.of_commands[0] - _NEARLY or self._own != self.of_commands:
+            return
+        hard = self.of_commands[1]
+        self._own = (hard, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._own)
+        # Room below the commands' limit: posix_spawn knows no descriptor above it.
+        self._low.extend(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3))
+
+    @contextmanager
+    def of_a_command(self, streams: Streams) -> Iterator[Streams]:
+        """Have the limit of commands for the time of a block, and ``streams`` at numbers that it allows."""
+        if self._own == self.of_commands:
+            yield streams
+            return
+        moved = max(streams) >= self.of_commands[0]
+        if moved:
+            stdin, stdout, stderr = (
+                os.dup2(stream, low, inheritable=False)
+                for stream, low in zip(streams, self._low, strict=True)
+            )
+            streams = (stdin, stdout, stderr)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.of_commands)
+        try:
+            yield streams
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._own)
+            if moved:
+                for low in self._low:
+                    os.dup2(0, low, inheritable=False)  # the null device again
 
 
 def spawn(
@@ -95,7 +130,8 @@ def spawn(
     env: Mapping[str, str],
     folder: str | int,
     folder_required: bool,
-    streams: tuple[int, int, int],
+    streams: Streams,
+    open_files: OpenFiles,
 ) -> int:
     """Start a process as the leader of a new session and return its pid; the caller reaps it.
 
@@ -108,6 +144,7 @@ def spawn(
         folder: the working directory: a path, or a descriptor.
         folder_required: fail where it cannot be entered, instead of starting in ``/``.
         streams: descriptors for its standard input, output and error. It inherits no other.
+        open_files: how many files it may open.
 
     Raises:
         OSError: it could not be started.
@@ -119,44 +156,24 @@ def spawn(
         if folder_required:
             raise
     try:
-        # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
-        return _posix_spawn(argv, env, streams)
+        with open_files.of_a_command(streams) as own:
+            # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
+            return os.posix_spawn(
+                argv[0],
+                tuple(argv),
+                env,
+                file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(own)],
+                setsid=True,
+                setsigdef=_DEFAULT_SIGNALS,
+            )
     finally:
         os.chdir("/")  # a file system that this process is in cannot be unmounted
 
 
-def _posix_spawn(argv: Sequence[str], env: Mapping[str, str], streams: Sequence[int]) -> int:
-    moves = _low and max(streams) >= _command_limit[0]
-    if moves:
-        streams = [os.dup2(stream, low, inheritable=False) for stream, low in zip(streams, _low, strict=True)]
-    if _own_limit != _command_limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, _command_limit)
-    try:
-        return os.posix_spawn(
-            argv[0],
-            tuple(argv),
-            env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)],
-            setsid=True,
-            setsigdef=_DEFAULT_SIGNALS,
-        )
-    finally:
-        if _own_limit != _command_limit:
-            resource.setrlimit(resource.RLIMIT_NOFILE, _own_limit)
-        if moves:
-            for low in _low:
-                os.dup2(0, low, inheritable=False)  # the null device again
-
-
-def command_file_limits() -> tuple[int, int]:
-    """The limits of open files, soft and hard, that a command starts with."""
-    return _command_limit
-
-
 def drop_ambient_capabilities() -> None:
     """Keep what a server that is not root may do (``AmbientCapabilities=``) from its commands."""
-    # Before Linux 4.3 there are none, and this fails.
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    with suppress(OSError):  # before Linux 4.3 there are none
+        prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
 
 
 def restore_signals() -> None:

@@ -5,35 +5,37 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from remsvc.execution.supervisor.records import CommandId
 
 _MANY = 1000
 _LONGEST_WAIT = 3600.0  # a system call knows a longest one, too
 
+Action = Callable[[], None]
+
 
 class Timers:
-    """Purposes by the time at which they fall due.
+    """Actions by the time at which they fall due.
 
     Args:
-        commands: the commands that are still there; what was to be done for others is forgotten.
+        commands: the commands that are still there; what was to be done for others may be forgotten.
     """
 
     def __init__(self, commands: Container[CommandId]) -> None:
         self._commands = commands
-        self._heap: list[tuple[float, int, CommandId, str]] = []
+        self._heap: list[tuple[float, int, CommandId, Action]] = []
         self._order = itertools.count()
         self._many = _MANY
 
-    def after(self, seconds: float, name: CommandId, purpose: str) -> None:
-        """Let ``purpose`` fall due for the command ``name``."""
+    def after(self, seconds: float, name: CommandId, action: Action) -> None:
+        """Let ``action`` fall due for the command ``name``. It may find that the command has ended."""
         if len(self._heap) > self._many:
             # Most are of commands that ended long before their time limit.
             self._heap = [timer for timer in self._heap if timer[2] in self._commands]
             heapq.heapify(self._heap)
             self._many = _MANY + 2 * len(self._heap)
-        heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), name, purpose))
+        heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), name, action))
 
     def wait(self) -> float | None:
         """Seconds until the next one falls due; None where there is none."""
@@ -41,9 +43,8 @@ class Timers:
             return None
         return min(max(0.0, self._heap[0][0] - time.monotonic()), _LONGEST_WAIT)
 
-    def due(self) -> Iterator[tuple[CommandId, str]]:
-        """Take out, one by one, what has fallen due until now: command and purpose."""
+    def due(self) -> Iterator[Action]:
+        """Take out, one by one, what has fallen due until now."""
         now = time.monotonic()
         while self._heap and self._heap[0][0] <= now:
-            _, _, name, purpose = heapq.heappop(self._heap)
-            yield name, purpose
+            yield heapq.heappop(self._heap)[3]
