@@ -42,12 +42,12 @@ async def same_job(
     time. It gives the same job, or says that something is different.
 
     Raises:
-        ServerError: the server does not answer.
+        ServerError: the server does not answer; the caller decides whether to ask again.
     """
     asked = job.spec.labels.get(TIME_LIMIT)
     try:
         time_limit = job.spec.time_limit if asked is None else float(asked)
         spec = job_spec(command, labels=job.spec.labels, time_limit=time_limit)
-        return await client.create_job(spec, job.request_id, metadata=metadata)
+        return await client.create_job(spec, job.request_id, repeat=False, metadata=metadata)
     except (AlreadyExistsError, InvalidCommandError, ValueError):
         return None  # the second and the third: its labels are none of ours

@@ -1,4 +1,10 @@
-"""Which failed calls to the job service are made again, and when."""
+"""Decides which failed calls about durable jobs are made again, when, and for how long.
+
+This is the one place of a run that decides it. The client is told to make a single attempt
+(``repeat=False``): its own repetitions would multiply the attempts that are counted here. Two others make a
+call again, each for a reason of its own: :class:`~remsvc_provider.running.access.ServerAccess` with new
+credentials, and the client's watch, which goes on at the byte where it broke.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +25,7 @@ ATTEMPTS = 3
 FIRST_DELAY = 1.0
 MAX_DELAY = 16.0
 TRANSIENT = (UnavailableError, CallCancelledError, ResourceExhaustedError)
+"""Errors that may pass by themselves. A call that nothing was sent of is made again after them."""
 
 T = TypeVar("T")
 
@@ -29,15 +36,19 @@ def delay_after(failures: int) -> float:
 
 
 class Patience:
-    """Makes calls that may safely be made twice, until they are answered or it gives up.
+    """Makes a call until the server answers it, or until there is no more sense in waiting.
 
-    A server that was never reached gets three attempts. Once it was, or where it may hold jobs of
-    ours, only the caller's own time limit ends the waiting. So it is with a full queue.
+    Only for calls that do no harm when they arrive twice. How long it goes on depends on what is at stake:
+
+    - A server that never answered gets three attempts: nothing runs there, so the task may as well fail.
+    - A server that has answered once, or may hold jobs of this task, is asked until the caller's own time
+      limit: giving up would leave its jobs without anybody who waits for them.
+    - A server whose queue is full, and that says when to come back, is asked until then as well.
 
     Args:
         access: to the server.
         report: called with a line about each failure that is not the last.
-        forever: the server may hold jobs of ours already.
+        forever: do not give up after three attempts, because the server may hold jobs of this task already.
     """
 
     def __init__(self, access: ServerAccess, report: Callable[[str], None], *, forever: bool) -> None:
@@ -51,10 +62,11 @@ class Patience:
         self._stopped.set()
 
     async def insist(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
-        """The call's answer.
+        """The answer of a call, which is made as often as it takes.
 
         Raises:
-            ServerError: the last failure. Its ``sent`` tells of all attempts.
+            ServerError: the failure of the last attempt. Its ``sent`` is True if any of the attempts may have
+                reached the server.
         """
         failures = 0
         sent = False

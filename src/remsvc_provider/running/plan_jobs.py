@@ -126,7 +126,7 @@ class PlanJobs:
         request_id = self._origin.command_id(tid)
         try:
             return await self._patience.insist(
-                lambda client: client.create_job(spec, request_id, metadata=self._plan.metadata)
+                lambda client: client.create_job(spec, request_id, repeat=False, metadata=self._plan.metadata)
             )
         except AlreadyExistsError:
             # A twin of this trigger was quicker, and left it another time limit.
