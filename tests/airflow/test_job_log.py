@@ -9,21 +9,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock
 
 import grpc
 import pytest
 from tests.client.scripted_jobs import ScriptedJobs
 from triggering import DEADLINE, fire, restored, results, trigger, until
 
-from remsvc.client import AsyncClient, ConnectionOptions
+from remsvc.client import AsyncClient
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
-from remsvc_provider.log.output import CommandOutput
-from remsvc_provider.masking import Masking
-from remsvc_provider.plan import Plan, RunTimes
 from remsvc_provider.running import job_follower
-from remsvc_provider.running.access import ServerAccess
-from remsvc_provider.running.job_follower import JobFollower
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
 
 
@@ -209,44 +203,35 @@ async def test_a_log_is_not_waited_for_beyond_its_deferral(scripted_jobs, connec
     assert "bytes are left out here; all of it" in log.text
 
 
-async def test_a_watch_for_less_has_what_is_left_of_log_drain(scripted_jobs, monkeypatch):
+async def test_a_watch_for_less_has_what_is_left_of_log_drain(scripted_jobs, connect, log, monkeypatch):
     """While a log catches up with its command, one of the outputs reaches what the log may have of it; of the
     other one, the server says nothing."""
-    ended, told, clock = asyncio.Event(), list[str](), SimpleNamespace(monotonic=time.monotonic)
+    get_job, clock = AsyncClient.get_job, SimpleNamespace(monotonic=time.monotonic)
+
+    async def half_an_hour_passes(client: AsyncClient, *arguments: Any, **named: Any) -> Any:
+        job = await get_job(client, *arguments, **named)
+        if job.ended:  # from here on log_drain counts
+            later = time.monotonic() + 1800
+            asyncio.get_running_loop().call_soon(setattr, clock, "monotonic", lambda: later)
+        return job
+
+    monkeypatch.setattr(AsyncClient, "get_job", half_an_hour_passes)
     monkeypatch.setattr(job_follower, "time", clock)
     monkeypatch.setattr(job_follower, "END_SECONDS", 0.2)
-    scripted = scripted_jobs.add(stdout=b"all work and no play\n" * 100_000)
     scripted_jobs.watch_faults = [(None, None), *2 * [(0, grpc.StatusCode.UNAVAILABLE)]]
     scripted_jobs.silence = 3600.0
-
-    class SlowLog:
-        full = True
-
-        def add(self, text: str, level: str = "info") -> None:
-            told.append(text)
-
-        async def room(self) -> None:
-            if not ended.is_set():
-                scripted_jobs.change(scripted, jobs_pb2.SUCCEEDED, exit_code=0)
-                await ended.wait()
-                clock.monotonic = lambda: time.monotonic() + 1800
-
-    live = SlowLog()
-    options = ConnectionOptions(target=scripted_jobs.target)
-    access = ServerAccess(options, AsyncMock(side_effect=AssertionError), told.append, alone=True)
-    try:
-        job = await access.call(lambda client: client.get_job(scripted.message.id))
-        output = CommandOutput(job, live, 1, 10, 1_000_000, Masking())
-        follower = JobFollower(
-            access, Plan(commands=[], stream_timeout=7200.0), RunTimes(), lambda: 1800.0, live, ended.set
-        )
-        job = await asyncio.wait_for(follower.to_its_end(job, output), DEADLINE)
-    finally:
-        await access.close()
-    assert job.ended
-    limit, late = [text for text in told if "is left out" in text]
-    assert "more than 1000000 bytes" in limit
-    assert "its log takes too long" in late
+    one = trigger(
+        connect(f"remsvc://{scripted_jobs.target}"),
+        "a",
+        log_drain=1800.0,
+        max_log_bytes=200_000,
+        max_output_bytes=10,
+        stream_timeout=7200.0,
+    )
+    event = await asyncio.wait_for(fire_flood(scripted_jobs, one), DEADLINE)
+    assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
+    assert "more than 200000 bytes" in log.text
+    assert "its log takes too long" in log.text
 
 
 async def test_a_command_that_ended_in_time_succeeds_though_its_output_comes_later(
