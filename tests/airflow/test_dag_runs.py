@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -71,6 +72,10 @@ def runs(serve_module, tmp_path_factory: pytest.TempPathFactory, pid_file: Path)
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW_CONN_REMSVC_TEST": json.dumps({**connection, "extra": {"bearer_token": TOKEN}}),
+        **{
+            f"AIRFLOW_CONN_REMSVC_{name}": json.dumps({**connection, "extra": {"bearer_token": TOKEN}})
+            for name in ("DEFAULT", "WEB1", "WEB2")
+        },
         "AIRFLOW_CONN_REMSVC_WITHOUT_TOKEN": json.dumps(connection),
         "PYTHONPATH": str(DAGS),
         "REMSVC_TEST_PID_FILE": str(pid_file),
@@ -200,3 +205,14 @@ def test_a_token_in_the_metadata_reaches_the_server_and_nobody_else(runs, dag):
     (task,) = run.tasks.values()
     assert task["rendered"]["metadata"] == [["authorization", "***"], ["x-run", "2030-01-02"]]
     assert TOKEN not in run.log
+
+
+def test_the_examples(runs):
+    for name in ("use_the_output", "long_job", "many_servers"):
+        assert runs[name].state == "success", runs[name].log
+    assert re.fullmatch(r"\S+ has \d+ cores", runs["use_the_output"].tasks["report/-1"]["xcom"])
+    (result,) = runs["long_job"].tasks["work/-1"]["xcom"]["results"]
+    assert [line.split(" for ")[0] for line in result["out"].splitlines()] == [
+        f"step {number} of 3" for number in (1, 2, 3)
+    ]
+    assert runs["many_servers"].tasks["longest/-1"]["xcom"] > 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
+import runpy
+from pathlib import Path
 
 from airflow.sdk import DAG, task
 
@@ -102,3 +104,9 @@ with dag("mapped_with_metadata") as mapped_with_metadata:
     RemSvcOperator.partial(task_id="run", grpc_conn_id="remsvc_without_token", metadata=METADATA).expand(
         commands=[[{"cmd": "true"}]]
     )
+
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "dags"
+# The one that is left out, remote_commands, is run by the demo's own test.
+for name in ("use_the_output", "long_job", "many_servers"):
+    globals()[name] = runpy.run_path(str(EXAMPLES / f"{name}.py"))[name]
