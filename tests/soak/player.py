@@ -126,7 +126,7 @@ class Player:
                 peer.look()
 
     def _check_bounds(self, server: SoakedServer) -> None:
-        unread, unsent = server.connections.unread.total, server.connections.unsent.total
+        unread, unsent = server.connections.shared.unread.total, server.connections.shared.unsent.total
         waiting = sum(peer.unsent for peer in self._peers.values())
         if not 0 <= unread <= server.limits.max_unread_bytes:
             self.report(f"{unread} bytes are counted as unread")
@@ -171,8 +171,8 @@ class Player:
         counts = {
             "connections": len(connections),
             "connections of callers": connections.of_callers,
-            "bytes unread": connections.unread.total,
-            "bytes unsent": connections.unsent.total,
+            "bytes unread": connections.shared.unread.total,
+            "bytes unsent": connections.shared.unsent.total,
             "calls in progress": server.admission.in_progress,
         }
         for what, count in counts.items():

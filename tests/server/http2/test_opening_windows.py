@@ -65,6 +65,12 @@ class LoopInHand:
 class CallInHand:
     stream, widest = 1, 0
 
+    def note_window(self, sendable: int) -> None:
+        self.widest = max(self.widest, sendable)
+
+    def note_narrow_window(self, sendable: int) -> None:
+        self.widest = sendable
+
 
 @pytest.fixture
 async def engine() -> EngineInHand:
@@ -80,7 +86,7 @@ async def loop() -> LoopInHand:
 async def windows(engine: EngineInHand, loop: Any) -> OpeningWindows:
     answers = WaitingAnswers(Unsent([], 4 * KIB * KIB, 24 * KIB * KIB), asyncio.get_running_loop())
     windows = OpeningWindows(loop, answers)
-    windows.engine = engine  # type: ignore[assignment]
+    windows.start(engine)  # type: ignore[arg-type]
     return windows
 
 

@@ -38,8 +38,6 @@ class GrpcCall(Call):
         patience: seconds that its caller may let an answer wait.
     """
 
-    held = 0
-
     def __init__(
         self,
         method: Method,
@@ -118,14 +116,13 @@ class GrpcCall(Call):
             reason = f"no response was taken for {self._patience:g} s"
             raise RefusedError(StatusCode.UNAVAILABLE, reason) from None
 
+    @property
+    def may_be_sending(self) -> bool:
+        """Whether its caller may be sending requests on."""
+        return self._streams and not self._half_closed
+
     async def refuse(self, refused: RefusedError) -> NoReturn:
         """End the call with a status."""
-        if self._streams and not self._half_closed and GrpcCall.held < _MOST_HELD:
-            GrpcCall.held += 1
-            try:
-                await asyncio.sleep(_HOLD_SECONDS)
-            finally:
-                GrpcCall.held -= 1
         code = grpc.StatusCode[refused.code.name]
         await self._context.abort(code, str(refused), (*self.trailers, *refused.metadata))
         raise refused
@@ -146,6 +143,7 @@ class Handlers(grpc.GenericRpcHandler):
         self._calls = calls
         self._guard = guard
         self._patience = patience
+        self._held = 0  # calls whose callers are not told yet that they are refused
         self._handlers = {method.name: self._handler(method) for method in methods.values()}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -172,6 +170,16 @@ class Handlers(grpc.GenericRpcHandler):
         try:
             await self._calls.answer(call, method)
         except RefusedError as refused:
+            if call.may_be_sending:
+                await self._hold()
             await call.refuse(refused)
         finally:
             call.leave()
+
+    async def _hold(self) -> None:
+        if self._held < _MOST_HELD:
+            self._held += 1
+            try:
+                await asyncio.sleep(_HOLD_SECONDS)
+            finally:
+                self._held -= 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from remsvc.http2 import engine
+from remsvc.http2.engine import Header
 from remsvc.http2.frame_credit import EARNED_BY_MESSAGE
 from remsvc.http2.headers import CONTENT_TYPE, status_headers
 from remsvc.http2.messages import (
@@ -20,14 +21,15 @@ from remsvc.http2.messages import (
 )
 from remsvc.server.caller import Caller
 from remsvc.server.calls.call import Call
+from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.methods import Method
+from remsvc.server.http2.opening_windows import OpeningWindows
+from remsvc.server.http2.unread import Unread
+from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.server.identity.authentication import Evidence
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
-
-if TYPE_CHECKING:
-    from remsvc.server.http2.session import ServerSession
 
 _HEADERS = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
 # What a client hears that sends compressed messages: which encodings are taken.
@@ -39,6 +41,33 @@ _LONG_WINDOW = 1024 * 1024
 _SHORT = 4096
 
 
+class _Session(Protocol):
+    """What a call needs of its connection: see :class:`~remsvc.server.http2.session.ServerSession`."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def limits(self) -> LimitsConfig: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def unread(self) -> Unread: ...
+    @property
+    def answers(self) -> WaitingAnswers: ...
+    @property
+    def windows(self) -> OpeningWindows: ...
+    def verify(self, caller: Caller) -> None: ...
+    def earn(self, credit: float) -> None: ...
+    def has_room(self, call: Http2Call, size: int) -> bool: ...
+    def grant(self, call: Http2Call) -> int: ...
+    def begin(self, call: Http2Call, headers: tuple[Header, ...]) -> None: ...
+    def send(self, stream: int, data: bytes) -> None: ...
+    def finish(self, call: Http2Call, last: Sequence[Header], *, begun: bool) -> None: ...
+    def acknowledge(self, stream: int, size: int) -> None: ...
+    def widen(self, stream: int, window: int) -> None: ...
+    def flush_soon(self) -> None: ...
+
+
 class Http2Call(Call):
     """A stream of a connection; it belongs to the task that answers it.
 
@@ -46,14 +75,12 @@ class Http2Call(Call):
         stream: its number on its connection.
         half_closed: whether the caller has sent its last.
         streams: whether it may send any number of messages.
-        unacknowledged: bytes that the caller may send again only when they were acknowledged.
         widest: most bytes that its caller was seen to take at once, since it last took only few.
-        task: answers it; None before it has begun, and where nobody waits for the answer any more.
     """
 
     def __init__(
         self,
-        session: ServerSession,
+        session: _Session,
         stream: int,
         method: Method | None,
         evidence: Evidence,
@@ -72,9 +99,9 @@ class Http2Call(Call):
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.half_closed = half_closed
         self.streams = method is not None and method.stream is not None
-        self.unacknowledged = 0
+        self._unacknowledged = 0  # bytes that the caller may send again only when they were acknowledged
         self.widest = 0
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # None also where nobody waits for the answer any more
         most = session.limits.max_message_bytes
         self._reader = MessageReader(most if method is None else min(method.longest_request, most))
         self._waiter: asyncio.Future[None] | None = None
@@ -117,7 +144,7 @@ class Http2Call(Call):
         if self._long:
             session.unread.remove(self, size)
         session.earn(EARNED_BY_MESSAGE)
-        self._acknowledge(min(self.unacknowledged, size))
+        self._acknowledge(min(self._unacknowledged, size))
         return message
 
     async def read(self) -> bytes | None:
@@ -132,7 +159,7 @@ class Http2Call(Call):
                 if self._reader.within:
                     raise RefusedError(StatusCode.INVALID_ARGUMENT, "the last message is not complete")
                 return None
-            if self.unacknowledged:
+            if self._unacknowledged:
                 # Of a long message, a whole window can come before it is known whose it is.
                 self._count(0)
             self._waiter = self._session.loop.create_future()
@@ -168,6 +195,24 @@ class Http2Call(Call):
 
     # For its session
 
+    def note_task(self, task: asyncio.Task[None]) -> None:
+        """This task answers it, and is cancelled when nobody waits for the answer any more."""
+        if not self._ended:
+            self._task = task
+
+    def give_up_unacknowledged(self) -> int:
+        """Bytes that its caller sent and that were not acknowledged: whoever asks does that from now on."""
+        size, self._unacknowledged = self._unacknowledged, 0
+        return size
+
+    def note_window(self, sendable: int) -> None:
+        """Its caller takes so many bytes now."""
+        self.widest = max(self.widest, sendable)
+
+    def note_narrow_window(self, sendable: int) -> None:
+        """Its caller takes so few, and may do so for good: what it once took is not waited for again."""
+        self.widest = sendable
+
     def limit(self, seconds: float) -> None:
         """End it after so long: its caller waits no longer."""
         self._timer = self._session.loop.call_later(seconds, self._expire)
@@ -179,11 +224,11 @@ class Http2Call(Call):
                 self._reader.feed(data)
             except MessageError as error:
                 self._fault = self._refusal(error)
-                self.unacknowledged += len(data)
+                self._unacknowledged += len(data)
             else:
                 self._count(len(data))
         else:
-            self.unacknowledged += len(data)  # dropped, within the window that it had
+            self._unacknowledged += len(data)  # dropped, within the window that it had
         if last:
             self.half_closed = True
         self._wake()
@@ -211,7 +256,7 @@ class Http2Call(Call):
     def _stop(self) -> None:
         # Without the reference to it: what it was doing holds the call, and with it would do so until the
         # garbage of whole generations is looked through.
-        task, self.task = self.task, None
+        task, self._task = self._task, None
         if task is not None:
             task.cancel()
 
@@ -261,19 +306,19 @@ class Http2Call(Call):
 
     def _count(self, size: int) -> None:
         """Let the caller go on sending a long message; of anything else, not before it was read."""
-        self.unacknowledged += size
+        self._unacknowledged += size
         if self._reader.wanted <= _LONG or self._caller is None or self._ended:
             return
         if not self._long:
             self._long = True
             self._session.widen(self.stream, _LONG_WINDOW)
-        size = self.unacknowledged
+        size = self._unacknowledged
         self._acknowledge(size)
         self._session.unread.add(self, size)
 
     def _acknowledge(self, size: int) -> None:
         if size:
-            self.unacknowledged -= size
+            self._unacknowledged -= size
             self._session.acknowledge(self.stream, size)
 
     def _wake(self) -> None:

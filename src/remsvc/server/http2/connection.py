@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Hashable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from remsvc.http2 import engine
 from remsvc.http2.engine import EngineError
@@ -24,47 +24,58 @@ from remsvc.http2.input_turns import InputTurns
 from remsvc.http2.paced_input import PacedInput
 from remsvc.server.caller import ANONYMOUS
 from remsvc.server.http2.session import ServerSession
+from remsvc.server.http2.shared import Shared
 from remsvc.server.http2.tls import speaks_http2
 from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.server.identity.authentication import NO_CERTIFICATE
 
-if TYPE_CHECKING:
-    from remsvc.server.http2.connections import Connections
-
 _logger = logging.getLogger("remsvc.server")
 
 _WRITE_BUFFER = 256 * 1024
+_SHUTTING_DOWN = "the server is shutting down"
+_CLOSING = "this connection is being closed: call again on another one"
 # The last words are lost where a connection is closed before its peer has stopped sending.
 _CLOSE_SECONDS, _CLOSE_BYTES = 1.0, 256 * 1024
+
+
+class _Connections(Protocol):
+    """All connections, and who looks after them: :class:`~remsvc.server.http2.connections.Connections`."""
+
+    def note_identity(self, connection: ServerConnection, identity: str) -> None: ...
+    def note_cut(self, connection: ServerConnection, reason: str) -> None: ...
+    def discard(self, connection: ServerConnection) -> None: ...
 
 
 class ServerConnection(PacedInput):
     """One accepted connection: moves bytes between its transport and its session, and closes it.
 
     Args:
-        connections: all of them, and what they share.
+        shared: by all connections.
+        connections: all of them, to which it belongs.
         peer: its other end, as gRPC writes it.
         network: the part of its peer's address that stands for one customer of a provider.
+        owner: the user of this host who has connected; None where that was not asked, or is not known.
 
     Attributes:
         made: whether it was connected, with TLS if that is spoken.
-        connecting: connects it; None where that is done.
         opened: when it was accepted, in the loop's time.
-        owner: the user of this host who has connected; None where that was not asked, or is not known.
     """
 
-    def __init__(self, connections: Connections, peer: str, network: str) -> None:
-        super().__init__(connections.input_buffer)
+    def __init__(
+        self, shared: Shared, connections: _Connections, peer: str, network: str, owner: int | None
+    ) -> None:
+        super().__init__(shared.input_buffer)
+        self._shared = shared
         self._connections = connections
-        self.loop = connections.loop
+        self.loop = asyncio.get_running_loop()
         self.peer = peer
         self.network = network
         self.opened = self.loop.time()
         self.made = False
-        self.connecting: asyncio.Task[None] | None = None
-        self.owner: int | None = None
-        self._session = ServerSession(connections, peer, self._flush_soon, self._note_identity)
-        self._answer_timeout = connections.limits.answer_timeout
+        self._connecting: asyncio.Task[None] | None = None  # connects it; None where that is done
+        self._owner = owner
+        self._session = ServerSession(shared, peer, self._flush_soon, self._note_identity)
+        self._answer_timeout = shared.limits.answer_timeout
         self._is_cut = False
         self._writable = True
         self._stuck_at, self._stuck_since = 0, 0.0  # where it is not writable
@@ -111,7 +122,7 @@ class ServerConnection(PacedInput):
         if self._writable and not session.is_there(now):
             self.cut("")
             return
-        if not session.calls and now - session.idle_since > self._connections.limits.connection_idle:
+        if not session.calls and now - session.idle_since > self._shared.limits.connection_idle:
             self.go_away()
         session.end_streams(now)
 
@@ -121,6 +132,14 @@ class ServerConnection(PacedInput):
         if (waiting := self._transport.get_write_buffer_size()) < self._stuck_at:
             self._stuck_at, self._stuck_since = waiting, now
         return now - self._stuck_since > self._answer_timeout
+
+    def note_connecting(self, connecting: asyncio.Task[None]) -> None:
+        """This task connects it, until :meth:`note_connected`."""
+        self._connecting = connecting
+
+    def note_connected(self) -> None:
+        """Nothing connects it any more: it was connected, or never will be."""
+        self._connecting = None
 
     # Of asyncio
 
@@ -137,7 +156,7 @@ class ServerConnection(PacedInput):
             return
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         self._session.start(
-            self._connections.shown_certificates.of(tls) if tls is not None else NO_CERTIFICATE, self.owner
+            self._shared.shown_certificates.of(tls) if tls is not None else NO_CERTIFICATE, self._owner
         )
         self._flush()
 
@@ -175,7 +194,7 @@ class ServerConnection(PacedInput):
     @property
     def _turns(self) -> InputTurns:
         """Callers have turns of their own: no crowd of strangers makes them wait."""
-        return self._connections.turns if self._session.identity else self._connections.strangers_turns
+        return self._shared.turns if self._session.identity else self._shared.strangers_turns
 
     @property
     def shares_turns(self) -> Hashable:
@@ -239,7 +258,12 @@ class ServerConnection(PacedInput):
 
     def go_away(self) -> None:
         """Take no more calls; close when those that are here have ended."""
-        self._session.go_away()
+        self._session.go_away(_CLOSING)
+        self._flush()
+
+    def shut_down(self) -> None:
+        """The same, because the server is shutting down."""
+        self._session.go_away(_SHUTTING_DOWN)
         self._flush()
 
     def close(self, error: int = engine.NO_ERROR) -> None:
@@ -292,5 +316,5 @@ class ServerConnection(PacedInput):
         self._connections.discard(self)  # at once: its place may be needed
         if self._transport is not None:
             self._transport.abort()
-        elif self.connecting is not None:
-            self.connecting.cancel()
+        elif self._connecting is not None:
+            self._connecting.cancel()

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
-from remsvc.http2.input_turns import InputTurns
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
-from remsvc.server.calls.methods import Method, Methods
+from remsvc.server.calls.methods import Methods
 from remsvc.server.calls.sharing import may_have_more
 from remsvc.server.counted_warnings import CountedWarnings
-from remsvc.server.http2.call import Http2Call
+from remsvc.server.http2.answering import Answering
 from remsvc.server.http2.connection import ServerConnection
-from remsvc.server.http2.tls import ShownCertificates
+from remsvc.server.http2.shared import Shared
 from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
 from remsvc.server.logs import fields
-from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.status import StatusCode
+from remsvc.server.refusal import exhausted
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.server")
 
-_INPUT_BYTES = 32 * 1024
 _CHECK_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
 # Idle connections are closed from this share of max_connections on, down to the second one.
@@ -44,28 +40,21 @@ class Connections:
         methods: that can be called.
 
     Attributes:
-        input_buffer: what was received last; of no use after it was taken in.
-        turns, strangers_turns: for what was received and not taken in.
-        unread: what of long messages is here.
-        unsent: what of answers waits.
-        draining: whether the server is shutting down.
+        shared: what they share.
     """
 
     def __init__(self, limits: LimitsConfig, calls: Calls, methods: Methods) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.limits = limits
-        self.methods = methods
-        self.input_buffer = memoryview(bytearray(_INPUT_BYTES))
-        self.turns = InputTurns()
-        self.strangers_turns = InputTurns()
-        self.shown_certificates = ShownCertificates()
-        self.draining = False
-        self.unread = Unread(limits.max_unread_bytes)
+        self._limits = limits
         self._open: set[ServerConnection] = set()
-        self.unsent = Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total)
+        self._answering = Answering(calls)
+        self.shared = Shared(
+            limits,
+            methods,
+            self._answering,
+            Unread(limits.max_unread_bytes),
+            Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total),
+        )
         self._identities: Counter[str] = Counter()  # of connections with a verified caller
-        self._calls = calls
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._all_closed = asyncio.Event()
         self._cut = CountedWarnings("connections cut or refused")
 
@@ -80,15 +69,19 @@ class Connections:
 
     # Coming and going
 
-    def new(self, peer: str, network: str) -> ServerConnection | None:
-        """A connection that has come; None where there is no room for it."""
-        most = self.limits.max_connections
+    def new(self, peer: str, network: str, owner: int | None = None) -> ServerConnection | None:
+        """A connection that has come; None where there is no room for it.
+
+        Args:
+            peer, network, owner: see :class:`~remsvc.server.http2.connection.ServerConnection`.
+        """
+        most = self._limits.max_connections
         if len(self._open) >= max(_FULL * most, 1):
             self._make_room(len(self._open) - int(_ROOM * most))
         if len(self._open) >= most:
             self._cut.note("refused while there were too many", network)
             return None
-        connection = ServerConnection(self, peer, network)
+        connection = ServerConnection(self.shared, self, peer, network, owner)
         self._open.add(connection)
         return connection
 
@@ -101,7 +94,7 @@ class Connections:
         if connection not in self._open:
             return  # cut a moment ago, and not counted any more
         own = self._identities[identity]
-        if not may_have_more(identity, own, self.limits.max_connections - self.of_callers):
+        if not may_have_more(identity, own, self._limits.max_connections - self.of_callers):
             raise exhausted(f"{identity} has {own} connections already", _RETRY_SECONDS)
         self._identities[identity] = own + 1
 
@@ -134,38 +127,16 @@ class Connections:
         """A connection is being cut, for this reason."""
         self._cut.note(reason, connection.network)
 
-    # Calls
-
-    def answer(self, call: Http2Call, method: Method) -> asyncio.Task[None]:
-        """Have a call answered."""
-        return _begun(self._answer(call, method), self.loop)
-
-    async def _answer(self, call: Http2Call, method: Method) -> None:
-        # In and out of the set by itself: a callback would cost each call a round of the event loop more.
-        # By a variable, a task that was cancelled would hold itself, and its call: its traceback has them.
-        self._tasks.add(_running_task())
-        try:
-            await self._calls.answer(call, method)
-        except RefusedError as refused:
-            call.end(refused.code, str(refused), refused.metadata)
-        except asyncio.CancelledError:
-            call.end(StatusCode.UNAVAILABLE, "the server is shutting down")
-            raise
-        else:
-            call.end(StatusCode.OK)
-        finally:
-            self._tasks.discard(_running_task())
-
     # Looking after them
 
     async def watch_over(self) -> NoReturn:
         """Work until cancelled: end what keeps the server waiting."""
-        limits = self.limits
+        limits = self._limits
         shortest = min(limits.handshake_timeout, limits.header_timeout, limits.connection_idle)
         interval = min(_CHECK_SECONDS, max(shortest / 4, 0.02))
         while True:
             await asyncio.sleep(interval)
-            now = self.loop.time()
+            now = asyncio.get_running_loop().time()
             for number, connection in enumerate(list(self._open)):
                 self._of_one(connection, connection.check, now)
                 if number % 500 == 499:
@@ -181,15 +152,13 @@ class Connections:
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, let those that run finish for ``grace`` seconds, and then end them."""
-        self.draining = True
         for connection in list(self._open):
-            self._of_one(connection, connection.go_away)
+            self._of_one(connection, connection.shut_down)
         try:
             with TimeLimit(grace):
                 await self._wait_served()
         except TimeoutError:
-            for task in list(self._tasks):
-                task.cancel()
+            self._answering.cancel()
 
     async def _wait_served(self) -> None:
         """Wait until no caller is owed anything. Strangers are waited for by nobody."""
@@ -203,10 +172,7 @@ class Connections:
 
     async def end(self, seconds: float) -> None:
         """End all calls and close all connections, within ``seconds`` as far as the peers allow."""
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=seconds)
+        await self._answering.end(seconds)
         for connection in list(self._open):
             self._of_one(connection, connection.close)
         try:
@@ -217,16 +183,3 @@ class Connections:
                 connection.cut("")
             await asyncio.sleep(0)
         self._cut.say()
-
-
-def _running_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task
-
-
-def _begun(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """A task that has taken its first step, where Python can do that: most calls need no second one."""
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)

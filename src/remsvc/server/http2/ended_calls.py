@@ -42,16 +42,17 @@ class EndedCalls:
     Args:
         loop: tells the time.
         flush_soon: called where there is something to send.
-
-    Attributes:
-        engine: of the connection; None where that has not begun, or has ended.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, flush_soon: Callable[[], None]) -> None:
         self._loop = loop
         self._flush_soon = flush_soon
         self._calls: dict[int, _EndedCall] = {}
-        self.engine: Http2Engine | None = None
+        self._engine: Http2Engine | None = None  # before the connection has begun, and after its end
+
+    def start(self, engine: Http2Engine) -> None:
+        """The connection has begun."""
+        self._engine = engine
 
     def __len__(self) -> int:
         """How many there are."""
@@ -104,15 +105,15 @@ class EndedCalls:
     def _send(self, stream: int) -> None:
         """End an answer that was not ended yet."""
         call = self._calls.get(stream)
-        if call is None or not call.last or self.engine is None:
+        if call is None or not call.last or self._engine is None:
             return
         headers, call.last = call.last, ()
         self._flush_soon()
         try:
             if call.begun:
-                self.engine.finish(stream, headers)
+                self._engine.finish(stream, headers)
             else:
-                self.engine.respond(stream, headers, end=True)
+                self._engine.respond(stream, headers, end=True)
         except StreamGoneError:
             return
 
@@ -133,7 +134,7 @@ class EndedCalls:
 
     def clear(self) -> None:
         """Forget all of them: nothing can be sent any more."""
-        self.engine = None
+        self._engine = None
         self._calls.clear()
 
     def reset_late(self, now: float, within: int, answer_timeout: float) -> None:
@@ -144,23 +145,23 @@ class EndedCalls:
             within: the stream whose data came as a part of a frame; 0 for none.
             answer_timeout: seconds that a caller has to take an answer.
         """
-        if not self._calls or self.engine is None:
+        if not self._calls or self._engine is None:
             return
         for stream, call in list(self._calls.items()):
             if now - call.since < _LINGER_SECONDS:
                 break  # the others have ended later
-            waiting = self.engine.queued(stream)
+            waiting = self._engine.queued(stream)
             if (waiting or stream == within) and now - call.since < answer_timeout:
                 continue
             try:
-                self.engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
+                self._engine.reset(stream, engine.CANCEL if waiting else engine.NO_ERROR)
             except StreamGoneError:
                 self._acknowledge(stream, self.forget(stream))
         self._flush_soon()
 
     def _acknowledge(self, stream: int, size: int) -> None:
-        assert self.engine is not None
+        assert self._engine is not None
         try:
-            self.engine.acknowledge(stream, size)
+            self._engine.acknowledge(stream, size)
         except EngineError:
             return  # told by its own event

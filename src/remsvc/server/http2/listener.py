@@ -59,7 +59,7 @@ class Http2Listener:
         self._tls = tls
         self._handshake_timeout = handshake_timeout
         self._asks_owner = asks_owner
-        self._tls_turns = TlsTurns(connections.turns)
+        self._tls_turns = TlsTurns(connections.shared.turns)
         self._not_accepted = CountedWarnings("connections could not be accepted")
         self._sockets: list[socket.socket] = []
         self.accepting: list[asyncio.Task[None]] = []
@@ -141,15 +141,15 @@ class Http2Listener:
 
     def _take(self, accepted: socket.socket, address: tuple[str, int]) -> None:
         network = network_of(PeerAddress.of(address[0], address[1]).address)
-        connection = self._connections.new(peer_name(address), network)
+        owner = peer_owner(accepted) if self._asks_owner else None  # before its peer can have closed it
+        connection = self._connections.new(peer_name(address), network, owner)
         if connection is None:
             accepted.close()
             return
-        if self._asks_owner:  # before its peer can have closed it, and be nobody
-            connection.owner = peer_owner(accepted)
-        connection.connecting = self._spawn(self._connect(connection, accepted))
+        connecting = self._spawn(self._connect(connection, accepted))
+        connection.note_connecting(connecting)
         # Not within the task: one that is cancelled before its first step never gets there.
-        connection.connecting.add_done_callback(lambda _: self._after_connecting(connection, accepted))
+        connecting.add_done_callback(lambda _: self._after_connecting(connection, accepted))
 
     async def _connect(self, connection: ServerConnection, accepted: socket.socket) -> None:
         """Make a connection of a socket; with TLS that takes its peer's part in the handshake."""
@@ -171,7 +171,7 @@ class Http2Listener:
                 protocol.abort()
 
     def _after_connecting(self, connection: ServerConnection, accepted: socket.socket) -> None:
-        connection.connecting = None
+        connection.note_connected()
         if not connection.made:
             accepted.close()
             self._connections.discard(connection)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from remsvc.http2.engine import INITIAL_WINDOW_SIZE, WINDOW
+from remsvc.http2.engine import INITIAL_WINDOW_SIZE, WINDOW, Http2Engine
 from remsvc.server.http2.unsent import AT_LEAST
-
-if TYPE_CHECKING:
-    from remsvc.http2.engine import Http2Engine
-    from remsvc.server.http2.call import Http2Call
-    from remsvc.server.http2.waiting_answers import WaitingAnswers
+from remsvc.server.http2.waiting_answers import WaitingAnswers
 
 _NEARLY_ALL = AT_LEAST // 2
 # An answer for every few bytes that a window is opened by would cost far more than one for many: the sender's
@@ -21,11 +17,29 @@ _NEARLY_ALL = AT_LEAST // 2
 _FEW_BYTES_AFTER_SECONDS = 0.1
 
 
+class _Answering(Protocol):
+    """The call whose caller is to take an answer."""
+
+    @property
+    def stream(self) -> int:
+        """Its number on its connection."""
+
+    @property
+    def widest(self) -> int:
+        """Most bytes that its caller was seen to take at once, since it last took only few."""
+
+    def note_window(self, sendable: int) -> None:
+        """Its caller takes so many bytes now."""
+
+    def note_narrow_window(self, sendable: int) -> None:
+        """Its caller takes so few, and may do so for good: what it once took is not waited for again."""
+
+
 @dataclass(slots=True)
 class _Wait:
     """Of one call, until ``over``. ``timer`` runs while its window is open, but not enough."""
 
-    call: Http2Call
+    call: _Answering
     over: asyncio.Future[None]
     timer: asyncio.TimerHandle | None = None
 
@@ -40,12 +54,10 @@ class OpeningWindows:
         loop: of the connection.
         answers: of the connection: they say how much a call would be granted.
 
-    Attributes:
-        engine: of the connection; None where that has not begun, or has ended.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, answers: WaitingAnswers) -> None:
-        self.engine: Http2Engine | None = None
+        self._engine: Http2Engine | None = None  # before the connection has begun, and after its end
         self._loop = loop
         self._answers = answers
         self._waits: dict[int, _Wait] = {}
@@ -53,20 +65,28 @@ class OpeningWindows:
         self._initial_window = WINDOW
         self._all_wider = False
 
-    def takes_enough(self, call: Http2Call) -> bool:
+    def start(self, engine: Http2Engine) -> None:
+        """The connection has begun."""
+        self._engine = engine
+
+    def end(self) -> None:
+        """The connection has ended: whoever waits goes on when he is looked at."""
+        self._engine = None
+
+    def takes_enough(self, call: _Answering) -> bool:
         """Whether nearly all that the call has written was sent, and its window takes enough for another
         answer."""
-        engine, stream = self.engine, call.stream
+        engine, stream = self._engine, call.stream
         if engine is None:
             return True
         queued = engine.queued(stream)
         if queued > _NEARLY_ALL:
             return False
         sendable = engine.sendable(stream)
-        call.widest = max(call.widest, sendable)
+        call.note_window(sendable)
         return sendable > 0 and sendable >= min(self._answers.most_granted(queued), call.widest // 2)
 
-    async def wait(self, call: Http2Call) -> None:
+    async def wait(self, call: _Answering) -> None:
         """Wait until it does. 0.1 seconds after the call's window has begun to open, any byte is enough."""
         stream = call.stream
         wait = self._waits[stream] = _Wait(call, self._loop.create_future())
@@ -100,7 +120,7 @@ class OpeningWindows:
 
     def _look(self, stream: int) -> None:
         """Let the call go on, if it may."""
-        wait, engine = self._waits[stream], self.engine
+        wait, engine = self._waits[stream], self._engine
         if engine is not None:
             if engine.queued(stream) > _NEARLY_ALL:
                 self._behind.add(stream)
@@ -116,9 +136,8 @@ class OpeningWindows:
 
     def _take_few(self, stream: int) -> None:
         """Let the call go on with what its window takes, if that is anything."""
-        wait, engine = self._waits[stream], self.engine
+        wait, engine = self._waits[stream], self._engine
         wait.timer = None
         if engine is not None and (sendable := engine.sendable(stream)):
-            # Its caller may have made it narrower for good: what it once was is not waited for again.
-            wait.call.widest = sendable
+            wait.call.note_narrow_window(sendable)
         self._look(stream)

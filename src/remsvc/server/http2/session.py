@@ -10,8 +10,8 @@ away`` lets calls finish and takes no new ones; ``ended`` has given up every cal
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from remsvc.http2 import engine
 from remsvc.http2.engine import EngineError, Event, Header, Http2Engine, StreamGoneError
@@ -23,13 +23,11 @@ from remsvc.server.http2.call import Http2Call
 from remsvc.server.http2.ended_calls import EndedCalls
 from remsvc.server.http2.opening_windows import OpeningWindows
 from remsvc.server.http2.request_head import read_head
+from remsvc.server.http2.shared import Shared
 from remsvc.server.http2.unsent import AT_LEAST
 from remsvc.server.http2.waiting_answers import WaitingAnswers
 from remsvc.server.identity.authentication import NO_CERTIFICATE, Evidence, ShownCertificate
 from remsvc.status import StatusCode
-
-if TYPE_CHECKING:
-    from remsvc.server.http2.connections import Connections
 
 # Beyond what is permitted a list of headers is still read, so that its caller can be told.
 _REFUSED_HEADER_BYTES = 48 * 1024
@@ -43,15 +41,13 @@ _ORDINARY_ENDS = (engine.NO_ERROR, engine.CANCEL)
 _STRANGERS_TURN_WORK = 20
 # A client that vanished without a word is noticed within a minute, and its commands are ended.
 _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
-_SHUTTING_DOWN = "the server is shutting down"
-_CLOSING = "this connection is being closed: call again on another one"
 
 
 class ServerSession:
     """The server's end of one HTTP/2 connection: its calls and what they may cost. Without input or output.
 
     Args:
-        connections: what all of them share.
+        shared: by all connections.
         peer: its other end, as gRPC writes it.
         flush_soon: called where there is something to send.
         note_identity: called with the identity of the first caller who is verified. Raises
@@ -71,22 +67,22 @@ class ServerSession:
 
     def __init__(
         self,
-        connections: Connections,
+        shared: Shared,
         peer: str,
         flush_soon: Callable[[], None],
         note_identity: Callable[[str], None],
     ) -> None:
-        self._connections = connections
+        self._shared = shared
         self.flush_soon = flush_soon
         self._note_identity = note_identity
         self.is_running = False
-        self.loop = connections.loop
-        self.limits = connections.limits
-        self.unread = connections.unread
+        self.loop = asyncio.get_running_loop()
+        self.limits = shared.limits
+        self.unread = shared.unread
         self.peer = peer
         self.calls: dict[int, Http2Call] = {}
         self.identity = ""
-        self.answers = WaitingAnswers(connections.unsent, self.loop)
+        self.answers = WaitingAnswers(shared.unsent, self.loop)
         self.windows = OpeningWindows(self.loop, self.answers)
         self.closed: int | None = None
         self.finished = False
@@ -102,7 +98,7 @@ class ServerSession:
         self._pinged = 0.0
         self._waits_since, self._waits_frame = 0.0, -1
         self._ended_calls = EndedCalls(self.loop, flush_soon)
-        self._going_away = False
+        self._why_going_away = ""  # as calls are told that come nevertheless
 
     def start(self, certificate: ShownCertificate, owner: int | None) -> None:
         """Begin: TLS, if that is spoken, is done, and the peer has shown this certificate.
@@ -122,7 +118,8 @@ class ServerSession:
             connection_window=engine.WINDOW,
             resets=(max(1000, limits.max_streams), 100),
         )
-        self._ended_calls.engine = self.windows.engine = self._engine
+        self._ended_calls.start(self._engine)
+        self.windows.start(self._engine)
         self._heard = self.loop.time()
 
     @property
@@ -192,7 +189,7 @@ class ServerSession:
     def _on_request(self, stream: int, headers: tuple[Header, ...], half_closed: bool) -> None:
         self._last_stream = stream
         head = read_head(headers)
-        method = self._connections.methods.get(head.path)
+        method = self._shared.methods.get(head.path)
         call = Http2Call(
             self,
             stream,
@@ -209,8 +206,8 @@ class ServerSession:
             self._refuse_http(call, b"415")
         elif method is None:
             call.end(StatusCode.UNIMPLEMENTED, "Method not found!")
-        elif self._going_away:
-            call.end(StatusCode.UNAVAILABLE, _SHUTTING_DOWN if self._connections.draining else _CLOSING)
+        elif self._why_going_away:
+            call.end(StatusCode.UNAVAILABLE, self._why_going_away)
         else:
             if head.timeout:
                 try:
@@ -218,7 +215,7 @@ class ServerSession:
                 except ValueError as error:
                     call.end(StatusCode.INVALID_ARGUMENT, str(error))
                     return
-            call.task = self._connections.answer(call, method)
+            call.note_task(self._shared.answering.answer(call, method))
 
     def _refuse_http(self, call: Http2Call, status: bytes) -> None:
         call.abandon()
@@ -238,7 +235,7 @@ class ServerSession:
         if (call := self.calls.pop(stream, None)) is not None:
             call.abandon()
             self._given_up += 1
-            unacknowledged, call.unacknowledged = call.unacknowledged, 0
+            unacknowledged = call.give_up_unacknowledged()
         elif stream in self._ended_calls:
             unacknowledged = self._ended_calls.forget(stream)
             if error not in _ORDINARY_ENDS:  # its peer broke a rule, after the answer
@@ -250,7 +247,7 @@ class ServerSession:
             self._note_finished()
 
     def _note_finished(self) -> None:
-        self.finished = self._going_away and not self.calls and not self._ended_calls
+        self.finished = bool(self._why_going_away) and not self.calls and not self._ended_calls
 
     # For its calls. Where the peer has gone meanwhile, that is noticed by its own event.
 
@@ -307,8 +304,7 @@ class ServerSession:
 
     def _forget(self, call: Http2Call) -> None:
         if self.calls.pop(call.stream, None) is not None:
-            self._ended_calls.add(call.stream, call.unacknowledged)
-            call.unacknowledged = 0
+            self._ended_calls.add(call.stream, call.give_up_unacknowledged())
         if not self.calls:
             self.idle_since = self.loop.time()
         self.flush_soon()
@@ -351,11 +347,13 @@ class ServerSession:
 
     # How it ends
 
-    def go_away(self) -> None:
-        """Take no more calls."""
-        if self._going_away or self._engine is None:
+    def go_away(self, why: str) -> None:
+        """Take no more calls; those that come nevertheless are told why."""
+        if self._engine is None:
             return
-        self._going_away = True
+        has_begun, self._why_going_away = bool(self._why_going_away), why
+        if has_begun:
+            return
         self._note_finished()
         if not self.finished:
             self._engine.announce_shutdown()
@@ -379,7 +377,8 @@ class ServerSession:
     def end(self) -> None:
         """Nothing more will come: every call that is left is given up."""
         self.is_running = False
-        self._engine = self.windows.engine = None
+        self._engine = None
+        self.windows.end()
         for call in list(self.calls.values()):
             call.abandon()
         self.calls.clear()

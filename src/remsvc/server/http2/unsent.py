@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from remsvc.server.refusal import RefusedError, exhausted
-
-if TYPE_CHECKING:
-    from remsvc.server.http2.waiting_answers import WaitingAnswers
 
 _MOST_OF_A_CALL = 512 * 1024
 AT_LEAST = 16 * 1024
@@ -23,9 +20,19 @@ _LOOK_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
 
+class _Answers(Protocol):
+    """See :class:`~remsvc.server.http2.waiting_answers.WaitingAnswers`."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def since(self) -> float: ...
+    def shed(self) -> bool: ...
+
+
 class _Sending(Protocol):
     @property
-    def answers(self) -> WaitingAnswers:
+    def answers(self) -> _Answers:
         """Its answers that wait."""
 
     def cut(self, reason: str) -> None:
