@@ -1,4 +1,7 @@
-"""Who is calling: decided before any handler runs, and no handler ever sees a token."""
+"""Decides who is calling, by what the caller presents: a token, a client certificate, a local user.
+
+This happens before the method that was called is entered, so no method ever sees a token.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,12 @@ class Required(Enum):
 
 
 class AuthenticationError(Exception):
-    """The caller is not who it has to be.
-
-    Attributes:
-        reason: for the log, more than the caller is told.
+    """The caller has not shown that it may call.
 
     The text is what the caller is told.
+
+    Attributes:
+        reason: for the log: it may say more than the caller is told.
     """
 
     def __init__(self, text: str, reason: str = "") -> None:
@@ -48,11 +51,11 @@ class AuthenticationError(Exception):
 
 
 class ShownCertificate(NamedTuple):
-    """The client certificate of a connection, read once.
+    """The client certificate of a connection, read once for all calls on it.
 
     Attributes:
-        certificate: it; None where there is none.
-        fault: why it cannot be used.
+        certificate: None where the client has presented none, or one that cannot be used.
+        fault: why it cannot be used; empty where it can, or where there is none.
     """
 
     certificate: ClientCertificate | None = None
@@ -60,7 +63,7 @@ class ShownCertificate(NamedTuple):
 
     @classmethod
     def of(cls, pem: bytes | None, chain: bytes = b"") -> ShownCertificate:
-        """Of PEM contents: the certificate, and all that came with it."""
+        """Read a certificate in PEM form; ``chain``: all certificates that the client has sent with it."""
         if pem is None:
             return NO_CERTIFICATE
         try:
@@ -74,10 +77,10 @@ NO_CERTIFICATE = ShownCertificate()
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a caller shows of itself. The token itself is not in it.
+    """What a caller presents to show who it is. Of a token, only the digest is kept.
 
     Attributes:
-        token: the digest of the token; None where there is none.
+        token: the digest of the token; None where there is none, or where the header is wrong.
         token_fault: what is wrong with the header, as the caller is told.
         certificate: the client's certificate, which TLS has checked.
         certificate_fault: why it cannot be used.
@@ -97,11 +100,11 @@ class Evidence:
         certificate: ShownCertificate = NO_CERTIFICATE,
         peer_uid: int | None = None,
     ) -> Evidence:
-        """Of a call.
+        """What the caller of one call presents.
 
         Args:
-            authorization: the values of its ``authorization`` metadata.
-            certificate: of its connection.
+            authorization: the values of the call's ``authorization`` metadata.
+            certificate: that of the call's connection.
             peer_uid: see the attribute.
         """
         token, fault = None, ""
@@ -117,10 +120,10 @@ class Evidence:
 
 
 class Authenticator:
-    """Decides who a caller is, by one state of the configuration. Does not change.
+    """Decides who a caller is, by one configuration. Never changes: a reload makes another one.
 
     Args:
-        tokens: None where tokens are not configured: one that is sent is ignored then.
+        tokens: None where tokens are not configured: then one that is sent is ignored.
         certificates: how certificates give identities.
         required: what a caller must show.
         anonymous: whether a caller that shows nothing is let in.
@@ -143,7 +146,11 @@ class Authenticator:
         self._peer_uids = peer_uids
 
     def authenticate(self, shown: Evidence) -> Caller:
-        """Who it is. Raises :class:`AuthenticationError`."""
+        """The caller that ``shown`` proves.
+
+        Raises:
+            AuthenticationError: it is not enough, has expired, or is of nobody who may call.
+        """
         if self._peer_uids is not None and shown.peer_uid not in self._peer_uids:
             who = "who cannot be told" if shown.peer_uid is None else str(shown.peer_uid)
             raise AuthenticationError(
@@ -182,10 +189,10 @@ class Authenticator:
         )
 
     def knows(self, identity: str) -> bool:
-        """Whether somebody could be verified now to be this identity.
+        """Whether some caller could be verified as this identity now.
 
-        A token that has expired counts for nothing. Whether there still is a certificate cannot be told: it
-        is enough that one may stand for the identity.
+        A token that has expired does not count. Nobody can tell whether a certificate still exists, so it is
+        enough that one could stand for the identity.
         """
         by_certificate = not self._anonymous and self._certificates.may_give(identity)
         if self._tokens is None:

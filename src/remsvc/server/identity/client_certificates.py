@@ -1,7 +1,7 @@
-"""Who a client's certificate stands for, and whether it still may be used.
+"""Says which identity a client's certificate stands for, and whether it may still be used.
 
-TLS has checked the certificate when the connection was made. A connection may last for months: that
-the certificate has expired meanwhile, or that its authority is no longer trusted, is checked here.
+TLS checks a certificate once, when the connection is made, but a connection may last for months. So each
+call checks here whether the certificate has expired since, and whether its authority is still trusted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CACHED = 1024
 
 
 class CertificateError(ValueError):
-    """A client's certificate that gives no identity; the text says why."""
+    """The client's certificate cannot be used; the text says why, for the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class AlternativeName:
 
 
 def parse_alternative_name(text: str) -> AlternativeName | None:
-    """The name meant by a key of ``[certificates]``; None where it is none. No wildcards."""
+    """The name that a key of ``[certificates]`` stands for; None where it is none. Wildcards are none."""
     if _EMAIL.fullmatch(text):
         return _email(text)
     if _DNS_NAME.fullmatch(text):
@@ -58,7 +58,7 @@ def _email(text: str) -> AlternativeName:
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """What is needed of a certificate.
+    """What the server needs to know of a client's certificate.
 
     Attributes:
         fingerprint: SHA-256 of its DER form, 64 lower-case hex digits.
@@ -66,7 +66,7 @@ class ClientCertificate:
         names: its subject alternative names of the kinds that can be mapped.
         fault: why its names cannot be used, such as a DNS name that is not ASCII.
         not_before, not_after: Unix times.
-        chain: it, and the intermediate certificates that came with it.
+        chain: the certificate itself, then the intermediate certificates that the client sent with it.
     """
 
     fingerprint: str
@@ -130,13 +130,13 @@ def _names(certificate: x509.Certificate) -> Iterable[AlternativeName]:
 
 
 class CertificateIdentities:
-    """Gives certificates their identity.
+    """Maps clients' certificates to identities.
 
     Args:
         identities: identity by name; None where there is no ``[certificates]`` section: then the
             identity is the common name.
-        authorities: PEM; None: the authorities that TLS checks connections with are still those that
-            all connections were checked with.
+        authorities: in PEM form, to check each certificate against; None where all connections were checked
+            by TLS against the authorities that are configured now, so that no call needs to do it again.
     """
 
     def __init__(
@@ -150,19 +150,24 @@ class CertificateIdentities:
     def may_give(self, identity: str) -> bool:
         """Whether some certificate may stand for an identity.
 
-        Without ``[certificates]`` any name may be: which ones the authorities have signed is not known here.
+        Without ``[certificates]`` the answer is always yes: which names the authorities have signed is not
+        known here.
         """
         return identity in self._identities.values() if self.mapped else True
 
     def check(self, certificate: ClientCertificate, now: float) -> None:
-        """Raises :class:`CertificateError` where the certificate may not be used any more."""
+        """Check that a certificate may still be used at Unix time ``now``.
+
+        Raises:
+            CertificateError: it has expired, or its authority is not trusted any more.
+        """
         if not certificate.not_before <= now < certificate.not_after:
             raise CertificateError("the client certificate has expired")
         if self._authorities is not None and not self._trusts(certificate, int(now) // 60):
             raise CertificateError("the client certificate's authority is not trusted")
 
     def identity(self, certificate: ClientCertificate) -> str | None:
-        """Its identity; None where it has none.
+        """The identity that a certificate stands for; None where it stands for none.
 
         Raises:
             CertificateError: its names stand for different identities, or cannot be read.
@@ -178,7 +183,12 @@ class CertificateIdentities:
         return found.pop() if found else None
 
     def _leads_to_authority(self, certificate: ClientCertificate, minute: int) -> bool:
-        """Whether signatures lead from it to one of the authorities, by certificates valid now."""
+        """Whether signatures lead from a certificate to one of the authorities.
+
+        Args:
+            minute: the time, in minutes since 1970. Certificates on the way that have expired by then do not
+                count. A whole number of minutes lets the cache answer for all calls of the same minute.
+        """
         current = certificate.chain[0]
         for _ in range(_LONGEST_CHAIN):
             if _first_issuer(current, self._authorities or (), minute * 60):

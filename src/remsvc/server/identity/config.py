@@ -1,4 +1,4 @@
-"""What of the configuration says who may call: ``[auth]``, the token file, ``[certificates]``."""
+"""Reads who may call: ``[auth]``, ``[certificates]`` and, of ``[server]``, the token file and the like."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class AuthConfig:
 
     @property
     def identities(self) -> frozenset[str]:
-        """All that are named; under mutual TLS without ``[certificates]`` there may be others."""
+        """All identities that are named. Under mutual TLS without ``[certificates]``, there may be others."""
         names = {credential.identity for credential in self.credentials}
         return frozenset(names.union((self.certificates or {}).values()))
 
     def authenticator(self, authorities: bytes | None = None) -> Authenticator:
-        """What decides by this. ``authorities``: see :class:`CertificateIdentities`."""
+        """What decides who a caller is, by this. ``authorities``: see :class:`CertificateIdentities`."""
         return Authenticator(
             TokenTable(self.credentials) if self.uses_tokens else None,
             CertificateIdentities(self.certificates, authorities),
@@ -111,7 +111,7 @@ def _read_credentials(settings: Settings) -> list[Credential]:
     """The entries of ``[auth]``: a token, or its hash. No message ever shows one."""
     entries = settings.entries("auth")
     tokens = [token_as_meant(expand_variables(entry.value)) for entry in entries]
-    # Without any token every caller would be permitted: not what naming identities means.
+    # Without any token, anybody could call: whoever names identities does not mean that.
     none_is_fatal = not any(tokens)
     known: set[bytes] = set()
     credentials: list[Credential] = []

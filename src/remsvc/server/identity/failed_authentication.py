@@ -1,4 +1,4 @@
-"""Failed authentications by where they come from: so many are answered and noted, the rest refused."""
+"""Limits how many failed authentications from one address are answered and logged one by one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ _SAID_AGAIN = Rate(1, 60.0)
 
 
 class FailedAuthentications:
-    """Counts them by address (IPv6: by /64).
+    """Counts failed authentications by address (IPv6: by /64).
 
-    A caller whose credentials are right is never refused here, whatever others do from the same
-    address: behind one address there may be many callers. That the failures of others cost little,
-    and fill no log, is what this is for; that tokens cannot be guessed is for the tokens' length.
+    The limit keeps failures cheap, and the log short. It is not what keeps tokens from being guessed: they
+    are too long for that. A caller whose credentials are right is never refused here, whatever others do
+    from the same address, because many callers may share one.
+
+    Args:
+        rate: how many failures of one address are answered and logged one by one.
+        clock: seconds, from any start.
     """
 
     def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,7 +32,11 @@ class FailedAuthentications:
         self._said = RateLimiter(clock)
 
     def note(self, peer: str) -> float:
-        """Note one. Returns 0.0, or the seconds until this peer's next one is answered as such."""
+        """Count a failure of ``peer``, an address as gRPC writes it.
+
+        Returns:
+            0.0 where it is to be answered and logged; else the seconds until this address's next one is.
+        """
         network = network_of_peer(peer)
         wait = self._failures.take(network, self._rate)
         if wait and not self._said.take(network, _SAID_AGAIN):

@@ -1,7 +1,8 @@
-"""Which user is at the other end of a connection within this host, as the kernel knows it. Linux alone.
+"""Asks the kernel which user is at the other end of a connection within this host. Linux only.
 
-The kernel keeps for each socket the user who made it, and tells everybody (``sock_diag(7)``). That is as true
-as a user is: whoever can have root connect for him, by a proxy or a forwarded port, is root here.
+For each socket, the kernel knows the user who made it, and tells whoever asks (``sock_diag(7)``). The
+answer is about the process that has connected: somebody who gets a process of root's to connect for him,
+such as a proxy or a forwarded port, counts as root here.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _MOST_BYTES = 4096
 
 
 def peer_owner(accepted: socket.socket) -> int | None:
-    """The user who has made the other end of an accepted connection.
+    """The number of the user who has made the other end of an accepted connection.
 
-    None where that cannot be told: it is not of this host, not of this network namespace, or gone. One that
-    was closed already counts as gone: it is nobody's any more, and the kernel would say it was root's.
+    None where the kernel cannot tell: the other end is on another host, in another network namespace, or
+    closed. A closed one belongs to nobody any more, and the kernel would say that it was root's.
     """
     if sys.platform != "linux":
         return None
@@ -44,7 +45,7 @@ def peer_owner(accepted: socket.socket) -> int | None:
 
 
 def fault() -> str | None:
-    """Why this system does not tell; None where it does, which is tried."""
+    """Why this system does not tell who connects; None where a connection to ourselves shows that it does."""
     if sys.platform != "linux":
         return "only Linux tells who is at the other end of a connection"
     import os

@@ -1,11 +1,11 @@
-"""The file of hashed tokens: one credential a line.
+"""Reads and changes the file of hashed tokens, which has one credential in each line.
 
 ::
 
     airflow-prod = sha256:HEX id=ab12cd expires=2027-01-01T00:00:00Z
 
-``id`` and ``expires`` may be left out; an identity may come again. ``;`` and ``#`` begin comments.
-Nothing here ever shows a line's value: somebody may have written a token into it.
+``id`` and ``expires`` may be left out. An identity may have several lines. ``;`` and ``#`` begin comments.
+No message shows the value in a line, because somebody may have written a token into it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TokenFileError(RemSvcError):
 
 @dataclass(frozen=True, slots=True)
 class TokenLine:
-    """A line of the file. ``credential`` is None for comments and blank lines."""
+    """A line of the file, as written. ``credential`` is None for comments and blank lines."""
 
     text: str
     credential: Credential | None = None
@@ -55,8 +55,8 @@ class TokenFile:
 
     Attributes:
         lines: all of them, comments included.
-        problems: (line number, what is wrong); a file with any must not be used.
-        readable_by_all: everybody may read it.
+        problems: line numbers, each with what is wrong there. A file with any must not be used.
+        readable_by_all: whether everybody may read it.
     """
 
     lines: Sequence[TokenLine]
@@ -183,7 +183,7 @@ def _parse_line(content: str) -> Credential | str:
 
 
 def _made_id(digest: bytes) -> str:
-    """An id for a line that has none. Of the hash's hash: nothing of the stored one shows in a log."""
+    """An id for a line that has none: from a hash of the hash, so that no log shows any of the stored one."""
     return f"h-{hashlib.sha256(digest).hexdigest()[:10]}"
 
 
@@ -248,7 +248,10 @@ def _usable(path: Path) -> TokenFile:
 
 @contextlib.contextmanager
 def _changing(path: Path, create: bool = True) -> Iterator[list[TokenLine]]:
-    """The file's lines, to be changed; then written in one step: nobody ever sees half of them."""
+    """The file's lines, to be changed within the block.
+
+    Then they replace the file in one step, so that nobody ever reads half of them.
+    """
     path = Path(os.path.realpath(path))
     try:
         with _locked(path, create):
@@ -284,7 +287,7 @@ def _locked(path: Path, create: bool) -> Iterator[None]:
 
 def _replace(path: Path, text: str, status: os.stat_result) -> None:
     for left in path.parent.glob(f".{path.name}.*{_NEW}"):
-        left.unlink(missing_ok=True)  # by one that was killed; nobody else writes now
+        left.unlink(missing_ok=True)  # by a process that was killed; the lock keeps others from writing now
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_NEW, dir=path.parent)
     new = Path(name)
     try:

@@ -1,4 +1,4 @@
-"""Bearer tokens. None is kept: only its SHA-256, from which it cannot be told."""
+"""Bearer tokens, as the server keeps them: only their SHA-256, from which nobody can find the token."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Credential:
     """One token of an identity.
 
     Attributes:
-        identity: whose it is.
+        identity: who calls with it.
         digest: the token's SHA-256.
-        id: names it in the log and to ``remsvc token revoke``; empty for an entry of ``[auth]``.
+        id: what the log and ``remsvc token revoke`` call it; empty for an entry of ``[auth]``.
         expires: Unix time from which it is refused; None for never.
     """
 
@@ -26,24 +26,27 @@ class Credential:
     expires: float | None = None
 
     def expired(self, now: float) -> bool:
-        """Whether it is refused at Unix time ``now``."""
+        """Whether it is refused, because it has expired, at Unix time ``now``."""
         return self.expires is not None and now >= self.expires
 
 
 def digest_of(token: str | bytes) -> bytes:
-    """SHA-256 of a token: what is kept of it.
+    """SHA-256 of a token.
 
-    No slow hash: a token is 256 bits of chance, not a password, and is hashed for every call.
+    A fast hash is right here: a token is 256 random bits, which nobody can guess as one guesses a password.
+    And every call has its token hashed, so that a slow one would cost each of them.
     """
     return hashlib.sha256(token if isinstance(token, bytes) else token.encode(errors="replace")).digest()
 
 
 class TokenTable:
-    """Finds a credential by a token's digest, in a time that tells nothing of the stored ones.
+    """Finds credentials by the digests of their tokens.
 
-    The index is by a keyed hash whose key is made anew in each process: what a caller sends has no
-    relation that it could know to the place looked at, and how many tokens there are does not show.
-    Of several credentials with the same token, the first one counts.
+    How long a search takes says nothing about the stored tokens. The table looks a digest up by a keyed
+    hash of it, with a random key in each process: a caller cannot choose what it sends so as to come close
+    to a stored token. Whether it finds one or not, it compares two digests, in constant time.
+
+    Where several credentials have the same token, the first one counts.
     """
 
     def __init__(self, credentials: Iterable[Credential]) -> None:
@@ -60,7 +63,7 @@ class TokenTable:
         return len(self._index)
 
     def find(self, digest: bytes) -> Credential | None:
-        """The credential with this digest, expired or not."""
+        """The credential of the token with this digest, expired or not; None where there is none."""
         found = self._index.get(self._place(digest), self._nobody)
         return found if hmac.compare_digest(found.digest, digest) else None
 

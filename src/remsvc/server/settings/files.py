@@ -1,9 +1,9 @@
-"""Files that decide who may do what: who could have written them, and whether they have changed.
+"""Reads files that decide who may do what, if nobody else could have written them; tells when they change.
 
-Such a file is read only if nobody else could have written it, as sshd does with ``StrictModes``: the file,
-every symbolic link on the way to it and every directory that holds one must belong to root or to this
-process's user, and must not be writable by others. A directory with the sticky bit may be: there, only the
-owner of an entry can replace it.
+The check is that of sshd's ``StrictModes``: the file, every symbolic link on the way to it, and every
+directory that holds one of these must belong to root or to this process's user, and others must not be able
+to write to them. A directory with the sticky bit may be writable: only the owner of an entry can replace it
+there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def signature_of(path: Path) -> Signature:
 
 
 class UntrustedFileError(Exception):
-    """The file cannot be used; the text says why."""
+    """The file cannot be read, or cannot be trusted; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,13 @@ def read_trusted_file(path: Path) -> TrustedFile:
 
 
 def check_trusted(path: Path) -> None:
-    """Check who could write to ``path``, a file or a directory, or put another one in its place.
+    """Check that only root and this process's user can write to ``path``, or put something else in its place.
+
+    Args:
+        path: a file or a directory.
 
     Raises:
-        UntrustedFileError: somebody else than root and this process's user.
+        UntrustedFileError: somebody else could.
         OSError: it cannot be looked at.
     """
     _check_way(path)

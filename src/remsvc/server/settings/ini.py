@@ -1,9 +1,10 @@
-"""Reading an INI file, line numbers and all mistakes included.
+"""Reads an INI file: its entries with their line numbers, and all of its mistakes.
 
-The format of the existing server: ``[section]``, ``key = value`` or ``key: value``; a line
-starting with ``;`` or ``#`` is a comment, and so is what follows white space and a ``;``. A value
-in double quotes is taken without them, semicolons and outer spaces included.
-``configparser`` stops at the first duplicate and forgets where a value stood.
+The format is that of the existing server: ``[section]``, ``key = value`` or ``key: value``. A line that
+begins with ``;`` or ``#`` is a comment, and so is whatever follows white space and a ``;``. Of a value in
+double quotes, the quotes are left out; semicolons and outer spaces in it belong to the value.
+
+Python's ``configparser`` would stop at the first duplicate, and does not tell in which line a value stood.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class IniEntry:
 
     Attributes:
         section, key, value: as written, without surrounding white space.
-        comment: an inline comment stood behind the value, which was not in quotes.
+        comment: whether a comment stood behind the value, which was not in quotes.
         line: its line number, from 1.
     """
 
@@ -50,14 +51,18 @@ class Mistake:
 
 
 def section_names(text: str) -> set[str]:
-    """The sections of ``text`` in lower case, those without entries as well."""
+    """The names of all sections in ``text``, in lower case, also of those without entries."""
     headings = (line.strip() for line in text.removeprefix("\ufeff").split("\n"))
     names = (_INLINE_COMMENT.sub("", line) for line in headings if line.startswith("["))
     return {name[1:-1].strip().lower() for name in names if name.endswith("]")}
 
 
 def section_key(section: str) -> str:
-    """What tells sections apart: their name in any case, but identities and groups as written."""
+    """What two headings of the same section have in common.
+
+    The name in lower case; but the names of identities and groups as written, because they may differ in
+    case alone.
+    """
     kind, _, name = " ".join(section.split()).partition(" ")
     if kind.lower() in NAMED_SECTIONS and name:
         return f"{kind.lower()} {name}"
@@ -65,7 +70,7 @@ def section_key(section: str) -> str:
 
 
 def parse_ini(text: str) -> tuple[list[IniEntry], list[Mistake]]:
-    """The entries of ``text`` in their order, and every line that is not well formed."""
+    """The entries of ``text`` in their order, and what is wrong with every other line."""
     entries: list[IniEntry] = []
     mistakes: list[Mistake] = []
     seen: dict[tuple[str, str], int] = {}

@@ -1,6 +1,6 @@
-"""What of a configuration may be a token that stands in the wrong place: no message shows it.
+"""Recognizes what may be a token that somebody wrote in the wrong place, so that no message shows it.
 
-Whoever writes a token under a wrong key, or beside one, finds it in the log otherwise, and in its copies.
+Otherwise a token under a misspelt key would be shown in the log, and in every copy of the log.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ NOT_SHOWN = "(value not shown)"
 
 
 def in_unknown_key(key: str, value: str) -> bool:
-    """Whether the value of a key that means nothing here may be a token."""
+    """Whether the value of a key that does not exist may be a token."""
     return bool(_TELLING_KEY.search(key)) or _has_word(value, _LONG_WORD)
 
 
 def in_known_key(value: str) -> bool:
-    """Whether a value that should be a number or one of some words may be a token."""
+    """Whether a value that should be a number, or one of a few words, may be a token."""
     return _has_word(value, _VERY_LONG_WORD)
 
 
 def in_line(line: str) -> bool:
-    """Whether a line that is no entry may hold a token."""
+    """Whether a line that is not ``key = value`` may hold a token."""
     return _has_word(line, _LONG_WORD)
 
 
 def in_path(value: str) -> bool:
-    """Whether what should be a file's path may be a token: it is one long word."""
+    """Whether what should be a file's path may be a token: then it is one long word."""
     return not re.search(r"[/\\.]", value) and _has_word(value, _VERY_LONG_WORD)
 
 

@@ -1,7 +1,7 @@
-"""The fields of a certificate, in the order of RFC 5280, section 4.1.
+"""Reads the dates and the kind of key from the server's own certificate.
 
-Python's ``ssl`` does not tell what is in a server's own certificate, and a library that does would take
-more memory than all the rest of TLS, for as long as the server runs.
+Python's ``ssl`` does not tell them. A library that does would take more memory than all the rest of TLS,
+for as long as the server runs. The fields of a certificate and their order: RFC 5280, section 4.1.
 """
 
 from __future__ import annotations

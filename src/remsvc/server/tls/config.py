@@ -1,4 +1,7 @@
-"""The server's certificate, key and client authorities: read and checked before anything starts."""
+"""Reads ``[tls]``: the server's certificate, its key, and the authorities of clients' certificates.
+
+All of them are checked, and tried in a handshake, before the server starts or takes a change over.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ class TlsConfig:
         key: its private key.
         ca: authorities of the clients' certificates; None: clients are asked for none.
         optional: whether a client may present none, with ``ca``. One that is presented is checked.
-        context: made of them.
+        context: for Python's ``ssl``, made of the others.
     """
 
     cert: bytes
@@ -52,7 +55,7 @@ class TlsConfig:
 
 
 def server_context(cert: Path, key: Path | None) -> ssl.SSLContext:
-    """What connections are encrypted with: TLS 1.2 or later, and HTTP/2 inside.
+    """The TLS settings of all connections: TLS 1.2 or later, and HTTP/2 inside.
 
     Raises:
         EncryptedKeyError: the key asks for a passphrase.
@@ -162,7 +165,7 @@ def _context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _check_unchanged(settings: Settings, contents: Mapping[str, bytes | None]) -> None:
-    """What was checked is what will be used: certificate and key are often renewed one by one."""
+    """Check that the files still hold what was checked: they are often renewed one after the other."""
     for name in ("cert", "key"):
         path = settings.path("tls", name)
         if path is not None and _read(settings, name, path) != contents[name]:
@@ -170,10 +173,13 @@ def _check_unchanged(settings: Settings, contents: Mapping[str, bytes | None]) -
 
 
 def _check_kind(settings: Settings, cert: bytes, context: ssl.SSLContext, transport: str) -> bool:
-    """What can be loaded cannot always be used; and what OpenSSL can use, gRPC's own library may not.
+    """Check that TLS can use the key.
+
+    OpenSSL loads some kinds of keys with which no handshake succeeds, and gRPC's own library supports fewer
+    kinds than OpenSSL.
 
     Returns:
-        Whether its kind is one that everybody can use.
+        Whether the key is of a kind that every client supports.
     """
     try:
         kind = key_kind(cert)
@@ -228,7 +234,7 @@ def _check_validity(settings: Settings, cert: bytes) -> None:
 
 
 class EncryptedKeyError(Exception):
-    """A private key that asks for a passphrase, which nobody can be asked for."""
+    """The private key needs a passphrase, and there is nobody whom a server could ask for it."""
 
 
 def _no_password() -> str:

@@ -1,7 +1,8 @@
-"""A handshake with gRPC's own library: what OpenSSL can use, BoringSSL may not, and then serves nobody.
+"""Tries a certificate and its key in a handshake with gRPC's own library.
 
-In a process of its own, that nothing of gRPC's is left in the server's: the configuration is read before the
-server starts, and while it runs.
+That library uses BoringSSL, which supports less than OpenSSL: a server could start, and then serve nobody.
+The trial has a process of its own, because gRPC cannot be unloaded again, and the configuration is also
+read by servers that do without it.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ _CHILD = (
 
 
 class UntriedError(Exception):
-    """It could not be tried; the text says why."""
+    """The trial itself has failed; the text says why."""
 
 
 @lru_cache(4)
 def grpc_fault(cert: bytes, key: bytes, ca: bytes | None) -> tuple[str, str] | None:
-    """What gRPC cannot use, ``cert`` or ``ca``, and why; None where a client gets through a handshake.
+    """Which file gRPC cannot use, ``cert`` or ``ca``, and why; None where a handshake succeeds.
 
     Raises:
-        UntriedError: that could not be found out.
+        UntriedError: nothing is known, because the trial failed.
     """
     files = {"cert": cert, "key": key, "ca": ca or b""}
     given = {name: base64.b64encode(content).decode() for name, content in files.items()}
@@ -54,7 +55,7 @@ def grpc_fault(cert: bytes, key: bytes, ca: bytes | None) -> tuple[str, str] | N
 
 
 def tried(given: dict[str, Any]) -> tuple[str, str] | None:
-    """The same, in the process that tries it, for the files as they were handed to it."""
+    """What :func:`grpc_fault` returns, found in the process of the trial; ``given``: the files in Base64."""
     import grpc
 
     cert, key, ca = (base64.b64decode(given[name]) for name in ("cert", "key", "ca"))
@@ -83,6 +84,11 @@ def tried(given: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _listen(server: Any, credentials: Any) -> int:
-    """A port of this host's alone. Raises ``RuntimeError`` where gRPC does not take the credentials."""
+    """Listen on the loopback interface; the port.
+
+    Raises:
+        RuntimeError: gRPC does not accept the credentials.
+        OSError: nothing can listen there, whatever the credentials.
+    """
     socket.create_server(("127.0.0.1", 0)).close()  # fails where it is not the credentials' fault
     return int(server.add_secure_port("127.0.0.1:0", credentials))

@@ -1,4 +1,7 @@
-"""A handshake in memory: that certificate and key can be loaded does not mean that TLS can use them."""
+"""Tries a certificate and its key in a handshake, in memory.
+
+That OpenSSL can load them does not mean that a handshake with them succeeds.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ _MOST_STEPS = 10
 
 
 def handshake_fault(server: ssl.SSLContext) -> str | None:
-    """Why no client gets through a handshake with this context, which must not ask for certificates yet.
+    """Why every handshake with this context fails; None where one succeeds.
 
-    None where one does that takes whatever certificate it is shown.
+    The client in it accepts any certificate. The context must not ask clients for certificates yet.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
