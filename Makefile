@@ -67,21 +67,44 @@ bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, fifteen minu
 
 # --- Checking --------------------------------------------------------------------------------
 
-# The tests wait more than they work, so all suites run side by side, each with a log of its own.
-SUITES := airflow clients server grpc
-AIRFLOW_TESTS := tests/airflow tests/end_to_end tests/demo
-CLIENT_TESTS := tests/client tests/cli tests/execution
+# Tests of modules alone: no process is started, no disk filled, nothing waited for.
+UNIT_TESTS := tests/test_*.py tests/http2 tests/benchmarks \
+	tests/client/test_*spec*.py tests/client/test_metadata.py tests/client/test_target.py tests/client/test_http_answers.py \
+	tests/execution/jobs/test_fair_queue.py tests/execution/supervisor/test_frames.py tests/execution/test_shell.py \
+	tests/server/audit/test_audit_file.py tests/server/http2 tests/server/identity/test_auth_config.py \
+	tests/server/jobs tests/server/policy/test_decisions.py tests/server/policy/test_patterns.py \
+	tests/server/policy/test_policy_config.py tests/server/policy/test_programs.py \
+	tests/server/policy/test_rate_limit.py tests/server/policy/test_variables.py tests/server/settings \
+	tests/server/test_configuration_page.py tests/server/test_logs.py tests/server/tls
+
+.PHONY: unit
+unit: $(INSTALLED) ## Run the tests of modules alone, half a minute
+	$(BIN)/python -m pytest -q $(UNIT_TESTS)
+
+# The tests wait more than they work, so their parts run side by side, each with a log of its own: the longest first.
+PARTS := end-to-end provider attacks clients contract execution grpc demo cli server
+PARTS_AT_ONCE := 5
+
 FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py) tests/end_to_end/test_celery.py
 # What a server promises has to hold on both of its transports. The rest does not know which one it is: handlers,
 # policy and jobs are called alike by both, and clients have tests on both of theirs.
 ON_BOTH_TRANSPORTS := tests/contract tests/server/identity tests/server/test_life_cycle.py \
 	tests/attacks/test_limits.py tests/attacks/test_fuzz_grpc.py tests/attacks/test_tls_floor.py
+# These read files, before there is a transport.
+BEFORE_TRANSPORTS := tests/contract/test_configuration_mistakes.py tests/server/identity/test_auth_config.py
 
-TESTS_OF_airflow := $(AIRFLOW_TESTS) $(addprefix --deselect=,$(FAULT_TESTS))
-TESTS_OF_clients := $(CLIENT_TESTS)
-# Whatever belongs to no other suite, so that no test is forgotten.
-TESTS_OF_server := tests $(addprefix --ignore=,$(AIRFLOW_TESTS) $(CLIENT_TESTS) tests/faults)
-TESTS_OF_grpc := --transport grpc $(ON_BOTH_TRANSPORTS)
+TESTS_OF_end-to-end := tests/end_to_end $(addprefix --deselect=,$(FAULT_TESTS))
+TESTS_OF_demo := tests/demo
+TESTS_OF_provider := tests/airflow
+TESTS_OF_clients := tests/client
+TESTS_OF_cli := tests/cli
+TESTS_OF_execution := tests/execution
+TESTS_OF_contract := tests/contract
+TESTS_OF_attacks := tests/attacks
+TESTS_OF_grpc := --transport grpc $(addprefix --ignore=,$(BEFORE_TRANSPORTS)) $(ON_BOTH_TRANSPORTS)
+# Whatever belongs to no other part, so that no test is forgotten.
+TESTS_OF_server := tests $(addprefix --ignore=,tests/faults $(foreach part,$(filter-out grpc server,$(PARTS)),\
+	$(firstword $(TESTS_OF_$(part)))))
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests but the next two commands' (some of them: make test ARGS=tests/server)
@@ -89,15 +112,15 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	@mkdir -p build
-	@$(MAKE) --no-print-directory --keep-going -j 4 $(addprefix test-of-,$(SUITES)); status=$$?; \
-		cat $(patsubst %,build/test-%.log,$(SUITES)); \
-		grep -hE '^(FAILED|ERROR) ' $(patsubst %,build/test-%.log,$(SUITES)); exit $$status
+	@$(MAKE) --no-print-directory --keep-going -j $(PARTS_AT_ONCE) $(addprefix test-of-,$(PARTS)); status=$$?; \
+		cat $(patsubst %,build/test-%.log,$(PARTS)); \
+		grep -hE '^(FAILED|ERROR) ' $(patsubst %,build/test-%.log,$(PARTS)); exit $$status
 endif
 
-.PHONY: $(addprefix test-of-,$(SUITES))
-$(addprefix test-of-,$(SUITES)): test-of-%: $(INSTALLED)
+.PHONY: $(addprefix test-of-,$(PARTS))
+$(addprefix test-of-,$(PARTS)): test-of-%: $(INSTALLED)
 	@echo "$*: running, see build/test-$*.log"
-	@$(BIN)/python -m pytest -o cache_dir=build/cache-$* $(TESTS_OF_$*) > build/test-$*.log 2>&1; \
+	@$(BIN)/python -m pytest -o cache_dir=build/cache-$* --durations=20 $(TESTS_OF_$*) > build/test-$*.log 2>&1; \
 		status=$$?; echo "$*: $$(tail -n 1 build/test-$*.log)"; exit $$status
 
 .PHONY: test-faults
@@ -133,12 +156,15 @@ test-windows: $(INSTALLED) ## Test the Windows side in a Windows Python under Wi
 	scripts/windows_python.sh
 	$(BIN)/python -m pytest -m windows $(or $(ARGS),tests/windows)
 
-.PHONY: check
-check: $(INSTALLED) ## Lint, check the format, the types and the direction of imports
+.PHONY: lint
+lint: $(INSTALLED) ## Lint, check the format, the types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: check
+check: lint unit ## What every commit has to pass: lint, and the tests of modules
 
 .PHONY: format
 format: $(INSTALLED) ## Format the code and fix what the linter can fix

@@ -67,8 +67,9 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
     pytest.fail(f"the demo never printed {text!r}:\n{seen}")
 
 
-def test_it_runs_the_example_and_cleans_up(demo: Demo, tmp_path: Path) -> None:
-    process = demo()
+def test_kept_it_runs_the_example_and_stays_until_it_is_told_to_stop(demo: Demo, tmp_path: Path) -> None:
+    """Without ``--keep`` it goes the same way, and then stops of its own accord."""
+    process = demo("--keep")
     output, _ = process.communicate()
 
     assert process.returncode == 0, output
@@ -80,8 +81,13 @@ def test_it_runs_the_example_and_cleans_up(demo: Demo, tmp_path: Path) -> None:
         r"\$ uname -a  \(rc 0\)\n  " + re.escape(os.uname().sysname),
         r"validated: 5 commands ran on ",
         r"The UI was at http://127\.0\.0\.1:\d+",
+        r"UI: http://127\.0\.0\.1:\d+ \(user admin, password \S+\)\nstop it: kill \d+\n$",
     ):
         assert re.search(pattern, output), output
+    owner = psutil.Process(int(output.split()[-1]))
+    assert processes_in(tmp_path) != []
+    owner.terminate()
+    owner.wait(60)
     assert processes_in(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -104,21 +110,5 @@ def test_a_signal_stops_everything(demo: Demo, tmp_path: Path, number: signal.Si
 
     assert process.returncode == 128 + number, output
     assert f"because of {number.name}" in output
-    assert processes_in(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_kept_it_stays_until_it_is_told_to_stop(demo: Demo, tmp_path: Path) -> None:
-    process = demo("--keep")
-    output, _ = process.communicate()
-
-    assert process.returncode == 0, output
-    assert re.search(
-        r"UI: http://127\.0\.0\.1:\d+ \(user admin, password \S+\)\nstop it: kill \d+\n$", output
-    )
-    owner = psutil.Process(int(output.split()[-1]))
-    assert processes_in(tmp_path) != []
-    owner.terminate()
-    owner.wait(60)
     assert processes_in(tmp_path) == []
     assert list(tmp_path.iterdir()) == []

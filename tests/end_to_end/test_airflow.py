@@ -147,16 +147,21 @@ def test_a_version_1_server_killed_midway_fails_the_task_and_nothing_runs_twice(
 
 
 def test_an_exceeded_stream_timeout_ends_the_command_and_the_task_without_a_retry(
-    airflow: LocalAirflow, connection: str, long_command: LongCommand, mode: str
+    airflow: LocalAirflow, connection: str, tmp_path: Path
 ) -> None:
-    dag_run = run(airflow, f"short_stream_timeout{mode}", connection, long_command.cmd)
+    commands = {mode: LongCommand(tmp_path / f"trace{mode}") for mode in MODES}
+    dag_runs = {
+        mode: run(airflow, f"short_stream_timeout{mode}", connection, command.cmd)
+        for mode, command in commands.items()
+    }
 
-    assert dag_run.wait(DEADLINE) == "failed"
+    for mode, dag_run in dag_runs.items():
+        assert dag_run.wait(DEADLINE) == "failed"
 
-    assert dag_run.task("remote")["try_number"] == 1
-    assert "stream_timeout of 8 s exceeded" in dag_run.log("remote")
-    long_command.wait_until_ended()
-    assert len(long_command.pids) == 1
+        assert dag_run.task("remote")["try_number"] == 1
+        assert "stream_timeout of 8 s exceeded" in dag_run.log("remote")
+        commands[mode].wait_until_ended()
+        assert len(commands[mode].pids) == 1
 
 
 def test_an_exceeded_execution_timeout_ends_the_command_and_a_retry_runs_it_again(
@@ -233,32 +238,35 @@ def test_a_durable_retry_takes_over_what_has_succeeded_and_a_clear_starts_afresh
 
 
 def test_clearing_a_task_of_an_ended_run_ends_what_still_runs_of_it_first(
-    airflow: LocalAirflow, connection: str, server: ServerProcess, mode: str, tmp_path: Path
+    airflow: LocalAirflow, connection: str, server: ServerProcess, tmp_path: Path
 ) -> None:
     """Airflow starts the run over, with another start date. What runs here stands for a job whose trigger
     was never told that its task had ended. The first result is gone with it, too."""
-    dag_run = run(airflow, f"command{mode}", connection, f"mkdir {tmp_path}/once")
-    assert dag_run.wait(DEADLINE) == "success", logs(dag_run)
-    assert dag_run.xcom("remote")["state"] == "SUCCESS"
+    dag_runs = {
+        mode: run(airflow, f"command{mode}", connection, f"mkdir {tmp_path}/once{mode}") for mode in MODES
+    }
+    ended, left = {}, {}
     with Client(ConnectionOptions(server.target)) as client:
-        (ended,) = client.list_jobs(labels={"airflow_run_id": dag_run.run_id})
-        left = client.create_job(
-            JobSpec(shell_command="sleep 300", labels=ended.spec.labels), f"left behind{mode}"
-        )
+        for mode, dag_run in dag_runs.items():
+            assert dag_run.wait(DEADLINE) == "success", logs(dag_run)
+            assert dag_run.xcom("remote")["state"] == "SUCCESS"
+            (ended[mode],) = client.list_jobs(labels={"airflow_run_id": dag_run.run_id})
+            spec = JobSpec(shell_command="sleep 300", labels=ended[mode].spec.labels)
+            left[mode] = client.create_job(spec, f"left behind{mode}")
+            dag_run.clear_task("remote")
 
-        dag_run.clear_task("remote")
-        dag_run.wait_for_task(
-            "remote", lambda task: task["try_number"] == 2 and task["state"] == "failed", DEADLINE
-        )
-
-        with pytest.raises(ApiError, match="HTTP 404"):
-            dag_run.xcom("remote")
-        assert client.get_job(left.id).state is JobState.CANCELLED, logs(dag_run)
-        assert client.get_job(left.id).reason == "Airflow started try 2"
-        second, *_ = client.list_jobs(labels={"airflow_run_id": dag_run.run_id})
-    assert second.spec.labels["airflow_try_number"] == "2"
-    started = [job.spec.labels["airflow_run_started"] for job in (ended, second)]
-    assert started[0] < started[1], "this is what the test is about"
+        for mode, dag_run in dag_runs.items():
+            dag_run.wait_for_task(
+                "remote", lambda task: task["try_number"] == 2 and task["state"] == "failed", DEADLINE
+            )
+            with pytest.raises(ApiError, match="HTTP 404"):
+                dag_run.xcom("remote")
+            assert client.get_job(left[mode].id).state is JobState.CANCELLED, logs(dag_run)
+            assert client.get_job(left[mode].id).reason == "Airflow started try 2"
+            second, *_ = client.list_jobs(labels={"airflow_run_id": dag_run.run_id})
+            assert second.spec.labels["airflow_try_number"] == "2"
+            started = [job.spec.labels["airflow_run_started"] for job in (ended[mode], second)]
+            assert started[0] < started[1], "this is what the test is about"
 
 
 @pytest.fixture

@@ -25,14 +25,17 @@ def test_no_log_and_no_row_of_the_database_holds_the_token(
     in_database = connect(int(port), host, **extra)
     wrong_token = connect(int(port), host, **{**extra, "bearer_token": secured_server.token + "-wrong"})
 
-    for dag_id, connection, state in [
-        ("command", "remsvc_default", "success"),
-        ("command", in_database, "success"),
-        ("command_in_worker", in_database, "success"),
-        ("command", wrong_token, "failed"),
-        ("command_in_worker", wrong_token, "failed"),
-    ]:
-        dag_run = airflow.api.trigger(dag_id, {"connection": connection, "cmd": "echo as can be read"})
+    runs = [
+        (airflow.api.trigger(dag_id, {"connection": connection, "cmd": "echo as can be read"}), state)
+        for dag_id, connection, state in (
+            ("command", "remsvc_default", "success"),
+            ("command", in_database, "success"),
+            ("command_in_worker", in_database, "success"),
+            ("command", wrong_token, "failed"),
+            ("command_in_worker", wrong_token, "failed"),
+        )
+    ]
+    for dag_run, state in runs:
         assert dag_run.wait(DEADLINE) == state, dag_run.log("remote")
 
     written = dict(texts(airflow.home)) | dict(texts(secured_server.directory / "server.log"))
@@ -44,8 +47,11 @@ def test_no_log_and_no_row_of_the_database_holds_a_secret_of_a_command(
     airflow: LocalAirflow, secured_server: SecuredServer
 ) -> None:
     """It is a Variable in a template, and the command prints it, and fails."""
-    for rc, state in ((0, "success"), (3, "failed")):
-        dag_run = airflow.api.trigger("with_a_secret", {"connection": "remsvc_default", "cmd": str(rc)})
+    runs = [
+        (airflow.api.trigger("with_a_secret", {"connection": "remsvc_default", "cmd": str(rc)}), state)
+        for rc, state in ((0, "success"), (3, "failed"))
+    ]
+    for dag_run, state in runs:
         assert dag_run.wait(DEADLINE) == state, dag_run.log("remote")
         assert "1 out | *** as can be read" in dag_run.log("remote")
     log = (secured_server.directory / "server.log").read_text()
