@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import grpc
 import pytest
 from cryptography import x509
 
+from tests.conftest import Serve
 from tests.contract.certificates import Authority, Identity
 from tests.contract.client import Client, bearer, refused
 from tests.contract.jobs import spec
@@ -29,16 +31,39 @@ urn:x:a=b = equals
 """
 
 
+def mutual_tls(authority: Authority, identity: Identity, rest: str, server: str) -> str:
+    """A configuration; ``rest`` follows, ``server`` is in [server]."""
+    return (
+        f"[server]\nport = 0\nhost = 127.0.0.1\n{server}[tls]\nenabled = true\n"
+        f"cert = {identity.certificate}\nkey = {identity.key}\nca = {authority.certificate}\n{rest}"
+    )
+
+
 @pytest.fixture
 def begin(start: Start, authority: Authority):
-    """``begin(rest, server="")``: a server with mutual TLS; ``rest`` follows, ``server`` is in [server]."""
+    """``begin(rest, server="")``: a server with mutual TLS, whose files a test may change."""
     identity = authority.issue("server")
 
     def begin_server(rest: str = MAPPING, server: str = "") -> RunningServer:
-        return start(
-            f"[server]\nport = 0\nhost = 127.0.0.1\n{server}[tls]\nenabled = true\n"
-            f"cert = {identity.certificate}\nkey = {identity.key}\nca = {authority.certificate}\n{rest}"
-        )
+        return start(mutual_tls(authority, identity, rest, server))
+
+    return begin_server
+
+
+@pytest.fixture(scope="module")
+def shared_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def shared(serve_module: Serve, shared_authority: Authority):
+    """``shared(rest, server="")``: one server for all tests that ask alike, and change nothing."""
+    identity = shared_authority.issue("server")
+
+    @cache
+    def begin_server(rest: str = MAPPING, server: str = "") -> RunningServer:
+        process = serve_module(mutual_tls(shared_authority, identity, rest, server))
+        return RunningServer(process, process.stderr_path.with_suffix(".ini"))
 
     return begin_server
 
@@ -75,10 +100,11 @@ DNS, URI, EMAIL = x509.DNSName, x509.UniformResourceIdentifier, x509.RFC822Name
     ],
 )
 def test_a_name_gives_the_identity(
-    begin, call: Call, authority: Authority, names: list[x509.GeneralName], identity: str
+    shared, call: Call, shared_authority: Authority, names: list[x509.GeneralName], identity: str
 ) -> None:
-    server = begin()
-    client = call(server, credentials=trusting(authority, with_names(authority, names))).client
+    server = shared()
+    certificate = with_names(shared_authority, names)
+    client = call(server, credentials=trusting(shared_authority, certificate)).client
     assert caller_name(server, client) == identity
 
 
@@ -104,11 +130,11 @@ def test_a_name_gives_the_identity(
     ids=repr,
 )
 def test_a_certificate_that_maps_to_nobody_is_refused(
-    begin, call: Call, authority: Authority, names: list[x509.GeneralName]
+    shared, call: Call, shared_authority: Authority, names: list[x509.GeneralName]
 ) -> None:
     """Though the authority has signed it, and though its common name is that of an identity."""
-    server = begin()
-    caller = call(server, credentials=trusting(authority, with_names(authority, names, "airflow")))
+    certificate = with_names(shared_authority, names, "airflow")
+    caller = call(shared(), credentials=trusting(shared_authority, certificate))
     for attempt in (
         lambda: caller.client.ping(),
         lambda: list(caller.client.stream([])),
@@ -119,11 +145,10 @@ def test_a_certificate_that_maps_to_nobody_is_refused(
             attempt()
 
 
-def test_names_of_different_identities_are_refused(begin, call: Call, authority: Authority) -> None:
-    server = begin()
-    both = with_names(authority, [URI("spiffe://corp/airflow"), DNS("backup.example.org")])
+def test_names_of_different_identities_are_refused(shared, call: Call, shared_authority: Authority) -> None:
+    both = with_names(shared_authority, [URI("spiffe://corp/airflow"), DNS("backup.example.org")])
     with refused(grpc.StatusCode.UNAUTHENTICATED, starts="the client certificate's names"):
-        call(server, credentials=trusting(authority, both)).client.ping()
+        call(shared(), credentials=trusting(shared_authority, both)).client.ping()
 
 
 def test_an_emptied_section_permits_nobody(begin, call: Call, authority: Authority) -> None:
@@ -171,11 +196,17 @@ AUTH = "[auth]\nairflow = t-airflow\nbackup = t-backup\n"
     ],
 )
 def test_what_is_required(
-    begin, call: Call, authority: Authority, required: str, token: str, name: str, expected: str | None
+    shared,
+    call: Call,
+    shared_authority: Authority,
+    required: str,
+    token: str,
+    name: str,
+    expected: str | None,
 ) -> None:
-    server = begin(MAPPING + AUTH, f"authentication = {required}\n")
-    identity = authority.issue("client", names=[URI(name)] if name else [])
-    client = call(server, token, trusting(authority, identity)).client
+    server = shared(MAPPING + AUTH, f"authentication = {required}\n")
+    identity = shared_authority.issue("client", names=[URI(name)] if name else [])
+    client = call(server, token, trusting(shared_authority, identity)).client
     if expected is None or " " in expected:
         with refused(grpc.StatusCode.UNAUTHENTICATED, expected):
             client.ping()
