@@ -129,8 +129,6 @@ class PosixEngine(asyncio.Protocol):
         self._output_wait = output_wait
         self.trees = ""
         self.can_start_after = False
-        self.jobs_running = False
-        """Whether the supervisor has durable jobs, and so goes on after :meth:`close`."""
 
     async def open(self) -> None:
         """See :meth:`remsvc.execution.engine.Engine.open`.
@@ -212,7 +210,12 @@ class PosixEngine(asyncio.Protocol):
         self.send(order)
         return process
 
-    async def close(self) -> None:
+    async def close(self, *, jobs_running: bool = False) -> None:
+        """See :meth:`remsvc.execution.engine.Engine.close`.
+
+        Args:
+            jobs_running: the supervisor has durable jobs, and so outlives this process.
+        """
         self._closing = True
         if self._restart is not None:
             self._restart.cancel()
@@ -224,8 +227,8 @@ class PosixEngine(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write_eof()
         supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None and self.jobs_running:
-            supervisor.returncode = 0  # it outlives this process: nobody here waits for it
+        if supervisor is not None and jobs_running:
+            supervisor.returncode = 0  # nobody here waits for it
         elif supervisor is not None:
             try:
                 await asyncio.to_thread(supervisor.wait, _CLOSE_SECONDS)

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from remsvc.errors import ExecutionError
+from remsvc.execution.jobs.active import ActiveJobs
 from remsvc.execution.jobs.admission import JobAdmission
 from remsvc.execution.jobs.files import JobFiles, Piece
 from remsvc.execution.jobs.gate import JobGate, JobPermission, OpenGate
@@ -88,7 +89,8 @@ class Jobs:
             state_dir, jobs=self, groups=groups, limits=process_limits, output_wait=output_wait
         )
         self.passing = PassingJobs(secrets.token_hex(4), self._observer)
-        self._slots = JobSlots(limits, self._gate)
+        self._slots = JobSlots(limits, self._gate, on_room=self.start_waiting)
+        self._active_jobs = ActiveJobs()
         self._tasks = OwnedTasks(_logger, "a job could not be looked after")
 
     async def open(self) -> None:
@@ -112,30 +114,43 @@ class Jobs:
             raise ExecutionError(f"{path}: {error.strerror}") from error
         self._journal = journal = Journal(self._state_dir / "journal.sqlite")
         self._lifecycle = lifecycle = JobLifecycle(
-            *(journal, files, self.engine, self._slots, self._tasks),
+            self._active_jobs,
+            journal,
+            files,
+            self.engine,
+            self._slots,
+            self._tasks,
             observer=self._observer,
             gate=self._gate,
             lookups=self._lookups,
         )
         self._admission = JobAdmission(
-            journal, files, lifecycle, self._slots, self._observer, self._limits.max_text_bytes
+            self._active_jobs,
+            journal,
+            files,
+            lifecycle,
+            self._slots,
+            self._observer,
+            self._limits.max_text_bytes,
         )
-        self._watches = JobWatches(journal, files, lifecycle, self.passing)
-        self._reconciliation = Reconciliation(self._state_dir, self._groups, files, lifecycle, self._tasks)
+        self._watches = JobWatches(self._active_jobs, journal, files, lifecycle, self.passing)
+        self._reconciliation = Reconciliation(
+            self._state_dir, self._groups, self._active_jobs, files, lifecycle, self._tasks
+        )
         lifecycle.remember(await journal.unended())
         # What a server left that was killed between a job's files and its row, or the other way round.
-        await files.keep_only(journal.known, lifecycle.active)
+        await files.keep_only(journal.known, self._active_jobs)
         self._reconciled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self.engine.open()
         await self._reconciled
-        self._tasks.spawn(end_unwatched(lifecycle))
+        self._tasks.spawn(end_unwatched(self._active_jobs, lifecycle))
         self._tasks.spawn(Retention(journal, files, self._watches, self._limits).run())
 
     async def close(self) -> None:
         """Stop looking after the jobs; they go on."""
-        self.engine.jobs_running = self._slots.running > 0
+        jobs_running = self._slots.running > 0
         await self._tasks.close()
-        await self.engine.close()
+        await self.engine.close(jobs_running=jobs_running)
         await self._journal.close()
 
     # What callers ask for
@@ -167,13 +182,13 @@ class Jobs:
 
     async def get(self, job_id: str) -> JobRecord | None:
         """The job as it is now."""
-        if active := self._lifecycle.active.get(job_id):
+        if active := self._active_jobs.get(job_id):
             return await self._measured(active.job)
         return self.passing.get(job_id) or await self._journal.find(id=job_id)
 
     async def look_up(self, job_id: str) -> JobRecord | None:
         """The job without the sizes of its output so far, which would have to be measured."""
-        active = self._lifecycle.active.get(job_id)
+        active = self._active_jobs.get(job_id)
         return active.job if active is not None else await self.get(job_id)
 
     async def find(self, identity: str, request_id: str) -> JobRecord | None:
@@ -204,10 +219,11 @@ class Jobs:
         if len(found) == limit:
             return found
         jobs = await self._journal.select(wanted, limit - len(found))
-        active = self._lifecycle.active
         # That one has ended the journal may know a moment before it is known here.
         found += [
-            await self._measured(active[job.id].job) if job.id in active and not job.state.ended else job
+            await self._measured(active.job)
+            if not job.state.ended and (active := self._active_jobs.get(job.id)) is not None
+            else job
             for job in jobs
         ]
         found.stopped_at = jobs.stopped_at
@@ -215,7 +231,7 @@ class Jobs:
 
     async def cancel(self, job: JobRecord, reason: str, *, kill: bool) -> JobRecord:
         """End a job that has not ended; watch it to see its end."""
-        active = self._lifecycle.active.get(job.id)
+        active = self._active_jobs.get(job.id)
         if active is None:
             self.passing.cancel(job.id, reason)
             return job

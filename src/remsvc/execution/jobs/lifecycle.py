@@ -6,19 +6,18 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from remsvc.errors import StartError
 from remsvc.execution.engine import ProcessSpec
+from remsvc.execution.jobs.active import ActiveJob, ActiveJobs
 from remsvc.execution.jobs.files import JobFiles
 from remsvc.execution.jobs.gate import JobGate, JobPermission
 from remsvc.execution.jobs.journal import Journal, JournalError
 from remsvc.execution.jobs.model import JobRecord, ended_job, loss_of_output
 from remsvc.execution.jobs.observer import JobObserver
 from remsvc.execution.jobs.process import job_process, job_start_order
-from remsvc.execution.jobs.slots import JobSlot, JobSlots
+from remsvc.execution.jobs.slots import JobSlots
 from remsvc.execution.login import login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
@@ -26,81 +25,6 @@ from remsvc.execution.supervisor.protocol import End, Ended, Forget, KnownJob, S
 from remsvc.execution.supervisor.records import CANCELLED, CommandId, ExitRecord
 from remsvc.execution.tasks import OwnedTasks
 from remsvc.job_state import JobState
-
-
-@dataclass(eq=False)
-class ActiveJob:
-    """A job that has not ended, and who waits for it.
-
-    Attributes:
-        job: it as it is now.
-        told: the supervisor that was told to start it; empty before that, and None where only a
-            server before this one knows.
-        cancelled: whether it is to be ended.
-        kill: whether without a grace.
-        watchers: set whenever there may be something new.
-        last_watched: when the last of them left, of the monotonic clock.
-        ending: whether its end is being written down.
-        text_bytes: of memory, of what it is to run.
-        slot: the room that it takes, once it runs or is about to.
-    """
-
-    job: JobRecord
-    told: str | None = None
-    cancelled: bool = False
-    kill: bool = False
-    watchers: set[asyncio.Event] = field(default_factory=set)
-    last_watched: float = field(default_factory=time.monotonic)
-    ending: bool = False
-    slot: JobSlot | None = None
-    text_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.text_bytes = self.job.content.text_bytes
-
-    def wake(self) -> None:
-        """Let all watchers look."""
-        for watcher in self.watchers:
-            watcher.set()
-
-
-class ActiveJobs(dict[str, ActiveJob]):
-    """All of them, by their ids, and how much memory is taken by what they are to run.
-
-    Attributes:
-        text_bytes: of memory, of all of them.
-        text_bytes_of: of those of each identity.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text_bytes = 0
-        self.text_bytes_of: Counter[str] = Counter()
-
-    def __setitem__(self, job_id: str, active: ActiveJob) -> None:
-        super().__setitem__(job_id, active)
-        self._count(active, 1)
-
-    def __delitem__(self, job_id: str) -> None:
-        active = self[job_id]
-        super().__delitem__(job_id)
-        self._count(active, -1)
-
-    def pop(self, job_id: str, default: ActiveJob | None = None) -> ActiveJob | None:  # type: ignore[override]
-        """Take one out; ``default`` where it is not there."""
-        active = self.get(job_id)
-        if active is None:
-            return default
-        del self[job_id]
-        return active
-
-    def _count(self, active: ActiveJob, sign: int) -> None:
-        job, size = active.job, sign * active.text_bytes
-        self.text_bytes += size
-        self.text_bytes_of[job.identity] += size
-        if not self.text_bytes_of[job.identity]:
-            del self.text_bytes_of[job.identity]
-
 
 _logger = logging.getLogger("remsvc.job")
 
@@ -113,12 +37,12 @@ class JobLifecycle:
     """Starts jobs, follows them and writes down how they end.
 
     Attributes:
-        active: the jobs that have not ended, by id.
         instance: the supervisor that starts commands; empty while there is none.
     """
 
     def __init__(
         self,
+        active_jobs: ActiveJobs,
         journal: Journal,
         files: JobFiles,
         engine: PosixEngine,
@@ -129,8 +53,8 @@ class JobLifecycle:
         gate: JobGate,
         lookups: Lookups,
     ) -> None:
-        self.active = ActiveJobs()
         self.instance = ""
+        self._active_jobs = active_jobs
         self._journal = journal
         self._files = files
         self._engine = engine
@@ -138,7 +62,6 @@ class JobLifecycle:
         self._tasks = tasks
         self._observer = observer
         self._gate = gate
-        slots.on_room = self.start_queued
         self._supervised = asyncio.Event()
         self._own_login = login()
         self._lookups = lookups
@@ -146,17 +69,14 @@ class JobLifecycle:
     def remember(self, jobs: Iterable[JobRecord]) -> None:
         """Take over the jobs that had not ended when the server before this one did."""
         for job in jobs:
-            active = self.active[job.id] = ActiveJob(job, cancelled=bool(job.reason))
-            if job.state is JobState.QUEUED:
-                self._slots.put(job.identity, job.id)
-            else:
-                active.slot = self._slots.take(job.identity)
+            runs = job.state is not JobState.QUEUED
+            place = self._slots.restore(job.identity, job.id, runs=runs)
+            self._active_jobs.add(ActiveJob(job, place, found=True))
 
     def let_go(self, active: ActiveJob) -> None:
         """A job has ended, or was not claimed: whoever waits for it is told, and what it took is free."""
-        self.active.pop(active.job.id, None)
-        if active.slot is not None:
-            active.slot.release()
+        self._active_jobs.remove(active)
+        active.place.release()
         active.wake()
 
     # The supervisor
@@ -173,7 +93,7 @@ class JobLifecycle:
 
     def on_event(self, event: Started | Wrote | Ended) -> None:
         """A job has started, written something or ended."""
-        active = self.active.get(str(event.id))
+        active = self._active_jobs.get(str(event.id))
         if active is None:
             if isinstance(event, Ended):  # known to the journal already
                 self.tell_forget(event.id)
@@ -194,7 +114,7 @@ class JobLifecycle:
 
     def tell_watched(self, active: ActiveJob) -> None:
         """Tell the supervisor whether anybody wants to know of a job's output."""
-        self._engine.send(Watch(active.job.id, bool(active.watchers)), within=_WATCH_SECONDS)
+        self._engine.send(Watch(active.job.id, active.watched), within=_WATCH_SECONDS)
 
     # Start
 
@@ -207,7 +127,7 @@ class JobLifecycle:
             active: it.
             permission: by which it may start; None where that was given too long ago.
         """
-        active.told = ""
+        active.note_told("")
         if permission is None or active.job.content.user:
             self._tasks.spawn(self._start(active, permission))
         else:
@@ -215,10 +135,9 @@ class JobLifecycle:
 
     def start_queued(self) -> None:
         """Start jobs that wait, while there is room."""
-        while self.instance and (job_id := self._slots.next()) is not None:
-            active = self.active[job_id]
-            active.slot = self._slots.take(active.job.identity)
-            active.told = ""
+        while self.instance and (job_id := self._slots.start_next()) is not None:
+            active = self._active_jobs[job_id]
+            active.note_told("")
             self._tasks.spawn(self._start(active, None))
 
     async def _start(self, active: ActiveJob, permission: JobPermission | None) -> None:
@@ -238,8 +157,8 @@ class JobLifecycle:
             reason = "it could not be started: the server has failed"
             await self.take_record(active, ExitRecord(error=reason, ended=time.time()))
         else:
-            active.told = self.instance
-            if active.watchers:
+            active.note_told(self.instance)
+            if active.watched:
                 self.tell_watched(active)
 
     async def _ready(self, active: ActiveJob, permission: JobPermission | None) -> ProcessSpec | None:
@@ -281,7 +200,7 @@ class JobLifecycle:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             waited = active.job.state is JobState.QUEUED
-            active.job = dataclasses.replace(active.job, state=JobState.RUNNING, supervisor=instance)
+            active.update(dataclasses.replace(active.job, state=JobState.RUNNING, supervisor=instance))
             if waited:
                 self._observer.on_state(active.job)
                 active.wake()
@@ -290,9 +209,8 @@ class JobLifecycle:
 
     def note_start(self, active: ActiveJob, event: Started | KnownJob) -> None:
         """Note which process a job is."""
-        active.job = dataclasses.replace(
-            active.job, started=event.started, pid=event.pid, pid_started=event.started
-        )
+        started = event.started
+        active.update(dataclasses.replace(active.job, started=started, pid=event.pid, pid_started=started))
 
     # End
 
@@ -300,11 +218,9 @@ class JobLifecycle:
         """End a job, with a grace unless ``kill``; the job as it is now."""
         if active.ending:
             return active.job
-        first, active.cancelled = not active.cancelled, True
-        active.kill = active.kill or kill
-        if first:
-            active.job = dataclasses.replace(active.job, reason=reason)
-        if active.job.state is JobState.QUEUED and self._slots.remove(active.job.id):
+        if first := active.cancel(kill=kill):
+            active.update(dataclasses.replace(active.job, reason=reason))
+        if active.job.state is JobState.QUEUED and active.place.leave_queue():
             await self.end(active, ended_job(active.job, ExitRecord(cause=CANCELLED)))
             return active.job
         if first:
@@ -322,9 +238,8 @@ class JobLifecycle:
 
     async def take_record(self, active: ActiveJob, record: ExitRecord) -> None:
         """End a job as a record says, once."""
-        if active.ending:
+        if not active.begin_end():
             return
-        active.ending = True
         if record.garbled:
             _logger.error("the record of job %s is not understood: %s", active.job.id, record.garbled)
         if record.lost is not None:
@@ -333,7 +248,7 @@ class JobLifecycle:
 
     async def end(self, active: ActiveJob, job: JobRecord) -> None:
         """Write the end of a job down before anybody hears of it."""
-        active.ending = True
+        active.begin_end()
         await self._observer.before_end(job)
         while True:
             try:
@@ -342,8 +257,8 @@ class JobLifecycle:
             except JournalError as error:
                 _logger.error("the end of job %s cannot be written yet: %s", job.id, error)
                 await asyncio.sleep(_RETRY_SECONDS)
-        active.job = job
-        del self.active[job.id]  # from now on, the journal knows all of it
+        active.update(job)
+        self._active_jobs.remove(active)  # from now on, the journal knows all of it
         try:
             await self._files.remove_stdin(job.id)
         except OSError as error:

@@ -15,8 +15,9 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from remsvc.execution.jobs.active import ActiveJob, ActiveJobs
 from remsvc.execution.jobs.files import JobFiles
-from remsvc.execution.jobs.lifecycle import ActiveJob, JobLifecycle
+from remsvc.execution.jobs.lifecycle import JobLifecycle
 from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.supervisor import process_tree
 from remsvc.execution.supervisor.cgroup import GroupParent
@@ -43,12 +44,14 @@ class Reconciliation:
         self,
         state_dir: Path,
         groups: GroupParent | None,
+        active_jobs: ActiveJobs,
         files: JobFiles,
         lifecycle: JobLifecycle,
         tasks: OwnedTasks,
     ) -> None:
         self._state_dir = state_dir
         self._groups = groups
+        self._active_jobs = active_jobs
         self._files = files
         self._lifecycle = lifecycle
         self._tasks = tasks
@@ -57,15 +60,15 @@ class Reconciliation:
         """Go on with the jobs as the supervisor ``instance`` knows them, by id."""
         searches = [
             self._tasks.spawn(self._find_again(active, instance, known.get(active.job.id)))
-            for active in self._lifecycle.active.values()
+            for active in self._active_jobs
             if active.job.state is JobState.RUNNING and active.told not in ("", instance)
         ]
-        for name in known.keys() - self._lifecycle.active.keys():
+        for name in known.keys() - self._active_jobs.ids():
             self._lifecycle.tell_forget(name)
         if searches:
             # Where the disk is full, what became of a job cannot be written yet. That must not keep us.
             await asyncio.wait((self._tasks.spawn(self._settle(searches)),), timeout=_SETTLE_SECONDS)
-        forget_ends(self._state_dir, {active.job.supervisor for active in self._lifecycle.active.values()})
+        forget_ends(self._state_dir, {active.job.supervisor for active in self._active_jobs})
 
     async def _settle(self, searches: Iterable[asyncio.Task[ActiveJob | None]]) -> None:
         """End the jobs that nobody knows anything of."""
@@ -96,11 +99,11 @@ class Reconciliation:
         """Go on with a job that a supervisor or a server before this one started; return it if it is lost."""
         job = active.job
         if entry is not None and entry.record is None:
-            active.told = instance
+            active.note_told(instance)
             self._lifecycle.note_start(active, entry)
             if active.cancelled:
                 self._lifecycle.tell_end(active)
-            if active.watchers:
+            if active.watched:
                 self._lifecycle.tell_watched(active)
             return None
         record = entry.record if entry is not None else await self._files.exit_record(job.id)
@@ -111,8 +114,7 @@ class Reconciliation:
         ):
             # It was claimed for a supervisor that never heard of it: it has not run.
             await self._lifecycle.start(active)
-        elif not active.ending:
-            active.ending = True
+        elif active.begin_end():
             return active
         return None
 

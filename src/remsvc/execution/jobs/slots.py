@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from remsvc.execution.jobs.gate import JobGate
-from remsvc.execution.jobs.model import JobLimits
+from remsvc.execution.jobs.model import JobLimits, QueueFullError
 
 T = TypeVar("T", bound=Hashable)
 
@@ -63,38 +62,58 @@ class FairQueue(Generic[T]):
         return True
 
 
-class JobSlot:
-    """Room that a job which runs takes, until it is released. A job owns its slot; nothing else frees it."""
+class JobPlace:
+    """What one job takes of the room that there is, from before it is claimed until it has ended.
 
-    __slots__ = ("_identity", "_slots")
+    It counts among those that wait, or among those that run; only :class:`JobSlots` makes one, and its job
+    owns it. A job that has to wait gets its turn in the queue with :meth:`wait`, once it is claimed.
 
-    def __init__(self, slots: JobSlots, identity: str) -> None:
-        self._slots: JobSlots | None = slots
-        self._identity = identity
+    Attributes:
+        identity, job_id: whose place it is.
+        runs: whether it counts among those that run.
+    """
+
+    __slots__ = ("_slots", "_taken", "identity", "job_id", "runs")
+
+    def __init__(self, slots: JobSlots, identity: str, job_id: str, *, runs: bool) -> None:
+        self.identity = identity
+        self.job_id = job_id
+        self.runs = runs
+        self._slots = slots
+        self._taken = True
+
+    def wait(self) -> None:
+        """Take a turn in the queue: the job is claimed, and has to wait."""
+        self._slots._enqueue(self)
+
+    def leave_queue(self) -> bool:
+        """Give up its turn, and the place with it; False where it has none, or no more."""
+        if not self._taken or not self._slots._dequeue(self):
+            return False
+        self._taken = False
+        return True
 
     def release(self) -> None:
-        """The job does not run any more: another one may. Idempotent."""
-        if self._slots is not None:
-            slots, self._slots = self._slots, None
-            slots.free(self._identity)
+        """The job has ended, or was not claimed: another one may have its place. Idempotent."""
+        if self._taken:
+            self._taken = False
+            self._slots._free(self)
 
 
 class JobSlots:
-    """How many jobs run, and which are next.
+    """How many jobs run, how many wait, and which of them are next.
 
     Args:
         limits: of all identities together.
         gate: of each.
-
-    Attributes:
-        on_room: called whenever there is room for one more job.
+        on_room: called whenever there is room for one more job to run.
     """
 
-    def __init__(self, limits: JobLimits, gate: JobGate) -> None:
+    def __init__(self, limits: JobLimits, gate: JobGate, on_room: Callable[[], None] = lambda: None) -> None:
         self._limits = limits
         self._gate = gate
-        self.on_room: Callable[[], None] = lambda: None
-        self._queue: FairQueue[str] = FairQueue()
+        self._on_room = on_room
+        self._queue: FairQueue[JobPlace] = FairQueue()
         self._running: Counter[str] = Counter()
         self._arriving: Counter[str] = Counter()
 
@@ -107,51 +126,69 @@ class JobSlots:
         """How many of them are an identity's."""
         return self._running.get(identity, 0)
 
-    def is_free(self, identity: str) -> bool:
-        """Whether a new job of this identity may run at once, before nobody who could."""
-        return self._has_room() and self._may_run(identity) and not self._queue.any_ready(self._may_run)
+    def reserve(self, identity: str, job_id: str, *, can_start: bool) -> JobPlace:
+        """A place for a new job, among those that run if it can: before nobody who waits and could run too.
 
-    def queue_refusal(self, identity: str) -> str:
-        """Why one more job may not wait; empty where it may."""
+        Args:
+            can_start: there is somebody who could start it.
+
+        Raises:
+            QueueFullError: it would have to wait, and as many wait as may.
+        """
+        runs = (
+            can_start
+            and self._has_room()
+            and self._may_run(identity)
+            and not self._queue.any_ready(self._may_run)
+        )
+        if not runs:
+            self._check_queue(identity)
+        return self._take(identity, job_id, runs=runs)
+
+    def restore(self, identity: str, job_id: str, *, runs: bool) -> JobPlace:
+        """The place that a job had with a server before this one, whatever the limits are now."""
+        place = self._take(identity, job_id, runs=runs)
+        if not runs:
+            place.wait()
+        return place
+
+    def start_next(self) -> str | None:
+        """Count the next job that waits among those that run; its id, None where none may run now."""
+        place = self._queue.get(self._may_run) if self._has_room() else None
+        if place is None:
+            return None
+        place.runs = True
+        self._running[place.identity] += 1
+        return place.job_id
+
+    def _check_queue(self, identity: str) -> None:
         waiting = len(self._queue) + self._arriving.total()
         if waiting >= self._limits.max_queued:
-            return f"{waiting} jobs are waiting already"
+            raise QueueFullError(f"{waiting} jobs are waiting already")
         limit = self._gate.queue_limit(identity)
         if limit is not None and self._queue.waiting(identity) + self._arriving[identity] >= limit:
-            return f"{limit} jobs of {identity} are waiting already (rule max_queued)"
-        return ""
+            raise QueueFullError(f"{limit} jobs of {identity} are waiting already (rule max_queued)")
 
-    @contextmanager
-    def arriving(self, identity: str) -> Iterator[None]:
-        """Count a job, which will have to wait, in the block in which it is claimed."""
-        self._arriving[identity] += 1
-        try:
-            yield
-        finally:
-            _count_down(self._arriving, identity)
+    def _take(self, identity: str, job_id: str, *, runs: bool) -> JobPlace:
+        (self._running if runs else self._arriving)[identity] += 1
+        return JobPlace(self, identity, job_id, runs=runs)
 
-    def take(self, identity: str) -> JobSlot:
-        """Room for a job that is about to run."""
-        self._running[identity] += 1
-        return JobSlot(self, identity)
+    # For JobPlace
 
-    def free(self, identity: str) -> None:
-        """For :meth:`JobSlot.release` alone."""
-        _count_down(self._running, identity)
-        self._gate.note_room(identity)
-        self.on_room()
+    def _enqueue(self, place: JobPlace) -> None:
+        _count_down(self._arriving, place.identity)
+        self._queue.put(place.identity, place)
 
-    def put(self, identity: str, job_id: str) -> None:
-        """Let a job wait."""
-        self._queue.put(identity, job_id)
+    def _dequeue(self, place: JobPlace) -> bool:
+        return self._queue.remove(place)
 
-    def remove(self, job_id: str) -> bool:
-        """Let a job wait no longer; False where it did not."""
-        return self._queue.remove(job_id)
-
-    def next(self) -> str | None:
-        """Take the next job that waits; None where there is none, or no room for it."""
-        return self._queue.get(self._may_run) if self._has_room() else None
+    def _free(self, place: JobPlace) -> None:
+        if place.runs:
+            _count_down(self._running, place.identity)
+            self._gate.note_room(place.identity)
+            self._on_room()
+        elif not self._queue.remove(place):
+            _count_down(self._arriving, place.identity)
 
     def _has_room(self) -> bool:
         return self.running < self._limits.max_running

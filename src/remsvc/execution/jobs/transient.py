@@ -1,4 +1,7 @@
-"""Version-1 commands as jobs: listed while they run and a little longer, never on disk."""
+"""Commands of version 1 as jobs that can be listed and cancelled.
+
+They are listed while they run and a little longer, and are never on disk.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from remsvc.execution.engine import Process
 from remsvc.execution.jobs.model import JobContent, JobRecord
@@ -21,20 +23,34 @@ _KEPT = 200
 _FIRST_SEQ = 2**53  # above that of any durable job: they come first in the list
 
 
-@dataclass(eq=False)
 class PassingJob:
     """A version-1 command that runs.
 
+    Args:
+        job: it as a job that runs.
+
     Attributes:
-        job: it as a job; whoever runs it replaces this when it has ended.
-        process: what to end when the job is cancelled, once it is started.
-        cancel_reason: why somebody cancelled it.
+        job: it as a job, as it is now.
+        gone: set when it has ended and is listed no longer as running.
     """
 
-    job: JobRecord
-    process: Process | None = None
-    cancel_reason: str = ""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, job: JobRecord) -> None:
+        self.job = job
+        self.gone = asyncio.Event()
+        self._process: Process | None = None
+        self._cancel_reason = ""
+
+    def note_process(self, process: Process) -> None:
+        """This is what to end when the command is cancelled, or now where it was cancelled already."""
+        self._process = process
+        if self._cancel_reason:
+            process.end()
+
+    def cancel(self, reason: str) -> None:
+        """End it. Of several reasons the first one counts."""
+        self._cancel_reason = self._cancel_reason or reason
+        if self._process is not None:
+            self._process.end()
 
     def end(
         self, exit_code: int, timed_out: bool = False, stdout: int = 0, stderr: int = 0, reason: str = ""
@@ -43,21 +59,31 @@ class PassingJob:
         state = JobState.SUCCEEDED if exit_code == 0 else JobState.FAILED
         if timed_out:
             state = JobState.TIMED_OUT
-        elif self.cancel_reason:
+        elif self._cancel_reason:
             state = JobState.CANCELLED
-        self.job = dataclasses.replace(
+        ended = dataclasses.replace(
             self.job,
-            state=state,
             exit_code=exit_code,
-            reason=self.cancel_reason or reason,
-            ended=time.time(),
             stdout=OutputSize(stdout, dropped=stdout),
             stderr=OutputSize(stderr, dropped=stderr),
         )
+        self._note_end(ended, state, self._cancel_reason or reason)
+
+    def lose(self, error: Exception) -> None:
+        """Note that what became of it is not known, because of a defect."""
+        self._note_end(self.job, JobState.LOST, str(error))
+
+    def abandon(self) -> None:
+        """Note that nobody waits for it any more, unless it has ended."""
+        if not self.job.state.ended:
+            self._note_end(self.job, JobState.CANCELLED, "its caller went away")
+
+    def _note_end(self, job: JobRecord, state: JobState, reason: str) -> None:
+        self.job = dataclasses.replace(job, state=state, reason=reason, ended=time.time())
 
 
 class PassingJobs:
-    """All of a server's."""
+    """The version-1 commands of a server that run, and the last ones that ran."""
 
     def __init__(self, prefix: str, observer: JobObserver | None = None) -> None:
         """Ids begin with ``prefix``, which tells this server's from those of the one before."""
@@ -76,7 +102,11 @@ class PassingJobs:
         """A command, listed from now on, as running until the end of the block. Its id is a new one."""
         now = time.time()
         job = JobRecord(
-            *(job_id, identity, "", "", content),
+            id=job_id,
+            identity=identity,
+            request_id="",
+            digest="",
+            content=content,
             created=now,
             seq=_FIRST_SEQ + int(job_id.rpartition("-")[2]),
             state=JobState.RUNNING,
@@ -88,17 +118,11 @@ class PassingJobs:
         try:
             yield passing
         except Exception as error:
-            passing.job = dataclasses.replace(
-                passing.job, state=JobState.LOST, reason=str(error), ended=time.time()
-            )
+            passing.lose(error)
             raise
         finally:
             del self._running[job_id]
-            if not passing.job.state.ended:
-                reason = "its caller went away"
-                passing.job = dataclasses.replace(
-                    passing.job, state=JobState.CANCELLED, reason=reason, ended=time.time()
-                )
+            passing.abandon()
             self._ended[job_id] = passing.job
             if len(self._ended) > _KEPT:
                 self._ended.popitem(last=False)
@@ -114,9 +138,7 @@ class PassingJobs:
         """End it, if it runs."""
         passing = self._running.get(job_id)
         if passing is not None:
-            passing.cancel_reason = passing.cancel_reason or reason
-            if passing.process is not None:
-                passing.process.end()
+            passing.cancel(reason)
 
     async def ended(self, job: JobRecord) -> JobRecord:
         """The job, once it has ended."""

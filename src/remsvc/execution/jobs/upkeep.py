@@ -7,6 +7,7 @@ import logging
 import time
 
 from remsvc.errors import ExecutionError
+from remsvc.execution.jobs.active import ActiveJobs
 from remsvc.execution.jobs.files import JobFiles
 from remsvc.execution.jobs.journal import Journal
 from remsvc.execution.jobs.lifecycle import JobLifecycle
@@ -16,14 +17,14 @@ from remsvc.execution.jobs.watches import JobWatches
 _LOOK_SECONDS = 1.0
 
 
-async def end_unwatched(lifecycle: JobLifecycle) -> None:
+async def end_unwatched(active_jobs: ActiveJobs, lifecycle: JobLifecycle) -> None:
     """End the jobs whose lease has run out, again and again."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         now = time.monotonic()
-        for active in list(lifecycle.active.values()):
+        for active in active_jobs:
             lease = active.job.content.lease
-            if lease is None or active.watchers or active.cancelled or now - active.last_watched < lease:
+            if lease is None or active.watched or active.cancelled or now - active.last_watched < lease:
                 continue
             lifecycle.cancel_beside(active, f"LEASE_EXPIRED: nobody watched it for {lease:g} s")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
+from remsvc.execution.jobs.active import ActiveJob, ActiveJobs
 from remsvc.execution.jobs.files import STREAMS, JobFiles, Piece
 from remsvc.execution.jobs.journal import Journal
-from remsvc.execution.jobs.lifecycle import ActiveJob, JobLifecycle
+from remsvc.execution.jobs.lifecycle import JobLifecycle
 from remsvc.execution.jobs.model import JobForgottenError, JobRecord, WatchStoppedError
 from remsvc.execution.jobs.transient import PassingJobs
 
@@ -28,8 +28,14 @@ class JobWatches:
     """All watches of a server."""
 
     def __init__(
-        self, journal: Journal, files: JobFiles, lifecycle: JobLifecycle, passing: PassingJobs
+        self,
+        active_jobs: ActiveJobs,
+        journal: Journal,
+        files: JobFiles,
+        lifecycle: JobLifecycle,
+        passing: PassingJobs,
     ) -> None:
+        self._active_jobs = active_jobs
         self._journal = journal
         self._files = files
         self._lifecycle = lifecycle
@@ -58,7 +64,7 @@ class JobWatches:
     ) -> AsyncGenerator[JobRecord | Piece, None]:
         """See :meth:`remsvc.execution.jobs.jobs.Jobs.watch`."""
         wake = asyncio.Event()
-        active = self._lifecycle.active.get(job_id)
+        active = self._active_jobs.get(job_id)
         with self._watching(job_id, active, wake):
             # Asked for again, now that being watched keeps its output where it is.
             current = active.job if active is not None else await self._now(job_id)
@@ -100,10 +106,8 @@ class JobWatches:
     def _watching(self, job_id: str, active: ActiveJob | None, wake: asyncio.Event) -> Iterator[None]:
         self._watched[job_id] = self._watched.get(job_id, 0) + 1
         self._wakes.add(wake)
-        if active is not None:
-            active.watchers.add(wake)
-            if len(active.watchers) == 1:
-                self._lifecycle.tell_watched(active)
+        if active is not None and active.add_watcher(wake):
+            self._lifecycle.tell_watched(active)
         try:
             yield
         finally:
@@ -111,11 +115,8 @@ class JobWatches:
             self._watched[job_id] -= 1
             if not self._watched[job_id]:
                 del self._watched[job_id]
-            if active is not None:
-                active.watchers.discard(wake)
-                active.last_watched = time.monotonic()
-                if not active.watchers and not active.job.state.ended:
-                    self._lifecycle.tell_watched(active)
+            if active is not None and active.remove_watcher(wake) and not active.job.state.ended:
+                self._lifecycle.tell_watched(active)
 
     async def _passing_end(self, job: JobRecord, wake: asyncio.Event) -> JobRecord:
         ended = asyncio.ensure_future(self._passing.ended(job))

@@ -173,12 +173,11 @@ class CommandRunner:
         if started.process is None:
             assert started.problem is not None
             raise started.problem
-        process = passing.process = started.process
+        process = started.process
         if process in self._waiting:
             self._waiting.discard(process)
             self.started += 1  # not before: it could have been taken back
-        if passing.cancel_reason:
-            process.end()
+        passing.note_process(process)
         try:
             return await process.wait()
         except asyncio.CancelledError:
