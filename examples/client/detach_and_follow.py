@@ -41,9 +41,8 @@ def follow(options: ConnectionOptions, job_id: str) -> Job:
 
 def main() -> int:
     options = options_from_environment()
-    job_id = detach(
-        options, JobSpec("for i in 1 2 3; do echo step $i; sleep 0.2; done; exit 7", time_limit=60)
-    )
+    command = "for i in 1 2 3; do echo step $i; sleep 0.2; done; exit 7"
+    job_id = detach(options, JobSpec(command, time_limit=60))
     print(f"job {job_id} was started", flush=True)
     job = follow(options, job_id)
     print(f"job {job.id}: {job.state}, exit code {job.exit_code}, {job.stdout.total} bytes of output")

@@ -27,6 +27,15 @@ class Statistics:
     round_trips: list[float] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
+    def answered(self, round_trip: float) -> None:
+        """A ping came back, after so many seconds."""
+        self.sent += 1
+        self.round_trips.append(round(round_trip * 1000, 3))
+
+    def not_answered(self) -> None:
+        """A ping did not come back."""
+        self.sent += 1
+
     @property
     def lost(self) -> int:
         return self.sent - len(self.round_trips)
@@ -119,10 +128,9 @@ def _ping_once(client: Client, statistics: Statistics, timeout: float, *, quiet:
     except ServerError as error:
         if not statistics.round_trips:
             raise  # never reached: nothing to measure
-        statistics.sent = number
+        statistics.not_answered()
         error_line(f"seq={number}: {error}")
         return
-    statistics.sent = number
-    statistics.round_trips.append(round(pong.round_trip * 1000, 3))
+    statistics.answered(pong.round_trip)
     if not quiet:
         print_line(f"answer: seq={pong.seq} time={statistics.round_trips[-1]:.3f} ms")

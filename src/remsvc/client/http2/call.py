@@ -166,6 +166,31 @@ class ClientCall:
             headers.append((b"grpc-timeout", encode_timeout(max(self.deadline - now, 0.0))))
         return headers + encode_metadata(self.metadata)
 
+    def begin_on(self, stream: int) -> None:
+        """It has begun, with this number on its connection."""
+        self.stream = stream
+
+    def drop_requests(self, fault: Exception | None = None) -> None:
+        """Send no more of its requests; ``fault``: since making the next one has raised this."""
+        self.requests = self.pending = None
+        if fault is not None:
+            self.fault = fault
+
+    def widen(self) -> None:
+        """The server may send much at once from here on."""
+        self.wide = True
+
+    def acknowledge(self, size: int, *, unread: bool = False) -> None:
+        """The server may send so many bytes again; ``unread``: though nobody has read them."""
+        self.unacknowledged -= size
+        if unread:
+            self.buffered += size
+
+    def release(self) -> int:
+        """Hold none of the bytes any more that were acknowledged unread; how many those were."""
+        size, self.buffered = self.buffered, 0
+        return size
+
     def next_request(self) -> bytes | None:
         """The next request, and :attr:`requests` is None where it is the last; None where there is none."""
         if self.requests is None:
@@ -200,6 +225,7 @@ class ClientCall:
     def feed(self, data: bytes) -> bool:
         """Data of its answers has come; whether it goes on."""
         self.heard = True
+        self.unacknowledged += len(data)
         before = self._reader.ready
         try:
             self._reader.feed(data)

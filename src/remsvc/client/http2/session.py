@@ -134,7 +134,7 @@ class ClientSession:
         if call.stream == 0:
             if call in self._waiting:
                 self._waiting.remove(call)
-            error.sent = False
+            error = CallError(error.code, error.details, error.trailers, sent=False)
         was_open = not call.ended
         call.fail(error)
         self._release(call)
@@ -302,7 +302,6 @@ class ClientSession:
             return
         goes_on = call.feed(data)
         self._credit.earn(earned_by_data(size))
-        call.unacknowledged += size
         if goes_on:
             self._let_more_come(call)
         else:
@@ -314,7 +313,7 @@ class ClientSession:
         if call.unacknowledged <= _LONG or self.ended is not None:
             return
         if not call.wide and len(self._wide) < _MOST_WIDE:
-            call.wide = True
+            call.widen()
             self._wide.add(call.stream)
             try:
                 self._engine.widen(call.stream, _WIDE_WINDOW)
@@ -322,9 +321,8 @@ class ClientSession:
                 return
         if call.wanted > _LONG and not call.has_answer:
             size = call.unacknowledged
-            call.buffered += size
             self._buffered += size
-            self._acknowledge(call, size)
+            self._acknowledge(call, size, unread=True)
             if self._buffered > _MOST_BUFFERED:
                 self.end(call, CallError(StatusCode.RESOURCE_EXHAUSTED, "too many long messages are coming"))
 
@@ -383,12 +381,13 @@ class ClientSession:
             if call.ended:
                 continue
             try:
-                call.stream = self._engine.request(call.headers(self._scheme, self._authority, now))
+                stream = self._engine.request(call.headers(self._scheme, self._authority, now))
             except StreamGoneError:
                 self.going_away = True
                 call.fail(NotBegunError())
                 continue
-            self.calls[call.stream] = self._writing[call.stream] = call
+            call.begin_on(stream)
+            self.calls[stream] = self._writing[stream] = call
             self._credit.earn(EARNED_BY_CALL)
             self._write(call)
             begun = True
@@ -403,9 +402,9 @@ class ClientSession:
                 data = b"" if request is None else prefix(len(request)) + request
                 self._engine.send(call.stream, data, end=last)
         except StreamGoneError:
-            call.requests = None  # how it has ended is told by its own event
+            call.drop_requests()  # how it has ended is told by its own event
         except Exception as error:  # noqa: BLE001  of whatever makes the requests: for its caller
-            call.fault = error
+            call.drop_requests(error)
             self.end(call, CallError(StatusCode.CANCELLED, "its requests have failed"))
         if call.requests is None:
             self._writing.pop(call.stream, None)
@@ -419,17 +418,16 @@ class ClientSession:
                 self.calls.pop(call.stream, None)
                 self._wide.discard(call.stream)
 
-    def _acknowledge(self, call: ClientCall, size: int) -> None:
+    def _acknowledge(self, call: ClientCall, size: int, *, unread: bool = False) -> None:
         if size and self.ended is None:
-            call.unacknowledged -= size
+            call.acknowledge(size, unread=unread)
             try:
                 self._engine.acknowledge(call.stream, size)
             except EngineError as error:
                 self._break(error)
 
     def _release(self, call: ClientCall) -> None:
-        self._buffered -= call.buffered
-        call.buffered = 0
+        self._buffered -= call.release()
 
 
 def _foreign(first: bytes) -> str | None:
