@@ -1,7 +1,9 @@
-"""The RemSvc client: :class:`AsyncClient` for asyncio, :class:`Client` for everything else.
+"""The client library: :class:`AsyncClient` for asyncio, :class:`Client` for everything else.
 
-Each name's module is loaded when it is first asked for: gRPC with a client, and nothing that an Airflow
-worker, which only looks at its task's parameters, has no use for.
+A name's module is loaded when the name is first used. So whoever needs only the options of a connection,
+such as an Airflow worker that checks a task's parameters, does not wait until gRPC or protobuf is loaded.
+
+``examples/client`` shows how to run a command, how to start a job and follow it later, and how to cancel one.
 """
 
 from __future__ import annotations

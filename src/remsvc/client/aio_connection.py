@@ -1,4 +1,4 @@
-"""The connection of the asyncio client: its transport, and calls over it."""
+"""The lower half of the asyncio client: its transport, and the calls that its methods are made of."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class AioConnection:
-    """What all calls of :class:`~remsvc.client.aio.AsyncClient` share."""
+    """What all calls of :class:`~remsvc.client.aio.AsyncClient` need: a transport, opened when used."""
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
@@ -35,11 +35,11 @@ class AioConnection:
 
     @classmethod
     def over(cls, channel: grpc.aio.Channel | AsyncTransport, options: ConnectionOptions) -> Self:
-        """A client on a channel that somebody else owns and closes; ``options`` give token and target.
+        """A client on a channel that somebody else owns and closes.
 
         Args:
-            channel: gRPC's, or a transport of ours.
-            options: of the calls.
+            channel: a channel of gRPC's, or one of our transports.
+            options: their token goes with each call, and their target names the server in errors.
         """
         client = cls(options)
         client._transport = over_channel(channel)
@@ -129,9 +129,9 @@ class AioConnection:
             raise from_call(error, self._options, timeout=deadline.timeout) from error
 
     async def _connect(self, deadline: Deadline, metadata: Metadata) -> None:
-        """Make sure that there is a connection, so that a later error means "may have been sent".
+        """Make sure that there is a connection. Any later error then means "may have been sent".
 
-        A ping does it: it changes nothing, and it shows that the server takes calls.
+        It is done by a ping, which changes nothing and shows that the server takes calls.
         """
         readiness = self._open().readiness
         if readiness is Readiness.READY:
@@ -139,7 +139,7 @@ class AioConnection:
         if readiness is Readiness.CLOSED:
             raise from_status("UNAVAILABLE", "the channel is closed", self._options, sent=False)
         if readiness is Readiness.BROKEN:
-            # Without waiting, the answer could be the failure of some earlier attempt.
+            # Without waiting, the answer could be the error of an earlier attempt to connect.
             patience = deadline.within(RECONNECT_WAIT)
             if await self._reach(patience, metadata, wait_for_ready=True) is None:
                 return
@@ -150,7 +150,7 @@ class AioConnection:
     async def _reach(
         self, timeout: float, metadata: Metadata, *, wait_for_ready: bool = False
     ) -> CallError | None:
-        """Ping; the error where that shows that there is no connection, else None."""
+        """Ping the server: the error where it shows that there is no connection, else None."""
         try:
             await self._open().unary(
                 protocol.PING,

@@ -1,8 +1,8 @@
 """From the status that a call has ended with to our errors, with a hint at the cause.
 
 Three things are read here: what a transport says when no connection could be made (:func:`no_connection`),
-what an HTTP status means where a proxy or a web server has answered and no gRPC server (:func:`http_answer`),
-and the details that our servers send beside a status (:func:`from_call`).
+what an HTTP status means where a proxy or a web server has answered and no gRPC server
+(:func:`http_answer`), and the details that our servers send beside a status (:func:`from_call`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _TRUST = "the server's certificate was not accepted: "
 
-# What is said when no connection could be made, by gRPC's newest and oldest supported release and by
-# Python's ssl, and what it means.
+# What gRPC, in its newest and its oldest supported release, and Python's ssl say when no connection could
+# be made, and what that means.
 _HINTS: tuple[tuple[str, str], ...] = (
     (r"certificate has expired", _TRUST + "it has expired"),
     (r"certificate is not yet valid", _TRUST + "it is not valid yet (compare the clocks)"),
@@ -52,7 +52,7 @@ _CLOSED_TLS = "the server broke the TLS handshake off (does it expect a client c
 UNREACHED = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED)
 """How a ping ends where there is no connection, or no server that takes calls."""
 
-# What a server's gRPC says of a call that it has shown to no handler, newest and oldest.
+# What the gRPC of a server, the newest and the oldest, says of a call that no handler has seen.
 _GIVEN_UP = ("CANCELLED", "Cancelled", "")
 
 _LONGEST_DETAILS = 2000
@@ -114,8 +114,8 @@ def _explain(details: str, tls: bool) -> str:
 
 # What HTTP says where no gRPC server has answered
 
-# The codes are gRPC's own (doc/http-grpc-status-mapping.md), except where those leave open that the call was
-# refused. The sentence is for whoever has to mend it.
+# The codes are gRPC's own (doc/http-grpc-status-mapping.md), except where those leave open that the call
+# was refused. The sentence is for whoever has to mend it.
 _MEANINGS: dict[str, tuple[StatusCode, str]] = {
     "400": (StatusCode.INTERNAL, "it does not understand the call: is gRPC (HTTP/2) passed on as such?"),
     "401": (StatusCode.UNAUTHENTICATED, "it asks for credentials of its own"),
@@ -143,7 +143,7 @@ _WHOSE = "no gRPC server answered, but a proxy or web server"
 
 
 def http_answer(status: str, content_type: str = "") -> tuple[StatusCode, str]:
-    """What a call fails with that was answered so, and its details.
+    """The status of a call that got such an answer, and the status's message.
 
     Args:
         status: of HTTP, as it came; empty where it is not known.
@@ -167,8 +167,8 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _LONGEST_RETRY = 300.0
 """Seconds. Whatever a server says, nobody waits longer before the next attempt."""
 
-# Of google.rpc.Status and its details, the fields that are read: the package that has them all is not in the
-# base install. {message: {field: (number, type, or the name of a message; a list: repeated)}}
+# Of google.rpc.Status and its details, the fields that are read: the package that has them all is not in
+# the base install. {message: {field: (number, type, or the name of a message; a list: repeated)}}
 _MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
     "Status": {"details": (3, ["Any"])},
     "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
@@ -180,7 +180,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
 
 
 def add_details(failure: ServerError, trailers: Metadata) -> None:
-    """Set on ``failure`` what the details in ``trailers`` say. Those that cannot be read say nothing."""
+    """Add to ``failure`` what the details in ``trailers`` say. Details that cannot be read are ignored."""
     if not isinstance(failure, AlreadyExistsError | ResourceExhaustedError):
         return
     for key, value in trailers:

@@ -1,4 +1,9 @@
-"""The jobs protocol as the clients use it: method names, and messages to and from ``remsvc.client.jobs``."""
+"""Durable jobs on the wire, for the clients: methods, and messages from and to ``remsvc.client.jobs``.
+
+A server may send anything. So every answer is bounded and checked here, before anybody relies on it:
+:class:`ProtocolError` says what cannot be right. :class:`Listing` fetches a list page by page, and notices
+one that never ends. Nothing here does input or output: both clients use it, each in its own way of waiting.
+"""
 
 from __future__ import annotations
 
@@ -273,20 +278,20 @@ def _parse(kind: Any, answer: bytes, most: int = _MOST_BYTES) -> Any:
 
 
 MOST_JOBS = 1_000_000
-"""No server keeps so many. A list that is longer is one without an end."""
+"""No server keeps so many jobs: a list that is longer has no end."""
 
 _MOST_EMPTY_PAGES = 1_000
-"""In a row: a server may look through some of its jobs, find none, and have the rest asked for."""
+"""So many pages in a row may be empty: a server may search a part of its jobs, and find none in it."""
 
 
 class Listing:
-    """Where a list of jobs stands.
+    """A list of jobs that is being fetched: which page to ask for next, and whether the list can be real.
 
     Args:
         states, labels, created_after, page_size: see ``list_jobs`` of the clients.
 
     Attributes:
-        complete: whether there are no more pages.
+        complete: whether the last page has come.
     """
 
     def __init__(
@@ -306,7 +311,7 @@ class Listing:
         self.complete = False
 
     def request(self) -> bytes:
-        """What asks for the next page. Raises :class:`InvalidCommandError`."""
+        """The request for the next page. Raises :class:`InvalidCommandError`."""
         return encode_list(self._states, self._labels, self._created_after, self._page_size, self._token)
 
     def receive(self, answer: bytes) -> list[Job]:

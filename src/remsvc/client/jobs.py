@@ -1,4 +1,7 @@
-"""Durable jobs: what to run, how it fares, and what a watch of it tells. Imports no gRPC."""
+"""The types of durable jobs for callers: what to run, how a job stands, and the events of a watch.
+
+gRPC and protobuf are not loaded for them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ MOST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration: 10,000 years
 
 
 MOST_OUTPUT = 2**63 - 1
-"""As an ``output_limit``: as much as the server allows."""
+"""An ``output_limit`` that asks for as much as the server allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +171,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """A watch's first event, then one for each change, and its last: the job has ended."""
+    """The first event of a watch, one for each change of state, and the last event: the job has ended."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class OutputChunk:
-    """A piece of one output.
+    """A piece of one output of a job.
 
     Attributes:
         offset: where it begins, in bytes that the command has written.
@@ -225,7 +228,7 @@ def _items(name: str, value: object) -> list[tuple[str, str]]:
 
 
 def _is_absolute(path: str) -> bool:
-    """On the server, whose system is not known here."""
+    """Whether a path is absolute on a server whose system is not known here."""
     from pathlib import PurePosixPath, PureWindowsPath  # slow to load
 
     return PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()

@@ -1,4 +1,9 @@
-"""The metadata of a call: the token, and what the caller adds."""
+"""The metadata of a call: the bearer token, read from wherever it was given, and what the caller adds.
+
+People copy tokens by hand and by programs. What surely came along by accident is left out of a token.
+Anything else that is not a token is an error, which names the place where it stood but never shows its
+value.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +21,10 @@ if TYPE_CHECKING:
     from remsvc.client.options import ConnectionOptions
 
 MetadataItems = Iterable[tuple[str, str | bytes]]
+"""What callers may pass as metadata: pairs of a key, in any case, and a value."""
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
-# Headers that mean something to HTTP/2 or to gRPC itself.
+# These headers mean something to HTTP/2 or to gRPC itself, so no caller may set them.
 _NOT_METADATA = frozenset(
     [
         "connection",

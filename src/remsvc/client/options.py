@@ -1,4 +1,4 @@
-"""How to reach a server. Imports no gRPC, so that an Airflow hook can build it cheaply."""
+"""How to reach a server, and as whom. gRPC is not loaded: an Airflow hook makes options cheaply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUTO, HTTP2, GRPC = TRANSPORTS = ("auto", "http2", "grpc")
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """Everything a connection is made of. Hashable: a pool may use it as its key.
+    """Everything that a connection is made from. Hashable, so that a pool can use it as a key.
 
     Attributes:
         target: ``host:port``; an IPv6 address in brackets.
@@ -48,7 +48,7 @@ class ConnectionOptions:
 
     @property
     def may_use_proxy(self) -> bool:
-        """What :attr:`proxy` means for this target. Raises :class:`~remsvc.errors.ConfigurationError`."""
+        """Whether a proxy is used for this target. Raises :class:`~remsvc.errors.ConfigurationError`."""
         if self.proxy is not None:
             return self.proxy
         if not self.tls:
@@ -58,8 +58,9 @@ class ConnectionOptions:
         return not parse_target(self.target).is_loopback
 
     def for_jobs(self) -> ConnectionOptions:
-        """The same for a connection that serves jobs alone, and is found to be dead within half a minute.
+        """The same options, for a connection that is used for durable jobs alone.
 
-        Every server that has jobs permits such frequent keepalive pings; a version 1 server may not.
+        It is pinged often, so that a dead connection is noticed within half a minute. Every server that has
+        jobs permits that; a version 1 server may break the connection for it.
         """
         return replace(self, keepalive=min(self.keepalive, JOBS_KEEPALIVE))

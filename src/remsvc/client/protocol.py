@@ -1,4 +1,9 @@
-"""Wire version 1 as the clients use it: method names, messages, and which answers a stream owes."""
+"""Wire version 1 for the clients: methods, messages, and whether a stream answers every command.
+
+An answer whose text is not valid UTF-8 is read as well. The C++ server sends the bytes of a command as they
+are, and protobuf would refuse such a message as a whole, the exit code with it. It is read with a copy of
+its message type in which the text fields are bytes.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +47,7 @@ def decode_pong(answer: bytes, round_trip: float) -> Pong:
 
 
 def decode_status(answer: bytes, trailers: Metadata) -> Status:
-    """A ``StatusMsg``, and what came beside it. Raises :class:`ProtocolError`."""
+    """A ``StatusMsg``, and the metadata that came with it. Raises :class:`ProtocolError`."""
     try:
         message = RemSvc_pb2.StatusMsg.FromString(answer)
     except (DecodeError, UnicodeDecodeError) as error:
@@ -83,7 +88,10 @@ def _decode_lossy(answer: bytes) -> CommandResult:
 
 @cache
 def _twin_type() -> Any:
-    """``RemResMsg`` with bytes for strings: the same on the wire. A pool of its own, as its name is taken."""
+    """``RemResMsg`` with bytes in place of strings, which is the same on the wire.
+
+    It stands in a descriptor pool of its own, because the usual pool has a message of this name.
+    """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # slow to load, rarely used
 
     file = descriptor_pb2.FileDescriptorProto()

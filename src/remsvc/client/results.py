@@ -1,4 +1,4 @@
-"""What a server answers, typed."""
+"""The answers of wire version 1, as types."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class Status:
     Attributes:
         rc: 0.
         msg: ``state=OK uptime=<seconds>s commands=<number run>``.
-        transport: by which the server takes calls, ``http2`` or ``grpc``; empty where it does not say.
-        process_trees: by what it tells the processes of a command apart, to end all of them: ``cgroup``, or
-            ``parentage``, which a command that means to can escape; empty where it does not say.
+        transport: which transport the server uses, ``http2`` or ``grpc``; empty where it does not say.
+        process_trees: how the server knows which processes belong to a command, to end them all: by
+            ``cgroup``, or by ``parentage``, from which a command can escape on purpose; empty where the
+            server does not say.
     """
 
     rc: int
@@ -40,7 +41,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """How one command fared.
+    """The result of one command.
 
     Attributes:
         rc: exit code; 128+N when signal N ended it; 1 when it could not be run.

@@ -1,4 +1,4 @@
-"""The connection of the blocking client: its transport, and calls over it."""
+"""The lower half of the blocking client: its transport, and the calls that its methods are made of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SyncConnection:
-    """What all calls of :class:`~remsvc.client.sync.Client` share."""
+    """What all calls of :class:`~remsvc.client.sync.Client` need: a transport, opened when used."""
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
@@ -108,14 +108,14 @@ class SyncConnection:
             raise from_call(error, self._options, timeout=deadline.timeout) from error
 
     def _connect(self, deadline: Deadline, metadata: Metadata) -> None:
-        """Make sure that there is a connection, by a ping: see ``AsyncClient``."""
+        """Make sure that there is a connection, by a ping: see ``AioConnection``."""
         readiness = self._open().readiness
         if readiness is Readiness.READY:
             return
         if readiness is Readiness.CLOSED:
             raise from_status("UNAVAILABLE", "the channel is closed", self._options, sent=False)
         if readiness is Readiness.BROKEN:
-            # Without waiting, the answer could be the failure of some earlier attempt.
+            # Without waiting, the answer could be the error of an earlier attempt to connect.
             patience = deadline.within(RECONNECT_WAIT)
             if self._reach(patience, metadata, wait_for_ready=True) is None:
                 return
@@ -124,7 +124,7 @@ class SyncConnection:
             raise no_connection(error, self._options, deadline) from error
 
     def _reach(self, timeout: float, metadata: Metadata, *, wait_for_ready: bool = False) -> CallError | None:
-        """Ping; the error where that shows that there is no connection, else None."""
+        """Ping the server: the error where it shows that there is no connection, else None."""
         try:
             self._open().unary(
                 protocol.PING,

@@ -14,7 +14,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE | re
 
 
 class Target(NamedTuple):
-    """A host (name, IPv4 or IPv6 address without brackets) and a port, both valid."""
+    """A valid host (a name, or an IPv4 or IPv6 address without brackets) and a valid port."""
 
     host: str
     port: int

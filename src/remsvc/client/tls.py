@@ -1,7 +1,7 @@
-"""What TLS is made of: PEM files of the authorities to trust and of the client's certificate, checked.
+"""Reads and checks the PEM files for TLS: the authorities to trust, and the client's certificate and key.
 
-They are checked here, for both transports, because a fault that is found only while connecting does not
-say which file is at fault, or why.
+Both transports need them. They are checked before connecting, because an error that comes up only while
+connecting names neither the file at fault nor the reason.
 """
 
 from __future__ import annotations

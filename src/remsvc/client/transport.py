@@ -1,7 +1,8 @@
-"""What the clients need of a transport: calls over a connection to one server, and how they fail.
+"""The interface between the clients and what carries their calls: a transport to one server.
 
-There are two of them, :mod:`~remsvc.client.grpc_transport` and :mod:`~remsvc.client.http2`, each with an
-asyncio and a blocking face. Nothing here imports either.
+There are two transports, :mod:`~remsvc.client.grpc_transport` and :mod:`~remsvc.client.http2`. Each has one
+class for asyncio and one for blocking calls. This module imports neither;
+:mod:`~remsvc.client.transport_choice` chooses one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 """The longest answer accepted: the server's limit on output may be raised well above gRPC's 4 MiB."""
 
 PING_TIMEOUT = 15.0
-"""A connection on which a ping is not answered for so many seconds is dead."""
+"""Seconds. A connection on which the answer to a ping takes longer counts as dead."""
 
 FIRST_RECONNECT_PAUSE = 0.2
 LONGEST_RECONNECT_PAUSE = 2.0
-"""Seconds between attempts to connect: a pooled connection notices within seconds that its server is back."""
+"""Seconds between attempts to connect. They are short, so that a connection that is kept in a pool notices
+within seconds that its server is back."""
 
 NO_MESSAGE = "the server ended the call with OK, but without an answer"
 SEVERAL_MESSAGES = "the server sent more than one answer where one is due"
@@ -47,28 +49,28 @@ class CallError(Exception):
 
 
 class Answer(NamedTuple):
-    """What a unary call gave: the message, and the metadata that came after it."""
+    """The answer to a unary call: its message, and the metadata that came after it."""
 
     message: bytes
     trailers: Metadata
 
 
 class Readiness(Enum):
-    """What is known of the connection before a call is made."""
+    """What is known about the connection before a call is made."""
 
     READY = auto()
-    """There is one, as far as is known."""
+    """There is a connection, as far as is known."""
     UNTRIED = auto()
-    """There is none; the next call makes it."""
+    """There is no connection yet; the next call makes it."""
     BROKEN = auto()
-    """An attempt to connect has failed (or, with gRPC, it was lost): a call that does not wait may fail for
-    that."""
+    """The last attempt to connect has failed or, with gRPC, the connection was lost. A call that does not
+    wait may fail with the error of that attempt."""
     CLOSED = auto()
     """The transport was closed."""
 
 
 class AsyncTransport(Protocol):
-    """Calls from one event loop.
+    """Makes calls from one event loop to one server.
 
     Attributes:
         name: ``http2`` or ``grpc``.
@@ -78,7 +80,7 @@ class AsyncTransport(Protocol):
 
     @property
     def readiness(self) -> Readiness:
-        """What is known of the connection."""
+        """What is known about the connection."""
 
     async def unary(
         self,
@@ -96,19 +98,19 @@ class AsyncTransport(Protocol):
             request: the message.
             timeout: seconds for connecting and the whole call.
             metadata: of the call.
-            wait_for_ready: go on trying to connect until ``timeout``.
+            wait_for_ready: go on trying to connect until ``timeout``, not only once.
 
         Raises:
-            CallError: whatever else comes of it.
+            CallError: the call has ended in any other way.
         """
 
     def stream(
         self, method: str, requests: Iterable[bytes], *, timeout: float | None, metadata: Metadata
     ) -> AsyncGenerator[bytes, None]:
-        """The answers to ``requests``, which are taken from it as fast as the server takes them.
+        """The answers to ``requests``. The next request is fetched as soon as the server can take it.
 
-        Closing the generator early cancels the call; its caller closes it in any case. An error that
-        ``requests`` raises ends the call, and is raised. Other errors as for :meth:`unary`.
+        The caller closes the generator in any case; closing it early cancels the call. An error that
+        ``requests`` raises ends the call and is passed on. Other errors are those of :meth:`unary`.
         """
 
     async def close(self) -> None:
@@ -116,7 +118,7 @@ class AsyncTransport(Protocol):
 
 
 class Transport(Protocol):
-    """As :class:`AsyncTransport`, for blocking calls from any thread."""
+    """Makes blocking calls from any thread to one server: otherwise as :class:`AsyncTransport`."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""Which transport a client gets: what the options say, or the best that is installed."""
+"""Chooses a client's transport: the one that the options name, or else the best one that is installed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_async_transport(options: ConnectionOptions) -> AsyncTransport:
 
 
 def open_transport(options: ConnectionOptions) -> Transport:
-    """A transport for blocking calls. As :func:`open_async_transport`."""
+    """A transport for blocking calls: otherwise as :func:`open_async_transport`."""
     if chosen_transport(options) == HTTP2:
         from remsvc.client.http2.blocking import Http2Transport
 
@@ -55,7 +55,7 @@ def open_transport(options: ConnectionOptions) -> Transport:
 
 
 def over_channel(channel: grpc.aio.Channel | AsyncTransport) -> AsyncTransport:
-    """A transport that uses a channel of gRPC's and does not close it; or ``channel``, where it is one."""
+    """A transport that uses a gRPC channel and never closes it; ``channel`` itself where it is one."""
     if hasattr(channel, "readiness"):
         return cast("AsyncTransport", channel)
     from remsvc.client.grpc_transport.aio import AsyncGrpcTransport

@@ -1,6 +1,10 @@
-"""Watching a job through broken connections: what has arrived, what to ask for next, when to give up.
+"""Watching a job through broken connections: what has arrived, what to ask for next, and when to give up.
 
-Nothing here does input or output: both clients drive a :class:`Watch`, each in its own way of waiting.
+A watch may last for days, so its calls will break. :class:`Watch` remembers how far each output has
+arrived, so that the next call goes on exactly there. It also protects its caller from a server that sends
+the wrong job, sends messages without end, or says that a job has ended without sending all its output.
+
+Nothing here does input or output: both clients use a :class:`Watch`, each in its own way of waiting.
 """
 
 from __future__ import annotations
@@ -20,19 +24,20 @@ from remsvc.printable import printable
 OnDisconnect = Callable[[ServerError], None]
 
 _RESUMABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-# A broken transport can look like these, and so can a defect of the server, which no patience cures.
+# A broken transport may show itself by these, but so may a defect of the server, which no waiting cures. So
+# only some of them in a row are believed to be the transport's.
 _DOUBTFUL = ("INTERNAL", "UNKNOWN", "CANCELLED")
 _DOUBTFUL_IN_A_ROW = 8
-# A call that has lasted for so many seconds after its first message has worked. A defect shows at once.
+# A call that went on for so many seconds after its first message has worked: a defect shows itself at once.
 _LASTED = 0.1
-# So often a server may say that the job has ended, and not send all its output, before that is believed.
+# After so many times in a row it is believed that the rest of an ended job's output will never come.
 _SHORT_IN_A_ROW = 3
-# Messages that say nothing new: as many at once, and in each second.
+# So many messages that say nothing new are taken at once, and so many more in each second.
 _NOTHING_AT_ONCE, _NOTHING_A_SECOND = 1_000, 10
 
 
 class Watch:
-    """Where the watch of one job stands.
+    """The watch of one job, over all its calls.
 
     Args:
         job_id: the job.
@@ -71,16 +76,16 @@ class Watch:
         self._nothing = 0.0
         self._nothing_at = 0.0
         self.ended = False
-        """Whether the final state has arrived, and all output before it."""
+        """Whether the final state has arrived, with all output before it."""
 
     def begin(self) -> bytes:
-        """The request of the next call. Raises :class:`InvalidCommandError`."""
+        """Begin the next call: its request. Raises :class:`InvalidCommandError`."""
         self._answered_since = None
         self._short_end = None
         return job_protocol.encode_watch(self._job_id, self._offsets["stdout"], self._offsets["stderr"])
 
     def receive(self, message: bytes) -> WatchEvent | None:
-        """The event in a message of the call; None where it says nothing new.
+        """Take in a message of the call: the event in it, or None where it says nothing new.
 
         Raises:
             ProtocolError: it cannot be read.
@@ -111,10 +116,10 @@ class Watch:
             details = f"the job has not ended within {self._deadline.timeout:g} s"
             raise server_error("DEADLINE_EXCEEDED", details, self._target) from failure
         if self._answered_since is not None and time.monotonic() - self._answered_since >= _LASTED:
-            # It was good while it lasted, though it had nothing to tell: such as through a proxy that ends
-            # whatever is silent for some time.
+            # It worked, though it had nothing new to tell. A proxy may end every call that is silent for
+            # some time.
             self._begin_anew()
-        # A server that has too many calls says when to come back. Else it is a message that is too long.
+        # A server that has too many calls says when to try again. Without that, a message was too long.
         retry_after = failure.retry_after if isinstance(failure, ResourceExhaustedError) else None
         if failure.code in _DOUBTFUL:
             self._doubtful += 1
@@ -131,10 +136,10 @@ class Watch:
         return self._deadline.within(self._backoff.next() + (retry_after or 0.0))
 
     def conclude(self) -> list[WatchEvent]:
-        """What is told where a call ended without error, and it is known by now that no more will come.
+        """The last events, where a call has ended without error and no more output is to be expected.
 
-        The server has said again and again that the job has ended, and has not sent all the output that its
-        record speaks of: what is missing is a gap, and the watch is complete.
+        This is so once the server has said several times that the job has ended, without ever sending all
+        the output that the job's record counts. What is missing becomes a gap, and the watch is complete.
         """
         if self._short_end is None or self._patience is None:
             return []
@@ -151,12 +156,12 @@ class Watch:
         return [*gaps, self._short_end]
 
     def cut_short(self) -> ServerError:
-        """The failure of a call that ended without error, but before the job's end or all its output."""
+        """The failure of a call that ended without error, but before the job's end and all its output."""
         details = "the server ended the watch before the job's end had come with all its output"
         return server_error("UNKNOWN", details, self._target)
 
     def _begin_anew(self) -> None:
-        """What has failed before does not count any more."""
+        """Forget the failures so far: the server answers."""
         self._backoff.reset()
         self._doubtful = 0
 
