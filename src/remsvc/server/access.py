@@ -1,4 +1,4 @@
-"""Who gets in, following the configuration: TLS for connections, authentication for calls."""
+"""Lets TLS and authentication follow the configuration: who may connect, and who may call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPIRY_SECONDS = 1.0
 
 
 class Access:
-    """What connections are encrypted with, and who may call.
+    """The TLS settings of connections, and the authentication of calls, by the configuration in force.
 
     Args:
         config: what the server is started with.
@@ -40,7 +40,7 @@ class Access:
         return self._tls
 
     def prepare(self, config: ServerConfig) -> Callable[[], None]:
-        """For :class:`Reloader`.
+        """Prepare to follow a configuration; see :data:`~remsvc.server.reload.Prepare`.
 
         Raises:
             ConfigurationError: TLS or mutual TLS would be switched on or off, or the authorities cannot be
@@ -80,5 +80,5 @@ class Access:
 
 
 def _client_certificates(config: ServerConfig) -> tuple[bytes | None, bool]:
-    """Their authorities, and whether a client may have none."""
+    """The authorities of clients' certificates, and whether a client may have no certificate."""
     return (config.tls.ca, config.tls.optional) if config.tls is not None else (None, False)

@@ -1,4 +1,4 @@
-"""The server's assembly and life cycle."""
+"""Puts a server together, runs it until a signal, and stops it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _print_address(address: str) -> None:
 def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_address) -> int:
     """Serve until SIGTERM or SIGINT (Windows: also Ctrl-Break); blocks.
 
-    After the signal nothing new starts, and what runs gets the configured grace; a second signal
+    After the signal nothing new starts, and what runs gets the configured time to finish; a second signal
     ends it at once.
 
     Args:
@@ -68,8 +68,7 @@ def serve(config: ServerConfig, on_listening: Callable[[str], None] = _print_add
     Raises:
         ServeError: the port cannot be listened on, the log file not written, or the installed gRPC not
             be trusted with strangers.
-        TransportEndedError: nobody can reach the server any more. Durable jobs go on; it is to be started
-            again.
+        TransportEndedError: nobody can reach the server any more. Durable jobs go on: start it again.
     """
     if (fault := transport_fault(config.transport)) is not None:
         raise ServeError(fault)
@@ -217,7 +216,7 @@ class Server:
         )
 
     def _methods(self) -> Methods:
-        """All that can be called."""
+        """All methods that can be called."""
         lifecycle = CommandLifecycle(
             self._runner, self._access.authentication, self._policy, self._audit, self._draining
         )
@@ -238,7 +237,11 @@ class Server:
         return methods_of(*services.values(), reflected)
 
     def _make_reloader(self) -> Reloader:
-        """What follows a changed configuration. First what cannot fail, then what follows from it."""
+        """The reloader, with each part that follows the configuration.
+
+        Those whose change is an assignment, which cannot fail, come first: so the server never follows two
+        configurations at once. Then comes what follows from the change.
+        """
         reloader = Reloader(self._config)
         if self._job_service is not None:
             use_jobs = self._job_service.use
@@ -290,7 +293,7 @@ class Server:
 
 @asynccontextmanager
 async def _in_background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Meanwhile do ``works``, which never end by themselves; that one fails is logged at once."""
+    """Do ``works`` during the block. They never end by themselves; a failure of one is logged at once."""
     tasks = [asyncio.create_task(work) for work in works]
     for task in tasks:
         task.add_done_callback(_log_failure)

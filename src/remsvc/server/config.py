@@ -1,4 +1,8 @@
-"""The server's configuration: an INI file, overridden by flags. Every mistake is reported at once."""
+"""The server's configuration: an INI file, overridden by flags. All mistakes are reported at once.
+
+Each section has its owner, who declares its keys and reads its values, in the module ``config`` of the
+owner's folder. Here they are put together, and what concerns several of them is checked.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +108,7 @@ class ServerConfig:
         cmd_timeout: seconds for each version-1 command.
         max_output_bytes: bytes of text kept of each output of a version-1 command.
         shutdown_grace: seconds that running commands get after SIGTERM.
-        transport: what carries calls: ``http2`` or ``grpc``.
+        transport: which library carries calls: ``http2`` or ``grpc``.
         state_dir: where durable state goes.
         tls: certificate, key and client authorities, or None for plaintext.
         auth: who may call.
@@ -114,10 +118,10 @@ class ServerConfig:
         limits: on what callers may take of the server.
         command_limits: what the system holds each command to.
         audit: the audit log.
-        state_dir_given: whether somebody chose it; a default one may be done without.
+        state_dir_given: whether somebody chose ``state_dir``. A server can do without the default one.
         log_file, log_level: where the log goes besides standard error, and from which level on.
-        warnings: what is permitted but deserves a second look.
-        source: where it was read, to read it again.
+        warnings: what is permitted, but deserves a second look.
+        source: where it was read, so that it can be read again.
     """
 
     host: str = _LOOPBACK
@@ -153,7 +157,7 @@ class ServerConfig:
 
     @property
     def lets_anybody_in(self) -> bool:
-        """Whether whoever can connect may call."""
+        """Whether anybody who can connect may call."""
         return not self.authenticates and self.auth.peer_uids is None
 
     @property
@@ -192,8 +196,10 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
 
 
 def read_config(path: Path | None, overrides: Mapping[str, object]) -> tuple[ServerConfig, list[str]]:
-    """Like :func:`load_config`, with the problems returned; where there are any, only ``source`` and
-    ``warnings`` of the configuration mean something."""
+    """Like :func:`load_config`, but return the problems.
+
+    Where there are any, only ``source`` and ``warnings`` of the configuration mean something.
+    """
     settings = Settings(path, overrides, SCHEMA)
     source = Source(path, overrides, settings.files, settings.texts)
     config = dataclasses.replace(_read(settings), source=source)

@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system: with glibc, which else keeps most of it after a flood."""
+"""Has glibc give freed memory back to the system: otherwise it keeps most of it after a flood of requests."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MUCH = 1024 * 1024
 
 
 def give_back_freed_memory() -> None:
-    """Have large pieces of memory given back to the system once they are freed. Before any thread starts.
+    """Have large pieces of memory given back to the system once they are freed.
 
-    Without this, glibc keeps pieces of up to 32 MiB for later once one of them was freed, in a heap of its
-    own for each thread, and small pieces that live on scatter over them: a server that was sent many large
-    requests stays up to 100 MiB larger (docs/decisions/0017-bounded-when-parsed.md). Whoever sets
-    ``MALLOC_…`` variables decides instead.
+    To be called before any thread starts. Without this, glibc keeps freed pieces of up to 32 MiB for later,
+    in a heap for each thread, and small pieces that live on scatter over them. So a server that was sent
+    many large requests would stay up to 100 MiB larger (docs/decisions/0017-bounded-when-parsed.md). Where
+    an administrator has set ``MALLOC_…`` variables, those decide instead.
 
     Source: mallopt(3).
     """

@@ -1,4 +1,4 @@
-"""Why a server cannot listen on its address, in words."""
+"""Says in words why a server cannot listen on its address."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _PRIVILEGED = 1024
 
 
 def listen_fault(host: str, port: int, error: OSError) -> str:
-    """What is told of ``error``, which listening on ``host`` and ``port`` has ended with."""
+    """The message for ``error``, with which the attempt to listen on ``host`` and ``port`` has ended."""
     shown = f"[{host}]" if ":" in host else host
     return f"cannot listen on {shown}:{port}: {_reason(host, port, error)}"
 
 
 def find_listen_fault(host: str, port: int) -> OSError | None:
-    """The error that listening there ends with, which is tried; None where that succeeds."""
+    """Try to listen there: the error with which that ends; None where it succeeds."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]

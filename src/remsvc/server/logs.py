@@ -1,7 +1,7 @@
 """The server's log: standard error, and a rotated file where one is configured.
 
-Each of the two is written by a thread of its own: a slow disk, or a standard error that nobody
-reads, blocks neither the event loop, nor the other one, nor the end of the server.
+Each of the two has a thread that writes it. So neither a slow disk, nor a standard error that nobody reads,
+can block the event loop, the other log or the end of the server.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _PLAIN = re.compile(r"[\w.:/@%+,\[\]-]+", re.ASCII)
 
 
 def fields(**values: object) -> str:
-    """``key=value`` pairs of one line; what is empty is left out.
+    """``key=value`` pairs for one line of the log; empty values are left out.
 
-    Values that are not plain are quoted as JSON with every control and non-ASCII character
-    escaped: nothing a caller sends can forge a line or reach a terminal raw.
+    Values that are not plain are quoted as JSON, with every control and non-ASCII character escaped. So
+    nothing that a caller sends can pass for a line of the log, or reach a terminal as it is.
     """
     return " ".join([f"{key}={_quoted(str(value))}" for key, value in values.items() if value != ""])
 
@@ -96,7 +96,7 @@ class _QueueHandler(logging.handlers.QueueHandler):
 
 
 class _Sink:
-    """A place that records are written to, by a thread."""
+    """One place that the log is written to, with the thread that writes it."""
 
     def __init__(self, write: Callable[[list[logging.LogRecord]], object]) -> None:
         self._write = write
@@ -109,7 +109,7 @@ class _Sink:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left, as long as that does not take too long."""
+        """Write what is left. Gives up where that takes longer than two seconds."""
         logging.getLogger().removeHandler(self.handler)
         deadline = time.monotonic() + _STOP_SECONDS
         self._records.put(None)
@@ -141,9 +141,9 @@ def _write_to_stderr(records: list[logging.LogRecord]) -> None:
 
 
 class _RotatedFile(logging.handlers.RotatingFileHandler):
-    """A log file, and those that were it before, which nobody but its owner and its group can read.
+    """The log file and its older ones. Only their owner and their group can read them.
 
-    What others run stands in it, and with it what they should have kept to themselves.
+    The commands of all callers stand in them, and with the commands, secrets that somebody wrote there.
     """
 
     def __init__(self, file: Path, **options: Any) -> None:
@@ -164,7 +164,7 @@ class _RotatedFile(logging.handlers.RotatingFileHandler):
 
 
 def _withdraw(file: int | str) -> None:
-    """Take the rights from a file of ours that others than its owner and its group have."""
+    """Take all rights to a file of ours from others than its owner and its group."""
     # Where others may make files beside the log, a link could lead to any file of ours.
     status = os.fstat(file) if isinstance(file, int) else os.lstat(file)
     if sys.platform != "win32" and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
@@ -179,8 +179,11 @@ def _write_to_file(file: logging.Handler, records: list[logging.LogRecord]) -> N
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """gRPC's traceback for each answer whose caller has gone is none: whoever can connect could fill
-    the log with them."""
+    """Whether a record of gRPC's belongs into the log.
+
+    It writes a traceback for each answer whose caller has gone. With those, anybody who can connect could
+    fill the log.
+    """
     return "ExecuteBatchError" not in record.getMessage()
 
 
@@ -189,8 +192,8 @@ class Logs:
 
     Args:
         level: a :mod:`logging` level.
-        file: the log file, opened here, rotated at 10 MB, 10 files kept, none of which others than its owner
-            and its group can read.
+        file: the log file. It is opened here, and rotated at 10 MB; 10 files are kept. Only their owner and
+            their group can read them.
 
     Raises:
         OSError: the file cannot be opened.

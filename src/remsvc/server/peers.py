@@ -1,4 +1,4 @@
-"""Where a call comes from: gRPC's text for a peer, written and taken apart."""
+"""Addresses that calls come from: writes and reads the text by which gRPC names a peer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ class PeerAddress(NamedTuple):
 
     @classmethod
     def of(cls, host: str, port: int) -> PeerAddress:
-        """Of an address as a socket names it. Raises ``ValueError`` where it is no IP address."""
+        """From a host and a port, as a socket has them.
+
+        Raises:
+            ValueError: ``host`` is no IP address.
+        """
         address = ipaddress.ip_address(host.partition("%")[0])
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         return cls(str(mapped or address), port)
 
 
 def parse_peer(peer: str) -> PeerAddress | None:
-    """Of ``ipv4:192.0.2.1:50000`` or ``ipv6:[2001:db8::1]:50000``; None for anything else."""
+    """The address in ``ipv4:192.0.2.1:50000`` or ``ipv6:[2001:db8::1]:50000``; None in any other text."""
     scheme, _, rest = unquote(peer).partition(":")
     host, _, port = rest.rpartition(":")
     if scheme not in ("ipv4", "ipv6") or not port.isdecimal():
@@ -35,7 +39,10 @@ def parse_peer(peer: str) -> PeerAddress | None:
 
 
 def network_of(address: str) -> str:
-    """What one customer of a network provider has: an IPv4 address, the /64 of an IPv6 address."""
+    """The network whose addresses count as one caller: an IPv4 address itself, the /64 of an IPv6 address.
+
+    That is what one customer of a network provider usually has.
+    """
     if ":" not in address:
         return address
     return str(ipaddress.ip_network((address, 64), strict=False))
@@ -43,7 +50,7 @@ def network_of(address: str) -> str:
 
 @lru_cache(1024)  # a connection's calls ask again and again
 def network_of_peer(peer: str) -> str:
-    """The same of a peer as gRPC names it; what is no IP address stands for itself."""
+    """The network of a peer, as gRPC names it. A peer without an IP address counts as its own network."""
     found = parse_peer(peer)
     return network_of(found.address) if found else peer
 

@@ -1,4 +1,4 @@
-"""Taking in a changed configuration while the server runs: all of it, or nothing."""
+"""Takes a changed configuration over while the server runs: all of it, or nothing."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ _POLL_SECONDS = 1.0
 _LATER = "a change takes effect at the next start only"
 
 Prepare = Callable[[ServerConfig], Callable[[], None]]
-"""Makes what a part of the server needs of a configuration, in another thread, and returns what puts it
-to use, in the event loop: first by assignments alone, which cannot fail. Raises ConfigurationError where the
-configuration cannot be used."""
+"""Lets one part of the server follow a configuration, in two steps.
+
+Called in another thread, it prepares what the part needs, and raises ConfigurationError where that part
+cannot use the configuration. What it returns is called in the event loop, once all parts are prepared, and
+puts it to use; it begins with assignments, which cannot fail."""
 
 
 class Reloader:
     """Reads the configuration again on demand and when its files have changed.
 
-    Every part prepares itself first; only when all could, all change, in one step of the event loop.
-    What is wrong with a new configuration is logged as an error, and the old one stays, whole.
+    First every part prepares itself. Only if all could, all of them change, in one step of the event loop.
+    Where a new configuration has mistakes, they are logged as errors, and the old one stays in force,
+    whole.
 
     Args:
         config: what the server was started with.
@@ -47,14 +50,14 @@ class Reloader:
         self._prepares.append(prepare)
 
     def ask(self) -> None:
-        """Have the configuration read again at once, changed or not."""
+        """Read the configuration again at once, whether it has changed or not."""
         self._asked.set()
 
     async def run(self) -> None:
         """Work until cancelled.
 
-        A change of a file is taken in when the files have then stayed the same for a second: what is
-        being written is not read half.
+        A changed file is read once all files have stayed the same for a second, so that none is read while
+        it is half written.
         """
         unsettled: Mapping[Path, Signature] | None = None
         while True:
@@ -90,7 +93,7 @@ class Reloader:
             _logger.info("configuration reloaded (%s)", why)
 
     def _commit(self, commits: Iterable[Callable[[], None]]) -> None:
-        """Let every part change, whatever becomes of what another one does in consequence."""
+        """Let every part change, even where what another one does then has failed."""
         for commit in commits:
             try:
                 commit()
@@ -112,7 +115,7 @@ class Reloader:
         running = self._config
         source = running.source
         config, problems = read_config(source.path, source.overrides)
-        # Of one that cannot be used as well: it is not read again until something has changed.
+        # Also where it cannot be used: it is not read again before something has changed.
         self._known = config.source.files
         if problems:
             raise ConfigurationError(problems)

@@ -1,4 +1,4 @@
-"""What carries calls to the server, and which one does."""
+"""The interface of a server's transport, and the choice of one."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ if TYPE_CHECKING:
 
 
 class ServerTransport(Protocol):
-    """A transport. It hands every call to :class:`~remsvc.server.calls.guard.Calls`."""
+    """Carries calls to the server: hands each one to :class:`~remsvc.server.calls.guard.Calls`."""
 
     async def start(self, host: str, port: int) -> str:
-        """Accept connections; the address, ``HOST:PORT``.
+        """Start to accept connections.
+
+        Returns:
+            The address, as ``HOST:PORT``.
 
         Raises:
-            ServeError: that cannot be.
+            ServeError: it cannot listen there.
         """
 
     async def ended(self) -> None:
-        """Wait until it has ended by itself.
+        """Wait until it ends without having been stopped, after which the server cannot go on.
 
         Raises:
-            TransportEndedError: it has; the server cannot go on.
+            TransportEndedError: it has.
         """
 
     async def stop(self, grace: float, at_once: asyncio.Future[str]) -> None:
-        """Accept nothing more, and let what runs finish.
+        """Accept nothing more, and let the calls that run finish.
 
         Args:
-            grace: seconds for that; then it is ended.
-            at_once: once it is done, what runs is ended without waiting for the grace.
+            grace: seconds that they have for that. Then they are ended.
+            at_once: once it is done, they are ended without waiting any longer.
         """
 
 

@@ -1,4 +1,4 @@
-"""Which transports there are, and which one it is where nobody has chosen."""
+"""Which transports there are, which one is the default, and whether one may be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIRST_AFFECTED = (1, 84)
 def installed_version_fault() -> str | None:
     """Why no server may listen with the gRPC that is installed; None where nothing is known against it.
 
-    gRPC is not imported for it. Where the installation does not say which version it is, nothing is known.
+    To find out, gRPC is not imported. Where the installation does not tell its version, nothing is known.
     """
     from importlib.metadata import PackageNotFoundError, version  # slow to load
 
@@ -44,8 +44,4 @@ def default_transport() -> str:
 
 def transport_fault(transport: str) -> str | None:
     """Why no server may listen with this transport as it is installed; None where it may."""
-    if transport != GRPC:
-        return None
-    from remsvc.server.transport_choice import installed_version_fault
-
-    return installed_version_fault()
+    return installed_version_fault() if transport == GRPC else None

@@ -1,7 +1,7 @@
-"""The server as a Windows service: what the service control manager wants of a process.
+"""Runs the server as a Windows service: answers what the service control manager asks of a process.
 
-The service manager calls from threads of its own; the server keeps the main thread, where it can
-handle signals, and a stop request reaches it as SIGTERM.
+The service manager calls from threads of its own. The server keeps the main thread, because only there it
+can handle signals. A request to stop reaches it as SIGTERM.
 """
 
 from __future__ import annotations

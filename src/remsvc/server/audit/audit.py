@@ -1,8 +1,8 @@
 """The audit log: who asked for what, what was decided, and what became of it.
 
-A line for each decision about a command or a job, each transition of a job, and each call that was
-not authenticated. A command that is permitted starts only once its line is on disk. How lines are
-chained is in :mod:`remsvc.server.audit.chain`.
+It has a line for each decision about a command or a job, each change of a job's state, and each call that
+was not authenticated. A permitted command starts only once its line is on disk. The lines form a chain,
+which shows when somebody changes them: :mod:`remsvc.server.audit.chain`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REPLACEMENT = "***"
 
 
 class Redaction:
-    """Replaces what must not be written anywhere.
+    """Replaces in texts what the configuration says must not be written anywhere (``[audit] redact``).
 
     Raises:
         PatternError: on construction, for a pattern that cannot be used.
@@ -50,7 +50,13 @@ class Redaction:
 
 
 class Audit:
-    """The audit log of a server; where none is configured, nothing is written and nothing refused."""
+    """The audit log of a server. Where none is configured, it writes nothing and refuses nothing.
+
+    It is also the :class:`~remsvc.execution.jobs.observer.JobObserver` of the server's jobs.
+
+    Attributes:
+        redact: applied to each text that the audit log or the server's log shows of a command.
+    """
 
     def __init__(self, config: AuditConfig) -> None:
         self.redact = Redaction(config.redact)
@@ -70,7 +76,7 @@ class Audit:
             self.note_server("started", version=_version(), pid=os.getpid())
 
     async def close(self) -> None:
-        """Write what waits, and that the log ends here."""
+        """Write what still waits, then that the log ends here, and close it."""
         self._unauthenticated.say()
         self._refused.say()
         self.note_server("stopped", pid=os.getpid())
@@ -92,10 +98,10 @@ class Audit:
         request_id: str = "",
         job: str = "",
     ) -> None:
-        """Write that a command may start; it must not before this returns.
+        """Write that a command may start. It must not start before this returns.
 
         Raises:
-            AuditError: it must not start, because the log cannot be written.
+            AuditError: the log cannot be written, and so the command must not start.
         """
         if self._writer is None:
             return
@@ -122,11 +128,12 @@ class Audit:
         request_id: str = "",
         job: str = "",
     ) -> bool:
-        """Write that something was refused; ``code`` and ``reason`` are those of the call's status.
+        """Write that something was refused. ``code`` and ``reason`` are those of the call's status.
 
         Returns:
-            Whether it is to be told of elsewhere, too. Of very many of one identity in a short time the
-            others are only counted, and told of together, here and in the server's log.
+            Whether the server's log is to have a line of its own for it, too. Of very many refusals of one
+            identity in a short time, only the first ones have; the others are counted, and told of together
+            in both logs.
         """
         if not self._refused.admit(call.identity, code):
             return False
@@ -158,8 +165,9 @@ class Audit:
         """Write that a call was not authenticated.
 
         Returns:
-            Whether it is to be told of elsewhere, too. Of very many from one address (IPv6: one /64) in a
-            short time the others are only counted, and told of together, here and in the server's log.
+            Whether the server's log is to have a line of its own for it, too. Of very many from one address
+            (IPv6: one /64) in a short time, only the first ones have; the others are counted, and told of
+            together in both logs.
         """
         if not self._unauthenticated.admit(network_of_peer(peer)):
             return False
@@ -174,7 +182,7 @@ class Audit:
         self._more(about, {"identity": identity, "code": code}, count, seconds)
 
     def _more(self, about: dict[str, object], whose: dict[str, str], count: int, seconds: float) -> None:
-        """Write how many more there were that were only counted."""
+        """Write, in both logs, how many more there were that have no line of their own."""
         reason = f"{count} more refused in {max(seconds, 1):.0f} s"
         _logger.warning("%s %s", reason, fields(**whose))
         self._note({**about, **whose, "suppressed": count, "reason": reason}, refusal=True)
@@ -191,7 +199,7 @@ class Audit:
             self._note(self._transition(job))
 
     async def before_end(self, job: JobRecord) -> None:
-        """Write a job's end; it is on disk when this returns, where that is possible."""
+        """Write a job's end. It is on disk when this returns; where it cannot be written, it is later."""
         if self._writer is None:
             return
         try:
@@ -223,7 +231,10 @@ class Audit:
             self._writer.note(record, refusal=refusal)
 
     def _command(self, content: JobContent, limit: int | None = None) -> dict[str, object]:
-        """What runs, as whom; arguments are quoted as for a shell. Never a variable's value, nor input."""
+        """What runs and as whom, for a record. Arguments are quoted as for a shell.
+
+        A record never has the value of a variable, nor standard input, because they may be secrets.
+        """
         shell = POWERSHELL if content.powershell else SHELL
         text = content.shell_command if content.shell_command is not None else shlex.join(content.argv)
         text = self.redact(text)

@@ -1,9 +1,9 @@
-"""The chain of an audit log's lines, and how it is checked. Standard library only.
+"""The chain that an audit log's lines form, and how it is checked. Standard library only.
 
-Each line is a JSON object that holds the line's number (``seq``) and the SHA-256 of the line before
-(``prev``): changing, removing, inserting or moving a line breaks the chain behind it. What a chain
-cannot show is that its end was cut off; that is what the head is for, a small file beside the log
-that names the last line, with a code that only who has the key can make.
+Each line is a JSON object that holds the line's number (``seq``) and the SHA-256 of the line before it
+(``prev``). So whoever changes, removes, inserts or moves a line breaks the chain behind it. A chain cannot
+show that its end was cut off. For that there is the head, a small file beside the log: it names the last
+line, with a code that nobody can make without the key.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def encode_line(record: Mapping[str, object]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ChainedLine:
-    """A line's place in the chain: its number, and its hash."""
+    """A line, as the one after it refers to it: by its number and its hash."""
 
     seq: int = 0
     hash: str = START
 
     def leads_to(self, record: Mapping[str, Any]) -> bool:
-        """Whether ``record`` is the line that comes next."""
+        """Whether ``record`` is the next line of the chain."""
         return (record["seq"], record["prev"]) == (self.seq + 1, self.hash)
 
 
@@ -60,7 +60,7 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 class HeadError(Exception):
-    """A head file that is none, or that somebody without the key made."""
+    """The head file is damaged, or was made by somebody without the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Head:
 
     @classmethod
     def decode(cls, data: bytes, key: bytes | None) -> Head:
-        """What :meth:`encode` made; with None for the key, whoever made it.
+        """What :meth:`encode` made. Without a key, it is not checked who made it.
 
         Raises:
             HeadError: it is damaged, or was not made with this key.
@@ -104,7 +104,7 @@ class Head:
 
 
 def torn(fragment: bytes) -> dict[str, object]:
-    """How a record names bytes before it that are no line: the rest of a write that was cut short."""
+    """How a record tells of the bytes before it that are left of a write that was cut short."""
     return {"torn_bytes": len(fragment), "torn_sha256": hashlib.sha256(fragment).hexdigest()}
 
 
@@ -115,9 +115,9 @@ class Report:
     Attributes:
         first, last: numbers of the first and the last line; 0 where there is none.
         lines: how many there are.
-        problems: what must not be; empty for a log that holds.
-        notes: what was not checked, and what is as it may be.
-        closed: the last line says that the file ends there.
+        problems: what must not be so; empty for a log that nobody has changed.
+        notes: what was not checked, and what looks odd but may be so.
+        closed: whether the last line says that the file ends there.
     """
 
     first: int = 0
@@ -192,7 +192,7 @@ class _Check:
             self.report.problems.append(f"{where}: the line before it was changed (or this one put there)")
 
     def _check_fragment(self, record: Mapping[str, Any]) -> None:
-        """What is no line is in order where the line behind it says that a write was cut short there."""
+        """Check bytes that are no line: they may be there only if the next line says so."""
         if not self._fragment:
             return
         fragment = b"".join(self._fragment)[:-1]

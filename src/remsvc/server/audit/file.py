@@ -1,7 +1,7 @@
-"""The audit log's file: a chain of lines that goes on through crashes, full disks and rotation.
+"""Writes the audit log's file: a chain of lines that goes on after crashes, full disks and rotation.
 
-Blocking; used by one thread at a time. The file is only ever appended to (it may have the
-append-only attribute): where a write was cut short, the next line says so.
+The file is only ever appended to, so it may have the append-only attribute. Where a write was cut short,
+the next line says so. All of this blocks, and is used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def now() -> str:
 
 
 class AuditFile:
-    """Appends records. Not open at first; :meth:`write` opens it.
+    """Appends records to the file. Not open at first: :meth:`write` opens it.
 
     Args:
         path: the log; the head is beside it.
@@ -95,10 +95,13 @@ class AuditFile:
         self._opened = {"event": "log", "action": "opened", "reason": reason, **end}
 
     def write(self, records: Sequence[Record]) -> list[bytes]:
-        """Append records, and return their lines when they are on disk.
+        """Append records.
+
+        Returns:
+            Their lines, which are on disk then.
 
         Raises:
-            OSError: it is not known which of them are. The next call looks, and goes on from there.
+            OSError: nobody knows which of them are on disk. The next call looks, and goes on from there.
         """
         try:
             if self._fd < 0:
@@ -170,7 +173,7 @@ class AuditFile:
         return lines
 
     def _look_around(self) -> None:
-        """What somebody else did to the files meanwhile."""
+        """Notice what somebody else has done to the files since the last write."""
         status = os.fstat(self._fd)
         if status.st_nlink == 0:
             self._note("the file was removed while the server wrote it")
@@ -209,7 +212,11 @@ class AuditFile:
             return None
 
     def _find_end(self, head: Head | None) -> dict[str, object]:
-        """Set the chain's end: that of the file, or that of the head where the file does not reach it."""
+        """Find the last line of the chain: in the file, or, where the file ends before it, by the head.
+
+        Returns:
+            What the first record of this opening says of it.
+        """
         if head is not None and (self._size == 0 or head.size <= self._size):
             last, end = self._follow(head.line, 0 if self._size == 0 else head.size)
         else:

@@ -1,4 +1,4 @@
-"""How large a record of the audit log may be: what is longer is cut, and its length and hash are told."""
+"""Bounds the records of the audit log: what is too long is cut, and the record tells its length and hash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST_CHARACTER, _AROUND = 12, 3
 
 
 def bounded(record: Mapping[str, object]) -> dict[str, object]:
-    """The record, with what is too long of it cut.
+    """The record, with those of its values cut that are too long.
 
     ``NAME_length`` then says how long it was, in characters or entries, and ``NAME_sha256`` is the hash of
     all of it: of the UTF-8 of a text, or of the entries joined with line feeds.
@@ -34,13 +34,13 @@ def bounded(record: Mapping[str, object]) -> dict[str, object]:
 
 
 def whole(name: str, length: int, text: str) -> dict[str, object]:
-    """What is told of a value that was cut."""
+    """What a record tells of a value that was cut."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return {f"{name}_length": length, f"{name}_sha256": digest}
 
 
 def memory(record: Mapping[str, object]) -> int:
-    """Bytes that a record takes while it waits, about."""
+    """About how many bytes of memory a record takes while it waits to be written."""
     size = getsizeof(record) + sum(map(getsizeof, record.values()))
     return size + sum(
         getsizeof(entry) for value in record.values() if isinstance(value, list) for entry in value
@@ -48,7 +48,7 @@ def memory(record: Mapping[str, object]) -> int:
 
 
 def _beginning(text: str, most: int) -> str:
-    """As much of a text as has so many bytes in JSON."""
+    """The beginning of a text that takes at most ``most`` bytes in JSON."""
     kept = text[:most]
     while (size := len(json.dumps(kept)) - 2) > most:
         kept = kept[: min(len(kept) * most // size, len(kept) - 1)]
@@ -56,7 +56,7 @@ def _beginning(text: str, most: int) -> str:
 
 
 def _first(entries: list[object], most: int) -> list[object]:
-    """As many entries as have so many bytes in JSON."""
+    """The first entries, of those that take at most ``most`` bytes in JSON together."""
     for number, entry in enumerate(entries):
         most -= _length([entry])
         if most < 0:

@@ -1,4 +1,4 @@
-"""Audit records to the system's log as well: syslog, or journald, which listens in its place."""
+"""Sends audit records to the system's log as well: to syslog, or to journald, which listens in its place."""
 
 from __future__ import annotations
 

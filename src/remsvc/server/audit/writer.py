@@ -1,4 +1,4 @@
-"""The thread that writes the audit log: many records with one write and one fsync."""
+"""The thread that writes the audit log: as many records as wait, with one write and one fsync."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class AuditError(RemSvcError):
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """A record that waits.
+    """A record that waits to be written.
 
     Attributes:
-        written: done when it is on disk.
-        keep: whether it is tried again, however often that takes.
+        written: done when it is on disk; None where nobody waits for that.
+        keep: whether it is tried again where writing fails, until it succeeds.
         refusal: whether it says that something was refused.
         size: bytes of memory.
     """
@@ -56,8 +56,8 @@ class AuditWriter:
     """Takes records in an event loop, and writes them in a thread, in their order.
 
     Args:
-        file: where to.
-        syslog: where to as well. That it cannot be reached stops nothing; it is said.
+        file: the log.
+        syslog: where the lines go as well. Where it cannot be reached, the log says so, and all goes on.
     """
 
     def __init__(self, file: AuditFile, syslog: Syslog | None) -> None:
@@ -97,7 +97,7 @@ class AuditWriter:
         self._thread.start()
 
     async def close(self) -> None:
-        """Write what waits and end the thread, as far as that does not take too long."""
+        """Write what waits, and end the thread. Gives up where that takes longer than five seconds."""
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -112,22 +112,22 @@ class AuditWriter:
             self._condition.notify()
 
     def note(self, record: Record, *, refusal: bool = False) -> None:
-        """Write a record at some time, in its turn; it is tried again where that fails.
+        """Have a record written when its turn comes, without waiting. Where that fails, it is tried again.
 
         Args:
-            refusal: it says that something was refused: it is only counted where there would be no room for
-                others, in memory or on the disk.
+            refusal: whether it says that something was refused. Anybody can cause refusals: where they
+                would take the room of other records, in memory or on the disk, they are only counted.
         """
         self._put(_Entry(record, None, keep=True, refusal=refusal))
 
     async def write(self, record: Record, *, keep: bool) -> None:
-        """Write a record, on disk when this returns.
+        """Write a record. It is on disk when this returns.
 
         Args:
-            keep: try it again later where that fails.
+            keep: whether to try again later where that fails.
 
         Raises:
-            AuditError: it is not on disk, as far as can be known.
+            AuditError: it is not on disk, or nobody knows whether it is.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         written.add_done_callback(_retrieve)
@@ -172,7 +172,11 @@ class AuditWriter:
                 self._syslog.close()
 
     def _step(self) -> bool:
-        """Write what waits, or wait for it. False when there will be no more."""
+        """Write what waits, or wait for something to write.
+
+        Returns:
+            False when there will be nothing more.
+        """
         with self._condition:
             if not (self._urgent or self._closing):
                 # Without a wake-up: time to try again what failed, or to bring the head to the disk.
@@ -227,7 +231,7 @@ class AuditWriter:
         self._send(lines)
 
     def _look_for_space(self) -> None:
-        """Look whether there is so little room on the disk that refusals have to leave it to others."""
+        """Look whether the disk is so full that refusals must leave the room on it to other records."""
         moment = time.monotonic()
         if moment - self._looked < _LOOK_SECONDS:
             return
@@ -246,7 +250,7 @@ class AuditWriter:
             _logger.error("the audit log cannot be written: %s", error)
 
     def _put_back(self, batch: list[_Entry], error: OSError) -> None:
-        """Keep what is to be kept for the next time, and say of the others that they are not written."""
+        """Keep records for the next try, where they are to be kept; the others count as lost."""
         kept = [replace(entry, written=None) for entry in batch if entry.keep]
         with self._condition:
             self._waiting.extendleft(reversed(kept))

@@ -1,4 +1,4 @@
-"""What the policy is asked, and what it answers."""
+"""The question to the policy and its answer: a command as somebody asks for it, and a decision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from remsvc.server.rate_limit import Rate
 _Number = TypeVar("_Number", int, float)
 
 DEFAULT_RULE = "default"
-"""How a decision is explained that no rule of the configuration speaks of."""
+"""The rule that a decision names where no rule of the configuration has decided."""
 _SHOWN_CHARACTERS = 100
 
 NO_SHELL, SHELL, POWERSHELL = "none", "sh", "pwsh"
@@ -26,7 +26,7 @@ SHELLS = (NO_SHELL, SHELL, POWERSHELL)
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """A command as somebody asks for it, of either service.
+    """A command as somebody asks for it: of version 1, or a durable job.
 
     Attributes:
         shell: one of :data:`SHELLS`.
@@ -48,13 +48,13 @@ class CommandRequest:
 
     @classmethod
     def of_command(cls, command: Command) -> CommandRequest:
-        """A version-1 command."""
+        """The request of a version-1 command."""
         shell = POWERSHELL if command.cmdtyp == CommandType.POWERSHELL else SHELL
         return cls(shell, command.cmd, user=_effective(command.cmdusr))
 
     @classmethod
     def of_job(cls, content: JobContent, *, has_input: bool) -> CommandRequest:
-        """A durable job."""
+        """The request of a durable job."""
         shell = NO_SHELL
         if content.shell_command is not None:
             shell = POWERSHELL if content.powershell else SHELL
@@ -70,7 +70,7 @@ class CommandRequest:
 
     @property
     def size(self) -> int:
-        """Characters that patterns may have to look at."""
+        """How many characters patterns have to look at, at most."""
         return len(self.text) + sum(map(len, self.argv))
 
     @property
@@ -99,7 +99,7 @@ class IdentityLimits:
     rate: Rate | None = None
 
     def within(self, other: IdentityLimits) -> IdentityLimits:
-        """The lower one of each limit."""
+        """The limits that keep to both: of each, the lower one."""
         return IdentityLimits(
             _lower(self.time_limit, other.time_limit),
             _lower(self.output_limit, other.output_limit),
@@ -109,7 +109,7 @@ class IdentityLimits:
         )
 
     def shown(self) -> dict[str, object]:
-        """Those that there are, as the configuration writes them."""
+        """The limits that are set, as the configuration writes them."""
         limits = {
             "time_limit_ms": None if self.time_limit is None else round(self.time_limit * 1000),
             "output_limit_bytes": self.output_limit,
@@ -120,9 +120,9 @@ class IdentityLimits:
         return {name: limit for name, limit in limits.items() if limit is not None}
 
     def of_job(self, content: JobContent) -> JobContent:
-        """A job, its server's defaults filled in, that keeps to the limits.
+        """A job that keeps to the limits, of one into which the server's defaults are filled already.
 
-        With a time limit, waiting between TERM and KILL must not take longer either.
+        A time limit also bounds the wait between TERM and KILL.
         """
         if self.time_limit is None and self.output_limit is None:
             return content
@@ -172,12 +172,12 @@ class Step:
 
     @classmethod
     def of(cls, allowed: bool, rule: str, message: str) -> Step:
-        """A check that permits it, or refuses it with this message and the rule's name."""
+        """The step of a check: ``message`` and the rule's name are for the caller where it refuses."""
         return cls(allowed, rule, "permits it" if allowed else f"{message} (rule {rule})")
 
 
 def shown(text: str) -> str:
-    """What a caller sent, safe to show and not long."""
+    """What a caller has sent, quoted and cut, so that it is safe to show."""
     return json.dumps(text[:_SHOWN_CHARACTERS])
 
 

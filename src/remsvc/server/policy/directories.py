@@ -1,4 +1,4 @@
-"""Where a command may start: a list of absolute paths."""
+"""Decides in which directories a command may start, by a list of absolute paths."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def parse_directory(text: str) -> str:
 
 
 def permits_directory(listed: Iterable[str], directory: str) -> bool:
-    """Whether a command may start in ``directory``, which has to be written plainly.
+    """Whether a command may start in ``directory``; not if it is written with ``.``, ``..`` or ``//``.
 
-    Nothing is looked at on disk: what a caller writes must not make the server wait for a file system
-    of the caller's choice. A link is permitted where its own path is.
+    Nothing is looked up on disk: otherwise a caller could make the server wait for a file system of the
+    caller's choice. So a symbolic link is permitted where its own path is.
     """
     path = directory if directory == "/" else directory.removesuffix("/")
     if not is_plain(path):

@@ -1,4 +1,4 @@
-"""The policy that the services ask, and how much each identity is using of what it may."""
+"""The policy that decides now, and how much each identity takes of what it permits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ _LONG = 64 * 1024  # characters: what takes longer to match than to hand to a th
 
 
 class PolicyInForce:
-    """One for a server. It is the :class:`~remsvc.execution.jobs.gate.JobGate` of its jobs, too.
+    """What both services of a server ask whether a command may run. A reload gives it another policy.
+
+    It is also the :class:`~remsvc.execution.jobs.gate.JobGate` that the server's durable jobs ask.
 
     Args:
         policy: the one in force at first.
-        knows: whether there is an identity now.
-        lookups: the server's, by which folders of programs are looked at.
+        knows: tells whether an identity exists now.
+        lookups: the server's threads for lookups that may take long, such as in folders of programs.
 
     """
 
@@ -83,7 +85,7 @@ class PolicyInForce:
             return Decision(False, DEFAULT_RULE, "it could not be decided in time whether this is permitted")
 
     def place(self, identity: str) -> Place:
-        """What counts a version-1 command as running, once it is taken."""
+        """The place of one call among the commands that an identity may run; it is not taken yet."""
         return Place(self._places, identity)
 
     def permission(self, policy: Policy, decision: Decision, fault: Callable[[], str]) -> JobPermission:
@@ -112,11 +114,15 @@ class PolicyInForce:
         return self._policy.limits(identity).max_queued
 
     def note_room(self, identity: str) -> None:
-        """A job has ended: a version-1 command may have waited for that."""
+        """Take in that a job of an identity has ended: a version-1 command may have waited for that."""
         self._places.note_room(identity)
 
     async def permit(self, job: JobRecord) -> JobPermission:
-        """Permit a job that was permitted when it was created, by the policy that is in force now."""
+        """Decide again, by the policy in force now, on a job that was permitted when it was created.
+
+        Raises:
+            StartError: it is not permitted any more.
+        """
         policy = self._policy
         request = CommandRequest.of_job(job.content, has_input=self._jobs.has_input(job.id))
         decision = await self.decide(job.identity, request)

@@ -1,4 +1,4 @@
-"""What can be seen in an allow pattern without matching it: does it bound what it seems to bound?"""
+"""Finds allow patterns that permit more than they seem to, by looking at the pattern alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPERATORS = frozenset(";&|`<>\n")
 
 
 def is_anchored(pattern: str) -> bool:
-    """Whether every way to match takes the whole text. On doubt, no."""
+    """Whether the pattern can match only a whole text. Where that is not clear: no."""
     atoms = [atom for atom in _atoms(pattern) if not _FLAGS.fullmatch(atom)]
     if any("m" in atom.partition("-")[0] for atom in _atoms(pattern) if _FLAGS.fullmatch(atom)):
         return False  # then ^ and $ match at each line
@@ -29,9 +29,9 @@ def is_anchored(pattern: str) -> bool:
 
 
 def lets_operators_pass(pattern: str) -> bool:
-    """Whether it has something in it, such as ``.*``, that matches an operator of the shell.
+    """Whether some part of the pattern, such as ``.*``, matches an operator of the shell.
 
-    An operator that the pattern itself spells out does not count: that one is meant.
+    An operator that the pattern spells out does not count: whoever wrote it means it.
     """
     for atom in _atoms(pattern):
         is_open = atom == "." or atom.startswith("[") or (atom.startswith("\\") and atom[1:2].isalpha())

@@ -1,6 +1,7 @@
-"""Patterns on a command's text. RE2's: matched in linear time whatever the pattern and the text.
+"""Decides by regular expressions on a command's text.
 
-On shell text they are a guard rail, not a sandbox (docs/policy.md).
+They are RE2's, which are matched in linear time, whatever the pattern and the text are. On a text for a
+shell they are a guard rail, not a sandbox (docs/policy.md).
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ _CONTINUED_LINE = {SHELL: re.compile(r"\\\n"), POWERSHELL: re.compile(r"`\r?\n")
 
 
 class DenyPatterns:
-    """Patterns of which none may match.
+    """Patterns that forbid: none may match.
 
-    They match more than they say, never less: ``.`` matches a line's end too, ``^`` and ``$``
-    match at each line, and what looks like a blank, a dash or a quote counts as one.
+    They match more than they say, never less, so that a small change to a command does not get it past
+    them: ``.`` matches the end of a line as well, ``^`` and ``$`` match at each line, and whatever looks
+    like a blank, a dash or a quote counts as one.
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
@@ -103,7 +105,7 @@ class DenyPatterns:
 
 
 class AllowPatterns:
-    """Patterns of which one must match, exactly as they say."""
+    """Patterns that permit: one must match, and it matches exactly what it says."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         """Raises :class:`PatternError`."""

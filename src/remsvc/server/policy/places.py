@@ -1,4 +1,4 @@
-"""How many version-1 commands an identity runs, beside its durable jobs, and who waits to run one."""
+"""Holds each identity to ``max_running``: its version-1 commands and its durable jobs, counted together."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NoJobs(JobsBeside):
 
 
 class CommandPlaces:
-    """Places of all identities.
+    """Counts the version-1 commands that run, and lets others wait until one may.
 
     Args:
         limit: how many commands and jobs an identity may run; None for any number.
@@ -54,18 +54,18 @@ class CommandPlaces:
         self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}  # first those who came first
 
     def share_with(self, jobs: JobsBeside) -> None:
-        """From now on, an identity's commands and these jobs together are bounded."""
+        """Count these durable jobs as well, from now on."""
         self._jobs = jobs
 
     def beside(self, identity: str) -> int:
-        """How many durable jobs leave alone: those of commands that run, or wait to run."""
+        """How many of an identity's places its durable jobs must leave: to commands that run, or wait to."""
         return self._taken.get(identity, 0) + len(self._waiting.get(identity, ()))
 
     def take(self, identity: str) -> None:
-        """Take one.
+        """Take a place.
 
         Raises:
-            RefusedError: as many run as may.
+            RefusedError: as many of the identity's commands and jobs run as may.
         """
         if not self._is_free(identity):
             reason = f"{self._limit(identity)} commands are running already (rule max_running)"
@@ -73,10 +73,10 @@ class CommandPlaces:
         self._taken[identity] += 1
 
     async def take_patiently(self, identity: str) -> None:
-        """Take one, or the next one that is free: jobs that wait for theirs come after this.
+        """Take a place, or wait for the next one that is free. Durable jobs that wait come after this.
 
         Raises:
-            RefusedError: for some time, as many ran as may.
+            RefusedError: none has become free within a minute.
         """
         if self._is_free(identity):
             self.take(identity)
@@ -95,7 +95,7 @@ class CommandPlaces:
             raise
 
     def give_back(self, identity: str) -> None:
-        """A command has ended."""
+        """Give a place back, because its command has ended."""
         self._taken[identity] -= 1
         if not self._taken[identity]:
             del self._taken[identity]
@@ -104,7 +104,10 @@ class CommandPlaces:
             self._jobs.start_waiting()
 
     def note_room(self, identity: str) -> None:
-        """Something of an identity has ended: the command takes its place that has waited for longest."""
+        """Give places that are free to the commands that wait, the one first that has waited for longest.
+
+        To be called when a command or a job of the identity has ended.
+        """
         waiting = self._waiting.get(identity, {})
         while waiting and self._is_free(identity):
             place = next(iter(waiting))
@@ -114,12 +117,15 @@ class CommandPlaces:
                 place.set_result(None)
 
     def note_limits(self) -> None:
-        """More may run now, of any identity."""
+        """Do so for every identity: the limits have changed, and more may run now."""
         for identity in list(self._waiting):
             self.note_room(identity)
 
     def _was_given(self, identity: str, place: asyncio.Future[None]) -> bool:
-        """Whether somebody who waits no longer has a place; if not, what is free is for others."""
+        """Whether a place was given to somebody who does not wait any more.
+
+        If not, durable jobs may start in what is free: until now, they had to leave a place to him.
+        """
         if place.done() and not place.cancelled():
             return True
         self._forget(identity, place)
@@ -138,7 +144,7 @@ class CommandPlaces:
 
 
 class Place:
-    """The place of one call, for one command after the other; given back at the end of the block."""
+    """The place of one call, for one command after the other. The end of the block gives it back."""
 
     def __init__(self, places: CommandPlaces, identity: str) -> None:
         self._places = places
@@ -146,13 +152,13 @@ class Place:
         self._held = False
 
     async def take(self, *, patiently: bool) -> None:
-        """Take it, where that was not done.
+        """Take it, unless it is held already.
 
         Args:
             patiently: to wait where none is free.
 
         Raises:
-            RefusedError: as many commands run as may.
+            RefusedError: as many commands and jobs run as may.
         """
         if self._held:
             return
@@ -163,7 +169,7 @@ class Place:
         self._held = True
 
     def give_back(self) -> None:
-        """Nothing runs now. Idempotent."""
+        """Give it back, because nothing runs now. Idempotent."""
         if self._held:
             self._held = False
             self._places.give_back(self._identity)

@@ -1,7 +1,7 @@
-"""Whether a command may run. Every rule that applies to its caller must permit it.
+"""Decides whether a command may run: every rule that applies to its caller must permit it.
 
-The global lists apply to everyone, a section of an identity or a group to those it names. A
-section only ever narrows: none permits what another one, or the global lists, refuse.
+The global lists apply to everybody, a section of an identity or a group to those whom it names. A section
+can only take away: none permits what another section, or a global list, refuses.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Section:
 
 
 class Policy:
-    """The rules of one configuration; never changes.
+    """The rules of one configuration. Never changes: a reload makes another one.
 
     Raises:
         PatternError: on construction, for a pattern that cannot be used.
@@ -61,7 +61,7 @@ class Policy:
         self._compiled = {section.name: _Section(section) for section in every}
 
     def decide(self, identity: str, request: CommandRequest) -> Decision:
-        """Whether ``identity`` may run a valid request. May read folders that the policy lists."""
+        """Whether ``identity`` may run what is requested. This may read folders that the policy lists."""
         rule, program = DEFAULT_RULE, ""
         for step in self.steps(identity, request):
             if not step.allowed:
@@ -79,12 +79,12 @@ class Policy:
         return self._limits[identity]
 
     def reads_folders(self, identity: str) -> bool:
-        """Whether a decision may have to look into folders, which may take its time."""
+        """Whether a decision on an identity's commands may have to look into folders, which may take long."""
         sections = self._sections.applying(identity)
         return any(program.is_folder for section in sections for program in section.programs or ())
 
     def steps(self, identity: str, request: CommandRequest) -> Iterator[Step]:
-        """The checks that apply, in their order. The first that refuses decides."""
+        """The checks that apply to a request, in their order. The first one that refuses decides."""
         sections = [self._compiled[section.name] for section in self._sections.applying(identity)]
         for patterns in (self._deny, *(section.deny for section in sections)):
             if rule := patterns.matching(request):

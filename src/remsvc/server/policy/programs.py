@@ -1,4 +1,4 @@
-"""Which programs may be started without a shell: a list of absolute paths and folders."""
+"""Decides which programs may be started without a shell, by a list of absolute paths and folders."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Program:
 
 
 def plain_path(path: str) -> str | None:
-    """An absolute path without ``.``, ``..`` and doubled slashes, and without the links in the root
-    folder (``/bin``, on most systems); None where it is not absolute.
+    """The plain form of an absolute path: without ``.``, ``..`` and doubled slashes, and with the symbolic
+    links of the root folder followed (``/bin`` is one on most systems). None where it is not absolute.
 
-    Nothing but the root folder is looked at: what a caller writes must not make the server wait
-    for a file system of the caller's choice. The path that is decided on is the one that is
-    started, so it does not matter what else the path as written could lead to.
+    Only the root folder is looked up on disk: otherwise a caller could make the server wait for a file
+    system of the caller's choice. The server decides on the plain form, and starts the plain form: so it
+    does not matter where the path as written would lead.
     """
     if not path.startswith("/") or "\0" in path:
         return None
@@ -54,12 +54,11 @@ def _root_links() -> dict[str, str]:
 
 
 def permitting(programs: Iterable[Program], path: str) -> Program | None:
-    """The entry that permits to start ``path``, which is in its plain form.
+    """The entry that permits to start ``path``, a plain path; None where none does.
 
-    A path that is listed is permitted wherever it leads: whoever lists it knows. A folder permits
-    what is in it and leads to nothing outside the list: a link there to a shell is no way to it.
-
-    Links in listed folders are followed, on disk.
+    A program that is listed itself is permitted wherever its path leads: whoever lists it knows. A folder
+    permits what is in it, but not a symbolic link to something outside the list, such as a shell. To find
+    out, links in listed folders are followed on disk.
     """
     programs = tuple(programs)
     for program in programs:

@@ -1,4 +1,4 @@
-"""The policy of one identity or group, as one section of the configuration writes it."""
+"""The rules of one identity or group, as a section of the configuration has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class PolicySection:
-    """What is None or empty restricts nothing.
+    """The rules of one section. What is None or empty restricts nothing.
 
     Attributes:
         name: as in the configuration, such as ``[identity etl]``.
@@ -43,13 +43,13 @@ class PolicySection:
 
     @property
     def bounds_programs(self) -> bool:
-        """Whether it permits certain commands alone."""
+        """Whether it permits only certain commands."""
         return self.programs is not None or bool(self.allow)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySections:
-    """All of them.
+    """The sections of all identities and groups.
 
     Attributes:
         identities: by identity; that of :data:`ANY` is for every caller without a section of its own.

@@ -1,7 +1,7 @@
-"""What a caller supplies beside the command: variables, the working directory, standard input.
+"""Decides on what a caller supplies beside the command: variables, the working directory, standard input.
 
-Programs take orders by each of these, and no list of the ways in which they do is ever complete. So where
-the policy bounds what runs, by patterns or by programs, only what a section lists is taken.
+Each of these can make a program do something else, and nobody can list all the ways in which it can. So
+where the policy bounds what runs, by patterns or by programs, only what a section lists is accepted.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Which environment variables a caller may set.
+"""Decides which environment variables a caller may set.
 
-Some decide what code a program runs, whatever the program: those of the loader and of the shells.
-Where the policy bounds what may run, those that lead programs to other code matter, too. No list of
-these is complete, so there the policy takes only what it lists; the ones known here are what a name
-with a ``*`` never stands for, and what ``check-config`` warns of.
+Some decide what code any program runs: those of the loader and of the shells. Where the policy bounds what
+may run, variables also matter by which certain programs are led to other code. No list of those is
+complete, so there the policy accepts only variables that it lists. The ones known here are those that a
+name with a ``*`` never stands for, and that ``check-config`` warns of.
 """
 
 from __future__ import annotations

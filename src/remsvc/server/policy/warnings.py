@@ -1,4 +1,4 @@
-"""Rules that are valid but do not do what they seem to."""
+"""Warns of rules that are valid, but do not do what they seem to do."""
 
 from __future__ import annotations
 
