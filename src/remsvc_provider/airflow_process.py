@@ -1,8 +1,8 @@
-"""Which of Airflow's processes this is.
+"""Tells which of Airflow's processes this is: a worker's, or a triggerer's.
 
-Airflow 3.1.0 to 3.3.2 keep in ``task_runner.SUPERVISOR_COMMS`` by what a process asks its parent. The modules
-are looked up, not imported: in the process that is asked about they are loaded; elsewhere that takes a
-second.
+Airflow 3.1.0 to 3.3.2 keep the object by which a process asks its parent in
+``task_runner.SUPERVISOR_COMMS``. Its module is looked up and not imported: in the processes in question it is
+loaded already, and everywhere else the import would take a second.
 """
 
 from __future__ import annotations

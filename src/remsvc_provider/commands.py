@@ -1,5 +1,6 @@
-"""A task's commands: the keys that they may have, checked once their templates are rendered; how a trigger
-stores them; and what of them is shown to people.
+"""Says which keys a task's commands may have, and checks them once their templates are rendered.
+
+Also how a trigger stores a command, and what of it is shown to people.
 """
 
 from __future__ import annotations

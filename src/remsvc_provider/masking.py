@@ -1,8 +1,8 @@
-"""Secrets, masked wherever a task's commands are spoken of.
+"""Masks secrets in all that is said about a task's commands: in its log, its results and its errors.
 
-Airflow's worker learns secrets while it renders a task, and masks them in all that the task logs. A
-triggerer learns none of them. So the worker hands over those that the rendered fields hold, and all that a
-run of commands says, in the triggerer as in the worker, passes here.
+A worker learns secrets while it renders a task, and Airflow masks them in all that the task logs there. A
+triggerer learns none of them. So the worker hands over the secrets that the rendered fields hold, and
+whatever a run of commands says goes through :class:`Masking`, in the triggerer as in the worker.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from remsvc_provider.version_compat import masked_parts, names_a_secret
 
 MASK = "***"
 LEAST_CHARACTERS = 5
-"""Of a secret. By default, Airflow masks no shorter one either: it would be found in the middle of words."""
+"""Characters that a secret must have to be masked. Airflow has the same limit by default: a shorter secret
+would be found in the middle of words."""
 LEAST_FRAGMENT = 4
-"""Characters of a secret's beginning or end that are masked, where a text was cut off in it."""
+"""Where a text was cut off inside a secret, so many characters of it that are left are masked."""
 
 
 class Masking:
-    """Masks secrets in texts.
+    """Replaces the secrets in texts by asterisks.
 
     Args:
-        secrets: to begin with; see :meth:`add`.
+        secrets: the first ones; :meth:`add` adds others.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -90,7 +91,8 @@ class Masking:
 
 
 def _overlap(before: str, after: str) -> int:
-    """How many characters at the end of ``before`` are the beginning of ``after``; 0 for few ones."""
+    """How many characters at the end of ``before`` are also the beginning of ``after``. Fewer than
+    ``LEAST_FRAGMENT`` count as none."""
     head = after[:LEAST_FRAGMENT]
     start = before.find(head, len(before) - min(len(before), len(after)))
     while start >= 0:  # the longest overlap begins first

@@ -1,4 +1,4 @@
-"""Where commands come from: the try of a task that asks for them. It names their jobs."""
+"""The try of a task that asks for commands. It gives their jobs the names by which they are found again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 READABLE = 80
-"""Characters of a request id for the names of DAG, run and task; a hash of all of it follows."""
+"""Characters of a request id that the names of DAG, run and task may have; a hash of all of them follows."""
 
 _UNPRINTABLE = re.compile(r"[^!-~]")
 
@@ -22,7 +22,7 @@ COMMAND = "airflow_command"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One try of a task instance.
+    """One try of a task instance: who asks for jobs.
 
     Attributes:
         request_id: the same for this try wherever it is computed, and for no other: neither for a

@@ -1,10 +1,10 @@
-"""How a run of commands ended: the states, the trigger event's payload, and what goes to XCom."""
+"""How a run of commands ended: as a trigger's event tells it to the operator, and as the XCom has it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypedDict
 
 EVT_STATE = "state"
 EVT_RESULTS = "results"
@@ -25,8 +25,27 @@ class RunState(str, Enum):
     CANCELLED = "CANCELLED"
 
 
-Results = dict[int, dict[str, Any]]
-"""``{tid: {"tid", "rc", "out", "err", "hsh", "cmd"}}``"""
+class CommandReport(TypedDict):
+    """How one command ended, as events and XComs have it.
+
+    Attributes:
+        tid: its number, from 1 on.
+        rc: its exit code.
+        out, err: the beginnings of its outputs.
+        hsh: the hash of its text that travelled with it.
+        cmd: its text, without secrets.
+    """
+
+    tid: int
+    rc: int
+    out: str
+    err: str
+    hsh: str
+    cmd: str
+
+
+Results = dict[int, CommandReport]
+"""By ``tid``."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""What belongs to an event loop: kept as long as the loop is open, and no longer.
+"""Keeps what all triggers of an event loop share, as long as the loop is open and no longer.
 
-A dictionary with weak keys does not do: locks, tasks and connections know their loop, and would keep it.
+Airflow makes each trigger by itself and hands nothing over that they could share. So each module that has
+something to share keeps one :class:`PerLoop`, and finds its value by the loop that runs. A dictionary with
+weak keys would not do: locks, tasks and connections refer to their loop, and would keep it alive.
 """
 
 from __future__ import annotations
@@ -53,6 +55,10 @@ _turns = PerLoop(_no_turns)
 
 
 def turn(kind: str) -> asyncio.Semaphore:
-    """For ``async with``, in the running loop. ``kind``: what is waited for, such as a server's name: one
-    that does not answer holds up nobody who waits for another."""
+    """Limits how many wait at once for the same; for ``async with``, in the running loop.
+
+    Args:
+        kind: what is waited for, such as a server's name. Each kind has turns of its own: a server that
+            does not answer holds up nobody who waits for another one.
+    """
     return _turns.get()[kind]

@@ -1,4 +1,4 @@
-"""Has Airflow notice at once that a worker's process has ended.
+"""Makes Airflow notice at once that a worker's process has ended.
 
 Airflow's supervisor waits for what the sockets of a task's process bring. Linux closes a process's sockets a
 moment before the process counts as ended. When the last of them wakes the supervisor, it asks too early

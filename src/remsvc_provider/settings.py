@@ -1,4 +1,4 @@
-"""What ``airflow.cfg`` says of the provider, in its section ``[remsvc]``.
+"""Reads what ``airflow.cfg`` says of the provider, in its section ``[remsvc]``.
 
 Each option is read where it is used: a worker, a triggerer and a DAG processor may have files of their own.
 Airflow asks for the list of options while it is still reading its own configuration, so nothing of Airflow is

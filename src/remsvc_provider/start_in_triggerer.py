@@ -1,7 +1,8 @@
-"""Which tasks the triggerer can start, without a worker, to the very same effect. A worker starts all others.
+"""Decides which tasks a triggerer starts without a worker: those that it starts to the very same effect.
 
-Airflow 3.3 and later defer such a task as soon as it is its turn. What its trigger is made of is taken from
-the serialized DAG, so it is asked for while the DAG file is read; templates are rendered in the triggerer.
+Airflow 3.3 and later can defer such a task as soon as its turn has come, with no worker. What its trigger is
+made of comes from the serialized DAG. So Airflow asks for it while the DAG file is read, when no template can
+be rendered yet: the triggerer renders them. Whatever does not fit into that is left to a worker.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class StartableTask(Protocol):
 
 
 class StartFromTrigger:
-    """The attribute by which Airflow asks whether a task is started in the triggerer. It can be set: see
-    ``start_from_trigger`` of the operator."""
+    """The attribute ``start_from_trigger`` of an operator: Airflow reads it to learn whether a triggerer
+    starts the task; the operator sets it to what its caller wants."""
 
     def __set_name__(self, owner: type[StartableTask], name: str) -> None:
         self._operator = owner
@@ -83,7 +84,8 @@ class StartFromTrigger:
 
 
 class StartArguments:
-    """The attribute by which Airflow asks what the trigger that starts a task is made of."""
+    """The attribute ``start_trigger_args`` of an operator: what the trigger that starts the task is made
+    of."""
 
     def __set_name__(self, owner: type[StartableTask], name: str) -> None:
         self._operator = owner
@@ -103,7 +105,7 @@ class StartArguments:
 
 
 def trigger_parameters(task: StartableTask, operator: type[StartableTask]) -> str | None:
-    """What the trigger has to know of the task, as JSON; None where only a worker can start it.
+    """What the trigger has to know of the task, as JSON, or None where only a worker can start the task.
 
     Args:
         task: of the operator, or of a subclass.

@@ -1,4 +1,4 @@
-"""Whether anybody still waits for a deferred task's commands, asked before its jobs are cancelled.
+"""Finds out whether anybody still waits for a deferred task's commands, before its jobs are cancelled.
 
 A trigger is cancelled for many reasons: its task was killed, cleared or timed out; its triggerer
 stops; it was moved to another triggerer, which runs it already. Only in the first three nobody waits.

@@ -1,4 +1,4 @@
-"""The fields that the Airflow UI shows for a connection of type ``remsvc``.
+"""The form that Airflow's page shows for a connection of type ``remsvc``.
 
 Airflow 3.2 and later take them from the provider info, 3.1 from methods of the hook class. Both are
 made from the one list here.

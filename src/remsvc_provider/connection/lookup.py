@@ -1,9 +1,9 @@
-"""Asking Airflow what a connection says, once for all triggers that start at about the same time.
+"""Asks Airflow what a connection says, once for all triggers that start at about the same time.
 
-A triggerer's event loop asks its parent process, which answers one question after another, between looks
-into the database: an answer takes some 0.1 s, with the requests to mask what is secret in it. Asked by each
-of a thousand triggers, it would take minutes until all of them have started. So they share answers, but none
-that was asked for before their task was deferred: each task is told of every change that was made by then.
+A triggerer's event loop asks its parent process, which answers one question after another: an answer takes
+some 0.1 s. If each of a thousand triggers asked, it would take minutes until all of them have started. So
+triggers share an answer. But no task gets an answer that was asked for before it was deferred: it would miss
+what somebody has changed in the connection by then.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Question:
 
 
 class _Lookups:
-    """Those of one event loop: of each connection the last that was asked, and one that is to be."""
+    """The questions of one event loop: for each connection the last one that was asked, and the next one."""
 
     def __init__(self) -> None:
         self._asked: dict[str, _Question] = {}

@@ -1,4 +1,4 @@
-"""From an Airflow connection of type ``remsvc`` to the options of a client.
+"""Reads an Airflow connection of type ``remsvc`` into the options of a client.
 
 Three shapes of extra mean the same: an object with the keys (what the UI and JSON connections
 hold), plain query parameters of a URI (every value is text), and JSON inside the URI's ``extra``

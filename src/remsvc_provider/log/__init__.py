@@ -1,1 +1,1 @@
-"""What a task's log shows of its commands, and how fast it is written."""
+"""The task's log: what it shows of commands and their output, and how fast it is written."""

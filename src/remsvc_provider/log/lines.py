@@ -1,4 +1,4 @@
-"""An output's text as a task's log shows it: line by line, without secrets and what is for a terminal."""
+"""Makes lines for a task's log of an output's text: without secrets, and without what is for a terminal."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ class LogLines:
         return shown
 
     def cut(self) -> list[str]:
-        """What follows is left out, maybe in the middle of a line: the line as far as it has come."""
+        """Take notice that what follows is left out, maybe from the middle of a line on. Returns the line
+        as far as it has come."""
         shown = self._rest(cut=True)
         self._after_gap = True
         return shown
 
     def end(self) -> list[str]:
-        """Nothing follows: the last line, if it has not ended."""
+        """Take notice that nothing follows. Returns the last line, if it did not end with a newline."""
         return self._rest(cut=False)
 
     def _rest(self, *, cut: bool) -> list[str]:

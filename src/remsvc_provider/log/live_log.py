@@ -1,7 +1,7 @@
-"""A task's log, written while commands run: soon after a line was added, and no faster than it is taken.
+"""Writes a task's log while its commands run: soon after each line, and no faster than Airflow takes it.
 
-Nothing is left out here. Whoever has much to log waits for :meth:`LiveLog.room`, and reads no more from the
-server meanwhile, which keeps all of it.
+Nothing is left out here. Whoever has much to log waits for :meth:`LiveLog.room`. Meanwhile it reads no more
+from the server, which keeps all of the output.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from remsvc_provider.masking import Masking
 BACKLOG_CHARACTERS = 16_384
 """Waiting to be written; whoever has more waits."""
 SPACING = 0.01
-"""Seconds between two records of a task that prints line by line: one costs Airflow as much as many lines."""
+"""Seconds between two records of a task that prints line by line: Airflow takes one record with many lines as
+quickly as one with a single line."""
 FLUSH_SECONDS = 5.0
 """Least time for which a task's log is waited for at its end. It may be too short: a triggerer's parent takes
 nothing for up to ten seconds while it builds an API server, when it is first asked for a connection."""
 
 
 class Log(Protocol):
-    """The part of a task's logger that is used here."""
+    """What is used here of a task's logger."""
 
     def info(self, event: str, /) -> Any: ...
     def warning(self, event: str, /) -> Any: ...
@@ -93,8 +94,8 @@ class LiveLog:
             await self._until(lambda: self._size < BACKLOG_CHARACTERS // 2)
 
     async def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Write all that was added so far. What Airflow does not take within so many seconds is put into its
-        pipe all the same where that has room; else it is left out, and that is said."""
+        """Write all that was added so far. What Airflow does not take within so many seconds is put into the
+        socket all the same where that has room. Otherwise it is left out, and the log says so."""
         if self._given_up:
             return
         try:

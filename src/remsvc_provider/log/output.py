@@ -1,4 +1,5 @@
-"""What becomes of a job's output: its beginning for the result, and all of it, line by line, for the log."""
+"""Takes a job's output: its beginning for the task's result, and all of it, line by line, for the task's
+log."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ from remsvc_provider.log.task_log import shown_id
 from remsvc_provider.masking import Masking
 
 PIECE_BYTES = 2_048
-"""Of an output, between two turns of the event loop. Where each byte is a line, that takes milliseconds."""
+"""Bytes of an output that are taken before the event loop has its turn again. Where each byte is a line, even
+these take milliseconds."""
 TAIL_BYTES = 16_384
-"""The end of an output that was left out is shown all the same."""
+"""Bytes of an output's end that the log shows where it has left out what is before."""
 LAST_LINES, LAST_CHARACTERS = 20, 4_000
-"""What is kept to be repeated where a command has failed."""
+"""Lines and characters that are kept, to be repeated when the command has failed."""
 
 _MARK_BEGIN, _MARK_END = "\n\x01[remSvc: output truncated at ", "]\x01\n"
 
@@ -82,12 +84,13 @@ _decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
 
 
 def _whole_begin(data: bytes) -> bytes:
-    """Without the rest of a character at the beginning: the rest of a secret is not found behind it."""
+    """The bytes without what is left of a cut character at their beginning. In front of the rest of a
+    secret, it would keep that from being found."""
     return data[:3].lstrip(bytes(range(0x80, 0xC0))) + data[3:]
 
 
 def _gap(size: int, *, lost: bool = False) -> str:
-    """What is said in place of bytes that nobody will see."""
+    """The text that stands in place of bytes that nobody will see."""
     if lost:
         return f"{size} bytes are missing: the server's record speaks of them, and it has them no more"
     return f"{size} bytes were not kept by the server"
@@ -187,7 +190,7 @@ class LoggedOutput:
         self.offset = max(size.total, self.offset)
 
     def finish(self, size: OutputSize | None) -> None:
-        """The output has ended; with what size, where that is known."""
+        """Take notice that the output has ended, and of its size where that is known."""
         for _ in self.show_end():
             pass
         missing = 0 if size is None else size.total - self.offset
@@ -300,7 +303,7 @@ class CommandOutput:
             yield from logged.show_end()
 
     def finish(self, job: Job | None = None) -> None:
-        """Nothing more comes. ``job``: as it ended, where it was followed to its end."""
+        """Take notice that nothing more comes. ``job``: as it ended, if it was followed to its end."""
         for stream, logged in self._logged.items():
             logged.finish(getattr(job, stream) if job is not None else None)
 

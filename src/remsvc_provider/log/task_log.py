@@ -1,15 +1,15 @@
-"""What a command's run looks like in a task's log."""
+"""The texts by which a task's log tells of its commands."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remsvc.printable import printable
 
 if TYPE_CHECKING:
     from remsvc.client.options import ConnectionOptions
+    from remsvc_provider.outcome import CommandReport
 
 TAIL_LINES = 20
 TAIL_CHARACTERS = 4000
@@ -102,7 +102,7 @@ def security_text(options: ConnectionOptions) -> str:
     return f"{transport}, {'bearer token' if options.token else 'no token'}"
 
 
-def failure_text(result: Mapping[str, Any]) -> str:
+def failure_text(result: CommandReport) -> str:
     """A command that failed: which one, its exit code, and its last words."""
     tid = result["tid"]
     text = f"command {tid} (commands[{tid - 1}]) ended with rc {result['rc']}"

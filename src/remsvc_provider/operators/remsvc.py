@@ -23,7 +23,6 @@ from remsvc_provider.outcome import (
     EVT_TRY,
     NOT_STARTED,
     RemSvcResult,
-    Results,
     RunState,
 )
 from remsvc_provider.parameters import FIELDS, check_choice, checked_plan
@@ -46,6 +45,10 @@ __all__ = ["JobState", "RemSvcOperator", "RemSvcResult", "crc32hex"]
 JobState = RunState
 """The name that DAGs import it by."""
 
+ResultsAsStored = dict[int, dict[str, Any]]
+"""Results by ``tid``, as they have come through the database: ``{"tid", "rc", "out", "err", "hsh", "cmd"}``
+each."""
+
 TIMEOUT_MARGIN = timedelta(seconds=60)
 """For the trigger to see that execution_timeout has passed, and to end the commands; or to keep back the
 event of a command that was faster, for ``[remsvc] resume_after`` seconds, at most 30."""
@@ -53,7 +56,7 @@ event of a command that was faster, for ``[remsvc] resume_after`` seconds, at mo
 _START_FROM_TRIGGER_CHOICES = (True, False, None)
 
 
-def _sorted_by_tid(results: Results) -> list[dict[str, Any]]:
+def _sorted_by_tid(results: ResultsAsStored) -> list[dict[str, Any]]:
     return [results[tid] for tid in sorted(results)]
 
 
@@ -134,7 +137,7 @@ class RemSvcOperator(BaseOperator):
         grpc_conn_id: str = "remsvc_default",
         stream_timeout: float = 3600.0,
         metadata: Sequence[tuple[str, str]] | None = None,
-        result_handler: Callable[[Results], Any] | None = None,
+        result_handler: Callable[[ResultsAsStored], Any] | None = None,
         deferrable: bool | None = None,
         start_from_trigger: bool | None = None,
         env: Mapping[str, str] | None = None,

@@ -1,7 +1,7 @@
-"""The server of a run's jobs, called with the credentials that the Airflow connection has now.
+"""Calls the server of a run's jobs, with the credentials that the Airflow connection has now.
 
-A token may be replaced while a command runs. The server then ends the watch; the connection is read
-again, and the watch goes on with what it says.
+Somebody may replace a token while a command runs, and the server then ends the watch. The connection is
+read again, and the watch goes on with the token that it has now.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class _Pooled:
 
 
 class _LoopPool:
-    """What one running event loop has."""
+    """The connections of one event loop."""
 
     def __init__(self) -> None:
         self._transports: dict[_Key, _Pooled] = {}

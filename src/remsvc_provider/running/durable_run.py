@@ -1,6 +1,7 @@
-"""Run commands as durable jobs: each runs once, whoever asks and however often.
+"""Runs a plan's commands as durable jobs: each runs once, whoever asks for it and however often.
 
-Nothing in memory is needed to go on after a restart: the request ids lead to the same jobs again.
+A triggerer that was started again needs nothing that the old one had in memory: it computes the
+same request ids, and these lead to the same jobs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES
 CANCEL_TIMEOUT = 10.0
 """Seconds to find the jobs that have not ended, and to order their end."""
 LOG_MARGIN = 2.0
-"""Seconds before the task's time is up, at which it waits no more for the log of a command that has ended."""
+"""So many seconds before ``execution_timeout`` ends the task, nobody waits any more for the log of a command
+that has ended."""
 
 _NOT_KNOWN = "whether anything still runs is not known"
 
@@ -44,15 +46,15 @@ class NoJobsError(RemSvcError):
 
 
 class DurableRun:
-    """One run of a plan. Needs a running event loop; :meth:`close` it.
+    """One run of a plan by durable jobs. Needs a running event loop; :meth:`close` it.
 
     Args:
         plan: what to run.
         times: until when.
         origin: who asks.
-        options: where to.
+        options: how to reach the server.
         reread: tells what the connection says now, for when its credentials are refused.
-        log: where the story goes.
+        log: the task's logger.
         masking: of the secrets in all that is told.
         alone: use a connection of its own: see :class:`~remsvc_provider.running.run.PlanRun`.
 
@@ -98,11 +100,13 @@ class DurableRun:
         self._log_drain = LOG_DRAIN.read() if log_drain is None else log_drain
 
     async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
-        """Run everything. Cancelled, it leaves the jobs alone: see :meth:`cancel`.
+        """Run all commands, and say how that ended. When this call is cancelled, the jobs go on:
+        :meth:`cancel` ends them.
 
         Args:
-            limit: the task's own, around this call; lifted when all commands are known to have ended: only
-                the end of their output, or of the log, is missing then.
+            limit: the time limit around this call. It is lifted as soon as all commands are known to have
+                ended: then only the end of their output or of the log is missing, and a task whose commands
+                have kept their time must not fail for that.
 
         Raises:
             NoJobsError: nothing ran.
@@ -149,7 +153,8 @@ class DurableRun:
         return self._end(RunState.CANCELLED, f"{limit}, {done}: {ended}")
 
     async def cancel(self, reason: str) -> str:
-        """End the jobs that are not known to have ended. :meth:`outcome` has been cancelled, or is over.
+        """End the jobs that are not known to have ended. To be called when :meth:`outcome` has returned or
+        was cancelled.
 
         Returns:
             What became of them, for a person.
@@ -212,7 +217,7 @@ class DurableRun:
         return Outcome(state, self._results, self._masking("; ".join(problems)))
 
     async def _begin(self) -> None:
-        """Find the server, and what it has of this task."""
+        """Make sure that the server can be reached, and find the jobs that it has of this task already."""
         await self._patience.insist(lambda client: client.connect(metadata=self._plan.metadata))
         try:
             await self._jobs.look()
@@ -244,7 +249,7 @@ class DurableRun:
             task.result()
 
     async def _work(self, tids: Iterator[int]) -> None:
-        """One command after another, until there are no more or one could not be followed to its end."""
+        """Run one command after another, until none is left or one could not be followed to its end."""
         for tid in tids:
             if self._problems:
                 return
@@ -271,10 +276,10 @@ class DurableRun:
         finally:
             if folds:
                 self._live.end_group()
-        self._enter(tid, job, output)
+        self._take_result(tid, job, output)
 
     async def _follow(self, tid: int, job: Job) -> tuple[Job, CommandOutput]:
-        """Watch a job to its end; the job as it ended, and its output."""
+        """Follow a job to its end. Returns the job as it ended, and its output."""
         self._taken = True
         self._unfinished[tid] = job.id
         output = CommandOutput(
@@ -299,25 +304,27 @@ class DurableRun:
         return job, output
 
     def _note_end(self) -> None:
-        """A command is known to have ended. Where it was the last, ``execution_timeout`` has been kept."""
+        """Take notice that a command has ended. After the last one ``execution_timeout`` does not count any
+        more: it has been kept."""
         self._ended += 1
         self._last_end = time.monotonic()
         if self._limit is not None and self._ended == len(self._plan.commands):
             self._limit.restart(None)
 
     def _drain_seconds(self, passed: float = 0.0) -> float:
-        """How long a command that has ended ``passed`` seconds ago still waits for its log."""
+        """For how long a command that ended ``passed`` seconds ago still waits until its log is written."""
         left = self._log_drain - passed
         if self._times.time_is_up is not None:
             left = min(left, self._times.time_is_up - LOG_MARGIN - time.monotonic())
         return max(left, 0.0)
 
     def _text(self, tid: int) -> str:
-        """A command for people."""
+        """A command's text as people see it: without secrets."""
         return program_text(self._masking.command(self._plan.commands[tid - 1]))
 
-    def _enter(self, tid: int, job: Job, output: CommandOutput) -> None:
-        """Enter how a job ended."""
+    def _take_result(self, tid: int, job: Job, output: CommandOutput) -> None:
+        """Make a result of a job that has ended; or a problem, where it has no exit code that could be
+        one."""
         where = f"command {tid} (commands[{tid - 1}])"
         if job.state is JobState.TIMED_OUT:
             self._live.add(f"Command {tid} was ended by its time limit", "error")

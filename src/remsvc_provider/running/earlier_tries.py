@@ -1,4 +1,4 @@
-"""The jobs that earlier tries of the task have left on the server."""
+"""Takes over or ends the jobs that earlier tries of a task have left on the server."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _RUNS_OR_RAN = (*_UNFINISHED, JobState.SUCCEEDED)
 async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> dict[int, Job]:
     """Take over what may be taken over, and end the rest of what still runs.
 
-    An earlier try is over once this one runs. What it left running nobody waits for any more: its
-    trigger was told nothing, or could not reach the server.
+    Once this try runs, nobody waits any more for what an earlier one has left running: its trigger was not
+    told that it was killed, or could not reach the server.
 
     Returns:
         By command number, the jobs to use instead of new ones; nothing unless ``plan.options.durable``.

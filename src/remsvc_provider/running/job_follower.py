@@ -1,4 +1,4 @@
-"""Watch one job to its end, through lost connections, as fast as its output can be logged."""
+"""Follows one job to its end, through lost connections, no faster than the task's log takes its output."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 GRACE = 2.0
 """Seconds beyond stream_timeout, in which the server itself ends the command and says so."""
 END_LOOK_SECONDS = 0.25
-"""Between two questions whether a job has ended whose output takes its time to be logged."""
+"""Seconds between two questions whether a job has ended, while its output takes long to be logged."""
 LOOK_TIMEOUT = 10.0
 END_SECONDS = 10.0
-"""For reading the end of an output of which the log has left out a part, and the result needs no more."""
+"""Seconds for reading the end of an output for the log alone, after the log has left out a part of it."""
 
 
 class JobFollower:
-    """Watches one job.
+    """Follows one job.
 
-    Output is read only as fast as the log takes it: the server keeps all of it. So the job's end is asked
-    for meanwhile. From then on the log has ``log_drain`` seconds to catch up.
+    Its output is read only as fast as the log takes it: the server keeps all of it. A watch tells a job's
+    end after all its output, which may be long after the command has ended. So while the log is behind, the
+    server is also asked whether the job has ended. From then on the log has ``log_drain`` seconds to catch
+    up.
 
     Args:
         access: to the job's server.
@@ -65,7 +67,8 @@ class JobFollower:
         self._drained_at = float("inf")
 
     async def to_its_end(self, job: Job, output: CommandOutput) -> Job:
-        """The job as it ended. Its output has been passed on, except for what was too much.
+        """Follow the job to its end, and return it as it ended. All of its output has been passed on by then,
+        except for what neither the log nor the result has room for.
 
         Raises:
             ServerError: it cannot be watched any more.

@@ -1,4 +1,4 @@
-"""From a command to its job: one that is there already, from this try or an earlier one, or a new one."""
+"""Gets the job of each command: one of this try, one that an earlier try has left, or a new one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from remsvc_provider.running.time_budget import TimeBudget
 
 
 class PlanJobs:
-    """Has a job for each command of a plan. :meth:`close` it.
+    """The jobs of a plan's commands, asked for by the commands' numbers. :meth:`close` it.
 
     Args:
         plan: what is to run.
         origin: who asks.
         patience: makes the calls.
-        budget: of time, which new jobs get what is left of.
+        budget: tells how much time is left for a new job.
     """
 
     def __init__(self, plan: Plan, origin: Origin, patience: Patience, budget: TimeBudget) -> None:
@@ -37,11 +37,12 @@ class PlanJobs:
 
     @property
     def under_way(self) -> bool:
-        """Whether a job was asked for, and is not known to be there."""
+        """Whether the server was asked to create a job, and has not answered yet."""
         return bool(self._creations)
 
     async def look(self) -> None:
-        """Look whether this try has a job already, for the first command.
+        """Ask for the job that this try may have created for the first command already. As this is the first
+        question about jobs, it also shows whether the server knows any.
 
         Raises:
             UnimplementedError: the server knows no durable jobs.
@@ -55,7 +56,7 @@ class PlanJobs:
         )
 
     async def obtain(self, tid: int) -> tuple[Job, str]:
-        """A command's job, and for people how it was come by."""
+        """Get a command's job; and a text for people that says where it comes from."""
         if (job := await self._find(tid)) is not None:
             self._budget.note(job)
             return job, (
@@ -73,8 +74,8 @@ class PlanJobs:
         return job, f"{verb} job {shown_id(job.id)}"
 
     async def unfinished(self) -> dict[int, str]:
-        """Ids of jobs that nobody has followed yet, by command number. Waits for orders that are on
-        their way: only the answers tell the ids."""
+        """Ids of the jobs that nobody has followed yet, by command number. Waits for the answers to calls
+        that are under way, because only the answers tell the ids."""
         if creations := list(self._creations.values()):
             await asyncio.wait(creations)
         created = {
@@ -104,7 +105,8 @@ class PlanJobs:
         self._creations.clear()
 
     async def _find(self, tid: int) -> Job | None:
-        """The job that this try has created already, before this trigger was started again or by its twin."""
+        """The job that this try has created already: before this trigger was started again, or through the
+        same trigger in another triggerer. None where there is none."""
         if tid in self._found:
             return self._found.pop(tid)
         try:

@@ -1,6 +1,6 @@
 """Runs a plan, by durable jobs where the server has them, else over a stream of version 1.
 
-Importing this module loads gRPC; a DAG file never does.
+Importing this module loads the client and its transport, which takes long: no DAG file does it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class PlanRun:
     Args:
         plan: what to run.
         times: until when.
-        options: where to.
+        options: how to reach the server.
         reread: tells what the connection says now, for when its credentials are refused.
         log: the task's log.
         masking: of the secrets in all that is told.
@@ -54,11 +54,11 @@ class PlanRun:
             self._durable = DurableRun(plan, times, plan.origin, options, reread, log, masking, alone=alone)
 
     async def outcome(self, limit: TimeLimit | None = None) -> Outcome:
-        """Run everything. Where it is cancelled, jobs go on: see :meth:`cancel`; a stream's command is
-        ended by the server.
+        """Run all commands, and say how that ended. When this call is cancelled, jobs go on, and
+        :meth:`cancel` ends them; the command of a stream is ended by the server.
 
         Args:
-            limit: the task's own, around this call; lifted when only the end of the log is missing.
+            limit: the time limit around this call; lifted when only the end of the log is missing.
         """
         if self._durable is not None:
             try:

@@ -1,7 +1,4 @@
-"""Run commands over one ``RemCmdStrm`` stream: what the trigger and the worker share.
-
-Importing this module loads the client; a DAG file never does.
-"""
+"""Runs a plan's commands over one stream of wire version 1, for servers without durable jobs."""
 
 from __future__ import annotations
 
@@ -39,8 +36,8 @@ async def run_over_stream(
     Args:
         plan: what to run.
         times: until when.
-        options: where to.
-        log: where the story goes.
+        options: how to reach the server.
+        log: the task's logger.
         masking: of the secrets in all that is told.
     """
     live = LiveLog(log, masking)
@@ -57,6 +54,8 @@ async def run_over_stream(
 
 
 class StreamRun:
+    """One run of a plan over a stream. A connection that breaks after something was sent ends it."""
+
     def __init__(self, plan: Plan, options: ConnectionOptions, live: LiveLog, masking: Masking) -> None:
         self._plan = plan
         self._commands = [to_command(command) for command in plan.commands]

@@ -1,4 +1,4 @@
-"""How much of ``stream_timeout`` is left for a new job, and for those that run."""
+"""Counts how much of ``stream_timeout`` is left for a new job, and for those that run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ class TimeIsUpError(RemSvcError):
 
 
 class TimeBudget:
-    """Counts from the first job on: from when one was first asked for here, and what jobs have taken by
-    the server's clock, which may differ from ours. So it goes on after a restart.
+    """What is left of the time that a task's commands have together.
 
-    While nothing runs, and only the log of what has run is written, it does not count.
+    It counts from when this process has first asked for a job. A triggerer that was started again would
+    begin anew; so what jobs have taken by the server's clock counts as well, and of both the larger.
+
+    While no command runs, and only the log of those that have ended is written, time does not count.
 
     Args:
         seconds: the whole.
@@ -48,7 +50,7 @@ class TimeBudget:
 
     @property
     def limit(self) -> TimeLimit:
-        """For the block that follows the commands."""
+        """The time limit for the block in which the commands are followed."""
         return self._limit
 
     def note(self, job: Job) -> None:
@@ -63,10 +65,10 @@ class TimeBudget:
         self._taken_until = max(job.ended_at, self._taken_until or job.ended_at)
 
     def left(self) -> float:
-        """Seconds.
+        """Seconds that are left for a new job.
 
         Raises:
-            TimeIsUpError: there are none.
+            TimeIsUpError: none are left.
         """
         now = time.monotonic()
         if self._started is None:

@@ -2,7 +2,7 @@
 
 Jinja takes away a text's final newline and turns CR LF into LF. Native rendering, which a DAG may ask for,
 makes of ``3.10`` a number, and of a text in quotes one without. So what has to be text is rendered as text.
-The whole of a field, and what may be a list or a dict, is rendered as the DAG wants it.
+A field as a whole, and anything that may be a list or a dict, is rendered as the DAG wants it.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from remsvc.time_limit import TimeLimit
 from remsvc_provider.per_loop import PerLoop
 
 AT_ONCE = 4
-"""Threads of an event loop, but for those that took too long; as many more are for what is urgent."""
+"""Threads of an event loop, not counting those that took too long. As many more are for what is urgent."""
 MOST_LEFT = 4
 """Threads that took too long, and that nobody waits for any more. While there are so many, no other is
-started: no crowd of them comes about, and nobody waits for what does not answer."""
+started. So they cannot become a crowd, and no task waits for something that does not answer."""
 LONGEST_WAIT = 300.0
 """Seconds for one's turn. A thousand tasks that start together, each asking Airflow for 0.1 s, take 100."""
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class _Places:
-    """For threads of an event loop. Each has one until it ends, or has taken too long."""
+    """Places for threads. A thread has one until it ends, or until it has taken too long."""
 
     def __init__(self) -> None:
         self.free = asyncio.Semaphore(AT_ONCE)
@@ -35,7 +35,7 @@ class _Places:
 
 
 class _Threads:
-    """Of an event loop."""
+    """The places that one event loop has."""
 
     def __init__(self) -> None:
         self.ordinary = _Places()

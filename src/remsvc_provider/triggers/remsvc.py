@@ -195,8 +195,9 @@ class RemSvcTrigger(BaseTrigger):
         return f"<RemSvcTrigger of {len(self.plan.commands)} command(s) on {self.grpc_conn_id}>"
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Keep the context, and render nothing: a worker has done so. Airflow calls this where the task may
-        also be started by a trigger, as :mod:`remsvc_provider.triggers.start` does."""
+        """Keep the context, and render nothing: a worker has rendered the task. Airflow calls this for a
+        task that
+        a trigger may also start: see :mod:`remsvc_provider.triggers.start`."""
         self._context = context
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -214,7 +215,7 @@ class RemSvcTrigger(BaseTrigger):
         yield OutcomeEvent(payload=payload)
 
     async def _payload(self) -> dict[str, Any]:
-        """Of the event."""
+        """The event's payload, when the time has come to fire it."""
         payload = (await self._outcome()).payload()
         await self._keep_back()
         return payload
@@ -257,7 +258,15 @@ class RemSvcTrigger(BaseTrigger):
                 await run.close()
 
     async def _cancel_jobs(self, reason: str, timeout: float) -> bool | None:
-        """Whether it did; None where the task's state could not be learned within ``timeout`` seconds."""
+        """Cancel the jobs if nobody waits for them any more.
+
+        Args:
+            reason: for people.
+            timeout: seconds for Airflow to tell the task's state.
+
+        Returns:
+            Whether they were cancelled; None where the task's state could not be learned.
+        """
         if self._fired or self.plan.options.on_kill != "cancel":
             return False
         if self.task_instance is None:
@@ -352,8 +361,9 @@ _loaded: list[ModuleType] = []
 
 
 async def _load() -> ModuleType:
-    """What runs commands. Loading it may take seconds where the disk is cold: not in the event loop that all
-    triggers share. Once it is there, no thread is asked for: all may be busy with others' logs."""
+    """Load the module that runs commands, in a thread: it may take seconds where the disk is cold, and the
+    event loop is shared by all triggers. Once it is loaded, no thread is needed, as all may be busy with
+    logs."""
     if not _loaded:
         _loaded.append(await asyncio.to_thread(import_module, "remsvc_provider.running.run"))
     return _loaded[0]

@@ -1,8 +1,8 @@
 """The trigger with which a task starts in the triggerer, where no worker has seen it before.
 
-The scheduler makes it of what the DAG file says. So what a worker does before it defers a task is done here:
-templates are rendered, parameters checked, secrets found. Whatever of that goes wrong is for a worker to say:
-the task is handed over to one, which starts it as any other.
+The scheduler makes it of what the DAG file says. So this trigger does what a worker does before it defers a
+task: it renders templates, checks parameters and finds secrets. If any of that goes wrong, the trigger
+hands the task over to a worker, which starts it like any other task and reports the error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ fits into the 30 seconds that Airflow gives ``on_kill()`` by default."""
 class RemSvcStartTrigger(RemSvcTrigger):
     """Starts a task, and runs its commands as :class:`RemSvcTrigger` does.
 
-    The event's payload has the try's number besides. Where the task was not started, its state is
+    The event's payload also has the try's number. Where the task was not started, its state is
     ``"NOT_STARTED"``, and ``"error_msg"`` says why.
 
     Args:
@@ -133,7 +133,7 @@ class RemSvcStartTrigger(RemSvcTrigger):
         return None if until is None else until.timestamp() - longest_deferral
 
     def _reason(self, error: Exception) -> str:
-        """For a person; templates may have put a secret into it."""
+        """The error for a person, without the secrets that templates may have put into it."""
         text = str(error) if isinstance(error, AirflowException) else f"{type(error).__name__}: {error}"
         self._masking.add(secrets_in(text))
         return self._masking(text)
