@@ -153,6 +153,31 @@ def test_the_picture_of_the_layers_shows_them_as_they_are(tmp_path: Path) -> Non
     assert drawn == kept, "draw it anew: python scripts/draw_pictures.py"
 
 
+# The documents
+
+GUIDES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/connections.md")
+"""They say where things are."""
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_names_files_that_are_there(guide: str) -> None:
+    named = re.findall(r"`([a-z_0-9/]+\.(?:py|proto))`", (ROOT / guide).read_text(encoding="utf-8"))
+    there = [
+        str(path.relative_to(ROOT))
+        for top in ("src", "proto", "scripts", "tests")
+        for path in (ROOT / top).rglob("*.*")
+    ]
+    assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in there)] == []
+
+
 # The import contracts
 
 

@@ -45,9 +45,17 @@ class AirflowApi:
         Raises:
             ApiError: with the HTTP status where there was an answer.
         """
+        return self._send(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self.token()}"})
+
+    def token(self) -> str:
+        """What says to Airflow who calls; its web UI takes it as the cookie ``_token``.
+
+        Raises:
+            ApiError: the login is refused.
+        """
         if self._token is None:
             self._token = self._send("POST", "/auth/token", self._login, {})["access_token"]
-        return self._send(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token}"})
+        return self._token
 
     def health(self) -> dict[str, str | None]:
         """Each component's name and its status (``"healthy"``), as the scheduler's database has it."""
