@@ -129,34 +129,53 @@ def layers() -> list[tuple[str, list[list[str]]]]:
     ]
 
 
+_ROW, _GAP, _BETWEEN, _PANEL, _CHARACTER = 26, 4, 9, 424, 7.2
+
+
+def _lines(layer: list[str]) -> list[list[str]]:
+    """The rooms of a layer in lines that fit into a panel."""
+    lines: list[list[str]] = [[]]
+    for room in layer:
+        if sum(len(name) * _CHARACTER + 14 + _GAP for name in [*lines[-1], room]) > _PANEL - 24:
+            lines.append([])
+        lines[-1].append(room)
+    return lines
+
+
 def draw_layers(path: Path) -> None:
     """The rooms of each package: what is above may import what is below, never the other way round."""
-    row, gap, panel_width, character = 26, 6, 424, 7.0
-    columns: list[list[tuple[str, list[list[str]], int]]] = [[], []]
-    heights = [40, 40]
+    columns: list[list[tuple[str, list[list[list[str]]], int, int]]] = [[], []]
+    bottoms = [40, 40]
     for name, rows in layers():
-        side = heights.index(min(heights))
-        columns[side].append((name, rows, heights[side]))
-        heights[side] += 44 + len(rows) * (row + gap) + 14
-    drawing = Drawing(2 * panel_width + 36, max(heights) + 4, "The layers of the code")
-    drawing.text(
-        12, 24, "Imports go downwards only; what stands side by side does not know each other.", "", "start"
-    )
-    for x, column in zip((12, 24 + panel_width), columns, strict=True):
-        for name, rows, top in column:
-            drawing.box(x, top, panel_width, 36 + len(rows) * (row + gap) + 8, "#f0f4f8")
+        wrapped = [_lines(layer) for layer in rows]
+        height = 40 + sum(len(lines) * (_ROW + _GAP) + _BETWEEN for lines in wrapped)
+        side = bottoms.index(min(bottoms))
+        columns[side].append((name, wrapped, bottoms[side], height))
+        bottoms[side] += height + 14
+    drawing = Drawing(2 * _PANEL + 36, max(bottoms), "The layers of the code")
+    text = "Imports go downwards only; what stands side by side does not know each other."
+    drawing.text(12, 24, text, "", "start")
+    for x, column in zip((12, 24 + _PANEL), columns, strict=True):
+        for name, wrapped, top, height in column:
+            drawing.box(x, top, _PANEL, height, "#f0f4f8")
             drawing.text(x + 12, top + 23, name, "title", "start")
-            for number, rooms in enumerate(rows):
-                y = top + 36 + number * (row + gap)
-                free = panel_width - 24 - gap * (len(rooms) - 1)
-                total = sum(len(room) * character + 16 for room in rooms)
-                at = x + 12.0
-                for room in rooms:
-                    width = (len(room) * character + 16) / total * free
-                    drawing.box(at, y, width, row, "#fff")
-                    drawing.text(at + width / 2, y + 17, room, "mono")
-                    at += width + gap
+            y = top + 36.0
+            for lines in wrapped:
+                for rooms in lines:
+                    _draw_line(drawing, x + 12, y, rooms)
+                    y += _ROW + _GAP
+                y += _BETWEEN
     drawing.save(path)
+
+
+def _draw_line(drawing: Drawing, x: float, y: float, rooms: list[str]) -> None:
+    free = _PANEL - 24 - _GAP * (len(rooms) - 1)
+    total = sum(len(room) * _CHARACTER + 14 for room in rooms)
+    for room in rooms:
+        width = (len(room) * _CHARACTER + 14) / total * free
+        drawing.box(x, y, width, _ROW, "#fff")
+        drawing.text(x + width / 2, y + 17, room, "mono")
+        x += width + _GAP
 
 
 if __name__ == "__main__":

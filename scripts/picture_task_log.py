@@ -1,6 +1,6 @@
 """Take the README's picture of a live task log: ``docs/images/task-log.png``.
 
-A real Airflow with a real server, and Chromium looking at the log of a task while its command runs. Chromium takes
+A real Airflow, a real server, and Chromium, which looks at a task's log while its command runs. It takes
 orders in its DevTools protocol through a pipe, so neither a driver nor a library is needed.
 """
 
