@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from remsvc.execution.jobs.files import Piece
+from remsvc.execution.jobs.files import JobFilesError, Piece
 from remsvc.execution.jobs.gate import JobPermission, OpenGate
 from remsvc.execution.jobs.jobs import Jobs
 from remsvc.execution.jobs.journal import Filter
@@ -590,3 +590,22 @@ async def test_output_that_was_lost_is_said_whatever_became_of_the_job(host: Job
     ended = await host.ended(job)
     assert ended.state is JobState.SUCCEEDED
     assert ended.reason == "12 bytes of standard output could not be stored: No space left on device"
+
+
+async def test_output_that_cannot_be_read(host: JobHost, tmp_path: Path) -> None:
+    """Whoever asks is told what kind of error it is; the name of a file is for the log alone."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    job = await host.create(shell(f"echo one; read line < {go}"))
+    await host.watch_until(job, b"one\n")
+    note = host.path / "jobs" / job.id / "stdout.gap"
+    note.write_bytes(b"damaged " * 3)  # what says which part of the output was dropped
+    for asked in (host.jobs.get(job.id), host.watch(job)):
+        with pytest.raises(JobFilesError) as caught:
+            await asked
+        assert "files of the job cannot be used" in caught.value.told
+        assert note.name not in caught.value.told
+        assert note.name in str(caught.value)
+    note.unlink()
+    await asyncio.to_thread(go.write_text, "now\n")
+    assert (await host.watch(job)).stdout == b"one\n"

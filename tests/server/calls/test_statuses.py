@@ -9,6 +9,7 @@ import pytest
 
 import remsvc.execution.jobs.model as jobs
 from remsvc.errors import ExecutionError, InvalidCommandError, RemSvcError
+from remsvc.execution.jobs.files import JobFilesError
 from remsvc.execution.jobs.journal import JournalError
 from remsvc.server.audit.writer import AuditError
 from remsvc.server.calls.admission import Admission
@@ -50,7 +51,13 @@ async def refusal(error: Exception) -> RefusedError:
 
 @pytest.mark.parametrize(
     "error",
-    [ExecutionError(PATH), JournalError(PATH), FileNotFoundError(2, "not there", PATH), ValueError(PATH)],
+    [
+        ExecutionError(PATH),
+        JournalError(PATH),
+        JobFilesError(FileNotFoundError(2, "not there", PATH)),
+        FileNotFoundError(2, "not there", PATH),
+        ValueError(PATH),
+    ],
 )
 async def test_no_path_of_the_server_reaches_a_caller(error: Exception) -> None:
     refused = await refusal(error)

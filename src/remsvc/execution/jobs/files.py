@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from remsvc.errors import ExecutionError
 from remsvc.execution.jobs.model import output_size
 from remsvc.execution.supervisor.output import read_gap, read_output
 from remsvc.execution.supervisor.records import ExitRecord, read_exit_record
@@ -18,6 +19,18 @@ STREAMS = ("stdout", "stderr")
 _STDIN = "stdin"
 _CHUNK = 256 * 1024
 _BATCH = 1000
+
+
+class JobFilesError(ExecutionError):
+    """The output of a job cannot be read now.
+
+    Attributes:
+        told: what a caller is told of it; the text itself names files and is for the log.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        self.told = f"the files of the job cannot be used: {error.strerror or 'an error'}"
+        super().__init__(str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +81,16 @@ class JobFiles:
         """Whether an output has anything behind ``offset``, kept or dropped.
 
         A mere ``stat``, in the event loop: most often there is nothing new, and a thread would cost more.
+
+        Raises:
+            JobFilesError: the system does not say.
         """
         try:
             return os.stat(self._path(job_id, stream)).st_size > offset  # noqa: PTH116
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise JobFilesError(error) from error
 
     async def read(self, job_id: str, stream: str, offset: int, most: int) -> Piece:
         """A piece of an output from ``offset`` on; where that was dropped, from behind the gap on.
@@ -80,13 +98,23 @@ class JobFiles:
         Returns:
             ``most`` bytes of it, or fewer: its size is bounded. It may be empty: then its offset is where to
             read on.
+
+        Raises:
+            JobFilesError: it cannot be read.
         """
         path = Path(self._path(job_id, stream))
-        start, data = await asyncio.to_thread(read_output, path, offset, min(most, _CHUNK))
+        try:
+            start, data = await asyncio.to_thread(read_output, path, offset, min(most, _CHUNK))
+        except OSError as error:
+            raise JobFilesError(error) from error
         return Piece(stream, start, data)
 
     async def sizes(self, job_id: str) -> tuple[OutputSize, OutputSize]:
-        """How much there is of both outputs of a job that runs."""
+        """How much there is of both outputs of a job that runs.
+
+        Raises:
+            JobFilesError: that cannot be read.
+        """
 
         def measure(stream: str) -> OutputSize:
             path = self.folder(job_id) / stream
@@ -94,7 +122,10 @@ class JobFiles:
             total = path.stat().st_size if path.exists() else 0
             return output_size(max(total, gap.end), gap.start, gap.end)
 
-        return await asyncio.to_thread(lambda: (measure("stdout"), measure("stderr")))
+        try:
+            return await asyncio.to_thread(lambda: (measure("stdout"), measure("stderr")))
+        except OSError as error:
+            raise JobFilesError(error) from error
 
     async def exit_record(self, job_id: str) -> ExitRecord | None:
         """How the job ended, where a supervisor wrote it down."""

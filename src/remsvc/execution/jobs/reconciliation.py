@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from remsvc.execution.jobs.active import ActiveJob, ActiveJobs
-from remsvc.execution.jobs.files import JobFiles
+from remsvc.execution.jobs.files import JobFiles, JobFilesError
 from remsvc.execution.jobs.lifecycle import JobLifecycle
 from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.supervisor import process_tree
@@ -86,10 +86,10 @@ class Reconciliation:
         """The job as lost, with what it had written."""
         try:
             stdout, stderr = await self._files.sizes(job.id)
-        except OSError as error:
+        except JobFilesError as error:
             stdout, stderr = job.stdout, job.stderr
             _logger.error("the output of job %s cannot be read: %s", job.id, error)
-            reason = f"{reason}; its output cannot be read: {error.strerror}"
+            reason = f"{reason}; {error.told}"
         now = time.time()
         return dataclasses.replace(
             job, state=JobState.LOST, reason=reason, ended=now, stdout=stdout, stderr=stderr

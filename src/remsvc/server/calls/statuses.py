@@ -17,6 +17,7 @@ from typing import Any
 from google.rpc import error_details_pb2
 
 from remsvc.errors import ExecutionError, InvalidCommandError
+from remsvc.execution.jobs.files import JobFilesError
 from remsvc.execution.jobs.journal import JournalError
 from remsvc.execution.jobs.model import (
     JobForgottenError,
@@ -71,6 +72,10 @@ def _of_journal(error: JournalError) -> RefusedError:
     return exhausted(error.told, _RETRY_SECONDS)
 
 
+def _of_files(error: JobFilesError) -> RefusedError:
+    return RefusedError(StatusCode.UNAVAILABLE, error.told)
+
+
 def _of_execution(_: ExecutionError) -> RefusedError:
     reason = "the server could not follow the command: whether it ran to its end is not known"
     return RefusedError(StatusCode.INTERNAL, reason)
@@ -93,7 +98,8 @@ _STATUSES: dict[type[Exception], Callable[[Any], RefusedError]] = {
     QueueFullError: _not_now,
     TooManySearchesError: _not_now,
     JournalError: _of_journal,
+    JobFilesError: _of_files,
     ExecutionError: _of_execution,
 }
 # Whoever administers the server has to know of them, too. Of a command that was lost its service has told.
-_LOGGED = (QueueFullError, JournalError)
+_LOGGED = (QueueFullError, JournalError, JobFilesError)

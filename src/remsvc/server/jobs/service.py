@@ -202,16 +202,11 @@ class JobService:
             async with call.room() as most:
                 yield most - MOST_BESIDE_DATA
 
-        try:
-            async with aclosing(self._jobs.watch(job, offsets[0], offsets[1], room)) as events:
-                async for event in events:
-                    if not self._may_see(job, call):  # any more: a watch may take as long as its job
-                        raise _not_found(request.id)
-                    yield self._event(event)
-        except OSError as error:  # names a file, which is for the log
-            _logger.error("%s", error)
-            reason = f"the files of the job cannot be used: {error.strerror or 'an error'}"
-            raise RefusedError(StatusCode.UNAVAILABLE, reason) from error
+        async with aclosing(self._jobs.watch(job, offsets[0], offsets[1], room)) as events:
+            async for event in events:
+                if not self._may_see(job, call):  # any more: a watch may take as long as its job
+                    raise _not_found(request.id)
+                yield self._event(event)
 
     def _event(self, event: JobRecord | Piece) -> jobs_pb2.WatchJobResponse | bytes:
         if isinstance(event, JobRecord):
