@@ -1,9 +1,9 @@
-"""The engine of an HTTP/2 connection, behind the small interface that we need of one.
+"""The engine of an HTTP/2 connection: frames, header compression and flow control, done by libnghttp2.
 
-This is the one module that uses ``ngh2``. An engine takes what
-the peer has sent, says what that was (:data:`Event`), and gives what is to be sent; it does no input or
-output, and is used by one thread at a time. Another library for HTTP/2 could be put in its place here:
-docs/decisions/0012 says how.
+This is the one module that uses the package ``ngh2``. Everything else uses the small interface here, so
+that another library could take its place (docs/decisions/0012 says how). An engine takes in the bytes that
+the peer has sent, tells what they mean as events (:data:`Event`), and gives the bytes to send. It reads and
+writes no socket, and is used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ NO_ERROR, PROTOCOL_ERROR, SETTINGS_TIMEOUT = 0x0, 0x1, 0x4
 REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY = 0x7, 0x8, 0xB, 0xC
 
 WINDOW = 65_535
-"""What a peer may send on a stream before it was told that it may send more: RFC 9113, section 6.9.2."""
+"""The bytes that a peer may send on a stream before it is permitted more: RFC 9113, section 6.9.2."""
 
 # RFC 9113, section 6.5.2.
 _ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, _MAX_HEADER_LIST_SIZE = 0x2, 0x3, 0x4, 0x6
 _UNLIMITED = 2**31 - 1
 _GOAWAY = 0x7
 
-# Frames that are suspicious, and no error: so many at once, then so many a second. What a server sends of a
-# stream that was reset meanwhile counts among them.
+# Frames that are suspicious without being an error: so many are taken at once, then so many a second.
+# Servers may send more, because what they send on a stream that was reset meanwhile counts among them.
 _GLITCHES_OF_CLIENTS, _GLITCHES_OF_SERVERS = (1000, 50), (10_000, 330)
 
 
@@ -61,25 +61,26 @@ class EngineError(Exception):
 
 
 class StreamGoneError(Exception):
-    """The stream has ended, or never began: nothing can be sent on it any more."""
+    """The stream has ended, or has never begun: nothing can be sent on it."""
 
 
 class Http2Engine:
-    """One connection's state.
+    """The state of one connection.
 
     Args:
         server: whether this is the server's end of the connection.
-        max_streams: that the peer may have open at the same time.
-        header_bytes: advertised as the longest list of headers, counted as RFC 9113 does.
-        header_bytes_taken: up to here a longer list is taken; beyond, the connection ends.
-        max_headers: in one list; with more the connection ends.
-        connection_window: bytes that the peer may send on all streams together before they were
+        max_streams: how many streams the peer may have open at the same time.
+        header_bytes: the longest list of headers that the peer is told to send, counted as RFC 9113 does.
+        header_bytes_taken: the longest list of headers that is accepted; a longer one ends the connection.
+        max_headers: how many headers a list may have; a longer one ends the connection.
+        connection_window: bytes that the peer may send on all streams together before they are
             acknowledged.
         resets: how many streams the peer may reset at once, and then in each second.
 
     Attributes:
-        queued: called with a stream, the bytes of data that wait to be sent on it; called with nothing, those
-            of all streams.
+        queued: a function that returns the bytes of data which wait to be sent: on the stream that it is
+        given,
+            or on all streams.
 
     Raises:
         EngineError: what concerns the connection, once that has ended.
@@ -113,7 +114,7 @@ class Http2Engine:
         self.queued = self._connection.queued_body_size
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
-        """Take what the peer has sent; what it says, in order."""
+        """Take in what the peer has sent; returns its events, in order."""
         try:
             self._connection.receive_data(data)
             return self._connection.events()
@@ -130,11 +131,11 @@ class Http2Engine:
             raise EngineError(str(error)) from error
 
     def late_events(self) -> list[Event]:
-        """What happened to streams when what ended them was sent."""
+        """The events that sending has caused: streams have ended with what was sent."""
         return self._connection.events()
 
     def request(self, headers: Sequence[Header]) -> int:
-        """Begin a stream, as a client; its id. Raises :class:`StreamGoneError` where none can begin."""
+        """Begin a stream as a client; returns its id. Raises :class:`StreamGoneError` if it cannot."""
         try:
             return self._connection.send_request(headers)
         except ngh2.NGH2Error as error:
@@ -154,7 +155,7 @@ class Http2Engine:
             return 0
 
     def sendable(self, stream: int) -> int:
-        """Bytes of data that the stream's window takes now, behind those that wait to be sent on it."""
+        """Bytes of data that could be sent on the stream now, after those that wait to be sent on it."""
         try:
             return max(self._connection.stream_remote_window_size(stream) - self.queued(stream), 0)
         except ngh2.NGH2Error:
@@ -184,8 +185,9 @@ class Http2Engine:
     def reset(self, stream: int, error: int) -> None:
         """End a stream at once, in both directions.
 
-        Not while a part of a frame with the stream's data was received: the engine would lose count of it,
-        and with it a part of the connection's window. What is queued is not sent any more.
+        It must not be called while only a part of a frame with the stream's data has come: the engine would
+        lose count of it, and with it a part of the connection's window. What is queued is not sent any
+        more.
         """
         try:
             self._connection.reset_stream(stream, error)
@@ -193,35 +195,35 @@ class Http2Engine:
             raise StreamGoneError(str(failure)) from failure
 
     def acknowledge(self, stream: int, size: int) -> None:
-        """Let the peer send as much again, for data of this stream that was received."""
+        """Data of this stream was used: the peer may send as many bytes again."""
         try:
             self._connection.acknowledge_received_data(size, stream)
         except ngh2.NGH2Error as error:
             raise EngineError(str(error)) from error
 
     def widen(self, stream: int, window: int) -> None:
-        """Let the peer send so many bytes on a stream before they are acknowledged; (0) on all together."""
+        """Set how many unacknowledged bytes the peer may send on a stream; stream 0: on all together."""
         try:
             self._connection.set_local_window_size(window, stream_id=stream)
         except ngh2.NGH2Error as error:
             raise StreamGoneError(str(error)) from error
 
     def ping(self) -> None:
-        """Ask the peer whether it is there: whatever comes then is an answer."""
+        """Ask the peer whether it is there. Whatever it sends then is an answer."""
         try:
             self._connection.ping()
         except ngh2.NGH2Error as error:
             raise EngineError(str(error)) from error
 
     def announce_shutdown(self) -> None:
-        """Say that the connection will end: begin no more streams on it, those that are here go on."""
+        """Tell the peer to begin no more streams, as the connection will end. Open streams go on."""
         try:
             self._connection.send_shutdown_notice()
         except ngh2.NGH2Error as error:
             raise EngineError(str(error)) from error
 
     def terminate(self, error: int) -> None:
-        """End the connection; what :meth:`to_send` then gives is the last."""
+        """End the connection. What :meth:`to_send` gives afterwards are the last bytes to send."""
         try:
             self._connection.terminate_connection(error)
         except ngh2.NGH2Error as failure:

@@ -1,4 +1,9 @@
-"""Frames cost their receiver work, and may carry nothing: what they may cost has to be earned."""
+"""Limits how many frames a peer may send that carry nothing.
+
+Each frame costs its receiver work, whether anything useful is in it or not. So a peer has a credit of
+frames. It grows with time and with what is useful (calls, messages, data), and each frame takes one away. A
+peer whose credit is used up has sent a flood, and its connection ends.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +14,16 @@ _CREDIT, _MOST_CREDIT, _CREDIT_PER_SECOND = 1000.0, 10_000.0, 100.0
 
 EARNED_BY_CALL = 16
 EARNED_BY_MESSAGE = 8
-"""By one that was read."""
+"""By each message that was read."""
 EARNED_PER_BYTE = 1 / 1024
-"""Of data, in either direction."""
+"""By each byte of data, in either direction."""
 
 
 def earned_by_data(size: int) -> float:
-    """By one frame's data that has come for a call.
+    """What the data of one frame earns that has come for a call.
 
-    A frame with room for a message pays for itself, read or not: how much may be unread, the window bounds.
+    A frame that has room for a message pays for itself, even if nobody reads it: the window of the stream
+    limits how much can be unread.
     """
     return size * EARNED_PER_BYTE + (1.0 if size >= PREFIX_BYTES else 0.0)
 
@@ -37,21 +43,21 @@ class FrameCredit:
         self._frames = 0
 
     def earn(self, credit: float) -> None:
-        """Something came, or went, that was worth its frames."""
+        """Something useful came, or was sent."""
         self._credit += credit
 
     def spend(self, frames: int, now: float) -> float:
-        """Pay for what came.
+        """Pay for the frames that have come.
 
         Args:
-            frames: how many have begun, since the connection was made.
-            now: when.
+            frames: how many have begun since the connection was made.
+            now: the time, in seconds of the clock that the constructor was given.
 
         Returns:
-            Seconds since the last time.
+            Seconds since the last payment.
 
         Raises:
-            EngineError: they carried too little.
+            EngineError: the credit is used up.
         """
         elapsed = now - self._spent_at
         credit = self._credit + elapsed * _CREDIT_PER_SECOND - (frames - self._frames)

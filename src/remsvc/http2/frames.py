@@ -1,8 +1,9 @@
-"""Measuring a peer's frames before they are taken in: where each ends, and what is being waited for.
+"""Measures a peer's frames before the engine takes them in: how many there are, and whether one is
+unfinished.
 
-The engine takes any number of frames at once, and says nothing of one that has only begun. So that no
-peer makes others wait by sending very many frames, or holds a connection by never finishing one, their
-9 bytes of head are read here: RFC 9113, section 4.1.
+The engine takes in any number of frames at once, and says nothing about a frame that has only begun. A peer
+could make others wait by sending very many frames, or hold a connection by never finishing one. So the head
+of each frame, its first 9 bytes, is read here: RFC 9113, section 4.1.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ _DATA, _HEADERS, _PUSH_PROMISE, _CONTINUATION = 0x0, 0x1, 0x5, 0x9
 _END_HEADERS = 0x4
 _BLOCK_BEGINS = (_HEADERS, _PUSH_PROMISE)
 HEADERS_WORK = 10
-"""What a frame that begins a call is counted for, and one more for each 32 bytes; every other counts 1."""
+"""The work that a frame with headers counts for, and one more for each 32 bytes in it. Every other frame
+counts 1."""
 TURN_WORK = 200
-"""About as many frames as are taken in from one connection before something else has its turn."""
+"""About so much work is taken in from one connection before something else gets its turn."""
 
 
 class FrameMeter:
@@ -27,7 +29,7 @@ class FrameMeter:
 
     Attributes:
         frames: how many have begun.
-        in_header_block: whether one began whose end has not come.
+        in_header_block: whether a list of headers has begun whose end has not come.
     """
 
     __slots__ = ("_head", "_is_data", "_left", "_stream", "frames", "in_header_block")
@@ -42,20 +44,20 @@ class FrameMeter:
 
     @property
     def within_data_of(self) -> int:
-        """The stream whose data came as a part of a frame; 0 for none."""
+        """The stream of a data frame of which only a part has come; 0 where there is none."""
         return self._stream if self._left and self._is_data else 0
 
     @property
     def waits(self) -> bool:
-        """Whether something has begun that must end soon: a block of headers, or any frame but one with
-        data, for which a call's own limits hold."""
+        """Whether something has begun that must end soon: a list of headers, or a frame that is not one
+        with data, for which the limits of its call hold."""
         return self.in_header_block or bool(self._head) or (self._left > 0 and not self._is_data)
 
     def measure(self, data: bytes | memoryview, work: int) -> int:
-        """Follow what came, for about as much as ``work`` frames.
+        """Follow what has been received, up to about ``work``.
 
         Returns:
-            How many bytes that is: to be taken in now.
+            How many bytes were followed: they are to be taken in now.
         """
         position, end = 0, len(data)
         left, frames, head_at = self._left, 0, -1

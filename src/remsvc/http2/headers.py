@@ -1,4 +1,4 @@
-"""What gRPC says in the headers and trailers of a stream: statuses, messages, time limits, metadata."""
+"""Reads and writes gRPC's headers and trailers: statuses, messages, time limits and metadata."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def encode_message(text: str) -> bytes:
 
 
 def decode_message(octets: bytes) -> str:
-    """Back; what is not valid stands as it came, or as U+FFFD: a message is for a person."""
+    """A status's message as text, for a person: what is not valid stays as it is, or becomes U+FFFD."""
     return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), octets).decode("utf-8", "replace")
 
 
 def encode_timeout(seconds: float) -> bytes:
-    """A time limit as a client sends it: rounded up to eight digits, and never more than they can say."""
+    """A time limit as a client sends it: rounded up to eight digits, and cut to the longest possible."""
     nanoseconds = round(max(1.0, min(seconds, _LONGEST_TIMEOUT * 3600.0) * 1e9))
     for unit, size in _NANOSECONDS.items():
         count = -(-nanoseconds // size)
@@ -57,7 +57,7 @@ def encode_timeout(seconds: float) -> bytes:
 
 
 def decode_timeout(value: bytes) -> float:
-    """Seconds. Raises ``ValueError``."""
+    """A received time limit, in seconds. Raises ``ValueError``."""
     match = _TIMEOUT.fullmatch(value)
     if match is None:
         raise ValueError("grpc-timeout: expected at most eight digits and one of H, M, S, m, u, n")
@@ -65,7 +65,7 @@ def decode_timeout(value: bytes) -> float:
 
 
 def encode_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[Header]:
-    """Metadata as headers; bytes whose keys end with ``-bin`` as base64."""
+    """Metadata as headers. Values whose keys end with ``-bin`` are encoded as base64."""
     return [(key.encode("ascii"), _encode_value(key, value)) for key, value in metadata]
 
 
@@ -86,7 +86,7 @@ def decode_binary(value: bytes) -> bytes:
 
 
 def status_headers(status: StatusCode, message: str = "", metadata: Metadata = ()) -> Sequence[Header]:
-    """What ends a call."""
+    """The trailers that end a call."""
     if status is StatusCode.OK and not (message or metadata):
         return _OK
     headers = [(b"grpc-status", b"%d" % status)]

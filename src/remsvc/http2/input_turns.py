@@ -1,4 +1,4 @@
-"""Turns for connections whose peers send faster than they may be served: none of them holds up the rest."""
+"""Shares out an event loop's time among connections that have received much."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ _SLICE_SECONDS = 0.005
 
 class _HasRest(Protocol):
     def take_rest(self) -> None:
-        """Take in one more turn's part of what came, and ask for another turn where more is left."""
+        """Take in one turn's part of what was received, and ask for another turn where more is left."""
 
     def cut(self, reason: str) -> None:
-        """End it at once."""
+        """End the connection at once."""
 
 
 class InputTurns:
-    """The connections with input that was received and not taken in.
+    """The connections that have received something which they have not taken in yet.
 
-    Bounded: a connection waits once, and nothing more is received from it meanwhile. In each round of the
-    event loop, turns are given for a moment; then everything else that happened has its turn, such as calls.
+    There are never more of them than connections: each waits once, and receives nothing more meanwhile. In
+    each round of the event loop, turns are given for 5 ms. Then everything else in the loop goes on, such
+    as calls.
     """
 
     def __init__(self) -> None:
-        # By whom the turns are shared out; who comes first is next.
+        # Those that wait, by the value among which turns are shared out evenly. The first one is next.
         self._waiting: dict[Hashable, deque[_HasRest]] = {}
         self._giving = False
-        self._round_ends = 0.0  # of what is taken in without a turn; 0 where nothing was in this round
+        self._round_ends = 0.0  # until when input is taken in without a turn; 0: nothing was in this round
 
     def may_take_at_once(self) -> bool:
-        """Whether a connection may take in what it has received without a turn: nobody waits for one, and not
-        much was taken in since the loop's last round."""
+        """Whether a connection may take in what it has received without waiting for a turn.
+
+        It may where nobody else waits, and not much was taken in since the event loop's last round.
+        """
         if self._waiting:
             return False
         loop = asyncio.get_running_loop()
@@ -50,12 +53,13 @@ class InputTurns:
         self._round_ends = 0.0
 
     def ask(self, connection: _HasRest, sharing: Hashable = None) -> None:
-        """Have its :meth:`take_rest` called.
+        """Have the :meth:`take_rest` of a connection called when it is its turn.
 
         Args:
-            connection: waits after those that wait already.
-            sharing: connections with the same value have one turn together in each cycle; None: it has turns
-                of its own.
+            connection: comes after those that wait already.
+            sharing: connections with the same value get one turn together in each cycle; None: this one
+            gets
+                turns of its own.
         """
         key: Hashable = id(connection) if sharing is None else sharing
         self._waiting.setdefault(key, deque()).append(connection)
@@ -79,7 +83,7 @@ class InputTurns:
             try:
                 connection.take_rest()
             except Exception:
-                # Whatever is wrong with one of them, the others have their turns.
+                # Whatever is wrong with one connection, the others get their turns.
                 _logger.exception("a connection has failed")
                 connection.cut("the connection has failed")
             if loop.time() >= ends:

@@ -1,4 +1,4 @@
-"""gRPC's messages in the data of a stream: each behind five bytes, a flag and its length.
+"""Finds gRPC's messages in the data of a stream. Five bytes stand before each: a flag, and its length.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
@@ -8,19 +8,18 @@ from __future__ import annotations
 from contextlib import suppress
 
 PREFIX_BYTES = 5
-"""What comes before each message."""
+"""The bytes before each message."""
 
-
-# Behind so many bytes that were taken, the rest is moved to the front.
+# After so many bytes were taken out, the rest is moved to the front of the buffer.
 _SPENT = 16 * 1024
 
 
 class MessageError(Exception):
-    """What came is no message that can be taken; the rest of the stream cannot be read."""
+    """The next message cannot be taken, and nothing after it can be read."""
 
 
 class TooLargeError(MessageError):
-    """A message is longer than permitted. Known from its first five bytes.
+    """A message is longer than permitted, as its first five bytes say.
 
     Attributes:
         size: bytes of the message.
@@ -32,18 +31,19 @@ class TooLargeError(MessageError):
 
 
 class CompressedError(MessageError):
-    """A message is compressed: one of a few bytes could become one of many millions."""
+    """A message is compressed. It is not taken, because a few bytes could become many millions."""
 
 
 def prefix(size: int) -> bytes:
-    """What comes before a message of so many bytes."""
+    """The five bytes before a message of this size."""
     return b"\0" + size.to_bytes(4, "big")
 
 
 class MessageReader:
-    """Cuts the data of one direction of a stream into its messages, one at a time.
+    """Cuts the data of one direction of a stream into messages, one at a time.
 
-    What was not taken stays as it came: of a window full of tiny messages, none is an object of its own.
+    Data that was not taken yet is kept as it came. So a window full of tiny messages does not become as
+    many objects, each of which would take more memory than its message.
 
     Args:
         limit: bytes of the longest message that is taken.
@@ -55,21 +55,21 @@ class MessageReader:
         self._limit = limit
         self._data: bytes | bytearray = b""
         self._at = 0  # where the next message begins
-        self._size = -1  # of the next message; -1 where its first bytes are not here
+        self._size = -1  # of the next message; -1: its first five bytes have not all come
 
     @property
     def wanted(self) -> int:
-        """Bytes of the next message, where it has begun and is not here as a whole; else 0."""
+        """The size of the next message where a part of it is here, else 0."""
         return self._size if self._size > self._here >= 0 else 0
 
     @property
     def within(self) -> bool:
-        """Whether something is here of a message that is not here as a whole."""
+        """Whether a part of a message is here, and the rest is not."""
         return not self.ready and len(self._data) > self._at
 
     @property
     def ready(self) -> bool:
-        """Whether the next message is here as a whole."""
+        """Whether the whole of the next message is here."""
         return 0 <= self._size <= self._here
 
     @property
@@ -77,7 +77,7 @@ class MessageReader:
         return len(self._data) - self._at - PREFIX_BYTES
 
     def feed(self, data: bytes) -> None:
-        """Take the next data. Raises :class:`MessageError` where the next message cannot be taken."""
+        """Add data that has come. Raises :class:`MessageError` where the next message cannot be taken."""
         if not self._data:
             self._data = data
         elif isinstance(self._data, bytearray):
@@ -89,7 +89,7 @@ class MessageReader:
             self._look()
 
     def take(self) -> bytes | None:
-        """The next message, where it is here as a whole. Raises :class:`MessageError` where it cannot be."""
+        """The next message, or None where it is not all here. Raises :class:`MessageError`."""
         if self._size < 0:
             self._look()
         begin = self._at + PREFIX_BYTES
@@ -104,12 +104,12 @@ class MessageReader:
         if self._at > _SPENT and isinstance(self._data, bytearray):
             del self._data[: self._at]
             self._at = 0
-        with suppress(MessageError):  # said when it is to be taken: this one is whole
+        with suppress(MessageError):  # raised when that message is to be taken: this one is good
             self._look()
         return message
 
     def _look(self) -> None:
-        """Read the first bytes of the next message, where they are here."""
+        """Read the five bytes before the next message, where they are here."""
         at = self._at
         if len(self._data) - at < PREFIX_BYTES:
             return

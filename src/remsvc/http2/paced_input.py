@@ -1,4 +1,4 @@
-"""A connection that takes in what it receives by turns: its peer may send as fast as it likes."""
+"""The receiving half of a connection that takes in its input by turns, however fast its peer sends."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from collections.abc import Hashable
 
 from remsvc.http2.input_turns import InputTurns
 
-# asyncio's TLS, which clients use, and the transports of Windows hand over what they had received already.
+# A connection that has paused may still be handed so many buffers full: asyncio's TLS, which clients use,
+# and asyncio's transports on Windows deliver what they had received before.
 _MOST_BUFFERS = 64
 
 
 class PacedInput(asyncio.BufferedProtocol, ABC):
-    """Takes in what one connection receives, at most a turn's share at once.
+    """Takes in what one connection receives, at most one turn's share at once.
 
     Args:
-        input_buffer: what was received last, on any connection of the event loop; of no use after it was
-            taken in.
+        input_buffer: the memory that all connections of the event loop receive into. What one has received
+        is
+            taken in or copied before another receives anything.
     """
 
     def __init__(self, input_buffer: memoryview) -> None:
@@ -28,20 +30,20 @@ class PacedInput(asyncio.BufferedProtocol, ABC):
     @property
     @abstractmethod
     def _turns(self) -> InputTurns:
-        """Where it waits for its next turn."""
+        """The turns that this connection takes part in."""
 
     @property
     def shares_turns(self) -> Hashable:
-        """With which connections it has a turn together: see :meth:`InputTurns.ask`."""
+        """What it shares its turns by, with other connections: see :meth:`InputTurns.ask`."""
         return None
 
     @abstractmethod
     def _take(self, data: memoryview) -> int:
-        """Take in as much as one turn permits; how many bytes that were."""
+        """Take in as much as one turn permits; returns how many bytes that were."""
 
     @abstractmethod
     def cut(self, reason: str) -> None:
-        """End it at once."""
+        """End the connection at once."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._input_buffer
@@ -71,7 +73,7 @@ class PacedInput(asyncio.BufferedProtocol, ABC):
             self._transport.resume_reading()
 
     def _wait_for_turn(self, rest: memoryview) -> None:
-        """Have the rest taken in when it is this connection's turn, and receive nothing more until then."""
+        """Keep the rest until it is this connection's turn, and receive nothing more until then."""
         if self._transport is not None:
             self._rest = bytes(rest)
             self._transport.pause_reading()

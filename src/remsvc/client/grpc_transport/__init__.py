@@ -1,6 +1,7 @@
-"""The transport by gRPC's own library: the one that needs nothing but the base install.
+"""The transport that uses gRPC's own library: the one that needs nothing but the base install.
 
-``aio`` for asyncio, ``blocking`` for everything else. What they share is how an error is read.
+``aio`` is for asyncio, ``blocking`` for everything else, and ``channel`` makes the channels of both. Here is
+what both need to read gRPC's errors.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from remsvc.client.failures import http_answer
 from remsvc.client.transport import NO_MESSAGE, SEVERAL_MESSAGES, CallError
 from remsvc.status import Metadata, StatusCode
 
-# How gRPC tells that what came was no answer of gRPC's: with its HTTP status, or, where it met the page that
-# came along first, without.
+# What gRPC says where a proxy or a web server has answered: with the HTTP status, or without it, where the
+# page that came with it arrived first.
 _HTTP_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
 _HTTP_BODY = "Stream removed (Data frame with END_STREAM flag received)"
 
 
 def call_error(error: grpc.RpcError, *, sent: bool = True) -> CallError:
-    """What ``error`` says, without gRPC."""
+    """The same error as a type that needs no gRPC."""
     # Both of gRPC's error classes, the blocking and the asyncio one, are also a grpc.Call.
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     trailers = metadata_of(error.trailing_metadata())
@@ -29,7 +30,7 @@ def call_error(error: grpc.RpcError, *, sent: bool = True) -> CallError:
 
 
 def understood(code: str, details: str) -> tuple[StatusCode, str]:
-    """A status as gRPC tells it, or what it means where HTTP has answered and no gRPC server."""
+    """A status and its message; where a proxy or a web server has answered, what its HTTP status means."""
     if match := _HTTP_STATUS.search(details):
         return http_answer(match[1])
     if _HTTP_BODY in details:
@@ -38,15 +39,15 @@ def understood(code: str, details: str) -> tuple[StatusCode, str]:
 
 
 def metadata_of(entries: object) -> Metadata:
-    """gRPC's metadata, of either class, or None."""
+    """Metadata from gRPC's, which has two classes for it, and None for no metadata."""
     return tuple((str(key), value) for key, value in entries or ())  # type: ignore[attr-defined]
 
 
 def no_message() -> CallError:
-    """OK, and no answer."""
+    """The error for a call that ended with OK, but without an answer."""
     return CallError(StatusCode.INTERNAL, NO_MESSAGE)
 
 
 def several_messages() -> CallError:
-    """More than one answer."""
+    """The error for a call that got more than one answer where one is due."""
     return CallError(StatusCode.INTERNAL, SEVERAL_MESSAGES)

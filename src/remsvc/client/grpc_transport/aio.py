@@ -1,4 +1,4 @@
-"""The transport by ``grpc.aio``."""
+"""The transport for asyncio that uses ``grpc.aio``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class AsyncGrpcTransport:
     """See :class:`~remsvc.client.transport.AsyncTransport`.
 
     Args:
-        channel: is used.
-        owned: is closed by :meth:`close`.
+        channel: carries the calls.
+        owned: whether :meth:`close` closes the channel.
     """
 
     name = GRPC
@@ -45,7 +45,7 @@ class AsyncGrpcTransport:
 
     @classmethod
     def connecting(cls, options: ConnectionOptions) -> AsyncGrpcTransport:
-        """One with a channel of its own. Raises :class:`ConfigurationError`."""
+        """A transport with a channel of its own. Raises :class:`ConfigurationError`."""
         return cls(open_async_channel(options), owned=True)
 
     @property
@@ -61,7 +61,8 @@ class AsyncGrpcTransport:
         metadata: Metadata,
         wait_for_ready: bool = False,
     ) -> Answer:
-        # As a stream of answers: of several ones gRPC would wait for ever for the second to be asked for.
+        # It is made as a call with a stream of answers: if a server sent several, gRPC's unary call would
+        # wait for ever until somebody asks for the second.
         multi: UnaryMethod = self._channel.unary_stream(method)
         call = multi(request, timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready or None)
         try:
@@ -112,7 +113,7 @@ class _Writer:
         self._call = call
         self._requests = requests
         self.started = False
-        """Whether a request may have left."""
+        """Whether a request may have been sent."""
 
     async def write_all(self) -> None:
         call = self._call
@@ -163,7 +164,7 @@ class _Outcome:
 
 
 def _value(coroutine: Coroutine[object, object, T]) -> T:
-    """The value of a coroutine that does not wait: gRPC offers an ended call's status only as such."""
+    """The value of a coroutine that never waits: gRPC gives an ended call's status only as such."""
     try:
         coroutine.send(None)
     except StopIteration as end:

@@ -1,4 +1,4 @@
-"""The transport by gRPC's blocking calls."""
+"""The transport for blocking calls that uses gRPC's."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class GrpcTransport:
         metadata: Metadata,
         wait_for_ready: bool = False,
     ) -> Answer:
-        # As a stream of answers: of several ones gRPC would wait for ever for the second to be asked for.
+        # It is made as a call with a stream of answers: if a server sent several, gRPC's unary call would
+        # wait for ever until somebody asks for the second.
         multi: UnaryMethod = self._channel.unary_stream(method)
         call = multi(request, timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready or None)
         try:

@@ -1,4 +1,4 @@
-"""gRPC's channels: how a connection is made and kept alive."""
+"""Makes gRPC's channels, with the settings by which their connections are made and kept alive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_channel(options: ConnectionOptions, *more: tuple[str, int]) -> grpc.Cha
 
     Args:
         options: what to connect to, and how.
-        more: further settings of gRPC's.
+        more: further settings for gRPC.
     """
     target, settings = _target(options), [*_settings(options), *more]
     if options.tls:

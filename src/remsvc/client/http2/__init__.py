@@ -1,7 +1,9 @@
-"""The transport by libnghttp2: quick, and without gRPC's own library.
+"""The transport that speaks HTTP/2 by libnghttp2. It is quick, and does not load gRPC's own library.
 
-``session`` is a connection without input or output and ``call`` one call on it; ``endpoint`` says where a
-connection leads, ``proxy`` and ``tls`` what may lie on the way, ``attempts`` when it is tried again. ``aio``,
-``aio_connection`` and ``dial`` do all that for asyncio, ``blocking`` and ``blocking_dial`` for everything
-else, without importing asyncio, or ``ssl`` where nothing is encrypted.
+- ``session`` is the state of a connection and ``call`` that of one call on it. Neither uses a socket.
+- ``endpoint`` says where a connection leads, ``proxy`` and ``tls`` how it gets there, and ``attempts`` when
+  the next attempt to connect is due.
+- ``aio``, ``aio_connection`` and ``dial`` put these together for asyncio.
+- ``blocking`` and ``blocking_dial`` do so for blocking calls. They never import asyncio, and import ``ssl``
+  only where a connection is encrypted, so that the command line starts faster.
 """

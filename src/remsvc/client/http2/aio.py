@@ -1,4 +1,4 @@
-"""The transport for asyncio."""
+"""The HTTP/2 transport for asyncio: which connection a call begins on, and when another one is made."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from remsvc.client.transport import Answer, CallError, Readiness
 from remsvc.status import Metadata, StatusCode
 from remsvc.time_limit import TimeLimit
 
-# With TLS, the server has so long to say that it closes as well.
+# With TLS, a server gets so many seconds to say that it closes the connection as well.
 _CLOSE_SECONDS = 0.2
-# After so many answers of one stream the others have their turn.
+# After so many answers of one stream, other tasks of the event loop get their turn.
 _ANSWERS_AT_ONCE = 32
-# A server takes so many calls at a time on a connection, a proxy often 100. Calls that last, such as watches,
-# keep all others waiting: so another connection is made for these.
+# A server takes a limited number of calls at a time on one connection; many proxies take 100. Calls that
+# last, such as watches, would keep all others waiting. So there are up to so many connections.
 _MOST_CONNECTIONS = 16
 
 
 class AsyncHttp2Transport:
     """See :class:`~remsvc.client.transport.AsyncTransport`.
 
-    All calls share one connection, as long as the server takes so many on one. Those that wait go over to
-    another one as soon as it is made.
+    All calls share one connection as long as the server takes that many on one. For calls that have to
+    wait, another connection is made, and they move to it.
 
     Raises:
         ConfigurationError: the options cannot be used.
@@ -49,7 +49,7 @@ class AsyncHttp2Transport:
     def __init__(self, options: ConnectionOptions) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoint = Endpoint.of(options)
-        self._ready: list[ClientConnection] = []  # where calls begin, in the order in which they were made
+        self._ready: list[ClientConnection] = []  # on which calls begin; the oldest comes first
         self._connections: set[ClientConnection] = set()
         self._connecting: asyncio.Task[None] | None = None
         self._attempts = Attempts()
@@ -121,13 +121,13 @@ class AsyncHttp2Transport:
             connection.cut(CLOSED)
 
     def _usable(self) -> ClientConnection | None:
-        """A connection on which calls may begin, even if they wait there."""
+        """A connection on which calls may begin, even if they have to wait there; or None."""
         if not all(connection.usable for connection in self._ready):
             self._ready = [connection for connection in self._ready if connection.usable]
         return self._ready[0] if self._ready else None
 
     def _best(self) -> ClientConnection | None:
-        """Where a call begins at once, or else waits with the fewest others."""
+        """The connection on which a call begins at once, or else waits with the fewest others."""
         first = self._usable()
         if first is None or first.room > 0:
             return first
@@ -138,12 +138,12 @@ class AsyncHttp2Transport:
         return best
 
     def _make_room(self) -> None:
-        """Have another connection made, unless there are many."""
+        """Have another connection made, unless one is being made or there are enough."""
         if self._connecting is None and len(self._ready) < _MOST_CONNECTIONS:
             self._connecting = self._loop.create_task(self._connect(self._attempts.pause()))
 
     def _spread(self) -> None:
-        """Have calls that wait begin where there is room, and see to room for those that are left."""
+        """Move waiting calls to a connection with room, and have another one made for the rest."""
         if self._usable() is None:
             return
         room = max(self._ready[-1].room, 0)
@@ -154,7 +154,7 @@ class AsyncHttp2Transport:
             self._make_room()
 
     async def _connected(self, deadline: float | None, wait_for_ready: bool) -> ClientConnection:
-        """A connection, made where there is none. Raises :class:`CallError`."""
+        """A connection for a call; makes one where there is none. Raises :class:`CallError`."""
         while True:
             if self._closed:
                 raise CallError(StatusCode.UNAVAILABLE, CLOSED, sent=False)
@@ -171,12 +171,12 @@ class AsyncHttp2Transport:
             if not done:
                 raise CallError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", sent=False)
             if not task.cancelled():
-                task.result()  # nothing that it raises may be lost
+                task.result()  # raises what nobody has expected: it must not be lost
                 if not wait_for_ready:
                     self._attempts.raise_failure()
 
     async def _connect(self, pause: float) -> None:
-        """Make a connection, after a pause, or note why there is none."""
+        """Make a connection, after a pause, or note why it could not be made."""
         try:
             if pause:
                 await asyncio.sleep(pause)
@@ -218,6 +218,6 @@ class AsyncHttp2Transport:
 
 
 def _located(error: ConnectError | OSError, peer: object) -> ConnectError:
-    """The same, naming the address to which there was no connection."""
+    """The error with the address to which no connection could be made."""
     reason = str(error) if isinstance(error, ConnectError) else handshake_reason(error)
     return ConnectError(f"{shown(peer)}: {reason}" if peer else reason)

@@ -1,7 +1,7 @@
-"""A connection with asyncio, and the calls on it that coroutines wait for.
+"""A connection for asyncio, and the calls on it, for which coroutines wait.
 
-What comes is taken in by turns: a server that sends very much, or very many small things, holds up neither
-the others in the event loop nor their calls.
+Connections take in what they receive by turns. So a server that sends very much, or very many small frames,
+holds up neither the other connections of the event loop nor their calls.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IDLE_SECONDS = 1800.0
 
 
 class _Loop:
-    """What all connections of an event loop share."""
+    """What all connections of an event loop share: the buffer that they receive into, and the turns."""
 
     def __init__(self) -> None:
         self.input_buffer = memoryview(bytearray(_INPUT_BYTES))
@@ -54,7 +54,7 @@ class AsyncCall(ClientCall):
         self._waiter: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
-        """Wait until something has happened."""
+        """Wait until something has happened to this call."""
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -67,7 +67,7 @@ class AsyncCall(ClientCall):
 
 
 class Running:
-    """A call while somebody waits for it: begun at the start, ended by its deadline or at the end."""
+    """A block in which a call runs: begins it, and ends it at its deadline or at the block's end."""
 
     __slots__ = ("_call", "_connection", "_timer")
 
@@ -93,10 +93,10 @@ class Running:
 
 
 class ClientConnection(PacedInput):
-    """One connection.
+    """One connection to a server, as asyncio's protocol: passes bytes between the socket and a session.
 
     Attributes:
-        settled: done when the server has greeted, or there is no connection.
+        settled: done when the server has sent its settings; fails where no connection came about.
         lost: done when the connection is closed.
     """
 
@@ -124,16 +124,16 @@ class ClientConnection(PacedInput):
 
     @property
     def usable(self) -> bool:
-        """Whether calls may begin on it."""
+        """Whether calls may begin on this connection."""
         return not self._session.going_away
 
     @property
     def room(self) -> int:
-        """How many more calls begin on it at once; below 0, how many wait for the end of others."""
+        """How many more calls would begin at once; below 0: how many wait until others end."""
         return self._session.room
 
     def hand_over(self, most: int) -> int:
-        """Have calls that wait begin on another connection; how many there were."""
+        """Have at most so many waiting calls begin on another connection; returns how many do."""
         return self._session.hand_over(most)
 
     # Calls
@@ -147,20 +147,20 @@ class ClientConnection(PacedInput):
         self._flush_soon()
 
     def read(self, call: ClientCall) -> bytes | None:
-        """The call's next answer that is here."""
+        """The call's next answer, where it is here already, else None."""
         message = self._session.read(call)
         if message is not None:
             self._flush_soon()
         return message
 
     def end(self, call: ClientCall, error: CallError) -> None:
-        """End a call; nothing where it has ended."""
+        """End a call; does nothing where it has ended already."""
         if not call.ended:
             self._session.end(call, error)
             self._flush_soon()
 
     def close(self, reason: str, code: StatusCode = StatusCode.UNAVAILABLE) -> None:
-        """Fail every call, and close it."""
+        """Let every call fail for this reason, and close the connection."""
         words = self._session.say_goodbye()
         self._session.close(reason, code)
         if self._transport is not None:
@@ -169,7 +169,7 @@ class ClientConnection(PacedInput):
         elif not self.lost.done():
             self.lost.set_result(None)
 
-    # Of asyncio
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -222,7 +222,7 @@ class ClientConnection(PacedInput):
         return taken if session.ended is None else len(data)
 
     def cut(self, reason: str) -> None:
-        """End it at once."""
+        """End the connection at once."""
         self._fail(reason)
 
     def _settle(self) -> None:
@@ -237,13 +237,13 @@ class ClientConnection(PacedInput):
     # What goes out
 
     def _flush_soon(self) -> None:
-        """Send what there is, together with what else will be there in a moment."""
+        """Send in the loop's next round, so that what is written until then goes out in the same packet."""
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Send what there is, as far as the server takes it."""
+        """Send what waits to be sent, as much as the server takes now."""
         self._flushing = False
         transport, session = self._transport, self._session
         if transport is None:
@@ -279,7 +279,7 @@ class ClientConnection(PacedInput):
         now = time.monotonic()
         self._busy = not self._session.idle
         if not self._busy:
-            # A connection that nobody uses is given back in the end.
+            # A connection that nobody uses is closed after some time.
             if now - self._idle_since >= _IDLE_SECONDS:
                 self.close("idle")
                 return

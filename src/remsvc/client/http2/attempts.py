@@ -1,4 +1,4 @@
-"""Attempts to connect, one after another: when the next one is due, and how the last one failed."""
+"""Remembers attempts to connect: when the next one is due, and how the last one has failed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _GROWTH = 1.6
 
 
 class Attempts:
-    """What is known of the attempts so far.
+    """The attempts of one transport so far.
 
     Attributes:
-        failure: how calls fail that need a connection; None where the last attempt succeeded, or there was
-            none.
+        failure: the error of the last attempt, which calls get that need a connection; None where it has
+            succeeded, or none was made yet.
     """
 
     def __init__(self) -> None:
@@ -26,18 +26,18 @@ class Attempts:
         self._due = 0.0
 
     def pause(self) -> float:
-        """Seconds until the next one is due; 0 where it is."""
+        """Seconds until the next attempt is due; 0 where it is due now."""
         return max(self._due - time.monotonic(), 0.0)
 
     def succeeded(self) -> None:
-        """There is a connection."""
+        """An attempt has succeeded."""
         self.failure = None
         self._pause = FIRST_RECONNECT_PAUSE
-        # It may be of no use, as the server goes away at once, again and again.
+        # The next attempt waits as well: a server that ends each connection at once must not be besieged.
         self._due = time.monotonic() + FIRST_RECONNECT_PAUSE
 
     def failed(self, reason: str) -> None:
-        """There is none, and why."""
+        """An attempt has failed, and why."""
         self.failure = CallError(StatusCode.UNAVAILABLE, connect_failure(reason), sent=False)
 
         # Shortened at random, so that clients do not act in step.
@@ -45,6 +45,6 @@ class Attempts:
         self._pause = min(self._pause * _GROWTH, LONGEST_RECONNECT_PAUSE)
 
     def raise_failure(self) -> None:
-        """Raise how the last one failed, where it did: a new error for each caller."""
+        """Raise the error of the last attempt, if it has failed: a new object for each caller."""
         if (error := self.failure) is not None:
             raise CallError(error.code, error.details, error.trailers, sent=error.sent)

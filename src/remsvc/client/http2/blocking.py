@@ -1,7 +1,8 @@
-"""The transport for blocking calls, from any thread. Without asyncio, and without ``ssl`` in plaintext.
+"""The HTTP/2 transport for blocking calls from any thread.
 
-All calls share a connection. Of the threads that wait for answers one reads for all of them; the others
-wait until it has read something.
+All calls share one connection. One of the threads that wait for answers reads for all of them, and the
+others wait until it has read something. asyncio is never imported, and ``ssl`` only where the connection is
+encrypted.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from remsvc.status import Metadata, StatusCode
 
 _INPUT_BYTES = 32 * 1024
 _MOST_UNSENT = 256 * 1024
-# While the caller of a stream is busy with an answer, the connection is looked after so often.
+# While the caller of a stream is busy with an answer, somebody looks after the connection so often, in
+# seconds.
 _LOOK_SECONDS = 1.0
 
 
@@ -104,7 +106,7 @@ class Http2Transport:
         return connection if connection is not None and connection.is_usable() else None
 
     def _connected(self, deadline: float | None, wait_for_ready: bool) -> _BlockingConnection:
-        """A connection, made where there is none. Raises :class:`CallError`."""
+        """A connection for a call; makes one where there is none. Raises :class:`CallError`."""
         if (connection := self._usable()) is not None:
             return connection
         patience = -1.0 if deadline is None else max(deadline - time.monotonic(), 0.0)
@@ -130,7 +132,7 @@ class Http2Transport:
             self._connecting.release()
 
     def _connect(self, deadline: float | None) -> None:
-        """Make a connection, or note why there is none."""
+        """Make a connection, or note why it could not be made."""
         limit = time.monotonic() + ATTEMPT_SECONDS
         own = deadline if deadline is not None and deadline < limit else limit
         try:
@@ -146,11 +148,11 @@ class Http2Transport:
 
 
 class _BlockingConnection:
-    """One connection, made by its constructor.
+    """One connection to a server. The constructor waits until the server has sent its settings.
 
     Args:
-        endpoint: where to.
-        deadline: until when it must be made.
+        endpoint: where it leads.
+        deadline: until when it must be made, in seconds of the monotonic clock.
 
     Raises:
         ConnectError: it could not be made.
@@ -197,7 +199,7 @@ class _BlockingConnection:
     # Calls
 
     def is_usable(self) -> bool:
-        """Whether calls may begin on it, as far as anything has come that says so."""
+        """Whether calls may begin on it. First takes in what has come: the server may go away."""
         with self._lock:
             if not self._reading and self._session.ended is None:
                 self._receive(0.0)
@@ -207,7 +209,7 @@ class _BlockingConnection:
 
     @contextmanager
     def running(self, call: ClientCall) -> Generator[None, None, None]:
-        """Begin a call, and end it at the end of the block where it has not ended by itself."""
+        """A block in which a call runs: begins it, and ends it at the latest at the block's end."""
         with self._lock:
             self._session.begin(call, time.monotonic())
             self._send()
@@ -220,13 +222,13 @@ class _BlockingConnection:
                     self._send()
 
     def wait_until_ended(self, call: ClientCall) -> None:
-        """Wait for its end."""
+        """Wait until a call has ended."""
         with self._lock:
             while not call.ended:
                 self._wait(call)
 
     def next_answer(self, call: ClientCall) -> bytes | None:
-        """Wait for its next answer; None where it has ended and there is none."""
+        """Wait for a call's next answer; None where the call has ended and no answer is left."""
         with self._lock:
             while True:
                 if (answer := self._session.read(call)) is not None:
@@ -237,7 +239,7 @@ class _BlockingConnection:
                 self._wait(call)
 
     def close(self, reason: str, code: StatusCode = StatusCode.UNAVAILABLE) -> None:
-        """Fail every call, and close it."""
+        """Let every call fail for this reason, and close the connection."""
         with self._lock:
             words = self._session.say_goodbye()
             self._session.close(reason, code)
@@ -261,7 +263,7 @@ class _BlockingConnection:
     # Waiting
 
     def _wait(self, call: ClientCall) -> None:
-        """Wait until something may have happened to a call, at most until its deadline."""
+        """Wait until something may have happened to a call, at most until its deadline. Needs the lock."""
         left = None
         if call.deadline is not None:
             left = call.deadline - time.monotonic()
@@ -272,7 +274,8 @@ class _BlockingConnection:
         if not self._reading:
             self._receive(left)
         elif self._unsent and not self._writing:
-            # Who reads does not know of it.
+            # The thread that reads has begun to wait before there was anything to send, so this one sends
+            # it.
             self._writing = True
             try:
                 self._outside([], [self._socket], left)
@@ -285,7 +288,7 @@ class _BlockingConnection:
             self._changed.wait(left)
 
     def _receive(self, patience: float | None) -> None:
-        """Read for all, and send what is to be sent, for at most so many seconds. Needs the lock."""
+        """Read for all threads, and send what waits, for at most so many seconds. Needs the lock."""
         session = self._session
         self._reading = True
         try:
@@ -319,7 +322,7 @@ class _BlockingConnection:
             self._lock.acquire()
 
     def _take(self) -> bool:
-        """Take in what has come; whether there is certainly more."""
+        """Take in what has come; returns whether more is here for certain."""
         session = self._session
         try:
             size = self._socket.recv_into(self._input)
@@ -341,7 +344,7 @@ class _BlockingConnection:
         return pending is not None and pending() > 0
 
     def _send(self) -> None:
-        """Send what is to be sent, as far as the server takes it. Needs the lock."""
+        """Send what waits to be sent, as much as the server takes now. Needs the lock."""
         session = self._session
         while True:
             if len(self._unsent) < _MOST_UNSENT:
@@ -354,7 +357,7 @@ class _BlockingConnection:
                 return
             except OSError as error:
                 if not _must_wait(error):
-                    # Whatever the server has said before it closed is read first.
+                    # What the server has said before it closed is read first: it may say why.
                     self._unsent.clear()
                     if session.ended is not None:
                         return
@@ -370,7 +373,10 @@ class _BlockingConnection:
 
     @contextmanager
     def looked_after(self) -> Generator[None, None, None]:
-        """Answer the server while nobody waits: it must not take a busy caller for one that has gone."""
+        """A block in which a thread answers the server's pings while the caller is busy.
+
+        Otherwise the server would take the caller for one that has gone.
+        """
         with self._lock:
             self._streams += 1
             if self._keeper is None or not self._keeper.is_alive():
@@ -384,9 +390,10 @@ class _BlockingConnection:
                 self._streams -= 1
 
     def _look_after(self) -> None:
-        # Not a daemon, which could be stopped while it holds the lock: it sees the end of the program itself.
+        # This thread is no daemon, which could be stopped while it holds the lock. It notices the end of
+        # the program by itself.
         while threading.main_thread().is_alive() and not self._over.wait(_LOOK_SECONDS):
-            # Ctrl-C at a bad moment leaves the lock with a thread that never gives it back.
+            # Ctrl-C in a bad moment leaves the lock with a thread that never gives it back.
             if not self._lock.acquire(timeout=_LOOK_SECONDS):
                 continue
             try:
@@ -400,7 +407,7 @@ class _BlockingConnection:
 
 
 def _must_wait(error: OSError) -> bool:
-    """Whether TLS only has to wait for the network: ``ssl`` is not imported to know."""
+    """Whether TLS only has to wait for the network. Told by its name, ``ssl`` need not be imported."""
     return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
 
 

@@ -1,4 +1,4 @@
-"""Making a connection with blocking sockets: all addresses of a name, a proxy, and TLS."""
+"""Connects a blocking socket: tries all addresses of a name, passes a proxy, and begins TLS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from remsvc.client.http2.endpoint import (
     resolve,
     shown,
 )
-from remsvc.client.http2.proxy import ProxyError, check_reply
+from remsvc.client.http2.proxy import Proxy, ProxyError, check_reply
 
 if TYPE_CHECKING:
     import ssl
@@ -63,10 +63,10 @@ def wait_for(
 
 
 def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
-    """A socket that leads to the server, encrypted where it should be, that does not block.
+    """A socket that is connected to the server, encrypted where the endpoint says so, and set not to block.
 
     Args:
-        endpoint: where to.
+        endpoint: where it leads.
         deadline: until when, in seconds of the monotonic clock.
 
     Raises:
@@ -80,7 +80,7 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     try:
         peer = shown(connected.getpeername())
         if endpoint.proxy is not None:
-            _pass_proxy(connected, endpoint, deadline)
+            _pass_proxy(connected, endpoint.proxy, endpoint.target, deadline)
         if endpoint.tls is not None:
             connected = _encrypted(connected, endpoint.tls, endpoint, deadline, peer)
         connected.setblocking(False)
@@ -106,7 +106,7 @@ def _resolved(hop: Target, deadline: float) -> list[Address]:
 
 
 def _first(addresses: list[Address], deadline: float) -> socket.socket:
-    """A socket to the first address that takes one; the next is tried where the one before takes long."""
+    """A socket to the address that answers first; the next one is tried where the one before takes long."""
     untried = deque(addresses)
     trying: dict[socket.socket, Address] = {}
     failure = ConnectError("empty address list")
@@ -151,13 +151,11 @@ def _begin(address: Address) -> socket.socket:
     return connecting
 
 
-def _pass_proxy(connected: socket.socket, endpoint: Endpoint, deadline: float) -> None:
-    proxy = endpoint.proxy
-    assert proxy is not None
+def _pass_proxy(connected: socket.socket, proxy: Proxy, target: Target, deadline: float) -> None:
     reply = b""
     try:
         connected.settimeout(max(deadline - time.monotonic(), 0.01))
-        connected.sendall(proxy.request(endpoint.target))
+        connected.sendall(proxy.request(target))
         while not check_reply(reply):
             # Byte by byte: what comes after the reply is the server's.
             connected.settimeout(max(deadline - time.monotonic(), 0.01))

@@ -1,4 +1,4 @@
-"""One call, from its request to its status. Without input or output."""
+"""The state of one call, from its request to its status. It reads and writes no socket."""
 
 from __future__ import annotations
 
@@ -30,25 +30,29 @@ _OF_THE_PROTOCOL = (
 
 
 class ClientCall:
-    """A call, wherever it stands.
+    """A call: what it has to send, what has come of its answers, and how it has ended.
+
+    Its session tells it what has happened on its stream; its caller takes the answers.
 
     Args:
         method: its full name.
         requests: its messages, in order.
-        metadata: that it takes along.
+        metadata: what is sent along with it.
         single: whether exactly one answer is due.
-        deadline: when its time is up, in seconds of the monotonic clock; None: never.
+        deadline: when its time is up, in seconds of the monotonic clock; None: there is no limit.
 
     Attributes:
-        stream: its number on its connection; 0 before it was begun.
-        ended: whether nothing more will come, and what came first may still be unread.
-        error: how it ended, where not with OK.
+        stream: its number on its connection; 0 before it has begun.
+        ended: whether nothing more will come. Answers that came before may still be unread.
+        error: how it has ended, unless with OK.
         trailers: the metadata that came with its status.
         requests: those that were not sent yet; None where all were.
-        unacknowledged: bytes of its answers that the server may send again only when they were acknowledged.
-        buffered: bytes that were acknowledged before they were read, since the message is a long one.
+        unacknowledged: bytes of its answers that still count against what the server may send.
+        buffered: bytes that were acknowledged before anybody has read them, as their message is a long one.
         wide: whether the server may send much at once.
-        heard: whether the server has said anything of it.
+        heard: whether the server has answered anything to it.
+        fault: what ``requests`` has raised.
+        pending: the next request, where there is one. It is fetched early, to know which one is the last.
     """
 
     __slots__ = (
@@ -90,10 +94,8 @@ class ClientCall:
         self.ended = False
         self.error: CallError | None = None
         self.fault: Exception | None = None
-        """What ``requests`` raised."""
         self.trailers: Metadata = ()
         self.pending: bytes | None = None
-        """The next request, where there is one: taken early, to know which is the last."""
         self.unacknowledged = 0
         self.buffered = 0
         self.wide = False
@@ -107,7 +109,7 @@ class ClientCall:
     # For its caller
 
     def take(self) -> bytes | None:
-        """The next answer that is here."""
+        """The next answer, where it is here already, else None."""
         try:
             answer = self._reader.take()
         except MessageError as error:
@@ -119,17 +121,17 @@ class ClientCall:
 
     @property
     def has_answer(self) -> bool:
-        """Whether :meth:`take` gives one."""
+        """Whether :meth:`take` gives an answer now."""
         return self._reader.ready
 
     def result(self) -> Answer:
-        """What it gave, where it has ended and one answer is due. Raises what it ended with."""
+        """The one answer of an ended call. Raises the error that the call has ended with."""
         self.raise_error()
         assert self._answer is not None
         return Answer(self._answer, self.trailers)
 
     def raise_error(self) -> None:
-        """Raise what it ended with, unless that is OK."""
+        """Raise the error that the call has ended with, if any."""
         if self.fault is not None:
             raise self.fault
         error, self.error = self.error, None
@@ -138,20 +140,20 @@ class ClientCall:
         try:
             raise error
         finally:
-            del error  # its traceback leads here: the call and its requests would stay as garbage
+            del error  # its traceback refers to this frame: both, with all requests, would stay as garbage
 
     def wake(self) -> None:
-        """Something has happened that its caller waits for. Nothing is to be done where he looks himself."""
+        """Wake the caller, who waits for this call. Nothing to do where callers look by themselves."""
 
-    # For its connection
+    # For its session
 
     @property
     def wanted(self) -> int:
-        """Bytes of the message that has begun and is not here as a whole."""
+        """The size in bytes of a message that has begun to arrive; 0 where there is none."""
         return self._reader.wanted
 
     def headers(self, scheme: bytes, authority: bytes, now: float) -> list[Header]:
-        """What begins it."""
+        """The headers with which the call begins."""
         headers = [
             (b":method", b"POST"),
             (b":scheme", scheme),
@@ -167,32 +169,32 @@ class ClientCall:
         return headers + encode_metadata(self.metadata)
 
     def begin_on(self, stream: int) -> None:
-        """It has begun, with this number on its connection."""
+        """The call has begun, with this number on its connection."""
         self.stream = stream
 
     def drop_requests(self, fault: Exception | None = None) -> None:
-        """Send no more of its requests; ``fault``: since making the next one has raised this."""
+        """No more of its requests will be sent; ``fault``: because making the next one has raised this."""
         self.requests = self.pending = None
         if fault is not None:
             self.fault = fault
 
     def widen(self) -> None:
-        """The server may send much at once from here on."""
+        """The server may send much at once from now on."""
         self.wide = True
 
     def acknowledge(self, size: int, *, unread: bool = False) -> None:
-        """The server may send so many bytes again; ``unread``: though nobody has read them."""
+        """The server may send so many bytes more; ``unread``: although nobody has read as many yet."""
         self.unacknowledged -= size
         if unread:
             self.buffered += size
 
     def release(self) -> int:
-        """Hold none of the bytes any more that were acknowledged unread; how many those were."""
+        """Nothing that was acknowledged unread is held any more; returns how many bytes that were."""
         size, self.buffered = self.buffered, 0
         return size
 
     def next_request(self) -> bytes | None:
-        """The next request, and :attr:`requests` is None where it is the last; None where there is none."""
+        """The next request; None where there is none. After the last one, :attr:`requests` is None."""
         if self.requests is None:
             return None
         request = self.pending if self.pending is not None else next(self.requests, None)
@@ -202,7 +204,7 @@ class ClientCall:
         return request
 
     def respond(self, headers: Sequence[Header], *, last: bool) -> None:
-        """The headers of its answer have come; ``last``: they are all of it."""
+        """The headers of its answer have come; ``last``: nothing comes after them."""
         self.heard = True
         if last:
             self._end_with(headers)
@@ -217,19 +219,19 @@ class ClientCall:
             self.fail(self._not_grpc(content_type))
 
     def inform(self) -> None:
-        """Headers have come that are not yet those of the answer."""
+        """Informational headers have come (HTTP status 1xx), before those of the answer."""
         self._informational += 1
         if self._informational > _MOST_INFORMATIONAL:
             self.fail(CallError(StatusCode.INTERNAL, "the server sent too many informational responses"))
 
     def feed(self, data: bytes) -> bool:
-        """Data of its answers has come; whether it goes on."""
+        """Data of its answers has come; returns whether the call goes on."""
         self.heard = True
         self.unacknowledged += len(data)
         before = self._reader.ready
         try:
             self._reader.feed(data)
-            if self.single:  # nobody is interested before its status is here
+            if self.single:  # its caller waits for the status, and is woken by that
                 self._take_only()
         except MessageError as error:
             self._refuse(error)
@@ -260,7 +262,7 @@ class ClientCall:
         self._end_with(headers)
 
     def fail(self, error: CallError | None) -> None:
-        """End it, with OK where ``error`` is None. Only the first end counts."""
+        """End the call, with OK where ``error`` is None. Only its first end counts."""
         if not self.ended:
             self.ended = True
             self.error = error

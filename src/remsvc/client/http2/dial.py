@@ -1,4 +1,4 @@
-"""Making a connection with asyncio: all addresses of a name, and a proxy where there is one."""
+"""Connects a socket for asyncio: tries all addresses of a name, and passes a proxy where there is one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from remsvc.client.target import Target
 
 
 async def dial(endpoint: Endpoint) -> socket.socket:
-    """A socket that leads to the server, not encrypted. Raises :class:`ConnectError`."""
+    """A socket that is connected to the server, without TLS yet. Raises :class:`ConnectError`."""
     hop = endpoint.next_hop
     addresses = literal_addresses(hop)
     if not addresses:
@@ -58,7 +58,7 @@ async def _resolved(hop: Target) -> list[Address]:
 
 
 async def _first(addresses: list[Address]) -> socket.socket:
-    """A socket to the first address that takes one; the next is tried where the one before takes long."""
+    """A socket to the address that answers first; the next one is tried where the one before takes long."""
     untried = deque(addresses)
     trying: set[asyncio.Task[socket.socket]] = set()
     failure: BaseException | None = None

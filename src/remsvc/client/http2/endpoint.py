@@ -1,4 +1,4 @@
-"""Where a connection leads: the server's address, and what lies on the way."""
+"""Where a connection leads: the server, a proxy on the way, TLS; and how names are looked up."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     import ssl
 
 ATTEMPT_SECONDS = 20.0
-"""After so long an attempt to connect has failed."""
+"""Seconds that an attempt to connect may take."""
 BEGIN_ATTEMPTS = 5
-"""So many connections a call tries that the server takes back before it could begin."""
+"""On so many connections a call is tried that end before it could begin on them."""
 NEXT_ADDRESS_SECONDS = 0.25
-"""So long a name's next address waits for the one before it: RFC 8305, section 5."""
+"""Seconds after which the next address of a name is tried as well: RFC 8305, section 5."""
 
 CLOSED = "the channel is closed"
 TIMED_OUT = "connection attempt timed out before receiving SETTINGS frame"
 
 Address = tuple[int, Any]
-"""A family, and an address as sockets of this family take it."""
+"""An address family, and an address in the form that sockets of this family take."""
 
 
 class Endpoint(NamedTuple):
@@ -35,7 +35,7 @@ class Endpoint(NamedTuple):
     Attributes:
         target: the server.
         proxy: through which it is reached; None: directly.
-        tls: what the connection is encrypted with; None: nothing.
+        tls: encrypts the connection; None: it is not encrypted.
         keepalive: see ``ConnectionOptions``.
     """
 
@@ -46,7 +46,7 @@ class Endpoint(NamedTuple):
 
     @classmethod
     def of(cls, options: ConnectionOptions) -> Endpoint:
-        """Raises :class:`~remsvc.errors.ConfigurationError`."""
+        """The endpoint that options name. Raises :class:`~remsvc.errors.ConfigurationError`."""
         target = parse_target(options.target)
         context = None
         if options.tls:
@@ -58,17 +58,17 @@ class Endpoint(NamedTuple):
 
     @property
     def scheme(self) -> str:
-        """As calls name it."""
+        """The scheme that calls name: ``http`` or ``https``."""
         return "http" if self.tls is None else "https"
 
     @property
     def next_hop(self) -> Target:
-        """Where the socket leads."""
+        """What the socket connects to: the proxy, or else the server."""
         return self.target if self.proxy is None else self.proxy.address
 
 
 class ConnectError(Exception):
-    """There is no connection. ``str()`` says why, as gRPC would."""
+    """No connection could be made. ``str()`` says why, in the words of gRPC."""
 
 
 def connect_failure(reason: str) -> str:
@@ -79,12 +79,12 @@ def connect_failure(reason: str) -> str:
 
 
 def resolution_failure(target: Target, error: OSError) -> ConnectError:
-    """A name has no address."""
+    """The error for a name whose address cannot be found."""
     return ConnectError(f"DNS resolution failed for {target}: {error.strerror or error}")
 
 
 def literal_addresses(target: Target) -> list[Address]:
-    """The addresses of a host that is one already; none of a name."""
+    """The address of a host that is an address itself; nothing for a name, which must be looked up."""
     try:
         return _addresses(target, socket.AI_NUMERICHOST)
     except OSError:
@@ -92,11 +92,11 @@ def literal_addresses(target: Target) -> list[Address]:
 
 
 def resolve(target: Target, deliver: Callable[[list[Address] | OSError], None]) -> None:
-    """Look up all addresses of a host, and have them, or what went wrong, delivered by another thread.
+    """Look up all addresses of a host in another thread, which delivers them, or the error.
 
-    The system's resolver takes no time limit, and cannot be interrupted. A thread of its own asks it, is left
-    alone where nobody waits any more, and ends when the resolver gives up. A thread of a pool would hold up
-    others meanwhile, and the end of the process.
+    The system's resolver takes no time limit and cannot be interrupted. So each question has a thread of
+    its own. Where nobody waits for the answer any more, the thread is left alone, and ends when the
+    resolver gives up. A thread of a pool would hold up the pool's other work, and the end of the process.
     """
 
     def ask() -> None:
@@ -112,17 +112,17 @@ def resolve(target: Target, deliver: Callable[[list[Address] | OSError], None]) 
 
 
 def _addresses(target: Target, flags: int) -> list[Address]:
-    host = target.host.encode("ascii")  # as text, it would have the codec for international names loaded
+    host = target.host.encode("ascii")  # text would have Python load its codec for international names
     found = socket.getaddrinfo(host, target.port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, address) for family, _, _, _, address in found]
 
 
 def shown(address: Any) -> str:
-    """An address as gRPC writes it."""
+    """An address in the form in which gRPC writes it."""
     host, port = address[0], address[1]
     return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def os_reason(error: OSError) -> str:
-    """What the system says, in a few words."""
+    """The system's own words for an error."""
     return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Reaching a server through the HTTP proxy that the environment names, where the options permit that.
+"""Reaches a server through the HTTP proxy that the environment names, where the options permit that.
 
 The variables are gRPC's: the first that is set of ``grpc_proxy``, ``https_proxy``, ``http_proxy`` names
 the proxy, the first of ``no_grpc_proxy``, ``no_proxy`` the hosts that are reached without it.
@@ -20,17 +20,17 @@ MAX_REPLY_BYTES = 16 * 1024
 
 
 class ProxyError(Exception):
-    """The proxy does not let us through."""
+    """The proxy does not let the connection through."""
 
 
 class Proxy(NamedTuple):
-    """A proxy, and ``user:password`` where it asks for that."""
+    """A proxy's address, and ``user:password`` where it asks for them."""
 
     address: Target
     credentials: str = ""
 
     def request(self, target: Target) -> bytes:
-        """What asks it for a connection to ``target``."""
+        """The request for a connection to ``target``."""
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
         if self.credentials:
             encoded = base64.b64encode(self.credentials.encode("utf-8")).decode("ascii")
@@ -39,7 +39,7 @@ class Proxy(NamedTuple):
 
 
 def check_reply(reply: bytes) -> bool:
-    """Whether a proxy's reply is here as a whole, and good. Raises :class:`ProxyError`."""
+    """Whether the whole reply of a proxy is here. Raises :class:`ProxyError` where the proxy refuses."""
     if b"\r\n\r\n" not in reply:
         if len(reply) > MAX_REPLY_BYTES:
             raise ProxyError("the proxy's reply is too long")
@@ -52,7 +52,7 @@ def check_reply(reply: bytes) -> bool:
 
 
 def proxy_for(target: Target, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy to reach ``target`` through; None: directly."""
+    """The proxy through which ``target`` is reached; None: it is reached directly."""
     uri = next((environment[name] for name in _PROXIES if environment.get(name)), "")
     if not uri.startswith("http://"):
         return None  # as gRPC does with what it cannot use
@@ -74,7 +74,7 @@ def proxy_for(target: Target, environment: Mapping[str, str]) -> Proxy | None:
 
 
 def _covers(entry: str, host: str) -> bool:
-    """Whether an entry of ``no_proxy`` means this host: the end of its name, or a network of its address."""
+    """Whether an entry of ``no_proxy``, the end of a name or a network, means this host."""
     if not entry:
         return False
     if "/" in entry:

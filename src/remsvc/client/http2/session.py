@@ -1,11 +1,12 @@
-"""A connection to a server: its calls, and how each of them ends. Without input or output.
+"""The state of a connection to a server: its calls, and how each of them ends. It reads and writes no
+socket.
 
 ::
 
     greeting ──► open ──► going away ──► ended
 
-``greeting`` ends when the server has sent its settings; ``going away`` lets calls finish and begins no new
-ones; ``ended`` has failed every call that was left.
+``greeting`` ends when the server has sent its settings. In ``going away`` calls may finish, but none begins.
+When the connection has ``ended``, every call that was left has failed.
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.messages import PREFIX_BYTES, prefix
 from remsvc.status import StatusCode
 
-# A server is told the first, and the second is still taken.
+# A server is told the first limit; lists of headers up to the second are still accepted.
 _HEADER_BYTES, _HEADER_BYTES_TAKEN, _MAX_HEADERS = 16 * 1024, 32 * 1024, 128
-# What a server may send before it is read, on a stream that answers at length, and on how many of those; the
-# others have the usual window. On all together so much that 2,000 streams whose answers nobody reads leave
-# room for the next.
+# How many bytes a server may send, before they are read, on a stream with long answers, and on how many
+# streams at a time; all others have the usual window. The connection's window is so large that even 2,000
+# streams whose answers nobody reads leave room for the next one.
 _WIDE_WINDOW, _MOST_WIDE = 1024 * 1024, 32
 _WINDOW = _MOST_WIDE * _WIDE_WINDOW + 2048 * engine.WINDOW
-# A message that is longer than half of the usual window may come before it is read, as it is put together.
+# A message that is longer than half of the usual window must be allowed to arrive before anybody can read
+# it, as it can be read only as a whole.
 _LONG = engine.WINDOW // 2
 _MOST_BUFFERED = 256 * 1024 * 1024
-# So much of a call's requests may wait for the server to take them.
+# So many bytes of a call's requests may wait until the server takes them.
 _MOST_QUEUED = 64 * 1024
 
 _GOING_AWAY = "the server is going away"
@@ -52,7 +54,7 @@ _BY_RESET = {
 
 
 class NotBegunError(CallError):
-    """The connection has gone before the call began on it: it can be made on another one."""
+    """The connection has ended before the call began on it: the call can be made on another connection."""
 
     def __init__(self) -> None:
         super().__init__(StatusCode.UNAVAILABLE, _GOING_AWAY, sent=False)
@@ -69,10 +71,10 @@ class ClientSession:
         now: seconds of the monotonic clock, here and everywhere.
 
     Attributes:
-        settled: whether the server has greeted.
-        ended: why nothing more can come of it; None as long as it lives.
-        going_away: whether no new calls are begun.
-        calls: those that have begun, by their streams.
+        settled: whether the server has sent its settings.
+        ended: why the connection has ended; None as long as it lives.
+        going_away: whether no new calls begin.
+        calls: the calls that have begun, by their streams.
     """
 
     def __init__(self, *, scheme: str, authority: str, keepalive: float, now: float) -> None:
@@ -111,11 +113,11 @@ class ClientSession:
 
     @property
     def room(self) -> int:
-        """How many more calls the server takes now; below 0, how many wait until others have ended."""
+        """How many more calls the server takes now; below 0: how many wait until others end."""
         return self._engine.peer_max_streams - len(self.calls) - len(self._waiting)
 
     def hand_over(self, most: int) -> int:
-        """Have calls that wait begin elsewhere, those that wait longest first; how many there were."""
+        """Have at most so many waiting calls begin elsewhere, the oldest first; returns how many do."""
         count = min(most, len(self._waiting))
         for _ in range(count):
             self._waiting.popleft().fail(NotBegunError())
@@ -130,7 +132,7 @@ class ClientSession:
         self._begin_waiting(now)
 
     def end(self, call: ClientCall, error: CallError) -> None:
-        """End a call before its time; nothing where it has ended."""
+        """End a call early; does nothing where it has ended already."""
         if call.stream == 0:
             if call in self._waiting:
                 self._waiting.remove(call)
@@ -142,7 +144,7 @@ class ClientSession:
             self._reset(call, engine.CANCEL)
 
     def read(self, call: ClientCall) -> bytes | None:
-        """The call's next answer that is here."""
+        """The call's next answer, where it is here already, else None."""
         message = call.take()
         if message is not None and self.ended is None:
             self._credit.earn(EARNED_BY_MESSAGE)
@@ -155,7 +157,7 @@ class ClientSession:
     # What comes in
 
     def take(self, data: memoryview, now: float) -> int:
-        """Take in as much of what came as one turn permits; how many bytes that were."""
+        """Take in as much of what was received as one turn permits; returns how many bytes that were."""
         if self.ended is not None:
             return len(data)
         if not self._begun:
@@ -206,7 +208,7 @@ class ClientSession:
         return any(self._engine.queued(stream) < _MOST_QUEUED for stream in self._writing)
 
     def tick(self, now: float) -> float:
-        """Look whether the server is still there; when to look again."""
+        """Ping a silent server, and give up one that does not answer; returns when to call this again."""
         if self.ended is not None or self.idle:
             return now + self._keepalive
         if self._pinged > self._heard:
@@ -225,7 +227,7 @@ class ClientSession:
     # How it ends
 
     def close(self, reason: str, code: StatusCode = StatusCode.UNAVAILABLE) -> None:
-        """Nothing more will come: every call that is left fails."""
+        """The connection has ended: every call that is left fails for this reason."""
         if self.ended is not None:
             return
         self.ended = f"{reason}: {self._reason}" if self._reason else reason
@@ -239,7 +241,7 @@ class ClientSession:
         self._writing.clear()
 
     def say_goodbye(self) -> bytes:
-        """What is sent before a connection is closed of which nothing more is expected."""
+        """The last bytes to send before the connection is closed."""
         if self.ended is not None:
             return b""
         try:
@@ -249,7 +251,7 @@ class ClientSession:
             return b""
 
     def _break(self, why: EngineError) -> None:
-        """The server broke the rules, or did too much: it is told."""
+        """End the connection and tell the server why: it broke the rules, or did too much."""
         self.close(f"the server broke the rules of HTTP/2: {why}")
         self._last_words = engine.last_words(0, why.code)
 
@@ -309,7 +311,7 @@ class ClientSession:
             self._end_if_over(call)
 
     def _let_more_come(self, call: ClientCall) -> None:
-        """Have a server go on that has used up much of a call's window, as far as there is room."""
+        """Let the server send more of a call's answers, where much of their window is used up."""
         if call.unacknowledged <= _LONG or self.ended is not None:
             return
         if not call.wide and len(self._wide) < _MOST_WIDE:
@@ -343,7 +345,8 @@ class ClientSession:
         if not call.ended:
             call.fail(self._closed_error(call, event.error_code, event.local_error))  # type: ignore[attr-defined]
         if not self.calls and self.ended is None and self._engine.window <= _WINDOW // 2:
-            # What was received of frames whose stream was reset meanwhile is never given back.
+            # The engine never gives back what frames of streams took that were reset while they arrived.
+            # Before the window is used up, another connection is made.
             self.going_away = True
 
     def _closed_error(self, call: ClientCall, code: int, local: Exception | None) -> CallError:
@@ -363,7 +366,7 @@ class ClientSession:
         return CallError(status, f"{text}: RST_STREAM {code}", sent=not refused)
 
     def _end_if_over(self, call: ClientCall) -> None:
-        """Release the stream of a call that has ended, where the server still waits for requests."""
+        """Reset the stream of a call that has ended, as the server may still wait for requests."""
         if call.ended and call.stream in self.calls:
             self._release(call)
             self._reset(call, engine.NO_ERROR if call.error is None else engine.CANCEL)
@@ -371,7 +374,7 @@ class ClientSession:
     # What goes out
 
     def _begin_waiting(self, now: float) -> bool:
-        """Begin calls that wait, as many as the server takes; whether there were any."""
+        """Begin as many waiting calls as the server takes; returns whether there were any."""
         waiting = self._waiting
         begun = False
         while waiting and self.settled and not self.going_away:
@@ -394,7 +397,7 @@ class ClientSession:
         return begun
 
     def _write(self, call: ClientCall) -> None:
-        """Queue requests of a call, as many as have room."""
+        """Give the engine as many requests of a call as there is room for."""
         try:
             while call.requests is not None and self._engine.queued(call.stream) < _MOST_QUEUED:
                 request = call.next_request()
@@ -431,7 +434,7 @@ class ClientSession:
 
 
 def _foreign(first: bytes) -> str | None:
-    """What a peer speaks that does not speak HTTP/2, as gRPC calls it; None where it may."""
+    """The error for a peer that does not speak HTTP/2, in the words of gRPC; None where it may speak it."""
     if first.startswith(b"HTTP/"):
         status = first[9:12]
         told = f" (HTTP status {status.decode('ascii')})" if len(status) == 3 and status.isdigit() else ""

@@ -1,4 +1,4 @@
-"""TLS for a client's connection: TLS 1.2 and later, HTTP/2 alone, the server's certificate checked."""
+"""The TLS settings of a client's connection: TLS 1.2 or later, only HTTP/2, and a checked certificate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_HTTP2 = "the server does not speak HTTP/2: Cannot check peer: missing selecte
 
 
 def tls_context(options: ConnectionOptions) -> ssl.SSLContext:
-    """What encrypts a connection with these options.
+    """The TLS context for a connection with these options.
 
     Raises:
         ConfigurationError: a file cannot be read or used; naming option, file and fault.
@@ -48,7 +48,7 @@ def tls_context(options: ConnectionOptions) -> ssl.SSLContext:
 
 
 def handshake_reason(error: Exception) -> str:
-    """Why a handshake has failed, in the words that are explained elsewhere."""
+    """Why a TLS handshake has failed, in the words that :mod:`remsvc.client.failures` explains."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"CERTIFICATE_VERIFY_FAILED: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
