@@ -14,10 +14,9 @@ from remsvc.execution.supervisor.command_groups import CommandGroups, Group
 from remsvc.execution.supervisor.forked_start import fork_start
 from remsvc.execution.supervisor.local_paths import LocalPaths, Way
 from remsvc.execution.supervisor.output import CommandOutput, OutputFile, OutputPipe
-from remsvc.execution.supervisor.output_wait import OutputWait
-from remsvc.execution.supervisor.process_tree import Tree, TreeEnd
+from remsvc.execution.supervisor.process_tree import Tree
 from remsvc.execution.supervisor.processes import start_ticks
-from remsvc.execution.supervisor.protocol import MARK, NO_LIMITS, Event, Start
+from remsvc.execution.supervisor.protocol import MARK, NO_LIMITS, Event, Start, Wrote
 from remsvc.execution.supervisor.records import CommandId, ExitRecord, LostOutput
 from remsvc.execution.supervisor.spawn import NewSession, OpenFiles, spawn
 
@@ -61,47 +60,39 @@ class Supervised:
         mark: what marks the environment of its processes.
         outputs: standard output and error.
         folder: a durable job's files; None for a command that lives and dies with the connection.
-        time_limit: seconds until it is ended; None for no limit.
-        kill_grace: seconds between TERM and KILL.
-        status: the first process's exit code, or minus the signal's number; None until it is reaped.
-        cause: why it is being ended (``time limit``, ``cancelled``), or None.
-        watched: whether the server wants to hear of its output.
-        told: the bytes of output that the server was told of.
-        telling: whether it will be told of more in a moment.
+        caller: who asked for it.
         user: who it was started as.
         group: the control group that it is in, if it has one.
-        end: what ends it, once it is being ended.
-        worked_on: whether the loop's next turns are for its end.
-        caller: who asked for it.
+        time_limit: seconds until it is ended; None for no limit.
+        kill_grace: seconds between TERM and KILL.
         output_wait: seconds that it is waited for output that others pass on, once it has ended.
-        waiting: the wait for output that others pass on.
-        start_clock: when it was started, of the monotonic clock.
+        started: when that was, in seconds since the epoch.
+        start_clock: the same, of the monotonic clock.
         verdict: while it is on its way to becoming its program, the descriptor that will tell whether it
             did (:mod:`remsvc.execution.supervisor.forked_start`); else -1.
+        status: the first process's exit code, or minus the signal's number; None until it is reaped.
+        cause: why it is being ended (:data:`~remsvc.execution.supervisor.records.TIME_LIMIT`,
+            :data:`~remsvc.execution.supervisor.records.CANCELLED`); None where it is not.
     """
 
     id: CommandId
     pid: int
     mark: str
     outputs: tuple[CommandOutput, CommandOutput]
-    folder: Path | None = None
-    time_limit: float | None = None
-    kill_grace: float = 0.0
+    folder: Path | None
+    caller: str
+    user: int
+    group: Group | None
+    time_limit: float | None
+    kill_grace: float
+    output_wait: float
+    verdict: int
+    started: float = field(default_factory=time.time)
+    start_clock: float = field(default_factory=time.monotonic)
     status: int | None = None
     cause: str | None = None
-    watched: bool = False
-    user: int = field(default_factory=os.geteuid)
-    group: Group | None = None
-    end: TreeEnd | None = None
-    worked_on: bool = False
-    caller: str = ""
-    output_wait: float = 0.0
-    waiting: OutputWait | None = None
-    told: tuple[int, int] = (0, 0)
-    telling: bool = False
-    started: float = field(default_factory=time.time)
-    verdict: int = -1
-    start_clock: float = field(default_factory=time.monotonic)
+    _watched: bool = False
+    _told: tuple[int, int] = (0, 0)
     _tree: Tree | None = None
 
     @property
@@ -124,11 +115,47 @@ class Supervised:
         """Whether nothing more can come from its outputs."""
         return not any(output.open for output in self.outputs)
 
-    def record(self) -> ExitRecord:
-        """How it ended, as it goes to the server and onto disk."""
+    def close_verdict(self) -> None:
+        """Close what tells whether it has become its program."""
+        os.close(self.verdict)
+        self.verdict = -1
+
+    def reap(self, status: int) -> None:
+        """Note how its first process ended."""
+        self.status = status
+
+    def end_for(self, cause: str) -> None:
+        """Note that it is being ended, and why."""
+        self.cause = cause
+
+    # What the server is told of its output
+
+    def watch(self, on: bool) -> None:
+        """Tell of its output from now on, or no more."""
+        self._watched = on
+        self._told = (0, 0)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the server wants to hear of output that it has not been told of."""
+        return self._watched and self._told != self.totals
+
+    @property
+    def has_told(self) -> bool:
+        """Whether the server was told of any output since it began to watch."""
+        return self._told != (0, 0)
+
+    def news(self) -> Wrote:
+        """What the server is told of its output now."""
+        self._told = self.totals
+        return Wrote(self.id, self._told)
+
+    # Its end
+
+    def record(self, left: str) -> ExitRecord:
+        """How it ended, as it goes to the server and onto disk; ``left`` is what it left behind."""
         status = self.status  # None where its first process is stuck, and nobody waits for it any more
         stdout, stderr = self.outputs
-        notes = (self.end and self.end.left, self.waiting and self.waiting.note)
         return ExitRecord(
             exit_code=status if status is not None and status >= 0 else None,
             signal=-status if status is not None and status < 0 else None,
@@ -138,7 +165,7 @@ class Supervised:
             lost=self._lost(),
             started=self.started,
             ended=time.time(),
-            left="; ".join(note for note in notes if note),
+            left=left,
         )
 
     def _lost(self) -> LostOutput | None:
@@ -323,4 +350,4 @@ class Prepared:
             os.close(fd)
         for output in self._outputs:
             output.stop_keeping()
-            os.close(output.fd)
+            output.close()

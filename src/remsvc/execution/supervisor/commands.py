@@ -18,7 +18,7 @@ from remsvc.execution.supervisor.command import (
 from remsvc.execution.supervisor.command_groups import CommandGroups
 from remsvc.execution.supervisor.ending import Ending
 from remsvc.execution.supervisor.output import CommandOutput, OpenOutputs
-from remsvc.execution.supervisor.protocol import DRAIN_GRACE, Ended, Start, Wrote
+from remsvc.execution.supervisor.protocol import DRAIN_GRACE, Ended, Start
 from remsvc.execution.supervisor.records import CANCELLED, TIME_LIMIT, CommandId
 from remsvc.execution.supervisor.starting import Starting
 from remsvc.execution.supervisor.timers import Timers
@@ -50,6 +50,7 @@ class Supervision:
         self._reports = reports
         self._table = CommandTable()
         self._outputs = OpenOutputs(selector)
+        self._telling: set[Supervised] = set()  # of whose output the server will be told in a moment
         self.timers = Timers(self)
         self._ending = Ending(self._table, groups, self)
         self._starting = Starting(
@@ -78,7 +79,7 @@ class Supervision:
         """The server has gone: nobody watches, and what is no durable job ends, or never starts."""
         self._starting.withdraw_all()
         for command in list(self._table.by_id.values()):
-            command.watched = False
+            command.watch(False)
             if command.folder is None:
                 self._ending.end(command, CANCELLED, kill=True)
 
@@ -104,9 +105,8 @@ class Supervision:
     def watch(self, name: CommandId, on: bool) -> None:
         """Tell of the output of a command, if it is still there, from now on, or no more."""
         if command := self._table.by_id.get(name):
-            command.watched = on
-            command.told = (0, 0)
-            if on and command.totals != command.told:
+            command.watch(on)
+            if command.has_news:
                 self._tell_totals(command)
 
     def reap(self) -> bool:
@@ -126,7 +126,7 @@ class Supervision:
             command = self._table.by_pid.pop(ended.si_pid, None)
             if command is None:
                 continue
-            command.status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            command.reap(ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
             self.survive(command, partial(self._on_reaped, command))
         return True
 
@@ -167,10 +167,8 @@ class Supervision:
         if command.id not in self._table.by_id:
             return
         if command.cause is not None:
-            if command.end is None or not command.end.over:
-                return  # told to end, but not all of it has; its end goes on
-            if command.status is None and not command.end.given_up:
-                return  # it is about to be reaped
+            if not self._ending.is_over(command):
+                return
         elif command.status is None or not (command.drained or waited):
             return
         for output in command.outputs:
@@ -186,13 +184,19 @@ class Supervision:
     def _on_process(self, command: Supervised) -> None:
         self.later(_READ_SECONDS, command, partial(self._read_from_now_on, command))
         if command.time_limit is not None:
-            # A version-1 command has no grace.
-            expire = partial(self._ending.end, command, TIME_LIMIT, kill=command.folder is None)
-            self.later(command.time_limit, command, expire)
+            # By its id: most commands end long before, and must not be kept in memory until then.
+            self.timers.after(command.time_limit, command.id, partial(self._expire, command.id))
+
+    def _expire(self, name: CommandId) -> None:
+        """End a command whose time limit is reached; a version-1 command has no grace."""
+        if command := self._table.by_id.get(name):
+            kill = command.folder is None
+            self.survive(command, partial(self._ending.end, command, TIME_LIMIT, kill=kill))
 
     def _drop(self, command: Supervised) -> None:
         """A command has not become its program: nothing of it is kept."""
         del self._table.by_id[command.id]
+        self._telling.discard(command)
         self._ending.forget(command)
         for output in command.outputs:
             output.stop_keeping()
@@ -208,25 +212,23 @@ class Supervision:
     def _on_read(self, command: Supervised, output: CommandOutput) -> None:
         if not output.open:
             self.finish_if_possible(command)
-        if command.watched and command.told != command.totals:
+        if command.has_news:
             self._tell_totals(command)
 
     def _tell_totals(self, command: Supervised) -> None:
         """Say at once that output has come, then at most every few milliseconds."""
-        if command.told == (0, 0):
-            command.told = command.totals
-            self._reports.tell(Wrote(command.id, command.totals))
-        elif not command.telling:
-            command.telling = True
+        if not command.has_told:
+            self._reports.tell(command.news())
+        elif command not in self._telling:
+            self._telling.add(command)
             self.later(_TELL_SECONDS, command, partial(self._tell_more, command))
 
     def _tell_more(self, command: Supervised) -> None:
         if self._reports.behind:  # the server stalls: this can wait
             self.later(_LATER_SECONDS, command, partial(self._tell_more, command))
             return
-        command.telling = False
-        command.told = command.totals
-        self._reports.tell(Wrote(command.id, command.totals))
+        self._telling.discard(command)
+        self._reports.tell(command.news())
 
     def _on_reaped(self, command: Supervised) -> None:
         self._starting.on_reaped(command)
@@ -244,8 +246,9 @@ class Supervision:
         self.finish_if_possible(command)
 
     def _finish(self, command: Supervised) -> None:
-        record = command.record()
+        record = command.record(self._ending.left(command))
         del self._table.by_id[command.id]
+        self._telling.discard(command)
         self._ending.forget(command)
         self._starting.stop_hearing(command)
         self._starting.start_next(command.id)  # before anything that takes time

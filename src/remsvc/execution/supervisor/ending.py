@@ -54,10 +54,10 @@ class Ending:
         self._table = table
         self._groups = groups
         self._owner = owner
-        self._ending: set[Supervised] = set()
-        self._at_work: deque[Supervised] = deque()  # those whose ends the loop's next turns are for
+        self._ends: dict[Supervised, TreeEnd] = {}  # of those that are being ended
+        self._at_work: dict[Supervised, None] = {}  # in order, those whose ends the loop's next turns are for
         self._looks: deque[Supervised] = deque()  # those whose output may still be on its way
-        self._waiting: dict[Supervised, str] = {}  # those whose output is waited for, and their callers
+        self._waits: dict[Supervised, OutputWait] = {}  # of those whose output is waited for
         self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
         self._orphans: Counter[int] = Counter()  # how many have ended of which nothing tells whose, by user
 
@@ -69,24 +69,24 @@ class Ending:
     @property
     def under_way(self) -> bool:
         """Whether any command is being ended."""
-        return bool(self._ending)
+        return bool(self._ends)
 
     def end(self, command: Supervised, cause: str, *, kill: bool) -> None:
         """End a command for this cause, with its grace unless ``kill``, if it has not ended by itself."""
         if command.status is not None and command.cause is None:
             return
         if command.cause is None:
-            command.cause = cause
+            command.end_for(cause)
         elif not kill:
             return
-        if command.end is None:
-            self._ending.add(command)
+        end = self._ends.get(command)
+        if end is None:
             others, orphans = partial(self._others, command), partial(self._orphans_of, command.user)
-            command.end = TreeEnd(command.tree, others, orphans)
+            end = self._ends[command] = TreeEnd(command.tree, others, orphans)
         if kill or command.kill_grace <= 0:
             self._kill(command)
         else:
-            command.end.terminate()
+            end.terminate()
             self._owner.later(command.kill_grace, command, partial(self._kill, command))
             self._work_on(command)
 
@@ -99,15 +99,27 @@ class Ending:
 
     def go_on(self, command: Supervised) -> None:
         """Go on with the end of a command, which was interrupted."""
-        if command.end is not None and command.end.over:
+        end = self._ends.get(command)
+        if end is not None and end.over:
             self._owner.finish_if_possible(command)
-        elif command.end is not None:
+        elif end is not None:
             self._work_on(command)
+
+    def is_over(self, command: Supervised) -> bool:
+        """Whether all of a command that was told to end has ended and is reaped, or is given up."""
+        end = self._ends.get(command)
+        return end is not None and end.over and (command.status is not None or end.given_up)
+
+    def left(self, command: Supervised) -> str:
+        """What a command left behind, or of its output may be missing, for a person; empty for nothing."""
+        end, wait = self._ends.get(command), self._waits.get(command)
+        return "; ".join(filter(None, (end.left if end else "", wait.note if wait else "")))
 
     def forget(self, command: Supervised) -> None:
         """A command is over, or has never become its program."""
-        self._ending.discard(command)
-        self._waiting.pop(command, None)
+        self._ends.pop(command, None)
+        self._at_work.pop(command, None)
+        self._waits.pop(command, None)
 
     def note_own_end(self, command: Supervised) -> None:
         """A command is over that has ended by itself: what it left behind may have been meant to stay."""
@@ -128,21 +140,20 @@ class Ending:
         """Go on with the ends of commands, and with looking for their output, for a few milliseconds."""
         until = time.monotonic() + _SLICE_SECONDS
         for _ in range(len(self._at_work)):
-            command = self._at_work.popleft()
-            command.worked_on = False
-            if command.id in self._table.by_id:
-                self._owner.survive(command, partial(self._work, command, until))
+            if not self._at_work:
+                break
             if time.monotonic() >= until:
                 return
+            command = next(iter(self._at_work))
+            del self._at_work[command]
+            self._owner.survive(command, partial(self._work, command, until))
         while self._looks and time.monotonic() < until:
             command = self._looks.popleft()
             if command.id in self._table.by_id:
                 self._owner.survive(command, partial(self._look, command))
 
     def _work(self, command: Supervised, until: float) -> None:
-        end = command.end
-        if end is None:
-            return
+        end = self._ends[command]
         try:
             pause = end.work(until)
         except OSError:
@@ -156,13 +167,12 @@ class Ending:
             self._work_on(command)
 
     def _work_on(self, command: Supervised) -> None:
-        if not command.worked_on:
-            command.worked_on = True
-            self._at_work.append(command)
+        self._at_work[command] = None
 
     def _kill(self, command: Supervised) -> None:
-        if command.end is not None and not command.end.over:
-            command.end.kill(within=SHUTDOWN_SECONDS)
+        end = self._ends[command]
+        if not end.over:
+            end.kill(within=SHUTDOWN_SECONDS)
             self._work_on(command)
 
     def _look(self, command: Supervised) -> None:
@@ -170,16 +180,17 @@ class Ending:
         if command.drained or command.cause is not None:
             self._owner.finish_if_possible(command, waited=True)
             return
-        if command.waiting is None:
-            command.waiting = OutputWait(command.output_wait)
+        wait = self._waits.get(command)
+        if wait is None:
+            wait = self._waits[command] = OutputWait(command.output_wait)
         start = time.monotonic()
-        if not command.waiting.goes_on(command.tree, self._others(command), command.totals):
+        if not wait.goes_on(command.tree, self._others(command), command.totals):
             self._owner.finish_if_possible(command, waited=True)
             return
-        self._waiting[command] = command.caller
         # However many of a caller are waited for, looking takes no more than a twentieth of the time.
-        pause = 20 * (time.monotonic() - start) * list(self._waiting.values()).count(command.caller)
-        pause = max(DRAIN_GRACE, min(pause, command.waiting.left))
+        of_caller = sum(other.caller == command.caller for other in self._waits)
+        pause = 20 * (time.monotonic() - start) * of_caller
+        pause = max(DRAIN_GRACE, min(pause, wait.left))
         self._owner.later(pause, command, partial(self.look_for_output, command))
 
     def _others(self, command: Supervised) -> Others:

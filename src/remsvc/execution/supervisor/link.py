@@ -154,7 +154,7 @@ class SupervisorListener:
             selector.unregister(self._socket)
             self._socket.close()
         self._socket, self._trouble = listener, ""
-        selector.register(listener, selectors.EVENT_READ, lambda _: self._accept(on_server))
+        selector.register(listener, selectors.EVENT_READ, lambda _: self._accept(listener, on_server))
 
     def _reachable(self) -> bool:
         """Whether the socket's file is there, or another supervisor's that is listened at."""
@@ -167,10 +167,9 @@ class SupervisorListener:
             return other is not None
         return False
 
-    def _accept(self, on_server: Callable[[socket.socket], None]) -> None:
-        assert self._socket is not None
+    def _accept(self, listener: socket.socket, on_server: Callable[[socket.socket], None]) -> None:
         try:
-            connection, _ = self._socket.accept()
+            connection, _ = listener.accept()
         except OSError:
             return  # gone again, or no descriptor is free
         try:

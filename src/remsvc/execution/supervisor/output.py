@@ -79,6 +79,12 @@ class CommandOutput(ABC):
             if not self.open or not self.read():
                 return
 
+    def close(self) -> None:
+        """Close the pipe: whoever still writes to it is ended by a signal. Once: its number may be reused."""
+        os.close(self.fd)
+        self.fd = -1
+        self.open = False
+
     @abstractmethod
     def _take(self, size: int) -> None:
         """Keep what was read: the first ``size`` bytes of the scratch room."""
@@ -223,9 +229,7 @@ class OpenOutputs:
         if output.fd in self._read:
             self._read.discard(output.fd)
             self._selector.unregister(output.fd)
-        os.close(output.fd)
-        output.fd = -1
-        output.open = False
+        output.close()
 
     def _look_at(self, output: CommandOutput, on_read: Callable[[], None]) -> None:
         def read(_: int) -> None:

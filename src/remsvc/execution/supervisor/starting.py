@@ -234,8 +234,7 @@ class Starting:
             return
         if command.verdict in self._selector.get_map():
             self._selector.unregister(command.verdict)
-        os.close(command.verdict)
-        command.verdict = -1
+        command.close_verdict()
 
     def _start(self, prepared: Prepared) -> None:
         try:
@@ -257,7 +256,7 @@ class Starting:
         if command.verdict >= 0:
             on_verdict = partial(self._on_verdict, command)
             self._selector.register(command.verdict, selectors.EVENT_READ, on_verdict)
-            self._timers.after(START_SECONDS, command.id, partial(self._give_up, command))
+            self._timers.after(START_SECONDS, command.id, partial(self._give_up, command.id))
 
     def _tell_started(self, command: Supervised) -> None:
         if command.folder is not None:
@@ -285,9 +284,10 @@ class Starting:
         while (prepared := self._starts.next()) is not None:
             self._start(prepared)
 
-    def _give_up(self, command: Supervised) -> None:
+    def _give_up(self, name: CommandId) -> None:
         """End a command that has not become its program in time."""
-        if command.id not in self._table.by_id:
+        command = self._table.by_id.get(name)
+        if command is None:
             return
         self._on_verdict(command)  # it may just have become it
         if command.verdict >= 0:

@@ -29,7 +29,10 @@ class Timers:
         self._many = _MANY
 
     def after(self, seconds: float, name: CommandId, action: Action) -> None:
-        """Let ``action`` fall due for the command ``name``. It may find that the command has ended."""
+        """Let ``action`` fall due for the command ``name``, which may have ended by then.
+
+        What an action refers to stays in memory until it falls due.
+        """
         if len(self._heap) > self._many:
             # Most are of commands that ended long before their time limit.
             self._heap = [timer for timer in self._heap if timer[2] in self._commands]
