@@ -9,8 +9,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from remsvc.execution.supervisor.system_calls import prctl, system_call
@@ -101,27 +101,26 @@ class OpenFiles:
         # Room below the commands' limit: posix_spawn knows no descriptor above it.
         self._low.extend(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3))
 
-    @contextmanager
-    def of_a_command(self, streams: Streams) -> Iterator[Streams]:
-        """Have the limit of commands for the time of a block, and ``streams`` at numbers that it allows."""
+    def lower(self, streams: Streams) -> Streams:
+        """Have the limit of commands until :meth:`restore`; ``streams`` at numbers that it allows."""
         if self._own == self.of_commands:
-            yield streams
-            return
-        moved = max(streams) >= self.of_commands[0]
-        if moved:
+            return streams
+        if max(streams) >= self.of_commands[0]:
             stdin, stdout, stderr = (
                 os.dup2(stream, low, inheritable=False)
                 for stream, low in zip(streams, self._low, strict=True)
             )
             streams = (stdin, stdout, stderr)
         resource.setrlimit(resource.RLIMIT_NOFILE, self.of_commands)
-        try:
-            yield streams
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._own)
-            if moved:
-                for low in self._low:
-                    os.dup2(0, low, inheritable=False)  # the null device again
+        return streams
+
+    def restore(self, streams: Streams) -> None:
+        """Have this process's own limit again; ``streams`` are what :meth:`lower` returned."""
+        if self._own == self.of_commands:
+            return
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._own)
+        for low in set(streams).intersection(self._low):
+            os.dup2(0, low, inheritable=False)  # the null device again
 
 
 def spawn(
@@ -156,16 +155,19 @@ def spawn(
         if folder_required:
             raise
     try:
-        with open_files.of_a_command(streams) as own:
+        streams = open_files.lower(streams)
+        try:
             # A tenth quicker than subprocess, which cannot use posix_spawn for a new session.
             return os.posix_spawn(
                 argv[0],
                 tuple(argv),
                 env,
-                file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(own)],
+                file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)],
                 setsid=True,
                 setsigdef=_DEFAULT_SIGNALS,
             )
+        finally:
+            open_files.restore(streams)
     finally:
         os.chdir("/")  # a file system that this process is in cannot be unmounted
 
