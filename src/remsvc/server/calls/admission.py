@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -10,45 +9,14 @@ from remsvc.server.caller import ANONYMOUS
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.request_memory import SMALL_REQUEST, CallRequests, RequestMemory
-from remsvc.server.calls.sharing import may_have_more
 from remsvc.server.peers import network_of_peer
 from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.server.shares import Shares
 from remsvc.status import StatusCode
 
 _RETRY_SECONDS = 1.0
 _NOTHING_HELD = nullcontext()
-
-
-class _Places:
-    """Places for calls at the same time.
-
-    Args:
-        most: how many there are.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: Counter[str] = Counter()  # by whom
-        self.total = 0
-
-    def take(self, whose: str) -> None:
-        """Take one. Raises :class:`RefusedError` where there would be none for others."""
-        own = self._taken[whose]
-        if not may_have_more(whose, own, self._most - self.total):
-            raise exhausted(
-                f"the server has {self.total} calls in progress already, {own} of them of {whose}",
-                _RETRY_SECONDS,
-            )
-        self._taken[whose] = own + 1
-        self.total += 1
-
-    def give_back(self, whose: str) -> None:
-        """One that was taken is free again."""
-        self.total -= 1
-        self._taken[whose] -= 1
-        if not self._taken[whose]:
-            del self._taken[whose]
 
 
 class Admitted(NamedTuple):
@@ -59,7 +27,7 @@ class Admitted(NamedTuple):
         whose: who has taken it.
     """
 
-    places: _Places
+    places: Shares
     whose: str
 
 
@@ -71,10 +39,10 @@ class Admission:
 
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
-        self._of_callers = _Places(limits.max_calls)
+        self._of_callers = Shares(limits.max_calls)
         # All that strangers may ask is health: once, or to be told for as long as they like.
         most = max(limits.max_calls // 10, 1)
-        self._of_strangers, self._lasting_of_strangers = _Places(most), _Places(most)
+        self._of_strangers, self._lasting_of_strangers = Shares(most), Shares(most)
         self._requests = RequestMemory(limits.max_request_bytes)
         self._waiting_requests = RequestMemory(limits.max_request_bytes, "the requests that wait for room")
         self._rates = RateLimiter()
@@ -114,7 +82,14 @@ class Admission:
             admitted = Admitted(places, network_of_peer(call.peer))
         else:
             admitted = Admitted(self._of_callers, caller.identity)
-        admitted.places.take(admitted.whose)
+        places, whose = admitted
+        if not places.has_room(whose):
+            own = places.of(whose)
+            raise exhausted(
+                f"the server has {places.total} calls in progress already, {own} of them of {whose}",
+                _RETRY_SECONDS,
+            )
+        places.add(whose)
         return admitted
 
     def holding(self, call: Call) -> CallRequests:
@@ -135,7 +110,7 @@ class Admission:
 
     def leave(self, admitted: Admitted) -> None:
         """A call that was let in has ended."""
-        admitted.places.give_back(admitted.whose)
+        admitted.places.remove(admitted.whose)
 
 
 def _whose(call: Call) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, deque
+from collections import deque
 
-from remsvc.server.calls.sharing import may_have_more
-from remsvc.server.refusal import exhausted
+from remsvc.server.refusal import RefusedError, exhausted
+from remsvc.server.room import Room
+from remsvc.server.shares import Shares
 from remsvc.time_limit import TimeLimit
 
 _RETRY_SECONDS = 1.0
@@ -14,8 +14,8 @@ SMALL_REQUEST = 4 * 1024
 """A request of no more bytes is not counted: how many of them there may be is bounded by how many calls."""
 
 
-class RequestMemory:
-    """Bytes that are taken and given back, of which no identity can have all.
+class RequestMemory(Room):
+    """Bytes of requests, of which no identity can have all.
 
     Args:
         most: of all identities together.
@@ -23,68 +23,22 @@ class RequestMemory:
     """
 
     def __init__(self, most: int, what: str = "the requests being answered") -> None:
-        self._most = most
+        self._shares = Shares(most)
         self._what = what
-        self._taken: Counter[str] = Counter()  # by whom
-        self._total = 0
-        self._waiting: dict[str, dict[asyncio.Future[None], int]] = {}  # first those who came first
+        super().__init__(self._shares)
 
-    def take(self, whose: str, size: int) -> None:
-        """Take so many. Raises :class:`RefusedError` where others would have no room."""
-        if not self._has_room(whose, size):
-            own = self._taken[whose]
-            raise exhausted(
-                f"{self._what} have {self._total} bytes already, {own} of them those of {whose}",
-                _RETRY_SECONDS,
-            )
-        if size:
-            self._taken[whose] += size
-            self._total += size
+    def has_room(self, whose: str, amount: int = 1) -> bool:
+        return self._shares.has_room(whose, amount)
 
-    def give_back(self, whose: str, size: int) -> None:
+    def refusal(self, whose: str) -> RefusedError:
+        total, own = self._shares.total, self._shares.of(whose)
+        reason = f"{self._what} have {total} bytes already, {own} of them those of {whose}"
+        return exhausted(reason, _RETRY_SECONDS)
+
+    def give_back(self, whose: str, amount: int = 1) -> None:
         """They are free again: whoever waits for them takes them."""
-        self._total -= size
-        self._taken[whose] -= size
-        if not self._taken[whose]:
-            del self._taken[whose]
-        for other in list(self._waiting):
-            self._serve_waiting(other)
-
-    def must_wait(self, whose: str, size: int) -> bool:
-        """Whether there is no room now, or somebody of this identity waits already."""
-        return whose in self._waiting or not self._has_room(whose, size)
-
-    async def wait(self, whose: str, size: int) -> None:
-        """Take so many once there is room, and after those of this identity who waited before."""
-        if not self.must_wait(whose, size):
-            self.take(whose, size)
-            return
-        room = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(whose, {})[room] = size
-        try:
-            await room
-        except asyncio.CancelledError:
-            if room.done() and not room.cancelled():
-                self.give_back(whose, size)
-            elif queue := self._waiting.get(whose):
-                queue.pop(room, None)
-                self._serve_waiting(whose)  # the next one may be smaller
-            raise
-
-    def _has_room(self, whose: str, size: int) -> bool:
-        return may_have_more(whose, self._taken[whose] + size, self._most - self._total - size)
-
-    def _serve_waiting(self, whose: str) -> None:
-        queue = self._waiting[whose]
-        while queue:
-            room, size = next(iter(queue.items()))
-            if not room.done() and not self._has_room(whose, size):
-                return
-            del queue[room]
-            if not room.done():
-                self.take(whose, size)
-                room.set_result(None)
-        del self._waiting[whose]
+        super().give_back(whose, amount)
+        self.serve_all()
 
 
 class CallRequests:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from remsvc.server.calls.config import LimitsConfig
-from remsvc.server.counted_warnings import CountedWarnings
+from remsvc.server.floods import CountedWarnings
 from remsvc.server.grpc_transport.proc_connections import TcpConnection, accepted
 from remsvc.server.peers import PeerAddress, network_of, parse_peer
 from remsvc.server.refusal import exhausted
+from remsvc.tally import Tally
 
 _INTERVAL = 0.2
 # After something had to be cut: who does that comes back at once.
@@ -48,7 +49,7 @@ class ConnectionGuard:
 
     def __init__(self, limits: LimitsConfig) -> None:
         # Verified calls by gRPC's name for the peer: now, and since they were last looked at.
-        self._in_progress: Counter[str] = Counter()
+        self._in_progress: Tally[str] = Tally()
         self._begun: Counter[str] = Counter()
         self._limits = limits
         self._port = 0
@@ -58,18 +59,16 @@ class ConnectionGuard:
 
     def begin(self, peer: str) -> None:
         """A verified call has begun. Raises :class:`RefusedError` where its connection has too many."""
-        if self._in_progress[peer] >= self._limits.max_streams:
+        if self._in_progress.of(peer) >= self._limits.max_streams:
             raise exhausted(
                 f"this connection has {self._limits.max_streams} calls in progress already", _RETRY_SECONDS
             )
-        self._in_progress[peer] += 1
+        self._in_progress.add(peer)
         self._begun[peer] += 1
 
     def end(self, peer: str) -> None:
         """A verified call has ended."""
-        self._in_progress[peer] -= 1
-        if not self._in_progress[peer]:
-            del self._in_progress[peer]
+        self._in_progress.remove(peer)
 
     async def run(self, port: int) -> NoReturn:
         """Work until cancelled, on the connections to the server's ``port``."""

@@ -11,8 +11,7 @@ from typing import NoReturn
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Methods
-from remsvc.server.calls.sharing import may_have_more
-from remsvc.server.counted_warnings import CountedWarnings
+from remsvc.server.floods import CountedWarnings
 from remsvc.server.http2.answering import Answering
 from remsvc.server.http2.connection import ServerConnection
 from remsvc.server.http2.shared import Shared
@@ -20,6 +19,7 @@ from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
 from remsvc.server.logs import fields
 from remsvc.server.refusal import exhausted
+from remsvc.server.shares import Shares
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.server")
@@ -54,14 +54,14 @@ class Connections:
             Unread(limits.max_unread_bytes),
             Unsent(self._open, limits.max_unsent_bytes, limits.max_unsent_bytes_total),
         )
-        self._identities: Counter[str] = Counter()  # of connections with a verified caller
+        self._of_callers = Shares(limits.max_connections)  # those with a verified caller, by his identity
         self._all_closed = asyncio.Event()
         self._cut = CountedWarnings("connections cut or refused")
 
     @property
     def of_callers(self) -> int:
         """How many have a verified caller."""
-        return self._identities.total()
+        return self._of_callers.total
 
     def __len__(self) -> int:
         """How many are open."""
@@ -93,17 +93,15 @@ class Connections:
         """
         if connection not in self._open:
             return  # cut a moment ago, and not counted any more
-        own = self._identities[identity]
-        if not may_have_more(identity, own, self._limits.max_connections - self.of_callers):
+        if not self._of_callers.has_room(identity):
+            own = self._of_callers.of(identity)
             raise exhausted(f"{identity} has {own} connections already", _RETRY_SECONDS)
-        self._identities[identity] = own + 1
+        self._of_callers.add(identity)
 
     def discard(self, connection: ServerConnection) -> None:
         """It has ended."""
         if connection in self._open and (identity := connection.identity):
-            self._identities[identity] -= 1
-            if not self._identities[identity]:
-                del self._identities[identity]
+            self._of_callers.remove(identity)
         self._open.discard(connection)
         if not self._open:
             self._all_closed.set()

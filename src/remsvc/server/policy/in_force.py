@@ -57,7 +57,7 @@ class PolicyInForce:
 
     def note_limits(self) -> None:
         """Start version-1 commands that wait, where the limits of the policy in force now permit it."""
-        self._places.note_limits()
+        self._places.serve_all()
 
     def count_request(self, identity: str) -> None:
         """Count a command that is asked for, permitted or not.
@@ -115,7 +115,7 @@ class PolicyInForce:
 
     def note_room(self, identity: str) -> None:
         """Take in that a job of an identity has ended: a version-1 command may have waited for that."""
-        self._places.note_room(identity)
+        self._places.serve(identity)
 
     async def permit(self, job: JobRecord) -> JobPermission:
         """Decide again, by the policy in force now, on a job that was permitted when it was created.
