@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -23,12 +23,89 @@ JOB_KEYS = ("argv", "env", "cwd", "input")
 """The keys that only a server with durable jobs understands."""
 
 
+@dataclass(frozen=True, slots=True)
+class TaskCommand:
+    """One command of a task, checked. What is None was not given.
+
+    Attributes:
+        cmd: a text for a shell; or ``argv``.
+        argv: a program and its arguments.
+        cmdtyp: which shell: a :class:`~remsvc.command.CommandType`.
+        cmdusr: the user to run as.
+        src: where it comes from, for the server's log.
+        env: environment variables.
+        cwd: the working directory.
+        input: what it reads from its standard input.
+    """
+
+    cmd: str | None = None
+    cmdtyp: int | None = None
+    cmdusr: str | None = None
+    src: str | None = None
+    argv: Sequence[str] | None = None
+    env: Mapping[str, str] | None = None
+    cwd: str | None = None
+    input: str | bytes | None = None
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> TaskCommand:
+        """Read what :meth:`stored` of this version or another gave; a key that is unknown here is left out.
+
+        Raises:
+            TypeError, ValueError, LookupError: it is nothing of that kind.
+        """
+        given = {key: stored[key] for key in (*KEYS, *JOB_KEYS) if stored.get(key) is not None}
+        if isinstance(given.get("input"), Mapping):
+            given["input"] = base64.b64decode(given["input"]["base64"])
+        return cls(**given)
+
+    def stored(self) -> dict[str, Any]:
+        """The command as a trigger's argument, which has to be JSON."""
+        given = {key: getattr(self, key) for key in (*KEYS, *JOB_KEYS)}
+        stored = {key: value for key, value in given.items() if value is not None}
+        if self.argv is not None:
+            stored["argv"] = list(self.argv)
+        if isinstance(self.input, bytes):
+            stored["input"] = {"base64": base64.b64encode(self.input).decode()}
+        return stored
+
+    @property
+    def job_keys(self) -> list[str]:
+        """What of it only a server with durable jobs understands."""
+        return [key for key in JOB_KEYS if getattr(self, key) is not None]
+
+    @property
+    def of_version_1(self) -> Command:
+        """The command as every server understands it."""
+        given = {key: getattr(self, key) for key in KEYS}
+        return Command(**{"cmd": "", **{key: value for key, value in given.items() if value is not None}})
+
+    @property
+    def input_bytes(self) -> bytes:
+        """What it reads from its standard input: without ``input``, that is empty."""
+        return self.input.encode() if isinstance(self.input, str) else self.input or b""
+
+    @property
+    def hash(self) -> str:
+        """The hash that travels with it."""
+        return crc32hex(self.cmd or "" if self.argv is None else "\0".join(self.argv))
+
+    def text(self, masking: Callable[[str], str]) -> str:
+        """What runs, for a person, without secrets: a shell would read ``argv`` from it."""
+        if self.argv is None:
+            return masking(self.cmd or "")
+        return shlex.join(map(masking, self.argv))
+
+
 def check_commands(commands: object, env: object = None, cwd: object = None) -> list[dict[str, Any]]:
-    """Check the whole list, and return it as plain dicts.
+    """Check the whole list.
 
     Args:
         commands: as the operator got them.
         env, cwd: what holds for every command that does not set its own.
+
+    Returns:
+        The commands with the keys that hold for all of them.
 
     Raises:
         AirflowException: naming every wrong command by its index, counted from 0 as in
@@ -170,36 +247,3 @@ def _check_input(value: object) -> None:
     if isinstance(value, str):
         check_unicode("input", value)
     replace(STANDARD_INPUT, field="input").check(value)
-
-
-def storable(command: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked command as a trigger's argument, which has to be JSON."""
-    stored = dict(command)
-    if "argv" in stored:
-        stored["argv"] = list(stored["argv"])
-    if isinstance(stored.get("input"), bytes):
-        stored["input"] = {"base64": base64.b64encode(stored["input"]).decode()}
-    return stored
-
-
-def input_bytes(value: Any) -> bytes:
-    """The input of a stored command, as the command reads it: no input is an empty one."""
-    if isinstance(value, Mapping):
-        return base64.b64decode(value["base64"])
-    return value.encode() if isinstance(value, str) else value or b""
-
-
-def program_text(command: Mapping[str, Any]) -> str:
-    """What is run, for a person: a shell would read ``argv`` from it."""
-    return shlex.join(command["argv"]) if "argv" in command else command["cmd"]
-
-
-def program_hash(command: Mapping[str, Any]) -> str:
-    """The hash that travels with it."""
-    return crc32hex("\0".join(command["argv"]) if "argv" in command else command["cmd"])
-
-
-def to_command(command: Mapping[str, Any]) -> Command:
-    """A command of a stored trigger. The operator that stored it has checked it; a trigger of
-    version 1.0.0, which checked less, may also hold ``None`` for what is left out."""
-    return Command(**{"cmd": "", **{key: command[key] for key in KEYS if command.get(key) is not None}})

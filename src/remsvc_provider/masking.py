@@ -7,11 +7,11 @@ whatever a run of commands says goes through :class:`Masking`, in the triggerer 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remsvc_provider.commands import input_bytes
 from remsvc_provider.version_compat import masked_parts, names_a_secret
 
 MASK = "***"
@@ -79,7 +79,7 @@ class Masking:
         masked = dict(command)
         for key, value in command.items():
             if key == "input" and isinstance(value, Mapping):
-                text = _text(input_bytes(value))
+                text = _text(base64.b64decode(value["base64"]))
                 masked[key] = value if self(text) == text else MASK
             elif isinstance(value, str):
                 masked[key] = self(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from remsvc_provider.commands import check_commands, storable
+from remsvc_provider.commands import TaskCommand, check_commands
 from remsvc_provider.masking import secrets_in
 from remsvc_provider.metadata import check_metadata, split
 from remsvc_provider.plan import Plan, RunOptions
@@ -47,11 +47,10 @@ def checked_plan(
     public, secret = split(check_metadata(metadata))
     named = [{key: value} for key, value in public]
     return Plan(
-        commands=[storable(command) for command in checked_commands],
+        commands=[TaskCommand(**command) for command in checked_commands],
         stream_timeout=seconds,
         metadata=public + secret,
-        # Of the commands as they are: in a stored one, bytes do not show what they hold. Of the metadata the
-        # keys too, and what stands under one that says so.
+        # Of the metadata the keys too, and what stands under a key that says so.
         secrets=sorted(secrets_in([*checked_commands, *public, *named], known=known_secrets)),
         options=checked_options,
     )

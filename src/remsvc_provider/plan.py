@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from remsvc_provider.commands import JOB_KEYS
-
 if TYPE_CHECKING:
+    from remsvc_provider.commands import TaskCommand
     from remsvc_provider.metadata import CallMetadata
     from remsvc_provider.origin import Origin
 
@@ -58,7 +57,7 @@ class Plan:
     """A task's commands, checked, and how to run them. A trigger's arguments say the same.
 
     Attributes:
-        commands: the operator's command dicts, each with the ``env`` and ``cwd`` of all; storable as JSON.
+        commands: the operator's commands, each with the ``env`` and ``cwd`` of all.
         stream_timeout: seconds for all of them together.
         metadata: call metadata beside the connection's token.
         secrets: what of commands and metadata no log may show.
@@ -69,7 +68,7 @@ class Plan:
         options: how to run the commands.
     """
 
-    commands: Sequence[Mapping[str, Any]]
+    commands: Sequence[TaskCommand]
     stream_timeout: float
     metadata: CallMetadata = field(default_factory=list, repr=False)
     secrets: Sequence[str] = field(default_factory=list, repr=False)
@@ -101,8 +100,7 @@ class Plan:
         needs = [
             f"commands[{index}] {key}"
             for index, command in enumerate(self.commands)
-            for key in JOB_KEYS
-            if key in command
+            for key in command.job_keys
         ]
         if self.options.parallel > 1:
             needs.append(f"parallel={self.options.parallel}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -434,3 +435,39 @@ async def test_a_kill_before_it_has_started_is_no_fault(supervisor: Supervisor, 
     await trigger.on_kill()
     await trigger.cleanup()
     assert not await running(client)
+
+
+async def test_a_task_that_another_version_has_stored_is_started(conn_id):
+    """Of an earlier one this is the very text; of a later one there may be more."""
+    stored = {
+        "fields": {
+            "commands": [{"cmd": "echo {{ ds }}", "cmdusr": ""}],
+            "grpc_conn_id": conn_id,
+            "metadata": None,
+            "env": None,
+            "cwd": None,
+        },
+        "stream_timeout": 60.0,
+        "execution_timeout": None,
+        "longest_deferral": 86400000.0,
+        "options": {
+            "max_output_bytes": 262144,
+            "skip_on_exit_code": None,
+            "parallel": 1,
+            "durable": False,
+            "on_kill": "cancel",
+            "max_log_bytes": None,
+            "log_drain": None,
+        },
+        "native": False,
+        "reads_secrets": False,
+    }
+    for more in ({}, {"of_later_versions": True}):
+        made_here = started(in_dag())
+        trigger = RemSvcStartTrigger(parameters=json.dumps({**stored, **more}))
+        trigger.task_instance = made_here.task_instance
+        trigger.timeout_after = made_here.timeout_after
+        trigger.render_template_fields(context=trigger.task_instance.get_template_context())
+        event = await fire(trigger)
+        assert (event["state"], event["error_msg"]) == ("SUCCESS", None)
+        assert results(event)[0]["out"].startswith("20")

@@ -239,7 +239,7 @@ def test_mapped_tasks_are_a_workers(wanted):
         assert not scheduled(dag, task_id).start_from_trigger
     one = dag.get_task("run").unmap({"commands": TRUE, **wanted})
     ti = task_instance(task_id="run", map_index=1)
-    assert deferral(one.execute, context(ti)).trigger.plan.commands == TRUE
+    assert deferral(one.execute, context(ti)).trigger.serialize()[1]["commands"] == TRUE
 
 
 @pytest.mark.parametrize("given", ["perhaps", "True"])

@@ -17,7 +17,6 @@ from remsvc.client.options import ConnectionOptions
 from remsvc.errors import NotFoundError, RemSvcError, UnimplementedError
 from remsvc.printable import printable
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.commands import program_hash, program_text
 from remsvc_provider.log.live_log import FLUSH_SECONDS, LiveLog, Log
 from remsvc_provider.log.output import CommandOutput
 from remsvc_provider.log.task_log import failure_text, one_line, security_text, shown_id, without_nul
@@ -320,7 +319,7 @@ class DurableRun:
 
     def _text(self, tid: int) -> str:
         """A command's text as people see it: without secrets."""
-        return program_text(self._masking.command(self._plan.commands[tid - 1]))
+        return self._plan.commands[tid - 1].text(self._masking)
 
     def _take_result(self, tid: int, job: Job, output: CommandOutput) -> None:
         """Make a result of a job that has ended; or a problem, where it has no exit code that could be
@@ -356,7 +355,7 @@ class DurableRun:
             "rc": rc,
             "out": out,
             "err": err,
-            "hsh": program_hash(command),
+            "hsh": command.hash,
             "cmd": self._text(tid),
         }
         seconds = (job.ended_at - job.started_at).total_seconds() if job.ended_at and job.started_at else 0.0

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from remsvc.client import AsyncClient
 from remsvc.client.jobs import Job, JobSpec
 from remsvc.command import CommandType
 from remsvc.errors import AlreadyExistsError, InvalidCommandError
-from remsvc_provider.commands import input_bytes
+from remsvc_provider.commands import TaskCommand
 
 TIME_LIMIT = "airflow_time_limit"
 """Label of a job: the seconds that were asked for, of which a policy may leave less."""
 
 
-def job_spec(command: Mapping[str, Any], *, labels: Mapping[str, str], time_limit: float | None) -> JobSpec:
-    """The job for a checked, stored command."""
-    powershell = command.get("cmdtyp") == CommandType.POWERSHELL
+def job_spec(command: TaskCommand, *, labels: Mapping[str, str], time_limit: float | None) -> JobSpec:
+    """The job that a command becomes."""
+    powershell = command.cmdtyp == CommandType.POWERSHELL
     return JobSpec(
-        shell_command=None if "argv" in command else command["cmd"],
-        argv=tuple(command["argv"]) if "argv" in command else None,
+        shell_command=command.cmd if command.argv is None else None,
+        argv=None if command.argv is None else tuple(command.argv),
         shell_type="powershell" if powershell else "native",
-        user=command.get("cmdusr") or "",
-        working_directory=command.get("cwd") or "",
-        environment=command.get("env") or {},
-        standard_input=input_bytes(command.get("input")),
+        user=command.cmdusr or "",
+        working_directory=command.cwd or "",
+        environment=command.env or {},
+        standard_input=command.input_bytes,
         time_limit=time_limit,
         labels=labels,
-        source=command.get("src") or "",
+        source=command.src or "",
     )
 
 
 async def same_job(
-    client: AsyncClient, job: Job, command: Mapping[str, Any], metadata: Sequence[tuple[str, str]]
+    client: AsyncClient, job: Job, command: TaskCommand, metadata: Sequence[tuple[str, str]]
 ) -> Job | None:
     """The job, where it was created for just this command; else None.
 

@@ -11,7 +11,6 @@ from remsvc.client.options import ConnectionOptions
 from remsvc.client.results import CommandResult
 from remsvc.errors import DeadlineExceededError, MissingResultsError, RemSvcError, ServerError
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.commands import to_command
 from remsvc_provider.log.live_log import FLUSH_SECONDS, LiveLog, Log
 from remsvc_provider.log.output import shortened
 from remsvc_provider.log.task_log import command_report, failure_text, security_text, without_nul
@@ -58,7 +57,7 @@ class StreamRun:
 
     def __init__(self, plan: Plan, options: ConnectionOptions, live: LiveLog, masking: Masking) -> None:
         self._plan = plan
-        self._commands = [to_command(command) for command in plan.commands]
+        self._commands = [command.of_version_1 for command in plan.commands]
         self._options = options
         self._stream_timeout = plan.stream_timeout
         self._live = live

@@ -21,7 +21,7 @@ from remsvc.errors import RemSvcError
 from remsvc.time_limit import TimeLimit
 from remsvc_provider import sealing
 from remsvc_provider.airflow_process import in_triggerer
-from remsvc_provider.commands import KEYS
+from remsvc_provider.commands import JOB_KEYS, TaskCommand
 from remsvc_provider.masking import Masking
 from remsvc_provider.metadata import split
 from remsvc_provider.origin import Origin
@@ -112,7 +112,7 @@ class RemSvcTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         try:
             self.plan = Plan(
-                commands=commands,
+                commands=[TaskCommand.from_stored(command) for command in commands],
                 stream_timeout=stream_timeout,
                 metadata=[(key, value) for key, value in metadata or ()],
                 secrets=list(secrets or ()),
@@ -130,7 +130,7 @@ class RemSvcTrigger(BaseTrigger):
                 ),
             )
             self._masking = Masking(self.plan.secrets)
-        except (ValueError, AttributeError) as error:
+        except (ValueError, LookupError, AttributeError) as error:
             # A triggerer goes on after a TypeError; after any other error it ends, with all its triggers.
             raise TypeError("unusable arguments of a RemSvcTrigger") from error
         self.grpc_conn_id = grpc_conn_id
@@ -146,7 +146,7 @@ class RemSvcTrigger(BaseTrigger):
     def of(cls, plan: Plan, grpc_conn_id: str) -> RemSvcTrigger:
         """The trigger that runs a plan, by a connection."""
         return cls(
-            commands=list(map(dict, plan.commands)),
+            commands=[command.stored() for command in plan.commands],
             grpc_conn_id=grpc_conn_id,
             stream_timeout=plan.stream_timeout,
             metadata=plan.metadata,
@@ -165,8 +165,9 @@ class RemSvcTrigger(BaseTrigger):
         """
         plan = self.plan
         public, secret = split(plan.metadata)
+        commands = [command.stored() for command in plan.commands]
         arguments: dict[str, Any] = {
-            "commands": plan.commands,
+            "commands": commands,
             "grpc_conn_id": self.grpc_conn_id,
             "stream_timeout": plan.stream_timeout,
             "metadata": public,
@@ -183,12 +184,12 @@ class RemSvcTrigger(BaseTrigger):
             arguments["execution_timeout"] = plan.execution_timeout
         arguments.update(plan.options.changed())
         if plan.secrets and sealing.can_seal():
-            self._sealed_commands = sealing.seal(_COMMANDS, [plan.commands, plan.secrets])
+            self._sealed_commands = sealing.seal(_COMMANDS, [commands, plan.secrets])
         elif plan.secrets:
             arguments["secrets"] = plan.secrets
         if self._sealed_commands:
             arguments["sealed_commands"] = self._sealed_commands
-            arguments["commands"] = [self._masking.command(command) for command in plan.commands]
+            arguments["commands"] = [self._masking.command(command) for command in commands]
         return "remsvc_provider.triggers.remsvc.RemSvcTrigger", arguments
 
     def __repr__(self) -> str:
@@ -349,11 +350,11 @@ class RemSvcTrigger(BaseTrigger):
         if self._sealed_commands:
             commands, secrets = sealing.unseal(_COMMANDS, self._sealed_commands)
             self._masking.add(secrets)
-            plan = replace(plan, commands=commands)
+            plan = replace(plan, commands=[TaskCommand.from_stored(command) for command in commands])
         if plan.origin is None and self.task_instance is not None:
             # Stored by 1.0.0, which knew no other keys and let any pass.
-            commands = [{key: command.get(key) or "" for key in KEYS} for command in plan.commands]
-            plan = replace(plan, commands=commands, origin=Origin.of(self.task_instance))
+            known = [replace(command, **dict.fromkeys(JOB_KEYS)) for command in plan.commands]
+            plan = replace(plan, commands=known, origin=Origin.of(self.task_instance))
         return plan
 
 
