@@ -84,20 +84,21 @@ def test_a_transport_that_nobody_uses_is_closed_after_some_time(serve, soon):
 
 def test_a_transport_that_is_always_in_use_is_replaced_in_time(serve, soon, monkeypatch):
     """Who has the old one keeps it; it is closed when the last of them has gone."""
-    monkeypatch.setattr(channels, "LIFE_SECONDS", 0.2)
     options = ConnectionOptions(serve("", "--host=127.0.0.1").target, transport="http2")
 
     async def use():
         with pooled_transport(options) as old:
             async with AsyncClient.over(old, options) as client:
                 await client.ping()
-                await asyncio.sleep(0.3)
+                monkeypatch.setattr(channels, "LIFE_SECONDS", 0.0)  # it is old now
                 with pooled_transport(options) as new:
                     assert new is not old
                     monkeypatch.setattr(channels, "LIFE_SECONDS", 60.0)
                     with pooled_transport(options) as same:
                         assert same is new
-                    await asyncio.sleep(0.3)  # some sweeps
+                    with pooled_transport(replace(options, token="renewed")) as unused:
+                        pass
+                    await until(lambda: unused.readiness is Readiness.CLOSED, "a sweep")
                     await client.ping()
                     assert old.readiness is Readiness.READY
         await until(lambda: old.readiness is Readiness.CLOSED)

@@ -203,12 +203,12 @@ async def test_a_lease_of_a_job_that_waits(host_with: HostWith) -> None:
 
 
 async def test_a_restart_gives_watchers_time_to_come_back(host: JobHost) -> None:
-    job = await host.create(shell("sleep 1000", lease=1.5))
+    job = await host.create(shell("sleep 1000", lease=0.5))
     watching = asyncio.ensure_future(host.watch(job))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0)  # it has begun
     await host.close()
     watching.cancel()
-    await asyncio.sleep(1.6)
+    await asyncio.sleep(0.6)  # longer than the lease
     await host.open()
     found = await host.jobs.get(job.id)
     assert found is not None
