@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
+
+import pytest
 
 from remsvc.execution.supervisor.protocol import OUTPUT_WAIT
 from remsvc.server.calls.config import LimitsConfig
-from remsvc.server.config import ServerConfig
+from remsvc.server.config import SCHEMA, ServerConfig
 from remsvc.server.jobs.config import JobConfig
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "server-configuration.md").read_text(encoding="utf-8")
@@ -22,6 +25,14 @@ def defaults_in(heading: str, column: int) -> dict[str, str]:
 
 def milliseconds(seconds: float | None) -> str:
     return str(round((seconds or 0) * 1000))
+
+
+@pytest.mark.parametrize("section", SCHEMA.sections)
+def test_each_key_is_explained(section: str) -> None:
+    """Whoever declares a key has to write down what it means."""
+    explained = re.compile(r"`(?:\[\w+\] )?(\w+)")
+    missing = set(SCHEMA.names_in(section)) - set(explained.findall(_PAGE))
+    assert not missing
 
 
 def test_limits_of_callers() -> None:

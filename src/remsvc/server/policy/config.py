@@ -32,6 +32,7 @@ _DENYLIST, _ALLOWLIST = "denylist", "allowlist"
 POLICY_SECTIONS = (Section(_DENYLIST, flag="deny"), Section(_ALLOWLIST, flag="allow"))
 # Written for a reader of INI files that unescapes: here such a pattern hardly ever matches.
 _DOUBLED = re.compile(r"\\\\[sSdDwWbB.]")
+_COMMENT = "what follows ' ;' is a comment; write [;] to match one"
 _PARSED: dict[str, Callable[[str], object]] = {"programs": Program.parse, "directories": parse_directory}
 
 
@@ -83,9 +84,6 @@ def _read_list(settings: Settings, section: str) -> tuple[Rule, ...]:
         if problem := pattern_problem(rule.pattern):
             settings.report_value(value, problem)
     return tuple(rule for rule, _ in given)
-
-
-_COMMENT = "what follows ' ;' is a comment; write [;] to match one"
 
 
 def _read_sections(settings: Settings) -> PolicySections:

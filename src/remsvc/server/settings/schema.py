@@ -78,6 +78,11 @@ class Schema:
                 self._keys.setdefault(section.name, {}).update({key.name: key for key in section.keys})
 
     @property
+    def sections(self) -> tuple[str, ...]:
+        """The names of the sections whose keys are declared."""
+        return tuple(self._keys)
+
+    @property
     def shown_sections(self) -> str:
         """The sections, as a message lists them."""
         names = [*self._keys, *self.free_sections, *(f"{kind} NAME" for kind in NAMED_SECTIONS)]
