@@ -1,4 +1,4 @@
-"""The narrow interface between the server and the processes it runs.
+"""What the server needs of whatever runs its processes: start one, wait for it, end it.
 
 One engine serves a whole server; :mod:`remsvc.execution.engine_choice` says which one. On POSIX it is
 :mod:`remsvc.execution.posix` (a supervisor process owns the commands), on Windows

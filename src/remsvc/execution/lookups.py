@@ -1,7 +1,7 @@
-"""Looking something up that may never answer: users, programs, links.
+"""Looks up what may never answer, such as users and programs, without holding up anything else.
 
-Each look has a thread of its own. The threads that the event loop lends (``asyncio.to_thread``) are few,
-and the whole server's: lookups that hang would soon have them all, and a server that ends waits for them.
+Each lookup has a thread of its own. The event loop's own threads (``asyncio.to_thread``) are few and shared
+by the whole server: lookups that hang would soon take all of them, and a server that ends waits for them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The engine on POSIX: the server's side of the supervisor process."""
+"""The engine on POSIX: starts the supervisor process or finds it again, and gives it orders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import remsvc
 from remsvc.errors import ExecutionError, StartError
@@ -86,7 +86,7 @@ class JobListener(Protocol):
 class PosixEngine(asyncio.Protocol):
     """Starts processes through a supervisor; see :class:`remsvc.execution.engine.Engine`.
 
-    A supervisor that ends unasked costs the outcomes of what it was running; a new one is started
+    When a supervisor ends unasked, the outcomes of what it was running are not known. A new one is started
     for what comes next.
 
     Args:
@@ -317,8 +317,7 @@ class PosixEngine(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # as that of any socket is
 
     def data_received(self, data: bytes) -> None:
         for header, blobs in self._frames.feed(data):

@@ -1,7 +1,7 @@
-"""The engine on Windows: one thread with an event loop of its own on an I/O completion port.
+"""The engine on Windows: runs commands in job objects, from a thread with an event loop of its own.
 
-That loop starts the commands, reads their output and waits for their end: neither the server's
-event loop does, nor a thread for each command. Each command lives in a job object.
+That loop, on an I/O completion port, starts the commands, reads their output and waits for their end. So the
+server's event loop is never held up, and a command needs no thread of its own.
 """
 
 from __future__ import annotations

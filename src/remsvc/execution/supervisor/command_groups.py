@@ -1,7 +1,7 @@
-"""A control group for each command, so that nothing it starts can be taken for another's, or get away.
+"""Gives each command a control group, so that nothing it starts can get away or be taken for another's.
 
-A process cannot leave its group, however it forks; root can, and so can whoever the group belongs to, which
-:mod:`remsvc.execution.supervisor.process_tree` looks after.
+A process cannot leave its group, however it forks. Two can: root, and the user that the group belongs to.
+Their processes :mod:`remsvc.execution.supervisor.process_tree` finds by other means as well.
 
 The supervisor enters a command's group, starts the command, and leaves again: so the command is inside from
 its first instruction on. The groups are *threaded* ones, below one domain that the supervisor is in, because

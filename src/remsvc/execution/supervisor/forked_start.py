@@ -1,10 +1,11 @@
-"""Starting a process that may take long to become its program, while nobody waits for it.
+"""Starts a process that may take long to become its program, without waiting for it.
 
-The working directory, the program, or a file system on the way to them may be one that a caller can hold up,
-or another user's process has something to do before it becomes the program. So a copy of this process does
-all of that: it is the command's first process from the beginning, with the command's pid, session, control
-group and limits, and can be ended like any other. A pipe that closes when it becomes the program brings what
-went wrong, if something did.
+That may be so for two reasons: a caller may be able to hold up the working directory, the program, or a file
+system on the way to them; or the process has something to do before it becomes the program, such as becoming
+another user. So the supervisor forks, and the copy does all of that. The copy is the command's first process
+from the beginning: it has the command's pid, session, control group and limits, and can be ended like any
+other. Between it and the supervisor there is a pipe, the *verdict*. It brings what went wrong, or it just
+closes when the copy becomes the program.
 """
 
 from __future__ import annotations

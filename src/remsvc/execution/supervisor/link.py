@@ -1,4 +1,4 @@
-"""The supervisor's end of a connection to a server, where it listens for one, and how that reaches it."""
+"""The socket between server and supervisor: both ends of it, and how a later server finds the supervisor."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ class Link:
 
 
 class SupervisorListener:
-    """Where a server reaches the supervisor that one before it has left: a socket in the state directory.
+    """The socket in the state directory at which a supervisor waits for the next server.
 
     As long as the supervisor lives it holds the directory's lock. A server that does not find the socket
-    learns from it that there is somebody to wait for, until the socket is there again.
+    learns from that lock that a supervisor lives, and waits until the socket is there again.
 
     Args:
         complain: called with what is wrong.
@@ -186,10 +186,11 @@ class SupervisorListener:
 
 
 def _why_refused(connection: socket.socket) -> str:
-    """Why it does not come from a server; empty where it may.
+    """Why a connection is not taken for a server's; empty where it is.
 
-    What is provable is whose it is, and that nothing it comes from was started by this supervisor. Nothing
-    can be proven of a process that has ended: it may have left the connection to whomever it liked.
+    Two things can be proven: which user made it, and that no process above the one that made it was started
+    by this supervisor. Nothing can be proven of a process that has ended: it may have left the connection to
+    any other.
     """
     pid, user = peer_of(connection)
     if user != os.geteuid():

@@ -1,13 +1,13 @@
-"""The supervisor: a small single-threaded process that starts, owns and reaps all commands.
+"""The supervisor: a small process with one thread that starts all commands, and ends and reaps them.
 
-It is a process of its own so that starting a command is cheap (nothing to copy, no gRPC threads
-to be afraid of) and never blocks the server, and so that durable jobs outlive the server. It
-imports the standard library only.
+It is a process of its own for two reasons. Starting a command from it is cheap and never blocks the server:
+it has little memory to copy, and no threads that hold locks. And durable jobs outlive the server, because
+they are not the server's children. It imports the standard library only.
 
-A server talks to it over a socket (:mod:`remsvc.execution.supervisor.protocol`). When the connection breaks,
-commands that are not durable jobs are ended; jobs go on, how they end is written to their folders,
-and the next server connects to a socket in the state directory. Without a server and without
-anything running, the supervisor ends.
+A server gives it orders over a socket (:mod:`remsvc.execution.supervisor.protocol`). When that connection
+breaks, the supervisor ends the commands that are no durable jobs. Jobs go on: the supervisor writes how they
+end into their folders, and the next server connects to a socket in the state directory. When there is neither
+a server nor anything running, the supervisor ends.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _IDLE_SECONDS = 1.0  # between looks after the socket and the records, while the
 
 
 class Supervisor:
-    """The loop. One instance a process.
+    """Waits for what happens (orders, output, ended processes, timers) and has it dealt with.
 
     Args:
         control: the connection to the server that started it.
@@ -118,7 +118,7 @@ class Supervisor:
         return not self._commands or time.monotonic() > self._deadline
 
     def _survive(self, action: Callable[..., None], *arguments: Any) -> None:
-        """An error must not cost the outcomes of all commands."""
+        """Do something; what goes wrong is told, and costs no command its outcome."""
         try:
             action(*arguments)
         except Exception:  # noqa: BLE001

@@ -1,4 +1,4 @@
-"""Waiting for the output of a command that has ended, while it is still on its way. Linux; the supervisor's.
+"""Waits for output that is still on its way when its command has ended. Linux; for the supervisor only.
 
 A process that merely holds an output open, such as a daemon, is not waited for. One that passes on what the
 command wrote is, as in ``exec > >(tee log)``: it reads a pipe that nobody writes to any more, so that it
@@ -48,11 +48,11 @@ class OutputWait:
         """Seconds until it is over in any case."""
         return max(0.0, self._until - time.monotonic())
 
-    def goes_on(self, command: Tree, others: Others, totals: tuple[int, int]) -> bool:
+    def goes_on(self, tree: Tree, others: Others, totals: tuple[int, int]) -> bool:
         """Whether to wait on. Where nothing has moved for a while, what is there does not end by itself."""
         try:
             # The kernel's list of children may miss one while others end (proc(5)): look twice.
-            way = _on_its_way(command, others) or _on_its_way(command, others)
+            way = _on_its_way(tree, others) or _on_its_way(tree, others)
         except _TooManyError:
             self.note = "output may be cut off: too many processes may still be passing it on"
             return False
@@ -96,7 +96,7 @@ class _TooManyError(Exception):
     """There are too many processes to be asked."""
 
 
-def _on_its_way(command: Tree, others: Others) -> _OnItsWay | None:
+def _on_its_way(tree: Tree, others: Others) -> _OnItsWay | None:
     """What is on its way to the command's outputs; None for nothing.
 
     Raises:
@@ -104,7 +104,7 @@ def _on_its_way(command: Tree, others: Others) -> _OnItsWay | None:
     """
     held: dict[int, _Pipes] = {}
     others = dataclasses.replace(others, alone=False)
-    for number, process in enumerate(walk(command, others, set())):
+    for number, process in enumerate(walk(tree, others, set())):
         if number == _MAX_STEPS:
             raise _TooManyError
         if process is None:
@@ -113,7 +113,7 @@ def _on_its_way(command: Tree, others: Others) -> _OnItsWay | None:
             raise _TooManyError
         held[process.pid] = _pipes_of(process.pid)
     found, unread = set(), 0
-    pending = [pid for pid, pipes in held.items() if pipes.writes & command.pipes]
+    pending = [pid for pid, pipes in held.items() if pipes.writes & tree.pipes]
     seen = set(pending)
     while pending:
         reader = pending.pop()

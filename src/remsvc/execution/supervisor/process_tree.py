@@ -107,35 +107,35 @@ class Others:
     grouped: Callable[[str], bool] = no_group
 
 
-def walk(command: Tree, others: Others, doubtful: set[ProcEntry]) -> Iterator[ProcEntry | None]:
-    """The command's processes that have not ended; None is a place to pause at.
+def walk(tree: Tree, others: Others, doubtful: set[ProcEntry]) -> Iterator[ProcEntry | None]:
+    """Find a command's processes that have not ended. None is a place to pause at.
 
-    Those that may be the command's are put into ``doubtful``.
+    Processes that may be the command's, which nothing tells, are put into ``doubtful``.
     """
     seen: set[int] = {os.getpid()}
     pending: list[int] = []
-    if command.group is not None:
-        for process in command.group.members():
+    if tree.group is not None:
+        for process in tree.group.members():
             if process is None:
                 yield None
             else:
                 seen.add(process.pid)
                 pending.append(process.pid)
                 yield process
-        if not command.may_leave:
+        if not tree.may_leave:
             return
-    if not command.reaped and command.leader not in seen and (leader := read_process(command.leader)):
+    if not tree.reaped and tree.leader not in seen and (leader := read_process(tree.leader)):
         seen.add(leader.pid)
         pending.append(leader.pid)
         yield leader
     for pid in children(os.getpid()):
-        if pid in seen or pid == command.leader or pid in others.leaders:
+        if pid in seen or pid == tree.leader or pid in others.leaders:
             continue
         yield None
         orphan = read_process(pid)
         if orphan is None or orphan.parent != os.getpid():
             continue
-        belongs = _belongs(orphan, command, others)
+        belongs = _belongs(orphan, tree, others)
         if belongs or (belongs is None and others.alone):
             seen.add(pid)
             pending.append(pid)
@@ -154,23 +154,23 @@ def walk(command: Tree, others: Others, doubtful: set[ProcEntry]) -> Iterator[Pr
             yield None
 
 
-def _belongs(orphan: ProcEntry, command: Tree, others: Others) -> bool | None:
+def _belongs(orphan: ProcEntry, tree: Tree, others: Others) -> bool | None:
     """Whether a process without a parent of its own is the command's; None where nothing tells."""
     # Nobody can join a session: one is in the session of whoever started it, or in a new one.
     if orphan.session in others.leaders:
         return False
-    if orphan.session == command.leader:
+    if orphan.session == tree.leader:
         return True
     if others.grouped(group_path(orphan.pid)):
         return False  # it is in a group, and not in this command's
-    if orphan.start_ticks < command.start_ticks or real_user(orphan.pid) != command.user:
+    if orphan.start_ticks < tree.start_ticks or real_user(orphan.pid) != tree.user:
         return False
     marks = {
         variable.partition(b"=")[2].decode(errors="replace")
         for variable in environment(orphan.pid)
         if variable.startswith(f"{MARK}=".encode())
     }
-    if command.mark in marks or _holds(orphan.pid, command.pipes):
+    if tree.mark in marks or _holds(orphan.pid, tree.pipes):
         return True
     return False if not marks.isdisjoint(others.marks) else None
 
@@ -193,11 +193,11 @@ class TreeEnd:
         left: what is, or may be, for a person; empty for nothing.
     """
 
-    def __init__(self, command: Tree, others: Callable[[], Others], orphans: Callable[[], int]) -> None:
+    def __init__(self, tree: Tree, others: Callable[[], Others], orphans: Callable[[], int]) -> None:
         self.ended = False
         self.given_up = False
         self.left = ""
-        self._command = command
+        self._tree = tree
         self._others = others
         self._orphans = orphans
         self._doubtful: set[ProcEntry] = set()
@@ -251,13 +251,13 @@ class TreeEnd:
             self.given_up = True
             self.left = "could not be ended: this server could not look after its processes"
             return
-        group = self._command.group
+        group = self._tree.group
         if group is not None:
             group.freeze()
             frozen_by = min(deadline, time.monotonic() + _FREEZE_SECONDS)
             while not group.frozen and not group.empty and time.monotonic() < frozen_by:
                 yield 0.001
-        if self._command.may_leave:
+        if self._tree.may_leave:
             # None can fork away while its relatives are being found.
             yield from self._signal_all(signal.SIGSTOP, (time.monotonic() + deadline) / 2)
         killed: set[ProcEntry] = set()
@@ -293,7 +293,7 @@ class TreeEnd:
         ended = self._orphans()
         if (yield from self._any(killed)):
             return False
-        if not self._command.may_leave:
+        if not self._tree.may_leave:
             return True
         # Of a chain, each of whose links starts the next one and ends, none may have been there to be seen.
         yield _REAP_SECONDS
@@ -325,7 +325,7 @@ class TreeEnd:
 
     def _walk(self) -> Iterator[ProcEntry | None]:
         self._doubtful.clear()
-        return walk(self._command, self._others(), self._doubtful)
+        return walk(self._tree, self._others(), self._doubtful)
 
     def _send(self, process: ProcEntry, number: signal.Signals) -> None:
         if not send_signal(process, number):

@@ -1,4 +1,4 @@
-"""Single processes, as ``/proc`` has them: proc(5). Linux; for the supervisor, and what it left behind."""
+"""Reads single processes from ``/proc`` (proc(5)), and signals them. Linux."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENOUGH = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class ProcEntry:
-    """A process: a number alone may be another's a moment later.
+    """A process, told apart from a later one that gets the same number by when it started.
 
     Attributes:
         pid: its number.

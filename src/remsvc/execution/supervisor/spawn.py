@@ -1,6 +1,8 @@
-"""Starting a process on POSIX at once, and what the process that starts them does for that beforehand.
+"""Starts a command's process the quick way, with posix_spawn, and prepares the supervisor for that.
 
-For what may take long see :mod:`remsvc.execution.supervisor.forked_start`.
+The supervisor waits until the process has become its program. So only a program and a directory that nobody
+can make it wait at are started like this; for all others see
+:mod:`remsvc.execution.supervisor.forked_start`.
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ Streams = tuple[int, int, int]
 
 
 class NewSession:
-    """What this process starts in the block is in a session of its own.
+    """Gives what is started in a ``with`` block a session keyring and an OOM score of its own.
 
-    Where the kernel refuses a keyring, the command starts all the same, and that is told, once for each
-    reason: without support for keys, in a container that forbids them, or where a user who is not root has
-    as many as may be.
+    A command must not read the keys of another one, nor be protected from the kernel's out-of-memory killer
+    as the server may be. Where the kernel refuses a keyring, the command starts all the same: the kernel may
+    have no support for keys, a container may forbid them, or a user who is not root may have as many as it
+    may. Each reason is told once.
 
     Args:
-        complain: told what commands do not get, and why.
+        complain: called with what commands do not get, and why.
     """
 
     def __init__(self, complain: Callable[[str], None]) -> None:
@@ -134,8 +137,8 @@ def spawn(
 ) -> int:
     """Start a process as the leader of a new session and return its pid; the caller reaps it.
 
-    This process waits until it has become the program, so nothing may hold that up:
-    see :class:`~remsvc.execution.supervisor.local_paths.LocalPaths`.
+    This process waits until the new one has become the program. Nothing may hold that up, which
+    :class:`~remsvc.execution.supervisor.local_paths.LocalPaths` makes sure of.
 
     Args:
         argv: the first is the program's path.
