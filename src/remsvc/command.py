@@ -1,4 +1,4 @@
-"""What a command is, and when one is valid. Shared by the server, the client and the provider."""
+"""A command of wire version 1, and when it is valid: one type for server, client and provider."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Command:
     src: str = ""
 
     def validate(self) -> None:
-        """Check what can be checked anywhere, before anything is sent or run.
+        """Check everything that can be checked on any machine, before anything is sent or run.
 
         Raises:
             InvalidCommandError: saying what is wrong, in one line.

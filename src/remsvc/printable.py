@@ -1,8 +1,8 @@
-"""Text from somebody else, made safe to show: in a terminal, in a log, in the text of an error.
+"""Makes text from somebody else safe to show: in a terminal, in a log, in the text of an error.
 
-Whoever makes a job, serves a client or calls a server chooses texts that a person will read elsewhere. Such a
-text must not steer that person's terminal, forge a line of a log, turn the direction of writing, or fill the
-screen. It is cleaned where it is shown, and nowhere before: a program gets it as it is.
+Whoever creates a job, answers a client or calls a server chooses texts that a person reads elsewhere. Such
+a text must not control that person's terminal, forge a line in a log, reverse the direction of writing, or
+fill the screen. It is cleaned only where it is shown; programs get it unchanged.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ def printable(text: str, *, limit: int | None = LONGEST, keep: str = "") -> str:
     What is printable stays as it is, a backslash too. Cleaning twice changes nothing more.
 
     Args:
-        text: from anybody.
-        limit: how many characters the result has at most; what is longer is cut, and the result says how long
-            ``text`` was. At least 40; None: as many as there are.
-        keep: controls that stay, such as ``"\n\t"`` for a text of several lines.
+        text: anything; it may come from anybody.
+        limit: how many characters the result may have, at least 40. A longer one is cut, and says how long
+        ``text``
+            was. None: there is no limit.
+        keep: control characters that stay, such as ``"\n\t"`` for a text of several lines.
     """
     if limit is None or len(text) <= limit:
         if text.isprintable():

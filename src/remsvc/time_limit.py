@@ -1,4 +1,4 @@
-"""A limit of time for what a block awaits: ``asyncio.timeout`` on every Python, at the price of one timer."""
+"""A time limit for what a block awaits: as ``asyncio.timeout``, but on every Python, and for one timer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ else:
     import weakref
 
     class _CountingCancel:
-        """Stands in for a task's ``cancel``, and counts how often the task was told to end.
+        """Takes the place of a task's ``cancel`` method, and counts how often it is called.
 
-        Python 3.11 counts in the task itself. Before that, one who cancels a task in the moment in which
-        somebody else does leaves no trace. Who took hold of the method before the first limit is not counted.
+        From Python 3.11 on the task counts by itself. Before that, nobody can tell whether one or two have
+        cancelled a task in the same moment. A call by somebody who has fetched the method before the first
+        limit was set is not counted.
         """
 
         def __init__(self, task: asyncio.Task[Any]) -> None:
@@ -55,16 +56,16 @@ else:
 class TimeLimit:
     """Cancels what the block awaits after some seconds, and raises ``TimeoutError`` from it.
 
-    Whoever cancels the task is heard, in whatever moment that is: together with the result of what is
-    awaited, or with the end of the time. ``asyncio.wait_for`` hears neither before Python 3.12, so a command
-    would go on for a caller who has gone; and it starts a task for each wait. ``asyncio.timeout``
-    does the same as this and is not in Python 3.10.
+    A cancellation of the task is never lost, not even in the moment in which the awaited result arrives or
+    the time ends. ``asyncio.wait_for`` loses it in both cases before Python 3.12, so that a command would
+    go on for a caller who has gone; and it starts a task for each wait. ``asyncio.timeout`` does the same
+    as this class, but Python 3.10 does not have it.
 
     Limits may be nested. Each is used once, within a task, and raises the built-in ``TimeoutError``
     (which is not ``asyncio.TimeoutError`` in Python 3.10).
 
     Args:
-        seconds: the limit; 0 or less for what needs no wait, None for no limit.
+        seconds: the limit; 0 or less: only what is ready at once succeeds; None: there is no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -86,8 +87,10 @@ class TimeLimit:
         return None if self._timer is None else self._timer.when() - asyncio.get_running_loop().time()
 
     def restart(self, seconds: float | None) -> None:
-        """Count anew, from now on; None: no limit from here on. Does nothing once the time is up or the block
-        is left."""
+        """Let the limit begin anew, now; None: there is no limit any more.
+
+        Does nothing once the time is up or the block is left.
+        """
         if self._expired or self._over:
             return
         if self._timer is not None:

@@ -1,7 +1,8 @@
-"""A bearer token as it was written down somewhere, read as it was meant.
+"""Reads a bearer token as it was meant, from a text in which somebody wrote it down.
 
-Tokens are copied by hand and by programs: a line end, a byte order mark or the word ``Bearer`` comes along.
-Servers and clients leave out the same, so that a token which one of them takes is the other's token as well.
+People copy tokens by hand and by programs, and a line end, a byte order mark or the word ``Bearer`` comes
+along. Servers and clients leave out the same, so that a text which both are given means the same token to
+both.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ _SCHEMES = re.compile(rf"(?:bearer(?:[{_AROUND}]+|\Z))*", re.IGNORECASE)
 
 
 def token_as_meant(text: str) -> str:
-    """A token without what surely came along by accident: blanks, line ends and byte order marks around it,
-    and the word ``Bearer`` before it, once or more often. Empty where there is no more.
+    """A token without blanks, line ends and byte order marks around it, and without ``Bearer`` before it.
+
+    The word ``Bearer`` may stand there more than once. The result is empty where nothing else is in the
+    text.
     """
     text = text.strip(_AROUND)
     schemes = _SCHEMES.match(text)

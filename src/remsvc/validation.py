@@ -1,7 +1,7 @@
-"""How large each field of a request may be: one table, for servers and for clients before they send.
+"""The limits of each field of a request, in one table for servers and clients.
 
-The sizes are of what a field needs, with much to spare. They are the same on every server, so that a client
-can say what is too large before anything is sent or run.
+Each limit leaves much more room than the field needs. All servers have the same limits, so a client can say
+what is too large before anything is sent.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Limit:
     """The most that a field may hold.
 
     Attributes:
-        field: as error texts name it.
-        most: how much.
-        unit: of ``most``. Bytes of text are those of its UTF-8.
-        why: what needs so much, for the documentation.
+        field: its name in error texts.
+        most: how much it may hold, in ``unit``.
+        unit: what is counted. The bytes of a text are those of its UTF-8.
+        why: what may need so much, for the documentation.
     """
 
     field: str
@@ -35,14 +35,14 @@ class Limit:
     def check(self, value: str | bytes | Collection[object]) -> None:
         """Raises :class:`InvalidCommandError` where ``value`` holds more, naming the field and the limit."""
         size = len(value)
-        # A character has one byte at least, and four at most: most texts need not be encoded to be measured.
+        # A character has one to four bytes in UTF-8, so most texts need not be encoded to be measured.
         if self.unit == "bytes" and isinstance(value, str) and 4 * size > self.most >= size:
             size = len(value.encode("utf-8", "surrogatepass"))
         if size > self.most:
             raise self.error(size)
 
     def error(self, size: int) -> InvalidCommandError:
-        """What is said of a value of this ``size``."""
+        """The error for a value of this ``size``."""
         return InvalidCommandError(f"{self.field}: expected at most {self.most} {self.unit}, not {size}")
 
 
@@ -100,9 +100,9 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = {
     "CancelJobRequest": (ID, REASON),
     "WatchJobRequest": (ID,),
 }
-"""The whole table, by the messages that the fields are of.
+"""The whole table, by the messages that the fields belong to.
 
-A hash has no limit of its own: whatever is not the right eight digits is a mismatch, and goes no further.
+A hash has no limit of its own: whatever is not the right eight digits is refused as a mismatch.
 """
 
 MESSAGE_BYTES: Mapping[str, int] = {
@@ -117,7 +117,7 @@ MESSAGE_BYTES: Mapping[str, int] = {
     "HealthCheckRequest": 4 * 1024,
     "ServerReflectionRequest": 4 * 1024,
 }
-"""Bytes that a whole request may have. Those of larger ones are not taken in."""
+"""The bytes that a whole request may have. A server does not take in the bytes of a larger one."""
 
 
 def check_text(name: str, value: object, limit: Limit | None = None) -> None:
@@ -125,8 +125,8 @@ def check_text(name: str, value: object, limit: Limit | None = None) -> None:
 
     Args:
         name: of the field, for the error.
-        value: from anybody.
-        limit: that the field has; None where it is checked together with others.
+        value: anything; it may come from anybody.
+        limit: the field's limit; None where its size is checked together with that of others.
 
     Raises:
         InvalidCommandError: naming the field. The value is not quoted: it may be a secret.
@@ -146,7 +146,7 @@ def is_request_id(text: str) -> bool:
 
 
 def check_unicode(name: str, text: str) -> None:
-    """Check that text has a UTF-8. Raises :class:`InvalidCommandError`, naming the field."""
+    """Check that text can be encoded as UTF-8. Raises :class:`InvalidCommandError`, naming the field."""
     if _SURROGATE.search(text):
         raise InvalidCommandError(f"{name} is not valid Unicode text: it has a lone surrogate")
 

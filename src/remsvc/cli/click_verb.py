@@ -1,4 +1,4 @@
-"""A verb as a command of click's, made from its table of options: for help, completion and errors."""
+"""Makes click's commands from verbs and their options: for help, completion and error messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Verbs(click.Group):
     """A group of verbs, each loaded when it is named."""
 
     places: Mapping[str, str] = {}
-    """Where each is, in the order of the help: see :mod:`remsvc.cli.verbs`."""
+    """Where each verb stands, in the order of the help: see :mod:`remsvc.cli.verbs`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.places)
@@ -31,7 +31,7 @@ class Verbs(click.Group):
 
 
 def click_command(verb: Verb) -> click.Command:
-    """The command that does the same."""
+    """click's command that does the same as a verb."""
     parameters: list[click.Parameter] = [click_option(option) for option in verb.options]
     if (argument := verb.argument) is not None:
         parameters.append(
@@ -53,7 +53,7 @@ def click_command(verb: Verb) -> click.Command:
 
 
 def click_option(option: Option) -> click.Option:
-    """The option as click's."""
+    """click's option with the same meaning."""
     flags = list(option.flags)
     if option.off is not None:
         flags[-1] += f"/{option.off}"
@@ -74,7 +74,7 @@ def click_option(option: Option) -> click.Option:
 
 
 def click_type(kind: Kind) -> Any:
-    """The kind of a value as click's type, which has more to say of the usual ones."""
+    """click's type for a kind of value; for the usual kinds click's own, whose help says more."""
     if kind is str:
         return click.STRING
     if kind is file:
@@ -87,7 +87,7 @@ def click_type(kind: Kind) -> Any:
 
 
 def _checked(kind: Kind) -> Kind:
-    """A kind whose errors click shows as they are."""
+    """The same kind, with errors that click shows word for word."""
 
     def convert(text: Any) -> Any:
         try:

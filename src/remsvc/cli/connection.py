@@ -1,4 +1,4 @@
-"""The options of every verb that talks to a server, and the client they make."""
+"""The options by which a verb is told its server, and the client that is made from them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,12 @@ CONNECTION = (
 
 
 def check_connection(values: Mapping[str, Any], given: Collection[str]) -> None:
-    """Raises ``ValueError`` where values contradict each other; ``given``: on the command line."""
+    """Check that values do not contradict each other. Raises ``ValueError``.
+
+    Args:
+        values: of all options.
+        given: the names of those that stand on the command line.
+    """
     if (values["cert"] is None) != (values["key"] is None):
         raise ValueError("--cert and --key belong together")
     if values["tls"] is False and (values["cert"] is not None or "ca_cert" in given):
@@ -74,7 +79,7 @@ def connection(
     token_file: Path | None,
     proxy: bool | None,
 ) -> ConnectionOptions:
-    """What checked values of :data:`CONNECTION` mean. Raises :class:`ConfigurationError`."""
+    """A client's options from checked values of :data:`CONNECTION`. Raises :class:`ConfigurationError`."""
     if tls is False:
         ca_cert = None
     options = ConnectionOptions(

@@ -1,4 +1,4 @@
-"""What ``remsvc`` exits with."""
+"""The exit codes of ``remsvc``, and which of them tells how a job has ended."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FAILURE = 255
 USAGE = 2
 INTERRUPTED = 130
 UNREAD = 141
-"""Nobody reads the output any more: what a shell says of a program that SIGPIPE has ended."""
+"""Nobody reads the output any more. Shells report this code for a program that SIGPIPE has ended."""
 
 NOT_STARTED = 1
 TIMED_OUT = 124
 
 
 def job_exit_code(job: Job) -> int:
-    """The exit code that tells how an ended job fared: never 0 unless it succeeded."""
+    """The exit code that tells how a job has ended: 0 only where it has succeeded."""
     if job.state is JobState.TIMED_OUT:
         return TIMED_OUT
     if job.state is JobState.CANCELLED:
@@ -34,7 +34,7 @@ def job_exit_code(job: Job) -> int:
 
 
 def job_end_line(job: Job) -> str | None:
-    """What to say about a job's end besides its exit code; None where that says it all."""
+    """A line about a job's end; None where the exit code says everything."""
     nothing_ran = job.started_at is None and job.exit_code is None
     before = " before it started, and nothing ran" if nothing_ran else ""
     if job.state is JobState.TIMED_OUT:
@@ -53,7 +53,8 @@ def job_end_line(job: Job) -> str | None:
 def exit_as_command(code: int) -> NoReturn:
     """Exit with a command's exit code."""
     if os.name != "nt" and not 0 <= code <= 255:
-        # An exit code of Windows: the low byte alone could say 0.
+        # A server on Windows may give a code that does not fit into a byte here. Its low byte alone could
+        # be 0.
         warning_line(f"the command's exit code is {code}, which does not fit here: exiting with {FAILURE}")
         code = FAILURE
     sys.exit(code)

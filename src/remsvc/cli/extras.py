@@ -1,4 +1,4 @@
-"""Libraries that come with an extra of the package: say which one where they are missing."""
+"""Says which extra of the package to install where a library is missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remsvc.errors import RemSvcError
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Around imports: a missing library becomes one clear line."""
+    """A block around imports: for a missing library, an error of one line names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:

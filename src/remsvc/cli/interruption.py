@@ -1,4 +1,4 @@
-"""Ctrl-C while a job is watched: cancel it over there, rather than leave it."""
+"""What Ctrl-C does while a job is watched: it cancels the job on its server."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _RETRY_SECONDS = 1.0
 
 
 class Interruption:
-    """While it is entered, Ctrl-C, TERM and HUP end the job: first gently, the second time by KILL.
+    """A block in which Ctrl-C, TERM and HUP end the job: the first time by TERM, the second time by KILL.
 
-    The watch goes on meanwhile and shows the job's last words. The third time, or where there is no
-    job yet the second time, raises ``KeyboardInterrupt``, which leaves the job to itself.
+    The watch goes on meanwhile and shows the last output of the job. The third time, or the second time
+    where there is no job yet, raises ``KeyboardInterrupt``, which leaves the job to itself.
 
     Attributes:
         signal: the first signal that came; None while there was none.
@@ -34,7 +34,8 @@ class Interruption:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._before: dict[int, Any] = {}
-        # Put by a signal handler: only this kind of queue may be. True: kill; None: no more.
+        # A signal handler puts the orders, and only this kind of queue permits that. True: kill; False:
+        # cancel; None: there are no more orders.
         self._orders: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._count = 0
@@ -59,7 +60,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def ends(self, job_id: str) -> None:
-        """Name the job that is to be ended; also by a signal that came before."""
+        """Say which job is to be ended. If a signal has come before, it is ended now."""
         worker = threading.Thread(target=self._cancel, args=(job_id,), name="cancel job", daemon=True)
         worker.start()
         self._worker = worker  # once it runs: a signal may come at any step, and the end joins it
@@ -73,7 +74,7 @@ class Interruption:
         self._orders.put(self._count > 1)
 
     def _cancel(self, job_id: str) -> None:
-        """Carry out the orders, however long the server is away."""
+        """Carry out the orders, however long the server cannot be reached."""
         kill = pending = told = False
         while True:
             try:

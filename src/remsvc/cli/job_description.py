@@ -1,4 +1,4 @@
-"""A job for machines and for people."""
+"""Describes a job as JSON for machines, and as words for people."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from remsvc.client.jobs import Job
 
 
 def command_of(job: Job) -> str:
-    """What it runs, as text; an argument list quoted as for a shell."""
+    """The command of a job as text; an argument list is quoted as for a shell."""
     return job.spec.shell_command or "" if job.spec.argv is None else shlex.join(job.spec.argv)
 
 
 def as_json(job: Job) -> dict[str, object]:
-    """All about a job; times as ISO 8601 in UTC."""
+    """Everything about a job, with times as ISO 8601 in UTC."""
     spec = job.spec
     return {
         "id": job.id,
@@ -48,12 +48,12 @@ def as_json(job: Job) -> dict[str, object]:
 
 
 def time_text(moment: datetime | None) -> str | None:
-    """ISO 8601 in UTC."""
+    """A time as ISO 8601 in UTC."""
     return None if moment is None else moment.isoformat(timespec="microseconds")
 
 
 def short_time(moment: datetime | None) -> str:
-    """For a person's eyes, in the local time zone: the time of day only where it is not long ago."""
+    """A time in short, in the local time zone: with the time of day unless it is long ago."""
     if moment is None:
         return ""
     local = moment.astimezone()
@@ -62,7 +62,7 @@ def short_time(moment: datetime | None) -> str:
 
 
 def duration(job: Job) -> str:
-    """How long it ran, or has run by now."""
+    """How long a job ran, or has been running until now."""
     if job.started_at is None:
         return ""
     end = job.ended_at or datetime.now(timezone.utc)

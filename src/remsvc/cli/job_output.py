@@ -1,4 +1,4 @@
-"""Following a job: its output to standard output and error as bytes, and what is to be said about it."""
+"""Follows a job: writes its output unchanged, and says what of it is missing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from remsvc.errors import ServerError
 
 _GAPS_TOLD = 3
-"""Over its limit, a quick job drops what a slower reader has not seen yet, again and again."""
+"""So many gaps in an output are told one by one. A quick job over its output limit has many: it drops,
+again and again, what a slower reader has not seen yet."""
 
 
 class OutputWriter:
-    """Writes chunks where they belong, unchanged and at once, and says what is missing between them.
+    """Writes each piece of output to its stream, unchanged and at once, and says what is missing.
 
     Args:
-        streams: where each output goes: ``stdout``, ``stderr`` or both.
+        streams: the streams to write to, by the name of the output: ``stdout``, ``stderr`` or both.
     """
 
     def __init__(self, streams: Mapping[str, BinaryIO]) -> None:
@@ -42,10 +43,10 @@ class OutputWriter:
             stream.flush()
 
     def finish(self, job: Job | None = None) -> None:
-        """Say how much is missing in all, where that was not said gap by gap, and why.
+        """Say how much is missing altogether, where not every gap was told, and why.
 
         Args:
-            job: as it has ended; None where it goes on, so that nothing is known of that.
+            job: the ended job; None where the job goes on, so that the reason is not known yet.
         """
         for name, gaps in self._gaps.items():
             if gaps > _GAPS_TOLD:
@@ -68,11 +69,11 @@ class OutputWriter:
 
 
 _MOST_COLLECTED = 1024 * 1024 * 1024
-"""Bytes: what a server keeps of an output unless it is configured otherwise. More would fill the memory."""
+"""Bytes. A server keeps no more of an output by default, and more would fill the memory here."""
 
 
 class OutputCollector:
-    """Keeps all output, for one JSON object at the end. Raises :class:`RemSvcError` where it is too long."""
+    """Keeps all output for one JSON object at the end. Raises :class:`RemSvcError` where it is too long."""
 
     def __init__(self) -> None:
         self._streams = {"stdout": bytearray(), "stderr": bytearray()}
@@ -87,10 +88,7 @@ class OutputCollector:
             raise RemSvcError(f"the output has more than {_MOST_COLLECTED} bytes, too many for --json")
 
     def as_json(self, job: Job) -> dict[str, object]:
-        """``out`` and ``err`` as text.
-
-        Beside them, whether bytes that are not UTF-8 were replaced in them, and how many bytes are missing.
-        """
+        """``out`` and ``err`` as text, whether bytes in them were replaced, and how many are missing."""
         lossy = False
         texts = {}
         for name, stream in (("out", "stdout"), ("err", "stderr")):
@@ -105,7 +103,7 @@ class OutputCollector:
 
 
 def tell_dropped(job: Job) -> None:
-    """Say how much of an ended job's output the server did not keep, and why, where nobody has looked on."""
+    """Say how much of a job's output the server has not kept, and why, where no watch has told it."""
     dropped = {name: _size(job, name).dropped for name in ("stdout", "stderr")}
     for name, size in dropped.items():
         if size:
@@ -127,7 +125,7 @@ def _size(job: Job, stream: str) -> OutputSize:
 
 
 class ConnectionNotice:
-    """Says once that the connection is lost, until it is back."""
+    """Says that the connection is lost: once for each time, however many attempts fail until it is back."""
 
     def __init__(self, server: str) -> None:
         self._server = server
@@ -146,7 +144,7 @@ class ConnectionNotice:
 
 
 def binary(stream: object) -> BinaryIO:
-    """The stream's bytes, without encoding or translated line ends."""
+    """The stream for bytes below a text stream, which neither encodes nor translates line ends."""
     buffer: BinaryIO = getattr(stream, "buffer")  # noqa: B009
     return buffer
 
@@ -163,11 +161,10 @@ def follow(
     write: Callable[[OutputChunk], None],
     enter: Callable[[Job], None],
 ) -> Job:
-    """Write a job's output from its beginning, as it appears; the job, once it has ended.
+    """Write a job's output from its beginning, as it appears; returns the job once it has ended.
 
-    Tells ``enter`` of each state. Raises what
-    :meth:`Client.watch_job <remsvc.client.sync_jobs.JobCalls.watch_job>` raises, and
-    what ``write`` does.
+    ``enter`` is called with the job at each change of its state. Raises what
+    :meth:`Client.watch_job <remsvc.client.sync_jobs.JobCalls.watch_job>` and ``write`` raise.
     """
     notice = ConnectionNotice(server)
     job: Job | None = None
@@ -178,5 +175,5 @@ def follow(
             enter(job)
         else:
             write(event)
-    assert job is not None  # a watch ends after the final state alone
+    assert job is not None  # a watch ends only after the final state
     return job

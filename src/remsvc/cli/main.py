@@ -1,4 +1,4 @@
-"""The group of all verbs, as click has them."""
+"""The command line with click: the group of all verbs, and its help."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from remsvc.cli.verbs import VERBS
 
 
 class CommandLine(Verbs):
-    """All verbs; each error of ours becomes one line and an exit code."""
+    """The group of all verbs. Each error of ours becomes one line and an exit code."""
 
     places = VERBS
 

@@ -1,4 +1,4 @@
-"""Writing a set of new files, all or none, private ones never readable by others."""
+"""Writes a set of new files: all of them or none, and private ones never readable by others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from remsvc.errors import RemSvcError
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """What a file shall hold; a private one is created with mode 0600, others with 0644."""
+    """The content of a file to write. A private file gets the mode 0600, any other 0644."""
 
     content: bytes
     private: bool = True
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory that only its owner may enter; one that exists stays as it is."""
+    """Make a directory that only its owner may enter. One that exists already stays as it is."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -53,7 +53,8 @@ def write_files(directory: Path, files: Mapping[str, NewFile], *, replace: bool)
 
 def _create(path: Path, file: NewFile) -> None:
     path.unlink(missing_ok=True)  # left by a run that was killed
-    # The mode is there from the first moment; O_EXCL follows no link.
+    # The file has its mode from the first moment, and O_EXCL follows no link that somebody may have put
+    # there.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if file.private else 0o644)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(file.content)

@@ -1,9 +1,10 @@
-"""Options and arguments of verbs as a table, and the kinds of values they take.
+"""How a verb describes its options and arguments, and the kinds of values that they take.
 
-From this table the quick parser (:mod:`remsvc.cli.quick`) and click's commands
-(:mod:`remsvc.cli.click_verb`) are made, so that they cannot differ. Nothing here imports click.
+Both the quick parser (:mod:`remsvc.cli.quick`) and click's commands (:mod:`remsvc.cli.click_verb`) work
+from this description, so that they cannot differ. Nothing here imports click.
 
-A kind turns the text of a value into the value, or raises ``ValueError`` with what is to be said.
+A kind is a function from the text of a value to the value. It raises ``ValueError`` with a message for the
+user.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Kind = Callable[[Any], Any]
 
 
 class Choice:
-    """One of a few words."""
+    """A kind of value: one of a few words."""
 
     def __init__(self, words: Collection[str], *, any_case: bool = False) -> None:
         self.words = tuple(words)
@@ -32,7 +33,7 @@ class Choice:
 
 
 class WholeNumber:
-    """An integer, from ``least`` on."""
+    """A kind of value: an integer that is at least ``least``."""
 
     def __init__(self, least: int) -> None:
         self.least = least
@@ -45,7 +46,7 @@ class WholeNumber:
 
 
 def file(text: str) -> Path:
-    """The path of a file, which may be missing."""
+    """A kind of value: the path of a file, which is readable or does not exist."""
     from pathlib import Path  # slow to load
 
     path = Path(text)
@@ -58,16 +59,17 @@ class Option(NamedTuple):
     """One option of a verb.
 
     Attributes:
-        name: of the function's parameter.
-        flags: as written, such as ``-c`` and ``--count``.
+        name: the parameter of the verb's function that gets the value.
+        flags: how the option is written, such as ``-c`` and ``--count``.
         help: what it is for.
-        kind: of its value.
-        metavar: what stands for its value in the help; None: the kind says.
-        default: without the option; not shown where it is None or a flag's.
-        multiple: whether it may be given again; the value is a tuple then.
-        variable: of the environment, whose text holds where the option is not given.
-        switch: whether it takes no value: True where it is given.
-        off: the flag that makes a switch False; without it and ``flags`` the value is ``default``.
+        kind: checks and converts its value.
+        metavar: what stands for its value in the help; None: what the kind says.
+        default: the value where the option is not given. The help shows it, unless it is None or a
+        switch's.
+        multiple: whether the option may be repeated; the value is a tuple then.
+        variable: an environment variable that is used where the option is not given.
+        switch: whether the option takes no value, and is True where it is given.
+        off: the flag that makes a switch False.
     """
 
     name: str
@@ -83,14 +85,14 @@ class Option(NamedTuple):
 
 
 class Argument(NamedTuple):
-    """The words of a verb that are no options: exactly one, or with ``many`` one and more, as a tuple."""
+    """The words after a verb that are not options: one, or with ``many`` one or more, as a tuple."""
 
     name: str
     metavar: str
     many: bool = False
 
     def value(self, words: Sequence[str]) -> str | tuple[str, ...]:
-        """What the function gets. Raises ``ValueError`` where there are too many or too few."""
+        """The value for the verb's function. Raises ``ValueError`` for too many words or too few."""
         if not words or (len(words) > 1 and not self.many):
             raise ValueError(f"expected {self.metavar}")
         return tuple(words) if self.many else words[0]

@@ -1,4 +1,4 @@
-"""What becomes of a verb's errors: each of ours is one line on standard error, and an exit code."""
+"""Turns whatever a verb raises into one line on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from remsvc.errors import ConfigurationError, InvalidCommandError, RemSvcError
 
 @contextmanager
 def errors_told(*others: type[Exception]) -> Iterator[None]:
-    """Around a verb: whatever it raises is told and ends the program, except for ``others``."""
+    """A block around a verb: whatever it raises, except ``others``, is told and ends the program."""
     try:
         yield
     except others:
@@ -53,7 +53,7 @@ def errors_told(*others: type[Exception]) -> Iterator[None]:
 
 
 def _came_of_interruption(error: BaseException) -> bool:
-    """Whether it was raised while Ctrl-C was on its way out: that comes at any step, and upsets any block."""
+    """Whether an error came up while Ctrl-C was handled, which may come at any step."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__context__

@@ -1,4 +1,7 @@
-"""Kinds of values that several options have: see :mod:`remsvc.cli.options`."""
+"""Checks and converts the values that several verbs take: servers, times, variables, labels.
+
+They are kinds of values, as :mod:`remsvc.cli.options` explains.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def typed(value: Any) -> Any:
-    """A text of the command line as it was typed, in a locale that knows ASCII alone too; else the value."""
+    """A text as it was typed, even in a locale that knows only ASCII; other values unchanged."""
     if isinstance(value, tuple):
         return tuple(map(typed, value))
     if not isinstance(value, str) or value.isascii():
@@ -24,7 +27,7 @@ def typed(value: Any) -> Any:
     try:
         return value.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError:
-        return value  # not UTF-8, which is told where it is used
+        return value  # not UTF-8: whoever uses it will say so
 
 
 def server(value: str) -> str:

@@ -1,4 +1,4 @@
-"""``remsvc ping``: is the server there, and how far away?"""
+"""``remsvc ping``: whether a server answers, and how long its answers take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Statistics:
-    """What came back so far; times in milliseconds."""
+    """What has come back so far, with times in milliseconds."""
 
     sent: int = 0
     round_trips: list[float] = field(default_factory=list)

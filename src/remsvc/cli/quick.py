@@ -1,7 +1,7 @@
-"""The quick way to a verb that talks to a server: without click, which takes longer to load than they run.
+"""Runs the verbs that talk to a server without loading click, which takes longer than such a verb does.
 
-It knows only command lines that are right. What it does not know goes to click, which explains, asks and
-completes: ``--help``, wrong usage, rare ways of writing an option (``-c4``, ``-if``).
+It understands only command lines that are right. Everything else goes to click, which explains and completes:
+``--help``, wrong usage, rare ways of writing an option (``-c4``, ``-if``).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from remsvc.cli.verb import Verb
 
 _LOADED_OBJECTS = 50_000
-"""More than come with all modules. None of them is garbage, for which Python would look again and again."""
+"""More than all modules create: Python need not look for garbage among them while they load."""
 
 
 def run_quickly(words: Sequence[str]) -> None:
-    """Do what the command line says and exit; return where click has to look at it."""
+    """Do what the command line says and exit. Returns only where click has to take over."""
     if sys.platform == "win32" or "_REMSVC_COMPLETE" in os.environ:
-        return  # on Windows, click also expands words as a shell would
+        return  # on Windows, click also expands patterns of file names, as a shell would
     for length in (1, 2):
         if place := QUICK.get(tuple(words[:length])):
             gc.set_threshold(_LOADED_OBJECTS)
@@ -37,7 +37,7 @@ def run_quickly(words: Sequence[str]) -> None:
 
 
 def _run(place: str, words: Sequence[str]) -> int | None:
-    """Run a verb; the exit code, or None where click has to look."""
+    """Run a verb; returns the exit code, or None where click has to take over."""
     try:
         with errors_told():
             verb: Verb = load(place)
@@ -51,7 +51,7 @@ def _run(place: str, words: Sequence[str]) -> int | None:
 
 
 def _exit(code: int) -> NoReturn:
-    """Exit at once: all is closed, and taking the interpreter apart takes longer than what was done."""
+    """Exit at once. Everything is closed by now, and to take the interpreter apart would only take time."""
     forget_output()
     os._exit(code)
 
@@ -64,7 +64,7 @@ def _flush() -> None:
 
 
 def parse(verb: Verb, words: Sequence[str]) -> dict[str, Any] | None:
-    """The value of each option and argument, as click would have it; None where click has to look."""
+    """The value of each option and argument, as click would read it; None where click has to take over."""
     by_flag = {flag: option for option in verb.options for flag in option.flags}
     off = {option.off: option for option in verb.options if option.off is not None}
     given: dict[str, list[Any]] = {}
@@ -106,7 +106,7 @@ def parse(verb: Verb, words: Sequence[str]) -> dict[str, Any] | None:
             return None
         verb.check(values, given)
     except ValueError:
-        return None  # click asks again, and says what is wrong
+        return None  # click reads it once more, and says what is wrong
     return values
 
 

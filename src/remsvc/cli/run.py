@@ -139,10 +139,11 @@ def run(
         environment=dict(env),
         standard_input=_standard_input() if stdin else b"",
         time_limit=timeout,
-        # Whoever looks on should miss nothing, even if slower than the command.
+        # Whoever watches should miss nothing, even if the command is faster.
         output_limit=output_limit or MOST_OUTPUT,
         labels=dict(labels),
-        # Part of the content that a request id stands for: the same from wherever it is sent.
+        # It is a part of the content that a request id stands for, so it must be the same from every
+        # machine.
         source=_source() if request_id is None else "remsvc run",
     )
     spec.validate()
@@ -189,7 +190,7 @@ def _standard_input() -> bytes:
 
 
 def _source() -> str:
-    """Who runs this, for the server's log."""
+    """Who runs this command, for the server's log."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):

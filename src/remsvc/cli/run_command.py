@@ -51,7 +51,7 @@ def run_command(
 
 
 def _write(name: str, text: str) -> None:
-    """Exactly these characters as UTF-8, whatever the locale."""
+    """Write a text as UTF-8, whatever the locale says."""
     buffer = binary(getattr(sys, name))
     with written(name):
         buffer.write(text.encode("utf-8"))

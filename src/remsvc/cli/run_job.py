@@ -1,4 +1,4 @@
-"""``remsvc run`` as a durable job: live output, survives lost connections and restarts of the server."""
+"""``remsvc run`` with a durable job: it survives lost connections and restarts of the server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def detach_job(client: Client, spec: JobSpec, request_id: str, *, as_json: bool)
         UnimplementedError: the server has no jobs.
         ServerError: no connection, or another error status.
     """
-    client.connect()  # until then nothing is sent, and nothing in doubt
+    client.connect()  # before this nothing is sent, so nothing is in doubt if it fails
     with _doubt_told(request_id):
         job = client.create_job(spec, request_id)
     _tell_output_limit(spec, job)
@@ -85,7 +85,7 @@ def _create(client: Client, spec: JobSpec, request_id: str, interruption: Interr
 
 @contextmanager
 def _doubt_told(request_id: str) -> Iterator[None]:
-    """Where a job may have been created, but no answer says so, tell how it can be found."""
+    """A block that creates a job: where no answer comes, it says how the job can be found."""
     try:
         yield
     except (ServerError, KeyboardInterrupt) as error:
@@ -101,7 +101,7 @@ def _tell_output_limit(asked: JobSpec, job: Job) -> None:
 
 @contextmanager
 def _named(line: str) -> Iterator[None]:
-    """Where something about a job cannot be written, say at least which one it is."""
+    """A block that writes something about a job: where that fails, say at least which job it is."""
     try:
         yield
     except (OutputError, BrokenPipeError):
@@ -110,7 +110,7 @@ def _named(line: str) -> Iterator[None]:
 
 
 def _watch(client: Client, job: Job, server: str, write: Callable[[OutputChunk], None]) -> Job:
-    """The job, once it has ended; with a spinner until it prints something."""
+    """Watch a job until it has ended, with a spinner until it prints something; returns the ended job."""
     job_id = job.id
     with ExitStack() as spinner:
         show = spinner.enter_context(progress(_what_it_does(job, server)))

@@ -27,7 +27,7 @@ _ALWAYS_NAMED = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class FilePlan:
-    """What init was asked for.
+    """What ``remsvc init`` was asked to make.
 
     Attributes:
         directory: absolute.
@@ -46,7 +46,7 @@ class FilePlan:
 
     @property
     def target(self) -> Target:
-        """Where clients reach the server."""
+        """The address at which clients reach the server."""
         host = self.hosts[0] if self.hosts else "localhost"
         # The name may mean ::1 as well, where this server does not listen and another user can.
         return Target("127.0.0.1" if host.lower() == "localhost" else host, self.port)
@@ -59,7 +59,7 @@ class FilePlan:
 
 
 def create_all(plan: FilePlan, *, force: bool) -> dict[str, object]:
-    """Make everything; ``force`` replaces files that exist. Returns what ``init --json`` prints.
+    """Make all files; ``force`` replaces those that exist. Returns what ``init --json`` prints.
 
     Raises:
         RemSvcError: files exist, or cannot be written.
@@ -101,7 +101,7 @@ def create_all(plan: FilePlan, *, force: bool) -> dict[str, object]:
 
 
 def add_clients(plan: FilePlan) -> dict[str, object]:
-    """Make client certificates of the authority in the directory. Returns and raises as above."""
+    """Make client certificates, signed by the directory's authority. Otherwise as :func:`create_all`."""
     with needs_extra("cli"):
         from remsvc.cli.certificates import CertificateAuthority, KeyPair
 
@@ -159,7 +159,7 @@ key = {plan.path("server.key")}
 
 
 def _server_names(hosts: Sequence[str]) -> list[str]:
-    """The certificate's names: those given first, then how this machine calls itself."""
+    """The names in the server's certificate: those that were given, then those of this machine."""
     return list(dict.fromkeys([*hosts, *_ALWAYS_NAMED, *_own_names()]))
 
 
@@ -171,5 +171,10 @@ def _own_names() -> list[str]:
 
 
 def connection_uri(target: Target, extra: Mapping[str, object]) -> str:
-    """The URI, its JSON percent-encoded. It may hold a token: treat it as a secret."""
+    """The URI of the Airflow connection that reaches a server. It may hold a token: treat it as a secret.
+
+    Args:
+        target: the server.
+        extra: the connection's extra, which stands in the URI as percent-encoded JSON.
+    """
     return f"remsvc://{target}?extra={quote(json.dumps(extra, separators=(',', ':')), safe='')}"

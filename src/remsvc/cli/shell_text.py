@@ -1,7 +1,7 @@
-"""From words on a command line to the text of a command for wire version 1.
+"""Makes the text of a version-1 command from the words of a command line.
 
-Version 1 has no field for a directory, for variables or for an argument list: they become a prefix
-that a POSIX shell carries out first.
+Version 1 has no fields for a directory, for variables or for an argument list. So they become lines that a
+POSIX shell carries out before the command.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def command_text(
         words: joined with blanks, as ssh does, for the shell to interpret. With the shell
             ``none``: a program and its arguments, which reach it exactly as they are.
         shell: one of :data:`SHELLS`.
-        cwd: the directory to run in; where that fails, nothing runs and the exit code is 255.
+        cwd: the directory to run in; where it cannot be entered, nothing runs and the exit code is 255.
         env: variables to set: valid names, any values.
 
     Raises:
@@ -45,7 +45,7 @@ def command_text(
 def _directory(cwd: str) -> str:
     if not cwd:
         raise InvalidCommandError("--cwd must not be empty")
-    # Not "-", which means the directory before; nor a name that cd would look up in CDPATH.
+    # cd takes "-" for the previous directory, and looks up other names in CDPATH: so it gets a path.
     return cwd if cwd.startswith("/") else f"./{cwd}"
 
 

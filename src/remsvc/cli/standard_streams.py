@@ -1,7 +1,7 @@
-"""Standard input, output and error as they should be, however the program was started.
+"""Makes standard input, output and error usable, however the program was started.
 
-A program may be started without some of them (``>&-``, cron jobs, services), in a locale that cannot say what
-has to be said, or with an output that fails. None of this may end in a traceback.
+A program may be started without some of them (``>&-``, cron jobs, services), in a locale that cannot encode
+what it has to say, or with an output that fails. None of this may end in a traceback.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class OutputError(RemSvcError):
 
 
 def prepare() -> None:
-    """Make all three usable: what is closed leads to nowhere, what cannot be encoded stands as an escape.
+    """Make all three usable: a closed one leads nowhere, what cannot be encoded becomes an escape.
 
-    As ssh does, the null device is opened in place of what is closed. Otherwise the next file or connection
-    would get its number, and be written to by whatever prints.
+    As ssh does, the null device is opened in the place of a closed stream. Otherwise the next file or
+    connection would get its descriptor, and whatever is printed would be written into it.
     """
     for number, (name, mode) in enumerate(_MODES):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
             missing.add(name)
@@ -41,15 +41,15 @@ def prepare() -> None:
 
 
 missing: set[str] = set()
-"""Those that the program was started without: ``stdin``, ``stdout``, ``stderr``."""
+"""The names of the streams that the program was started without: ``stdin``, ``stdout``, ``stderr``."""
 
 
 @contextmanager
 def written(name: str) -> Iterator[None]:
-    """Around writing to ``stdout`` or ``stderr``: says which of them has failed, and how.
+    """A block that writes to ``stdout`` or ``stderr``: its error says which of them has failed, and why.
 
     Raises:
-        OutputError: it has.
+        OutputError: writing has failed.
         BrokenPipeError: nobody reads it any more.
     """
     try:
@@ -62,7 +62,7 @@ def written(name: str) -> Iterator[None]:
 
 
 def forget_output() -> None:
-    """Have what could not be written fail once, and not again when the program ends."""
+    """Flush both outputs, and forget what cannot be written: Python would try it again at the end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -71,7 +71,7 @@ def forget_output() -> None:
 
 
 def forget(stream: IO[str]) -> None:
-    """Have a stream that has failed lead to nowhere."""
+    """Let a stream that has failed lead nowhere from now on."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

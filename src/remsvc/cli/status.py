@@ -51,7 +51,7 @@ def status(options: ConnectionOptions, timeout: float, as_json: bool) -> None:
 
 
 def _fields(message: str) -> dict[str, object]:
-    """``state=OK uptime=12s commands=3`` taken apart; nothing where a server words it differently."""
+    """The parts of ``state=OK uptime=12s commands=3``; nothing where a server words it differently."""
     match = re.fullmatch(r"state=(\S+) uptime=([0-9]{1,18})s commands=([0-9]{1,18})", message)
     if match is None:
         return {}

@@ -1,4 +1,4 @@
-"""Writing to the terminal: error lines, safe text, colours only where a person looks."""
+"""Writes to the terminal: errors, warnings, lines and JSON; with colours only where a person looks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from remsvc.printable import printable
 
 
 def error_line(message: str) -> None:
-    """One line on standard error: what failed."""
+    """Say on standard error, in one line, what has failed."""
     _line("remsvc: ", "bold red", message)
 
 
 def warning_line(message: str) -> None:
-    """One line on standard error: what to look at, though it did not fail."""
+    """Say on standard error, in one line, what a person should know although nothing has failed."""
     _line("remsvc: warning: ", "bold yellow", message)
 
 
@@ -38,13 +38,13 @@ def _line(prefix: str, style: str, message: str) -> None:
 
 
 def print_line(text: str) -> None:
-    """One line of standard output, at once. Raises :class:`OutputError`, ``BrokenPipeError``."""
+    """Write a line to standard output, at once. Raises :class:`OutputError` or ``BrokenPipeError``."""
     with written("stdout"):
         _write(sys.stdout, text)
 
 
 def _write(stream: TextIO, text: str) -> None:
-    if codecs.lookup(stream.encoding).name == "ascii":  # a locale that says nothing of an encoding
+    if codecs.lookup(stream.encoding).name == "ascii":  # a locale that names no encoding
         stream.buffer.write(f"{text}\n".encode())
     else:
         stream.write(f"{text}\n")
@@ -52,7 +52,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
-    """A JSON object, or an array of them, on one line of standard output; ASCII without controls."""
+    """Write a JSON object, or an array of them, as one line of ASCII without control characters."""
     import json  # slow to load
 
     print_line(json.dumps(value).replace("\x7f", "\\u007f"))
@@ -60,9 +60,9 @@ def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> 
 
 @contextmanager
 def progress(message: str) -> Iterator[Callable[[str], None]]:
-    """While something takes time: a spinner on standard error, if that is a terminal.
+    """A block that takes time: shows a spinner on standard error, if that is a terminal.
 
-    Gives what changes the message.
+    Gives the block a function that changes the message.
     """
     if not sys.stderr.isatty():
         yield lambda message: None

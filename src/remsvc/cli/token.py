@@ -23,7 +23,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def expiry(value: str) -> float:
-    """A time to come, in Unix time: how far ahead (``90d``), a date (its beginning, UTC), a time."""
+    """A future time in Unix time: how far ahead (``90d``), a date (its beginning in UTC), or a time."""
     moment: float | None
     if ahead := _AHEAD.fullmatch(value):
         moment = time.time() + timedelta(**{_UNITS[ahead[2]]: int(ahead[1])}).total_seconds()

@@ -1,4 +1,4 @@
-"""A verb that talks to a server: its options as a table, and the function that does it."""
+"""What makes a verb that talks to a server: its options, and the function that does the work."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from remsvc.cli.options import Argument, Option
 
 
 class Verb(NamedTuple):
-    """A verb.
+    """A verb that talks to a server.
 
     Attributes:
-        name: as written.
-        function: does it: gets ``ConnectionOptions``, and the value of each option and argument by its name.
-        options: in the order of the help.
-        argument: None where it takes none.
+        name: how it is written.
+        function: does the work. It gets ``ConnectionOptions``, and the value of each option and of the
+        argument
+            by its name.
+        options: its options, in the order of the help.
+        argument: the words after it; None where it takes none.
     """
 
     name: str
@@ -27,15 +29,15 @@ class Verb(NamedTuple):
 
     @property
     def options_first(self) -> bool:
-        """Whether all that follows the first word of the argument belongs to it, options too."""
+        """Whether all words after the argument's first belong to it, even what looks like an option."""
         return self.argument is not None and self.argument.many
 
     def check(self, values: Mapping[str, Any], given: Collection[str]) -> None:
-        """Raises ``ValueError`` where values contradict each other; ``given``: on the command line."""
+        """Check values that may contradict each other; see :func:`check_connection`."""
         check_connection(values, given)
 
     def run(self, values: Mapping[str, Any]) -> None:
-        """Do it with checked values."""
+        """Do the work, with checked values."""
         others = {name: parameters.typed(value) for name, value in values.items()}
         options = connection(**{option.name: others.pop(option.name) for option in CONNECTION})
         self.function(options, **others)
@@ -44,7 +46,7 @@ class Verb(NamedTuple):
 def verb(
     *options: Option, argument: Argument | None = None, name: str | None = None
 ) -> Callable[[Callable[..., None]], Verb]:
-    """Make a function a verb, with the options of a connection before its own."""
+    """A decorator that makes a function a verb. The options of a connection come before its own."""
 
     def make(function: Callable[..., None]) -> Verb:
         return Verb(name or function.__name__, function, (*CONNECTION, *options), argument)

@@ -1,4 +1,4 @@
-"""Which verbs there are, and where each is. Each is loaded when it is named."""
+"""The list of all verbs, and where each one stands. A verb is loaded when it is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-# In the order of the help.
+# They are in the order of the help.
 VERBS = {
     "serve": "remsvc.cli.serve:serve",
     "check-config": "remsvc.cli.check_config:check_config",
@@ -35,10 +35,10 @@ QUICK: dict[tuple[str, ...], str] = {
     **{(name,): VERBS[name] for name in ("ping", "status", "run")},
     **{("jobs", name): place for name, place in JOB_VERBS.items()},
 }
-"""The verbs that talk to a server, by their words: each place holds a :class:`~remsvc.cli.verb.Verb`."""
+"""The verbs that talk to a server, by their words: there stands a :class:`~remsvc.cli.verb.Verb`."""
 
 
 def load(place: str) -> Any:
-    """What stands there: a ``Verb``, or a command of click's."""
+    """The verb at a place: a ``Verb``, or a command of click's."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)

@@ -1,4 +1,4 @@
-"""The client of the verbs about jobs."""
+"""Opens the client that the verbs about jobs use, and says so where a server has no jobs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def job_client(options: ConnectionOptions) -> Iterator[Client]:
-    """A client of a server that has jobs.
+    """A block with a client of a server that has jobs.
 
     Raises:
-        RemSvcError: on use, where it has none.
+        RemSvcError: the server has no jobs, as a call in the block has found.
     """
     try:
         with open_client(options.for_jobs()) as client:

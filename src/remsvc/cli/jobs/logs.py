@@ -77,12 +77,12 @@ def logs(options: ConnectionOptions, follow: bool, stream: str | None, as_json: 
 
 
 class _Rest:
-    """What there was of a job's output at one moment, and has not been seen yet."""
+    """The output that a job had at one moment, as far as it was not printed yet."""
 
     def __init__(self, job: Job, streams: list[str]) -> None:
         sizes = {"stdout": job.stdout.kept_end, "stderr": job.stderr.kept_end}
         self._ends = {stream: sizes[stream] for stream in streams if sizes[stream]}
-        self._endless = job.ended  # then the watch ends by itself
+        self._endless = job.ended  # the watch of an ended job ends by itself
 
     def is_seen_with(self, event: object) -> bool:
         if isinstance(event, OutputChunk):

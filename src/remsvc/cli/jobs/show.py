@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from remsvc.client import ConnectionOptions
 
 _LONGEST_VALUE = 64 * 1024
-"""Characters. A person who asks for all about a job wants its whole command, but no endless screen."""
+"""Characters. Whoever asks for everything about a job wants its whole command, but no endless screen."""
 
 
 @verb(
