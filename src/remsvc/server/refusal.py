@@ -1,4 +1,4 @@
-"""A call that ends with a status, and what that status says to a program."""
+"""The error that ends a call with a status, with what the status says to people and to programs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _LONGEST_OCTET, _LONGEST_CHARACTER = 3, 12
 
 
 class RefusedError(Exception):
-    """A call that ends with this status. Of a long reason, which may repeat what the caller sent, the
-    beginning is told: it has to fit into the trailers.
+    """Raised to end a call with a status.
+
+    The reason may repeat what the caller has sent. Of a long one only the beginning is told, because it has
+    to fit into the trailers.
 
     Attributes:
         code: the status.
@@ -58,7 +60,7 @@ def _fitting(reason: str) -> str:
 
 
 def exhausted(reason: str, retry_after: float, rule: str = "") -> RefusedError:
-    """Too much at this time; ``retry_after``: seconds after which to try again."""
+    """The refusal of what is too much now; ``retry_after``: seconds after which the caller may try again."""
     delay = Duration()
     delay.FromNanoseconds(round(retry_after * 1e9))
     retry = error_details_pb2.RetryInfo(retry_delay=delay)

@@ -1,4 +1,4 @@
-"""How many calls there may be, how often, how large their metadata, and how much all their requests."""
+"""Refuses calls that would take what others need: too many, too often, or too large."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NOTHING_HELD = nullcontext()
 
 
 class Admitted(NamedTuple):
-    """A call's place.
+    """The place of a call among those in progress, to be given back when it has ended.
 
     Attributes:
-        places: of which it is one.
-        whose: who has taken it.
+        places: the places that it is one of.
+        whose: the identity, or a stranger's network, that has taken it.
     """
 
     places: Shares
@@ -34,7 +34,8 @@ class Admitted(NamedTuple):
 class Admission:
     """Refuses calls that are too many or too large.
 
-    To come after authentication: who is not let in is refused before, without a request being read.
+    It is asked after authentication. Who is not let in was refused before that, and nothing of his request
+    was read.
     """
 
     def __init__(self, limits: LimitsConfig) -> None:
@@ -49,7 +50,7 @@ class Admission:
 
     @property
     def in_progress(self) -> int:
-        """Calls that were let in and have not ended; for those who look whether any is left."""
+        """How many calls were let in and have not ended."""
         return sum(each.total for each in (self._of_callers, self._of_strangers, self._lasting_of_strangers))
 
     def check(self, call: Call) -> None:
@@ -93,11 +94,11 @@ class Admission:
         return admitted
 
     def holding(self, call: Call) -> CallRequests:
-        """Count the requests of a call until they are answered, or the block ends."""
+        """A block that counts the requests of a stream in memory, until each is answered."""
         return CallRequests(self._requests, self._waiting_requests, _whose(call), self._limits.stream_idle)
 
     def holding_one(self, call: Call, size: int) -> AbstractContextManager[object]:
-        """The same for a call's one request, of so many bytes.
+        """A block that counts the one request of a call in memory; ``size``: its bytes.
 
         Raises:
             RefusedError: there is no room for it.

@@ -1,4 +1,4 @@
-"""Who makes a call is decided here, and a call ends when its caller's credentials do."""
+"""Decides who makes a call, and ends calls whose callers' credentials were revoked or have expired."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CREDENTIALS_ENDED = "the credentials of this call have been revoked or have expi
 
 
 class CallAuthentication:
-    """Refuses calls that are not authenticated, and ends calls that are not any more.
+    """Verifies the callers of all calls, when a call begins and as long as it lasts.
 
     Args:
         authenticator: decides who calls, until :meth:`use` gives another one.
@@ -106,7 +106,7 @@ class CallAuthentication:
         return self._authenticator.knows(identity)
 
     def opened(self, call: Call) -> OpenCall:
-        """Within, a verified caller's call ends when his credentials do."""
+        """A block in which the call of a verified caller is ended when his credentials do."""
         return OpenCall(self._open, call)
 
     def _end(self, open_call: OpenCall, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""How many fields a request has on the wire, counted before anything is made of them.
+"""Counts the fields of a request on the wire, before anything is made of them.
 
 A message of four megabytes may hold two million fields. To make objects of them, and to look at each, takes
 seconds in which nobody else is served; to count as many as are permitted takes some milliseconds, whatever

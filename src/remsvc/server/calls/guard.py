@@ -1,4 +1,8 @@
-"""Every call passes here: its caller is verified, it is admitted, its request read, and it is answered."""
+"""The way of every call through the server, whatever its transport and its service.
+
+Its caller is verified, the call admitted, its request read, its method asked, and its answer written.
+Whatever goes wrong on the way becomes the call's status here.
+"""
 
 from __future__ import annotations
 

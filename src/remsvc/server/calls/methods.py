@@ -1,4 +1,4 @@
-"""The methods that can be called: what each takes, what it answers, and who answers."""
+"""Describes the methods that can be called: the type of their requests, and the functions that answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from remsvc.validation import LIMITS, MESSAGE_BYTES
 
 
 class Requests(Protocol):
-    """The requests of a stream."""
+    """The requests that come in a stream, one after the other."""
 
     async def read(self) -> Any:
         """The next one; None after the last.
@@ -59,7 +59,7 @@ class Method:
         object.__setattr__(self, "_field_count", FieldCount(kind))
 
     def too_long(self, size: int) -> RefusedError:
-        """What is said of a request of so many bytes."""
+        """The refusal of a request of so many bytes, which names the fields that may be too large."""
         kind = self.request.DESCRIPTOR
         kinds = (kind, *(field.message_type for field in kind.fields if field.message_type is not None))
         named = ", ".join(limit.field for each in kinds for limit in LIMITS.get(each.name, ()))

@@ -1,4 +1,4 @@
-"""How much memory the requests take that are being answered, and those that wait for room there."""
+"""Bounds the memory that requests take, of all callers together and of each identity."""
 
 from __future__ import annotations
 

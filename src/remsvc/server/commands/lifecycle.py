@@ -1,4 +1,10 @@
-"""One version-1 command of a call, from its request to its answer."""
+"""Takes a version-1 command from its request to its answer.
+
+A command starts only after all of this, in this order: the server is not shutting down, the caller has not
+asked for too many, the command is valid, the policy permits it, its hash matches, the caller may run one
+more, and the permission is in the audit log. The policy and the caller's credentials can change while one of
+these waits. So they are asked again in the very step that starts the command, in which nothing else runs.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +37,18 @@ _LEEWAY_SECONDS = 10.0  # that a command may take to end beyond its time limit
 
 @dataclass(eq=False)
 class RequestedCommand:
-    """A command that somebody asked for. The message itself is not kept: its text would be held twice.
+    """A command that a caller has asked for, and how far it has come.
+
+    The message it came in is not kept: the command's text would be in memory twice.
 
     Attributes:
-        tid, hash: as they came with the request.
-        job_id: under which it is listed, and in the audit log.
-        about: it, as log lines show it.
-        counted: whether it has been counted against its identity's rate.
-        permitted: the decision by which it may run, once that is in the audit log.
-        started: it, once it was permitted and given to the engine.
+        tid, hash: as they came with the request; the answer repeats them.
+        command: what is to run.
+        job_id: the id under which it is listed while it runs, and in the audit log.
+        about: describes it in log lines.
+        counted: whether it was counted against its identity's rate.
+        permitted: the decision that permits it, once that is in the audit log.
+        started: the command as it was given to the engine, once it was permitted.
     """
 
     tid: int
@@ -53,19 +62,23 @@ class RequestedCommand:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it was started, and not taken back."""
+        """Whether it was given to the engine and not taken back. It may still wait for the one before it."""
         return self.started is not None and not self.started.withdrawn
 
 
 class CommandLifecycle:
-    """Checks commands, starts them and answers.
+    """Checks the commands of all calls, starts them, and makes their answers.
 
     Args:
-        authentication: asked again, whenever a command starts, whether its caller still may call.
-        draining: done when the server is shutting down: what runs may finish, nothing else starts.
+        runner: runs them.
+        authentication: asked again whenever a command starts, whether its caller still may call.
+        policy: decides what may run.
+        audit: every decision is written there before it has an effect.
+        draining: done when the server is shutting down: what runs may finish, and nothing else starts.
 
     Attributes:
-        on_draining: called when it is.
+        draining: as given.
+        on_draining: functions that are called when the server begins to shut down.
     """
 
     def __init__(
@@ -87,7 +100,7 @@ class CommandLifecycle:
 
     @property
     def may_look_ahead(self) -> bool:
-        """Whether a command can wait, ready to start, for the one before it to end."""
+        """Whether the engine can start a command by itself the moment the one before it has ended."""
         return self._runner.can_start_after
 
     def new(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> RequestedCommand:
@@ -104,16 +117,21 @@ class CommandLifecycle:
         return RequestedCommand(request.tid, request.hsh, command, self._runner.new_id(), about)
 
     def place(self, call: Call) -> Place:
-        """What counts as running what a call begins."""
+        """The place that the commands of a call take, one after the other, among those of its identity."""
         return self._policy.place(call.identity)
 
     async def begin(
         self, requested: RequestedCommand, call: Call, method: str, place: Place, *, patiently: bool = False
     ) -> None:
-        """Start it, in the call's place.
+        """Check a command and start it.
 
         Args:
-            patiently: to wait where there is no place: something of the call has run.
+            requested: the command.
+            call: the call it came with.
+            method: the full name of the method, for the audit log.
+            place: of the call; taken where the call does not have it yet.
+            patiently: whether to wait where no place is free. A call of which something has run waits: its
+                caller could not simply repeat it.
 
         Raises:
             RefusedError: it does not start, and this is logged. So does every other error of
@@ -129,9 +147,10 @@ class CommandLifecycle:
     async def begin_ahead(
         self, requested: RequestedCommand, call: Call, method: str, before: RequestedCommand
     ) -> None:
-        """Let it start the moment that the command ``before``, which runs, has ended, in its place.
+        """Check a command while ``before`` runs, and have the engine start it when that has ended.
 
-        What would be refused now is left alone: it is asked again when its turn has come.
+        Where it would be refused, nothing happens: it is checked again, and then refused, once ``before``
+        was answered. So callers see commands refused in the order in which they sent them.
         """
         assert before.started is not None
         if not self._outlasts(call, before.started):
@@ -143,7 +162,7 @@ class CommandLifecycle:
                 raise
 
     async def finish(self, requested: RequestedCommand, call: Call) -> RemSvc_pb2.RemResMsg:
-        """Wait for its end; cancelled, end it with its whole process tree.
+        """Wait until a command that was begun has ended; its answer. Cancelled, end its whole process tree.
 
         Raises:
             ExecutionError: whether it ran is not known.
@@ -165,7 +184,7 @@ class CommandLifecycle:
         )
 
     def abandon(self, requested: RequestedCommand, call: Call) -> None:
-        """Its caller went away before its turn came: end it, should it have started."""
+        """End a command that was begun ahead and whose caller has gone before its turn."""
         if requested.started is not None:
             self._runner.abandon(requested.started, call.identity, requested.job_id)
 
@@ -179,7 +198,10 @@ class CommandLifecycle:
         *,
         patiently: bool = False,
     ) -> RunnableCommand:
-        """Start it by the policy that is in force when it starts, once that is in the audit log."""
+        """Decide on a command, write that into the audit log, and start it.
+
+        Each step but the last can take a while. Where the policy has changed meanwhile, all is decided anew.
+        """
         policy = prepared = None
         while prepared is None or policy is not self._policy.policy or self.draining.done():
             policy = self._policy.policy
@@ -191,10 +213,10 @@ class CommandLifecycle:
             if decision != requested.permitted:
                 await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=requested.job_id)
                 requested.permitted = decision
-        # From here to the start there is no wait: what holds now holds when it starts.
+        # From here to the start nothing is awaited: what is true now is true when the command starts.
         self._authentication.confirm(call)
         if call.ended:
-            # Whatever became of the news that its caller has gone: nothing may run for nobody.
+            # Its task may not have been cancelled yet; a command must not run for somebody who has gone.
             raise RefusedError(StatusCode.CANCELLED, "the caller has gone")
         self._runner.start(prepared, before)
         return prepared
@@ -216,9 +238,9 @@ class CommandLifecycle:
             _logger.warning("command refused %s %s", fields(reason=reason), requested.about)
 
     def _outlasts(self, call: Call, before: RunnableCommand) -> bool:
-        """Whether what a caller showed is valid until the command ``before`` has ended for certain.
+        """Whether the caller's credentials are valid until ``before`` has ended at the latest.
 
-        What starts in its place starts without being asked about again.
+        The engine starts the next command by itself then, and nobody looks at the credentials again.
         """
         limit = before.job.time_limit
         return limit is None or not call.verified.expired(time.time() + limit + _LEEWAY_SECONDS)

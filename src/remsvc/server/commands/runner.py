@@ -1,4 +1,4 @@
-"""One version-1 command, from its text to its answer."""
+"""Runs a version-1 command on the engine: its text becomes a process, and the process's end an answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOT_ENDED = "the process could not be ended"
 
 @dataclass(frozen=True, slots=True)
 class CommandAnswer:
-    """``rc``, ``out`` and ``err`` as they go on the wire."""
+    """What became of a command: ``rc``, ``out`` and ``err`` as they go on the wire."""
 
     rc: int
     out: str = ""
@@ -35,13 +35,14 @@ class CommandAnswer:
 
 @dataclass(eq=False)
 class RunnableCommand:
-    """A command that is ready to be given to the engine, or was given, and may wait for the one before it.
+    """A command that is ready for the engine, or was given to it already.
 
     Attributes:
-        job: it, as it is listed.
-        spec: what is to run; None where it could not even be prepared.
-        problem: why not.
-        process: its process, once it was started.
+        command: what the caller has asked for.
+        job: describes the command in lists of jobs, with the limits that it must keep to.
+        spec: the process that is to run; None where it could not be prepared.
+        problem: why it could not.
+        process: the process, once the engine has it. It may still wait for the command before it.
     """
 
     command: Command
@@ -52,7 +53,7 @@ class RunnableCommand:
 
     @property
     def withdrawn(self) -> bool:
-        """Whether it waited, and was taken back: it never started."""
+        """Whether it was taken back while it waited for the one before it: then it never started."""
         return self.process is not None and self.process.withdrawn
 
 

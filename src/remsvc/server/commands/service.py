@@ -1,4 +1,8 @@
-"""Wire version 1: the ``RS.RemSvc`` service."""
+"""The version-1 service, ``RS.RemSvc``: answers a ping, says how the server is, and runs commands.
+
+What its callers may rely on is fixed (``proto/RemSvc.proto``). Each command goes through
+:class:`~remsvc.server.commands.lifecycle.CommandLifecycle`, whether it came alone or in a stream.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,18 @@ _RUN, _RUN_STREAM = f"/{SERVICE_NAME}/RemCmd", f"/{SERVICE_NAME}/RemCmdStrm"
 
 
 class CommandService:
-    """Its methods. What they refuse, whoever calls them makes the call's status of.
+    """Answers the calls of version 1.
+
+    Its methods raise what has gone wrong; the status of the call is made of that in one place
+    (:mod:`remsvc.server.calls.statuses`).
 
     Args:
-        stream_idle: seconds that a stream waits for its next command.
-        transport: by which the server is reached, as ``GetStatus`` says beside the state.
-        trees: tells by what commands' processes are told apart now, as ``GetStatus`` says, too.
+        runner: counts the commands that were started, which ``GetStatus`` tells.
+        lifecycle: checks, starts and answers commands.
+        stream_idle: seconds that a stream waits for its next command before it is ended.
+        transport: the name of the transport that carries the calls; ``GetStatus`` sends it as metadata.
+        trees: returns the means by which a command's processes are found now (control groups, for instance);
+            ``GetStatus`` sends it as metadata.
     """
 
     def __init__(
@@ -46,7 +56,7 @@ class CommandService:
         self._started = time.monotonic()
 
     def methods(self) -> tuple[Method, ...]:
-        """All of them."""
+        """The methods of the service, for the table of all that can be called."""
         return (
             Method(f"/{SERVICE_NAME}/Ping", RemSvc_pb2.PingMsg, one=self._ping),
             Method(f"/{SERVICE_NAME}/GetStatus", RemSvc_pb2.Empty, one=self._get_status),

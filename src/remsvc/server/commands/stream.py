@@ -1,8 +1,9 @@
-"""A stream of version-1 commands, run one after another.
+"""Runs the commands of a stream one after another, and answers them in the order in which they came.
 
-While one runs, the next is read, checked, and handed to the engine to start the moment the one before
-it ends: between two commands there is no way to the caller and back. Whatever speaks against it then
-is asked again in its requested, so a caller sees each command checked and answered in order.
+While one command runs, the next is read and checked already, and given to the engine, which starts it the
+moment the one before it has ended. So no time passes between two commands while messages travel to the caller
+and back. A command that is refused when it is looked at so early is checked again when the one before it was
+answered: the caller sees the commands checked and answered in order.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from remsvc.time_limit import TimeLimit
 
 
 class CommandStream:
-    """One call.
+    """The commands of one call of ``RemCmdStrm``. Two tasks share it: one reads commands, one runs them.
 
     Args:
-        requests: its commands.
-        idle: seconds to wait for the next command.
+        requests: the commands.
+        call: the call, to which the answers are written.
+        lifecycle: checks, starts and answers each command.
+        method: the full name of the method, for the audit log.
+        idle: seconds to wait for the next command before the stream is ended.
     """
 
     def __init__(
@@ -44,7 +48,8 @@ class CommandStream:
         """Answer command by command, until the caller has no more.
 
         Raises:
-            RefusedError: one is refused, or the stream must end.
+            RefusedError: a command is refused, or the stream must end. So does every other error of
+                :mod:`~remsvc.server.calls.statuses`.
         """
         reading = asyncio.ensure_future(self._read())
         reading.add_done_callback(self._tell_news)
@@ -92,13 +97,13 @@ class CommandStream:
                     task.exception()  # of a call that has ended for a reason of its own
 
     async def _written(self) -> None:
-        """Wait until the last answer is on its way. While that takes, one more command runs."""
+        """Wait until the last answer was written. The next command runs meanwhile."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             await writing
 
     async def _read(self) -> None:
-        """Read ahead, one command at most: what is read takes memory."""
+        """Read commands, never more than one ahead of the one that runs: each takes memory."""
         while True:
             while self._next is not None:
                 await self._change()
@@ -106,7 +111,7 @@ class CommandStream:
             if request is None:
                 return
             requested = self._lifecycle.new(request, self._call)
-            while not (self._current is not None or self._waiting):  # until it is known after whom it comes
+            while not (self._current is not None or self._waiting):  # until it is known what runs before it
                 await self._change()
             if (before := self._current) is not None and self._lifecycle.may_look_ahead:
                 await self._lifecycle.begin_ahead(requested, self._call, self._method, before)

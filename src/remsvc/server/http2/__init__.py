@@ -1,10 +1,19 @@
 """The HTTP/2 transport: how callers reach the server.
 
-``server`` is what the rest of the server sees of it. ``listener`` accepts connections, ``tls_transport``
-encrypts them, ``tls`` says what TLS has found out about their peers. ``connections`` knows them all,
-``connection`` is one of them: what comes in and goes out. ``session`` is what its peer does, without input
-or output, ``call`` one call in it, ``request_head`` how that begins, and ``ended_calls`` what is due after
-its end. ``unread``, ``unsent``, ``waiting_answers``, and what is shared with the client
-(:mod:`remsvc.http2`) see to it that no caller holds up the others; ``vanished_peers``, that nobody who goes
-without a word fills the log. gRPC's own library has no part in any of it.
+The modules, from the outside to the inside; each imports only those below it:
+
+- ``server`` is what the rest of the server sees: start, and stop with a grace period.
+- ``listener`` accepts connections. ``tls_transport`` encrypts them.
+- ``connections`` knows all connections: it closes those that keep the server waiting, and some of them where
+  there are too many.
+- ``connection`` is one of them: it moves bytes in and out, and decides when to close.
+- ``session`` is what the peer does on it: its calls. It has no input or output of its own.
+- ``shared`` is what all connections have in common. ``answering`` runs the tasks that answer calls.
+- ``call`` is one call, ``request_head`` its first headers, ``ended_calls`` what is still due after its end.
+- ``unread``, ``unsent``, ``waiting_answers`` and ``opening_windows`` bound what requests and answers take, so
+  that no caller holds up the others.
+- ``tls`` reads from a finished handshake what the peer has shown. ``vanished_peers`` keeps peers that go
+  without a word from filling the log.
+
+gRPC's own library has no part in any of it.
 """
