@@ -1,4 +1,4 @@
-"""The jobs that have not ended, as the server has them in memory: the record of each, and who watches it."""
+"""Holds in memory the jobs that have not ended: the record of each, its place, and who watches it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ActiveJob:
         self.job = job
 
     def note_told(self, instance: str) -> None:
-        """A supervisor was told to start it; empty: none was, whatever a server before this one did."""
+        """This supervisor was told to start it; empty: it is certain that none was."""
         self.told = instance
 
     def cancel(self, *, kill: bool) -> bool:
@@ -63,7 +63,7 @@ class ActiveJob:
         return first
 
     def begin_end(self) -> bool:
-        """Whether the caller is to write its end down: true for the first one who asks, and for no other."""
+        """Whether the caller is to write its end down: true for the first one who asks."""
         first, self.ending = not self.ending, True
         return first
 

@@ -1,4 +1,4 @@
-"""Taking in new jobs: each request is claimed on disk, once, before anything of it runs."""
+"""Makes a job of a request: the claim is on disk, once, before anything of the job runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from remsvc.job_state import JobState
 
 
 class JobAdmission:
-    """Makes jobs of requests, and hands them to the lifecycle or to the queue."""
+    """Makes jobs of requests, and starts them or has them wait."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class JobAdmission:
         stdin: bytes,
         permission: JobPermission | None,
     ) -> JobRecord:
-        """See :meth:`remsvc.execution.jobs.jobs.Jobs.create`; must not be cancelled."""
+        """See :meth:`remsvc.execution.jobs.jobs.Jobs.create`. It must not be cancelled on its way."""
         job_id, instance = secrets.token_hex(10), self._lifecycle.instance
         try:
             place = self._reserve(identity, job_id, content)
@@ -65,7 +65,7 @@ class JobAdmission:
             state=JobState.RUNNING if place.runs else JobState.QUEUED,
             supervisor=instance if place.runs else "",
         )
-        # Whatever the journal says has not ended is here: it is found by its id from the first moment on.
+        # Before it is in the journal: whoever finds an unended job there finds it in this table, too.
         active = ActiveJob(job, place)
         self._active_jobs.add(active)
         is_new = False
@@ -100,7 +100,11 @@ class JobAdmission:
         )
 
     async def _claim(self, active: ActiveJob, stdin: bytes) -> tuple[JobRecord, bool]:
-        """Write a job down, after its standard input. Raises :class:`JournalError`: nothing is left of it."""
+        """Write a job down, after its standard input; the job in the journal, and whether it is new.
+
+        Raises:
+            JournalError: it could not be written, and nothing is left of it.
+        """
         job = active.job
         try:
             if stdin:

@@ -43,7 +43,7 @@ class Piece:
 
 
 class JobFiles:
-    """The folders below ``root``. Every coroutine works in a thread."""
+    """The folders of all jobs, below ``root``. What may wait for the disk is done in a thread."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -96,8 +96,7 @@ class JobFiles:
         """A piece of an output from ``offset`` on; where that was dropped, from behind the gap on.
 
         Returns:
-            ``most`` bytes of it, or fewer: its size is bounded. It may be empty: then its offset is where to
-            read on.
+            At most ``most`` bytes of it. It may be empty: then its offset is where to read on.
 
         Raises:
             JobFilesError: it cannot be read.

@@ -14,9 +14,9 @@ class JobPermission:
     """That a job may start, as it was decided at some time.
 
     Attributes:
-        stands: whether it would be decided the same way now. To be asked in the same step of the event loop
-            that starts the job. It raises :class:`~remsvc.errors.StartError` where the one who asked for the
-            job may not have it run any more.
+        stands: whether it would be decided the same way now. It is to be asked in the same step of the
+            event loop that starts the job. It raises :class:`~remsvc.errors.StartError` where the one who
+            asked for the job may not have it run any more.
         program: the path to start in place of the job's first argument; empty for that argument itself.
     """
 

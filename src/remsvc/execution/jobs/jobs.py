@@ -1,10 +1,15 @@
-"""Durable jobs: claimed on disk, run at most once, found again after a crash.
+"""The durable jobs of a server: claimed on disk, run at most once, found again after a crash.
 
-:class:`Jobs` is what a server has of them. Its parts: taking new ones in
-(:mod:`~remsvc.execution.jobs.admission`), the life of one (:mod:`~remsvc.execution.jobs.lifecycle`), what
-became of them while nobody looked (:mod:`~remsvc.execution.jobs.reconciliation`), watching
-(:mod:`~remsvc.execution.jobs.watches`), :mod:`~remsvc.execution.jobs.upkeep` and
-:mod:`~remsvc.execution.jobs.upkeep`.
+:class:`Jobs` is all that the services see of them. Each of its parts is a module beside this one:
+
+- ``admission`` makes a job of a request, ``slots`` says whether it may run now or has to wait, and ``gate``
+  whether it is permitted;
+- ``lifecycle`` starts a job and writes down how it ended; ``active`` holds those that have not ended;
+- ``journal`` and ``search`` keep them on disk and find them there, ``files`` keeps their output;
+- ``watches`` tells callers what a job writes, as it appears;
+- ``reconciliation`` learns what became of jobs while no server was there;
+- ``upkeep`` ends jobs that nobody watches any more, and forgets old ones;
+- ``transient`` lists version-1 commands beside the durable jobs.
 """
 
 from __future__ import annotations
@@ -50,22 +55,22 @@ _logger = logging.getLogger("remsvc.job")
 
 
 class Jobs:
-    """The durable jobs of one server. Coroutines may be called side by side.
+    """The durable jobs of one server. Its coroutines may be called side by side.
 
     Args:
-        state_dir: where journal, output and the supervisor's socket are; exists, and is locked by
-            the caller.
-        limits: see :class:`JobLimits`.
-        groups: where control groups for commands can be had; None for nowhere.
-        observer: is told what becomes of them, and of version-1 commands.
-        gate: bounds the jobs of single identities.
-        process_limits: what each process is held to.
-        output_wait: seconds that it is waited for output that others pass on, when its command has ended.
-        lookups: those of the whole process, by which users and shells are looked up.
+        state_dir: the folder of the journal, the output and the supervisor's socket. It exists, and the
+            caller holds its lock.
+        limits: how many jobs may run, wait and be kept.
+        groups: where commands get control groups of their own; None where the host offers none.
+        observer: is told of every new state of a job and of a version-1 command.
+        gate: permits jobs, and bounds those of each identity.
+        process_limits: what the kernel holds each process to.
+        output_wait: seconds to wait for output that other processes still pass on when a command has ended.
+        lookups: looks users and shells up, for the whole server.
 
     Attributes:
-        engine: runs them, and commands that are none.
-        passing: commands that are none.
+        engine: runs the processes of jobs and of version-1 commands.
+        passing: the version-1 commands, which are listed as jobs and are never on disk.
     """
 
     def __init__(
@@ -94,12 +99,12 @@ class Jobs:
         self._tasks = OwnedTasks(_logger, "a job could not be looked after")
 
     async def open(self) -> None:
-        """Open the journal, find or start the supervisor, and learn what became of the jobs.
+        """Open the journal, find or start the supervisor, and learn what became of the jobs meanwhile.
 
         Raises:
             ExecutionError: the journal or the supervisor cannot be used.
         """
-        self.engine.launch()  # it gets ready while the journal is opened
+        self.engine.launch()  # a new supervisor gets ready while the journal is opened
         try:
             await self._open()
         except BaseException:
@@ -138,7 +143,7 @@ class Jobs:
             self._state_dir, self._groups, self._active_jobs, files, lifecycle, self._tasks
         )
         lifecycle.remember(await journal.unended())
-        # What a server left that was killed between a job's files and its row, or the other way round.
+        # A server that was killed may have made the files of a job and not its row, or the other way round.
         await files.keep_only(journal.known, self._active_jobs)
         self._reconciled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self.engine.open()
@@ -147,7 +152,7 @@ class Jobs:
         self._tasks.spawn(Retention(journal, files, self._watches, self._limits).run())
 
     async def close(self) -> None:
-        """Stop looking after the jobs; they go on."""
+        """Stop looking after the jobs. Those that run go on, and the next server finds them."""
         jobs_running = self._slots.running > 0
         await self._tasks.close()
         await self.engine.close(jobs_running=jobs_running)
@@ -164,13 +169,17 @@ class Jobs:
         stdin: bytes = b"",
         permission: JobPermission | None = None,
     ) -> JobRecord:
-        """Claim a job on disk and start it, or return the one that this request made before.
+        """Claim a job on disk and start it, or return the one that the same request made before.
 
         Args:
-            digest: tells this content from any other, see
-                :func:`~remsvc.execution.jobs.model.content_digest`.
-            permission: by which it may start at once; None to ask the gate. One that has to wait is
-                asked about when its turn comes.
+            identity: whose job it is.
+            request_id: chosen by the caller; with the identity, it names the request for ever.
+            digest: of the content, by :func:`~remsvc.execution.jobs.model.content_digest`; tells whether a
+                repeated request asks for the same.
+            content: what to run, with the server's defaults filled in.
+            stdin: its standard input.
+            permission: that it may start at once; None to ask the gate. For a job that has to wait, the
+                gate is asked when its turn comes.
 
         Raises:
             RequestReusedError: the request id belongs to a job with other content.
@@ -187,7 +196,7 @@ class Jobs:
         return self.passing.get(job_id) or await self._journal.find(id=job_id)
 
     async def look_up(self, job_id: str) -> JobRecord | None:
-        """The job without the sizes of its output so far, which would have to be measured."""
+        """The job as it is now, but for the sizes of its output, which take a look at its files."""
         active = self._active_jobs.get(job_id)
         return active.job if active is not None else await self.get(job_id)
 
@@ -201,7 +210,7 @@ class Jobs:
         return self._files.has_stdin(job_id)
 
     def start_waiting(self) -> None:
-        """Look whether jobs that wait may run: what an identity may run has changed, or what else it runs."""
+        """Start jobs that wait and may run now: to be called when that may have changed."""
         self._lifecycle.start_queued()
 
     def running_of(self, identity: str) -> int:
@@ -219,7 +228,7 @@ class Jobs:
         if len(found) == limit:
             return found
         jobs = await self._journal.select(wanted, limit - len(found))
-        # That one has ended the journal may know a moment before it is known here.
+        # The journal may know of a job's end a moment before the table of active jobs does.
         found += [
             await self._measured(active.job)
             if not job.state.ended and (active := self._active_jobs.get(job.id)) is not None
@@ -249,10 +258,11 @@ class Jobs:
         Closing the iterator early is all it takes to stop.
 
         Args:
-            room: entered before output is read, left when that was handed over.
+            room: entered before a piece of output is read, left when the piece was handed over.
 
         Raises:
-            JobForgottenError: at the first step.
+            JobForgottenError: the job is not kept any more; raised at the first step.
+            JobFilesError: its output cannot be read.
             WatchStoppedError: after :meth:`stop_watches`.
         """
         return self._watches.watch(job.id, stdout_offset, stderr_offset, room)
@@ -264,7 +274,7 @@ class Jobs:
     async def _measured(self, job: JobRecord) -> JobRecord:
         """A job that runs, with the sizes of its output so far."""
         if job.state is not JobState.RUNNING or job.started is None:
-            return job  # what it has written is told after its start, never before
+            return job  # its output is told from its start on, never before
         stdout, stderr = await self._files.sizes(job.id)
         return dataclasses.replace(job, stdout=stdout, stderr=stderr)
 

@@ -1,8 +1,9 @@
-"""The journal of durable jobs: what must survive is here before it is acted on.
+"""Keeps durable jobs on disk: what must survive a crash is written here before anybody acts on it.
 
-An SQLite database in WAL mode with ``synchronous=FULL``: a change that was reported is on disk, and
-a torn write is undone. One thread writes, many changes in one transaction, so that the wait for the
-disk is shared; two others read. Output and standard input are files of their own.
+The journal is an SQLite database in WAL mode with ``synchronous=FULL``: a change that was reported is on
+disk, and a torn write is undone. One thread writes. It puts all changes that are waiting into one
+transaction, so that they share the wait for the disk. Two other threads read: one for single jobs, one for
+searches. Output and standard input are not in it but in files of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The life of a durable job, from its claim to its end."""
+"""Starts durable jobs, follows them, and writes down how they ended.
+
+Each step is on disk before anybody acts on it or hears of it: that a job runs, before the supervisor is
+told to start it; how it ended, before a caller is told.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +33,15 @@ from remsvc.job_state import JobState
 _logger = logging.getLogger("remsvc.job")
 
 _RETRY_SECONDS = 1.0
-# What is told the supervisor in passing goes with what it must know at once.
+# Seconds that such a message may wait for others to go out with it: each write costs a system call.
 _FORGET_SECONDS, _WATCH_SECONDS = 0.05, 0.002
 
 
 class JobLifecycle:
-    """Starts jobs, follows them and writes down how they end.
+    """Takes each job from its claim to its end.
 
     Attributes:
-        instance: the supervisor that starts commands; empty while there is none.
+        instance: tells the supervisor that is there from those before it; empty while there is none.
     """
 
     def __init__(
@@ -67,14 +71,14 @@ class JobLifecycle:
         self._lookups = lookups
 
     def remember(self, jobs: Iterable[JobRecord]) -> None:
-        """Take over the jobs that had not ended when the server before this one did."""
+        """Take over the jobs that had not ended when the server before this one ended."""
         for job in jobs:
             runs = job.state is not JobState.QUEUED
             place = self._slots.restore(job.identity, job.id, runs=runs)
             self._active_jobs.add(ActiveJob(job, place, found=True))
 
     def let_go(self, active: ActiveJob) -> None:
-        """A job has ended, or was not claimed: whoever waits for it is told, and what it took is free."""
+        """Free what a job took, which has ended or was not claimed, and wake those who watch it."""
         self._active_jobs.remove(active)
         active.place.release()
         active.wake()
@@ -87,7 +91,7 @@ class JobLifecycle:
         self._supervised.set()
 
     def on_supervisor_lost(self) -> None:
-        """It is gone: nothing can be started until there is another one."""
+        """The supervisor is gone: nothing can be started until there is another one."""
         self.instance = ""
         self._supervised.clear()
 
@@ -121,11 +125,11 @@ class JobLifecycle:
     async def start(self, active: ActiveJob, permission: JobPermission | None = None) -> None:
         """Start a job that has been claimed for a supervisor.
 
-        What may take longer goes on beside the caller.
+        Asking the gate and looking a user up may take long: they are done beside the caller.
 
         Args:
-            active: it.
-            permission: by which it may start; None where that was given too long ago.
+            active: the job.
+            permission: that it may start; None where the gate has to be asked anew.
         """
         active.note_told("")
         if permission is None or active.job.content.user:
@@ -141,13 +145,13 @@ class JobLifecycle:
             self._tasks.spawn(self._start(active, None))
 
     async def _start(self, active: ActiveJob, permission: JobPermission | None) -> None:
-        """Start it, or end it for the reason why it cannot be started: it is never left between the two."""
+        """Start a job, or end it with the reason why it cannot be started. It never stays in between."""
         try:
             process = await self._ready(active, permission)
             if process is None:
                 await self.take_record(active, ExitRecord(cause=CANCELLED))
                 return
-            # From the last look at the permission to this there is no wait.
+            # There is no wait between the last look at the permission and this: it still stands.
             self._engine.send(job_start_order(self._engine, active.job, process, self._files))
         except (StartError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -162,7 +166,7 @@ class JobLifecycle:
                 self.tell_watched(active)
 
     async def _ready(self, active: ActiveJob, permission: JobPermission | None) -> ProcessSpec | None:
-        """Have everything for the start of a job, at the same moment: the process, the claim, the permission.
+        """Wait until a job has a process, a claim for the present supervisor and a permission, all at once.
 
         Returns:
             The process; None where the job was cancelled meanwhile.
@@ -171,7 +175,7 @@ class JobLifecycle:
             StartError, OSError: it must not or cannot be started.
         """
         process: ProcessSpec | None = None
-        # Whatever one of them had to be waited for, all are looked at again after it.
+        # After each wait all of them are looked at again, since any of them may have changed meanwhile.
         while not active.cancelled:
             if permission is None or not permission.stands():
                 permission = await self._gate.permit(active.job)
@@ -181,14 +185,14 @@ class JobLifecycle:
                 # It was in the queue, or the supervisor that it was claimed for ended before it was told.
                 await self._claim_for_supervisor(active)
             elif permission.program:
-                # The job itself keeps what was asked for: that is what is decided on each time.
+                # The job keeps the program that was asked for, because each decision is about that one.
                 return dataclasses.replace(process, argv=(permission.program, *process.argv[1:]))
             else:
                 return process
         return None
 
     async def _claim_for_supervisor(self, active: ActiveJob) -> None:
-        """Write down that the job runs, and by which supervisor, before that is told."""
+        """Write down that a job runs, and with which supervisor, before that supervisor is told."""
         while True:
             await self._supervised.wait()
             instance = self.instance
@@ -225,7 +229,7 @@ class JobLifecycle:
             return active.job
         if first:
             try:
-                # A server that is killed now still knows, when it is back.
+                # So that a server which is killed now, and started again, still cancels it.
                 await self._journal.note_reason(active.job)
             except JournalError as error:
                 _logger.error("that job %s is cancelled cannot be written: %s", active.job.id, error)
@@ -237,7 +241,7 @@ class JobLifecycle:
         self._tasks.spawn(self.cancel(active, reason, False))
 
     async def take_record(self, active: ActiveJob, record: ExitRecord) -> None:
-        """End a job as a record says, once."""
+        """End a job as its supervisor's record says. Only the first record of a job counts."""
         if not active.begin_end():
             return
         if record.garbled:
@@ -262,7 +266,7 @@ class JobLifecycle:
         try:
             await self._files.remove_stdin(job.id)
         except OSError as error:
-            # It goes with the job's other files.
+            # It is removed with the job's other files, when the job is forgotten.
             _logger.error("the standard input of job %s cannot be removed yet: %s", job.id, error)
         finally:
             self.tell_forget(job.id)

@@ -1,4 +1,4 @@
-"""What a durable job is: plain data, shared by the journal, the engine and the service."""
+"""What a durable job is, as plain data: what it runs, how it stands and how it ended."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class JobLimits:
     """How much the jobs of a server may take.
 
     Attributes:
-        max_running, max_queued: jobs at one time.
-        max_text_bytes: of memory, of what the jobs run that have not ended; an identity alone may have
-            three quarters of it.
-        retention_seconds: age from which an ended job may be forgotten.
-        retention_count, retention_bytes: ended jobs, and their output and what they ran, kept at most.
-        collect_seconds: how often to look for jobs that need not be kept.
+        max_running, max_queued: how many jobs may run and wait at one time.
+        max_text_bytes: how much memory the commands, environments and labels of all jobs that have not
+            ended may take. Those of one identity may take three quarters of it.
+        retention_seconds: how long after its end a job is kept.
+        retention_count: how many ended jobs are kept.
+        retention_bytes: how much disk their output and what they ran may take.
+        collect_seconds: how often the server looks for jobs to forget.
     """
 
     max_running: int = 256
@@ -39,10 +40,10 @@ class JobLimits:
 
 
 class RequestReusedError(RemSvcError):
-    """The request id was used before, with other content.
+    """The caller has used the request id before, for a job with other content.
 
     Attributes:
-        job_id: of the job that it made.
+        job_id: the job that was made then.
     """
 
     def __init__(self, job_id: str) -> None:
@@ -51,11 +52,11 @@ class RequestReusedError(RemSvcError):
 
 
 class QueueFullError(RemSvcError):
-    """As many jobs wait as may wait."""
+    """There is no room for one more job: too many wait, or they take too much memory."""
 
 
 class TooManySearchesError(RemSvcError):
-    """As many searches of one identity are under way as may be."""
+    """An identity has as many searches for jobs under way as it may have."""
 
 
 class WatchStoppedError(RemSvcError):
@@ -63,14 +64,14 @@ class WatchStoppedError(RemSvcError):
 
 
 class JobForgottenError(RemSvcError):
-    """The job ended so long ago that it is not kept any more."""
+    """The job ended so long ago that the server does not keep it any more."""
 
 
 def ended_job(job: JobRecord, record: ExitRecord) -> JobRecord:
-    """The job that ended as ``record`` says.
+    """The record of a job that has ended as its supervisor's exit record says.
 
-    Where it was cancelled, its reason already says why. Whatever its state, the reason says as well what of
-    its output could not be kept.
+    A cancelled job has its reason already: why it was cancelled. In any state, the reason also says how
+    much output could not be stored.
     """
     code, signal = record.exit_code, record.signal
     state, reason = JobState.FAILED, ""
@@ -111,12 +112,12 @@ def loss_of_output(lost: LostOutput) -> str:
 
 
 def _text(reason: str) -> str:
-    """As it can be written down and sent: an error may name a file whose name is no text."""
+    """The reason as valid Unicode: an error may name a file whose name is not."""
     return reason.encode(errors="replace").decode()
 
 
 compact_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-"""Equal values give equal texts, in all versions: digests and searches rest on it."""
+"""Equal values give equal texts in all versions of the server, which digests and searches rely on."""
 
 _ENTRY_BYTES = 100  # what a map takes for an entry beside its texts
 
@@ -160,7 +161,7 @@ class JobContent:
 
     @property
     def text_bytes(self) -> int:
-        """Of memory that its texts take, whoever has chosen them."""
+        """How many bytes of memory its texts take."""
         texts = (self.shell_command or "", *self.argv, self.user, self.cwd, self.source)
         maps = (self.env, self.labels)
         return sum(map(getsizeof, texts)) + sum(
@@ -189,9 +190,9 @@ _DEFAULTS = _fields(JobContent())
 
 
 def content_digest(content: JobContent, stdin: bytes) -> str:
-    """Tells whether two requests ask for the same thing.
+    """The same for two requests that ask for the same thing, and different for any others.
 
-    What is at its default does not count, so that a field that a later version adds changes nothing.
+    A field at its default does not count: so the digest stays the same when a later version adds fields.
     """
     chosen = {name: value for name, value in _fields(content).items() if value != _DEFAULTS[name]}
     text = compact_json(chosen)
@@ -217,14 +218,22 @@ class JobRecord:
     """A job as it is at one moment. Times are seconds since the epoch.
 
     Attributes:
-        seq: rises with each job of this server; orders the list.
         id: unique on this server.
-        digest: of its content, see :func:`content_digest`.
-        exit_code: of the process, where it ended by itself.
-        signal: the signal that ended it.
-        reason: for a person.
+        identity: whose job it is.
+        request_id: chosen by the caller who asked for it.
+        digest: of its content, by :func:`content_digest`.
+        content: what it runs.
+        created: when it was claimed.
+        seq: rises with each job of this server; lists are in its order.
+        state: where it stands.
+        exit_code: of its first process; 128+N where signal N ended that.
+        signal: the signal that ended it, if one did.
+        reason: for a person: why it could not start, was cancelled or is lost, or which output is missing.
+        started, ended: when its first process started, and when all of it had ended.
+        stdout, stderr: how much it has written.
         pid, pid_started: its first process, and when that was started.
-        supervisor: the instance that it was given to.
+        supervisor: the instance of the supervisor that it was claimed for; empty while it waits.
+        durable: it is in the journal; a version-1 command is not.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Who is told what becomes of jobs."""
+"""Tells others, such as the audit log, of every new state of a job."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class JobObserver(Protocol):
         ...
 
     async def before_end(self, job: JobRecord) -> None:
-        """A durable job has ended as ``job`` says; nobody hears of it before this returns.
+        """A durable job has ended as ``job`` says; no caller hears of that before this returns.
 
-        After a crash of the server, it may be told once more. Must return within seconds.
+        It must return within seconds. After a crash of the server, the same end may be told once more.
         """
         ...
 
@@ -36,7 +36,7 @@ class NobodyObserves:
 
 
 class GuardedObserver:
-    """Passes everything on to an observer. A defect of his is logged, and stops no job on its way."""
+    """Passes everything on to an observer. An error that it raises is logged, and stops no job."""
 
     def __init__(self, observer: JobObserver) -> None:
         self._observer = observer

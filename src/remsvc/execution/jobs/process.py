@@ -1,4 +1,4 @@
-"""From what a job runs to the process that a supervisor is told to start."""
+"""Makes of a job the process that a supervisor is to start: its arguments, environment, user and limits."""
 
 from __future__ import annotations
 

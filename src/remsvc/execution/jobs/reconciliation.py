@@ -1,7 +1,7 @@
-"""What became of the jobs: the journal, the supervisor and the exit records brought together.
+"""Learns what became of the jobs while no server was there, or when a supervisor was replaced.
 
-At the start of a server, and whenever a supervisor was replaced. The journal says what was promised,
-the supervisor what is running, a job's folder how it ended while nobody looked.
+The journal says which jobs were claimed. The supervisor says which of them run. The exit record in a job's
+folder says how it ended while no server was there. A job of which none of them knows any more is LOST.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Reconciliation:
     """Finds the jobs again that a supervisor or a server before this one started.
 
     Args:
-        state_dir: where supervisors note their ends.
-        groups: where jobs have control groups; None for nowhere.
+        state_dir: where a supervisor that ends in good order notes that.
+        groups: where jobs have control groups; None where the host offers none.
     """
 
     def __init__(
@@ -57,7 +57,12 @@ class Reconciliation:
         self._tasks = tasks
 
     async def reconcile(self, instance: str, known: Mapping[str, KnownJob]) -> None:
-        """Go on with the jobs as the supervisor ``instance`` knows them, by id."""
+        """Go on with the jobs that ran.
+
+        Args:
+            instance: the supervisor that is there now.
+            known: the jobs that it runs or whose ends it keeps, by their ids.
+        """
         searches = [
             self._tasks.spawn(self._find_again(active, instance, known.get(active.job.id)))
             for active in self._active_jobs
@@ -66,7 +71,7 @@ class Reconciliation:
         for name in known.keys() - self._active_jobs.ids():
             self._lifecycle.tell_forget(name)
         if searches:
-            # Where the disk is full, what became of a job cannot be written yet. That must not keep us.
+            # While the disk is full no end of a job can be written. The server starts all the same.
             await asyncio.wait((self._tasks.spawn(self._settle(searches)),), timeout=_SETTLE_SECONDS)
         forget_ends(self._state_dir, {active.job.supervisor for active in self._active_jobs})
 
@@ -96,7 +101,7 @@ class Reconciliation:
         )
 
     async def _find_again(self, active: ActiveJob, instance: str, entry: KnownJob | None) -> ActiveJob | None:
-        """Go on with a job that a supervisor or a server before this one started; return it if it is lost."""
+        """Go on with a job that ran before; return it where nobody knows of it any more."""
         job = active.job
         if entry is not None and entry.record is None:
             active.note_told(instance)

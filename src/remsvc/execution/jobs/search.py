@@ -1,9 +1,9 @@
-"""Looking through the journal for jobs, so that no search holds up those of others.
+"""Finds jobs in the journal, in such a way that nobody's search holds up those of others.
 
-A search may have to look at every job that there is, in texts of megabytes. It is done in slices of some
-milliseconds. Each identity has one slice at a time in the queue of the one thread that searches, so that the
-searches of different identities take turns. A search that has looked at very many jobs ends where it is, and
-can be continued from there.
+A search may have to look at every job that there is, in texts of megabytes, and one thread does all
+searches. So a search is done in slices of some milliseconds, and each identity has at most one slice in the
+queue of that thread: the searches of different identities take turns. A search that has looked at very many
+jobs ends where it is; its caller can go on from there.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class _Slice:
         if wanted.identity is None:
             arms, given = [f"SELECT seq, spec_bytes FROM jobs WHERE 1{before}"], [[*values, _ROWS]]  # noqa: S608
         else:
-            # Each state by itself, whose jobs the index has in order; together they would have to be sorted.
+            # Each state by itself: the index has the jobs of one state in order.
             states = [state.value for state in dict.fromkeys(wanted.states or JobState)]
             arm = f"SELECT seq, spec_bytes FROM jobs WHERE identity = ? AND state = ?{before}"  # noqa: S608
             arms, given = [arm] * len(states), [[wanted.identity, state, *values, _ROWS] for state in states]

@@ -1,4 +1,4 @@
-"""Room for a number of running jobs, of all identities and of each, and those that wait for it."""
+"""Bounds how many jobs run and wait, of all identities and of each, and says which runs next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FairQueue(Generic[T]):
     """First in, first out for each identity; the identities take turns."""
 
     def __init__(self) -> None:
-        self._lanes: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
+        self._queues: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
         self._identities: dict[T, str] = {}
 
     def __len__(self) -> int:
@@ -28,25 +28,25 @@ class FairQueue(Generic[T]):
     def put(self, identity: str, item: T) -> None:
         """Add an item that is not in the queue."""
         self._identities[item] = identity
-        self._lanes.setdefault(identity, OrderedDict())[item] = None
+        self._queues.setdefault(identity, OrderedDict())[item] = None
 
     def waiting(self, identity: str) -> int:
         """How many items of an identity are in it."""
-        return len(self._lanes.get(identity, ()))
+        return len(self._queues.get(identity, ()))
 
     def any_ready(self, ready: Callable[[str], bool]) -> bool:
         """Whether :meth:`get` would find one."""
-        return any(map(ready, self._lanes))
+        return any(map(ready, self._queues))
 
     def get(self, ready: Callable[[str], bool] = lambda _: True) -> T | None:
         """Take the next item of those identities that are ready; None where there is none."""
-        identity = next(filter(ready, self._lanes), None)
+        identity = next(filter(ready, self._queues), None)
         if identity is None:
             return None
-        lane = self._lanes.pop(identity)
-        item, _ = lane.popitem(last=False)
-        if lane:
-            self._lanes[identity] = lane  # at the back
+        queue = self._queues.pop(identity)
+        item, _ = queue.popitem(last=False)
+        if queue:
+            self._queues[identity] = queue  # at the back
         del self._identities[item]
         return item
 
@@ -55,10 +55,10 @@ class FairQueue(Generic[T]):
         identity = self._identities.pop(item, None)
         if identity is None:
             return False
-        lane = self._lanes[identity]
-        del lane[item]
-        if not lane:
-            del self._lanes[identity]
+        queue = self._queues[identity]
+        del queue[item]
+        if not queue:
+            del self._queues[identity]
         return True
 
 

@@ -1,4 +1,4 @@
-"""How long ended jobs are kept, and their output."""
+"""Ends the jobs that nobody watches any more, and forgets those that ended long ago."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK_SECONDS = 1.0
 
 
 async def end_unwatched(active_jobs: ActiveJobs, lifecycle: JobLifecycle) -> None:
-    """End the jobs whose lease has run out, again and again."""
+    """End each job that was not watched for as long as its lease says. Runs until it is cancelled."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         now = time.monotonic()
@@ -34,7 +34,11 @@ _logger = logging.getLogger("remsvc.job")
 
 
 class Retention:
-    """Forgets ended jobs that are too old or too many."""
+    """Forgets ended jobs, the oldest first, where they are too old, too many or too large together.
+
+    A job that is being watched is not forgotten. Where a watch begins while its job is being forgotten, the
+    job's files stay until the watch has ended.
+    """
 
     def __init__(self, journal: Journal, files: JobFiles, watches: JobWatches, limits: JobLimits) -> None:
         self._journal = journal
@@ -44,7 +48,7 @@ class Retention:
         self._forgotten: set[str] = set()
 
     async def run(self) -> None:
-        """Do so again and again."""
+        """Look for such jobs at regular intervals. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(self._limits.collect_seconds)
             try:
@@ -53,7 +57,6 @@ class Retention:
                 _logger.error("old jobs cannot be removed: %s", error)
 
     async def _collect(self) -> None:
-        """Oldest first, and none that is being watched."""
         count, size = await self._journal.ended_totals()
         watched, more = 0, True
         while more:
@@ -73,7 +76,6 @@ class Retention:
             if doomed:
                 await self._journal.forget(doomed)
                 self._forgotten.update(doomed)
-        # A watch that began meanwhile keeps the files until it ends.
         unused = self._forgotten.difference(self._watches.watched)
         self._forgotten -= unused
         await self._files.remove(unused)

@@ -1,4 +1,4 @@
-"""Watching a job: its states, its output as it appears, its end."""
+"""Tells whoever watches a job its states, its output as it appears, and its end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ many bytes, at least 1: they are reserved for it until the block ends."""
 
 
 def unlimited_room() -> AbstractAsyncContextManager[int]:
-    """For a watcher that takes all of it."""
+    """The room of a watcher that takes any amount at once."""
     return nullcontext(sys.maxsize)
 
 
 class JobWatches:
-    """All watches of a server."""
+    """All watches of a server, and which jobs they keep from being forgotten."""
 
     def __init__(
         self,
@@ -66,14 +66,14 @@ class JobWatches:
         wake = asyncio.Event()
         active = self._active_jobs.get(job_id)
         with self._watching(job_id, active, wake):
-            # Asked for again, now that being watched keeps its output where it is.
+            # Asked for only now, because a job that is watched keeps its output.
             current = active.job if active is not None else await self._now(job_id)
             if current is None:
                 raise JobForgottenError(f"job {job_id} is not kept any more")
             self._check_not_stopped()
             yield current
             if active is None and not current.state.ended:
-                # A version-1 command: its output is its caller's alone.
+                # A version-1 command: only the caller who runs it gets its output.
                 yield await self._passing_end(current, wake)
                 return
             offsets = dict(zip(STREAMS, (stdout_offset, stderr_offset), strict=True))
@@ -90,7 +90,7 @@ class JobWatches:
                         continue
                     async with room() as most:
                         piece = await self._files.read(job_id, stream, offset, most)
-                        # Even if it is empty: what was dropped up to there need not be read again.
+                        # An empty piece counts, too: it stands behind a part that was dropped.
                         offsets[stream] = piece.offset + len(piece.data)
                         if piece.data:
                             progress = True

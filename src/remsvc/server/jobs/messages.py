@@ -1,4 +1,4 @@
-"""Between the messages of ``remsvc.jobs.v1`` and the jobs of the engine."""
+"""Translates between the messages of ``remsvc.jobs.v1`` and the server's own types of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durable jobs: the ``remsvc.jobs.v1.JobService`` service."""
+"""Answers the calls of ``remsvc.jobs.v1.JobService``, the service of durable jobs."""
 
 from __future__ import annotations
 
@@ -52,11 +52,15 @@ _SPECS, _LARGEST_KNOWN = 64, 16 * 1024
 
 
 class JobService:
-    """Checks requests and hands them to the engine.
+    """Answers the calls of the service: checks each request, has it permitted and audited, and asks the jobs.
 
     Args:
-        authentication: asked again, before a job is claimed and when it starts, whether its caller may call.
-        draining: done when the server is shutting down: nothing new is created, and watches end.
+        jobs: the durable jobs of the server.
+        authentication: is asked again whether a caller may call, before a job is claimed and when it starts.
+        policy: permits jobs.
+        audit: is told what was permitted, refused and looked at, before it happens.
+        config: what jobs may ask for, and who is an administrator.
+        draining: done when the server is shutting down: from then on nothing is created, and watches end.
     """
 
     def __init__(
@@ -78,11 +82,11 @@ class JobService:
         draining.add_done_callback(lambda _: jobs.stop_watches())
 
     def use(self, config: JobConfig) -> None:
-        """From now on, what jobs may ask for, and who is an administrator, is as ``config`` says."""
+        """Answer by this configuration from now on."""
         self._config = config
 
     def methods(self) -> tuple[Method, ...]:
-        """All of them."""
+        """The methods of the service."""
         return (
             Method(_METHOD + "CreateJob", jobs_pb2.CreateJobRequest, one=self._create),
             Method(_METHOD + "GetJob", jobs_pb2.GetJobRequest, one=self._get),
@@ -101,7 +105,9 @@ class JobService:
             if (refused := status_of(error)) is not None:
                 request_id = request.request_id[: REQUEST_ID.most]
                 noted = self._audit.refuse(
-                    *(call, _METHOD + "CreateJob", content),
+                    call,
+                    _METHOD + "CreateJob",
+                    content,
                     code=refused.code.name,
                     reason=str(refused),
                     rule=refused.rule,
@@ -122,7 +128,7 @@ class JobService:
             if refused.code is StatusCode.PERMISSION_DENIED:
                 made = await self._jobs.find(call.identity, request_id)
                 if made is not None and made.digest == digest:
-                    # It was permitted when it was asked for first: nothing new is to run.
+                    # It was permitted when it was first asked for, and nothing new is to run.
                     self._audit.permit_access(call, _METHOD + "CreateJob", made)
                     return self._message(made)
             raise
@@ -204,7 +210,7 @@ class JobService:
 
         async with aclosing(self._jobs.watch(job, offsets[0], offsets[1], room)) as events:
             async for event in events:
-                if not self._may_see(job, call):  # any more: a watch may take as long as its job
+                if not self._may_see(job, call):  # it may have changed during a long watch
                     raise _not_found(request.id)
                 yield self._event(event)
 
@@ -216,7 +222,9 @@ class JobService:
     async def _permit(
         self, content: JobContent, request: jobs_pb2.CreateJobRequest, call: Call
     ) -> tuple[Decision, JobPermission]:
-        """Permit a job by the policy that is in force when this returns, once that is in the audit log.
+        """Permit a job, and have that in the audit log, by the policy that is in force when this returns.
+
+        To decide and to write takes time, in which the policy may be replaced: then it is decided anew.
 
         Raises:
             RefusedError: it is not permitted, or its caller may call no longer.
@@ -272,7 +280,7 @@ class JobService:
         return job_message(job, self._config.limits.retention_seconds, self._spec_message(job.content))
 
     def _spec_message(self, content: JobContent) -> jobs_pb2.JobSpec:
-        # The first and the last that is said of a job, and what lies between, is said of the same content.
+        # A job is told several times while it runs, each time with the same content: it is encoded once.
         if content.text_bytes > _LARGEST_KNOWN:
             return spec_message(content)
         known = self._specs.get(id(content))
