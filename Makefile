@@ -82,7 +82,7 @@ unit: $(INSTALLED) ## Run the tests of modules alone, half a minute
 	$(BIN)/python -m pytest -q $(UNIT_TESTS)
 
 # The tests wait more than they work, so their parts run side by side, each with a log of its own: the longest first.
-PARTS := end-to-end provider attacks clients contract execution grpc demo cli server
+PARTS := end-to-end provider provider-jobs attacks clients server grpc cli contract execution demo
 PARTS_AT_ONCE := 5
 
 FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py) tests/end_to_end/test_celery.py
@@ -90,18 +90,21 @@ FAULT_TESTS := tests/faults $(wildcard tests/end_to_end/test_jobs_*.py) tests/en
 # policy and jobs are called alike by both, and clients have tests on both of theirs.
 ON_BOTH_TRANSPORTS := tests/contract tests/server/identity tests/server/test_life_cycle.py \
 	tests/attacks/test_limits.py tests/attacks/test_fuzz_grpc.py tests/attacks/test_tls_floor.py
-# These read files, before there is a transport.
-BEFORE_TRANSPORTS := tests/contract/test_configuration_mistakes.py tests/server/identity/test_auth_config.py
+# Of these only what reads files and flags, or decides behind the handlers, which both transports call alike.
+ON_ONE_TRANSPORT := $(addprefix tests/contract/test_,configuration.py configuration_mistakes.py flags.py policy.py users.py) \
+	$(addprefix tests/server/identity/test_,auth_config.py broken_files.py revoked_starts.py token_file.py)
 
 TESTS_OF_end-to-end := tests/end_to_end $(addprefix --deselect=,$(FAULT_TESTS))
 TESTS_OF_demo := tests/demo
-TESTS_OF_provider := tests/airflow
+PROVIDER_JOB_TESTS := $(wildcard $(addprefix tests/airflow/test_,job_*.py log_*.py durable.py dag_runs.py))
+TESTS_OF_provider-jobs := $(PROVIDER_JOB_TESTS)
+TESTS_OF_provider := tests/airflow $(addprefix --ignore=,$(PROVIDER_JOB_TESTS))
 TESTS_OF_clients := tests/client
 TESTS_OF_cli := tests/cli
 TESTS_OF_execution := tests/execution
 TESTS_OF_contract := tests/contract
 TESTS_OF_attacks := tests/attacks
-TESTS_OF_grpc := --transport grpc $(addprefix --ignore=,$(BEFORE_TRANSPORTS)) $(ON_BOTH_TRANSPORTS)
+TESTS_OF_grpc := --transport grpc $(addprefix --ignore=,$(ON_ONE_TRANSPORT)) $(ON_BOTH_TRANSPORTS)
 # Whatever belongs to no other part, so that no test is forgotten.
 TESTS_OF_server := tests $(addprefix --ignore=,tests/faults $(foreach part,$(filter-out grpc server,$(PARTS)),\
 	$(firstword $(TESTS_OF_$(part)))))
