@@ -1,4 +1,4 @@
-"""As whom a command runs, and what a login gives it: user, home, a clean environment."""
+"""Looks up the user that a command runs as, and gives it what a login would: home, a clean environment."""
 
 from __future__ import annotations
 

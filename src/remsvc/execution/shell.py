@@ -1,4 +1,4 @@
-"""Which program interprets a command's text on this platform, and with which arguments."""
+"""Tells which program interprets a command's text on this platform, and with which arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks with an owner: none is collected while it runs, fails unheard, or outlives its owner."""
+"""Gives every asyncio task an owner, so that none is garbage-collected, fails unheard or outlives it."""
 
 from __future__ import annotations
 

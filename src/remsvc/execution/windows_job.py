@@ -1,4 +1,4 @@
-"""Windows job objects: what holds a process and all its descendants, and ends them at once."""
+"""Windows job objects: each holds a process with all its descendants, and can end them at once."""
 
 from __future__ import annotations
 

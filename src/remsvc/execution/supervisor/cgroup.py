@@ -1,4 +1,4 @@
-"""Where control groups (version 2) can be had for commands.
+"""Finds out where this host lets the server make control groups (version 2) for commands.
 
 Sources: cgroups(7); Documentation/admin-guide/cgroup-v2.rst; systemd's CGROUP_DELEGATION.md (who may write
 where); fsopen(2) and fsmount(2), for a hierarchy that is mounted nowhere.
@@ -29,7 +29,7 @@ _ATTRS = 2 | 4 | 8  # nosuid, nodev, noexec
 
 @dataclass(frozen=True, slots=True)
 class GroupParent:
-    """A group below which this program may make others.
+    """A control group below which the supervisor may make one for each command.
 
     Attributes:
         how: why it may, for a person.

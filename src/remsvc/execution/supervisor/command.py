@@ -219,7 +219,9 @@ class Launcher:
 
 
 class Prepared:
-    """A command that is ready to start: what it is given is open. Whoever made it starts or closes it.
+    """A command that is ready to start, with its pipes and its standard input open.
+
+    Whoever made it starts it or closes it.
 
     Args:
         order: what is to be started.

@@ -1,6 +1,7 @@
-"""Ending commands, and waiting for the last output of those that end by themselves.
+"""Ends commands that are to end, and waits for the last output of those that end by themselves.
 
-Both may take long for one command, so that the supervisor's loop does a little of it at a time.
+Either may take long for a single command. So the supervisor's loop does a little of it at a time, and serves
+the other commands in between.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which paths nobody can make a process wait at. Linux only.
+"""Finds out which paths the supervisor may touch without the risk of waiting for ever. Linux only.
 
-A look at a path can take for ever: the path may lead into a file system that another process or another
-host answers for (FUSE, NFS, autofs), and whoever owns a program may hold a lease on it, at which its start
-waits. So a path is looked at step by step, and each step is taken only from a directory on a local disk.
+A path can make whoever looks at it wait. It may lead into a file system that another process or another host
+answers for (FUSE, NFS, autofs). And whoever owns a program may hold a lease on it, which its start has to
+wait for. So a path is looked at step by step, and each step is taken only from a directory on a local disk.
 
 Sources: openat2(2), open(2) ("O_PATH"), fcntl(2) ("Leases").
 """
@@ -131,11 +131,11 @@ _HOW_REFERENCE, _HOW_SIZE = ctypes.byref(_HOW), ctypes.sizeof(_HOW)
 
 
 class LocalPaths:
-    """What this process knows of paths that it has looked at.
+    """Remembers what was found out of paths, so that most starts need no look at all.
 
     A path is *settled* where nobody but root can put something else in its place, mount something over it,
-    or hold a lease on it. It is taken for so for some seconds, as long as root mounts nothing: root may have
-    given it away meanwhile.
+    or hold a lease on it. That is believed for some seconds only, and not after a mount: meanwhile root may
+    have given the path to somebody else.
     """
 
     def __init__(self) -> None:

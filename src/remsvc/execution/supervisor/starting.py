@@ -1,4 +1,4 @@
-"""Starting commands: at once, or when those that they wait for have got on.
+"""Starts commands: at once, or when the commands that they wait for have ended or started.
 
 A stream's command waits for the one before it to end. A command that takes long to become its program
 waits while too many of its caller's do that at the same time: so what holds up the starts of one caller
@@ -32,7 +32,10 @@ MAX_STARTING = 16
 
 
 class Successors:
-    """One at most waits for each command. Whoever puts one in starts or withdraws it."""
+    """The commands that start when another one has ended: at most one after each.
+
+    Whoever puts one in starts it or withdraws it.
+    """
 
     def __init__(self) -> None:
         self._by_before: dict[CommandId, Prepared] = {}
@@ -72,7 +75,10 @@ class Successors:
 
 
 class Starts:
-    """Who is starting, and who waits for that. Whoever puts a command in starts it or takes it out."""
+    """Counts the starts of each caller that are under way, and keeps the commands that wait for them.
+
+    Whoever puts a command in starts it or takes it out.
+    """
 
     def __init__(self) -> None:
         self._starting: dict[int, str] = {}
