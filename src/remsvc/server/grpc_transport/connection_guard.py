@@ -1,4 +1,4 @@
-"""Ends connections that take what they were not given: the limits that gRPC does not have."""
+"""Ends connections that take more than they may, by limits that gRPC itself does not have."""
 
 from __future__ import annotations
 
@@ -39,12 +39,14 @@ class _Record:
 
 
 class ConnectionGuard:
-    """Looks at all connections some times a second.
+    """Looks at all connections some times a second, and cuts two kinds of them.
 
-    Cut are: a connection over which more has come than the calls that were admitted on it can have
-    needed (endless headers, floods of any frames); and, while nearly as many connections are open as
-    there may be, those without a call, first those that never had one, first of the network that has
-    most of them: so a crowd of idle connections keeps nobody out.
+    One is a connection over which more has come than the calls that were admitted on it can have needed,
+    such as endless headers, or a flood of any frames.
+
+    The other, while nearly as many connections are open as may be, are those without a call: first those that
+    never had one, and of these first those of the network that has most. So a crowd of idle connections keeps
+    nobody out.
     """
 
     def __init__(self, limits: LimitsConfig) -> None:

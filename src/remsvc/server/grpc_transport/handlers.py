@@ -1,4 +1,4 @@
-"""Our methods as gRPC's server is given them, and its calls as ours."""
+"""Gives gRPC's server our methods to call, and makes each of its calls one of ours."""
 
 from __future__ import annotations
 
@@ -129,11 +129,12 @@ class GrpcCall(Call):
 
 
 class Handlers(grpc.GenericRpcHandler):
-    """All methods of a server.
+    """All methods of a server, as gRPC asks for them by their names.
 
-    They are looked up here: methods that are registered with gRPC one by one cost every call a look at
-    all of them. On the wire a method of one request is one of a stream of them; so the time until the
-    request is here can be limited, and who is not let in is refused without its being read.
+    They are looked up here, because methods that are registered with gRPC one by one cost every call a look
+    at all of them. gRPC is told that each method takes a stream of requests, which is the same on the wire.
+    So the time until the one request is here can be limited, and a caller who is not let in is refused
+    without its being read.
 
     Args:
         patience: seconds that a caller may let an answer wait.

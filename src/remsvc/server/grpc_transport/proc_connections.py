@@ -1,6 +1,6 @@
-"""The connections that this process has accepted, found through ``/proc``: gRPC does not show them.
+"""Finds the connections that this process has accepted, through ``/proc``, because gRPC does not show them.
 
-Linux alone; elsewhere there seem to be none.
+It works on Linux alone; elsewhere it finds none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A call that came over HTTP/2."""
+"""One call that came over HTTP/2: its messages in, its messages out, and its status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All connections: what they share, who looks after them, and who has to go when there are too many."""
+"""Looks after all connections: ends those that keep the server waiting, and some where there are too many."""
 
 from __future__ import annotations
 

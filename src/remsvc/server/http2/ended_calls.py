@@ -1,4 +1,4 @@
-"""Calls that have ended while their callers have not ended their side: what is still due, and how long."""
+"""Keeps calls that have ended until their callers have ended their side, too, and decides when to insist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HOLD_SECONDS, _LONGEST_HOLD_SECONDS = 0.3, 2.0
 
 @dataclass(slots=True)
 class _EndedCall:
-    """One of them.
+    """A call that has ended, and whose caller may still be sending.
 
     Attributes:
         since: when it ended.
@@ -37,7 +37,7 @@ class _EndedCall:
 
 
 class EndedCalls:
-    """Those of one connection, by their streams.
+    """The calls of one connection that have ended, by their streams.
 
     Args:
         loop: tells the time.

@@ -1,4 +1,4 @@
-"""Calls that wait until their callers' windows take enough for another answer to be worth its cost."""
+"""Lets calls wait until their callers take enough at once for another answer to be worth its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A peer's calls on its connection, and how each of them ends. Without input or output.
+"""The calls of one connection, from the peer's frames to their ends. It has no input or output of its own.
 
 ::
 
@@ -44,7 +44,7 @@ _PING_AFTER_SECONDS, _PONG_SECONDS = 40.0, 20.0
 
 
 class ServerSession:
-    """The server's end of one HTTP/2 connection: its calls and what they may cost. Without input or output.
+    """Takes in what a peer sends, begins its calls, ends them, and bounds what they may cost the server.
 
     Args:
         shared: by all connections.

@@ -1,4 +1,4 @@
-"""How much of long messages may be on its way to the server, for all callers together."""
+"""Bounds the bytes of long messages that are on their way to the server, of all callers together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of the answers may wait to be taken, for all callers together."""
+"""Bounds the bytes of answers that wait to be taken, of all callers together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answers of one connection that its peer has not taken: how many bytes, since when, and who waits."""
+"""Counts the answers of one connection that its peer has not taken, and lets calls write as there is room."""
 
 from __future__ import annotations
 
