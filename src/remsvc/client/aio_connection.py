@@ -13,7 +13,7 @@ from remsvc.client.deadline import CONNECT_TIMEOUT, RECONNECT_WAIT, Deadline
 from remsvc.client.failures import UNREACHED, from_call, from_status, no_connection
 from remsvc.client.metadata import MetadataItems, call_metadata
 from remsvc.client.options import ConnectionOptions
-from remsvc.client.repeats import Repeats
+from remsvc.client.repeats import ATTEMPT_TIMEOUT, Repeats
 from remsvc.client.transport import Answer, AsyncTransport, CallError, Readiness
 from remsvc.client.transport_choice import open_async_transport, over_channel
 from remsvc.errors import NO_ANSWER, RemSvcError
@@ -109,9 +109,8 @@ class AioConnection:
         """A unary call that may arrive twice; with ``repeat``, made again as long as no answer comes."""
         repeats = Repeats(deadline, allowed=repeat)
         while True:
-            limit = repeats.attempt_timeout
             try:
-                return (await self._unary(method, request, deadline, metadata, limit=limit)).message
+                return (await self._unary(method, request, deadline, metadata, limit=ATTEMPT_TIMEOUT)).message
             except NO_ANSWER as error:
                 pause = repeats.pause_after(error)
             await asyncio.sleep(pause)

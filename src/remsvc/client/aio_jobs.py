@@ -41,7 +41,8 @@ class AsyncJobCalls(AioConnection):
             spec: what to run.
             request_id: 1 to 128 printable ASCII characters, which the caller chooses.
             timeout: seconds for connecting and all attempts.
-            repeat: False: make one attempt; the caller decides whether another one follows.
+            repeat: False: make one attempt, which gets no answer after 10 s at the latest; the caller decides
+                whether another one follows.
             metadata: further metadata of the call.
 
         Raises:

@@ -19,7 +19,7 @@ FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
 
 ATTEMPT_TIMEOUT = 10.0
-"""Seconds after which an attempt that got no answer is given up, and the next one is made."""
+"""Seconds after which an attempt that got no answer is given up, so that another one can be made."""
 
 
 class Backoff:
@@ -45,10 +45,7 @@ class Repeats:
 
     Args:
         deadline: the caller's time limit for all attempts together.
-        allowed: False: there is only one attempt, which has all of that time.
-
-    Attributes:
-        attempt_timeout: seconds that one attempt may take; None: as many as the deadline leaves.
+        allowed: False: there is only one attempt.
     """
 
     def __init__(self, deadline: Deadline, *, allowed: bool) -> None:
@@ -56,7 +53,6 @@ class Repeats:
         self._allowed = allowed
         self._backoff = Backoff()
         self._sent = False
-        self.attempt_timeout = ATTEMPT_TIMEOUT if allowed else None
 
     def pause_after(self, failure: ServerError) -> float:
         """How long to wait, in seconds, before the next attempt.
