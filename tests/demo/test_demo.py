@@ -92,6 +92,22 @@ def test_kept_it_runs_the_example_and_stays_until_it_is_told_to_stop(demo: Demo,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_not_kept_it_stops_by_itself_and_cleans_up(tmp_path: Path) -> None:
+    """With nothing but a file in the place of server and Airflow: what follows when all has worked."""
+    script = (
+        "import sys, demo\n"
+        "demo.demonstrate = lambda home, stack, finish: (home / 'file').touch()\n"
+        "sys.exit(demo.run(finish=lambda airflow: None))"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(SCRIPT.parent)}
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (run.returncode, run.stdout) == (0, "\n== Stopping everything\nstopped\n"), run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
