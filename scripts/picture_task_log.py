@@ -156,6 +156,9 @@ def main() -> int:
                 browser.wait_for_text(SEEN, UNFOLD)
                 picture = browser.ask("Page.captureScreenshot", format="png")
                 PICTURE.write_bytes(base64.b64decode(picture["data"]))
+                # A job outlives its server: one whose files are removed would leave a supervisor behind.
+                for _ in run.watch(2 * _DEADLINE):
+                    pass
     finally:
         end_children()
         shutil.rmtree(home, ignore_errors=True)
