@@ -113,7 +113,7 @@ class Supervised:
     @property
     def drained(self) -> bool:
         """Whether nothing more can come from its outputs."""
-        return not any(output.open for output in self.outputs)
+        return not (self.outputs[0].open or self.outputs[1].open)
 
     def close_verdict(self) -> None:
         """Close what tells whether it has become its program."""
@@ -290,7 +290,7 @@ class Prepared:
         entered = groups.entered(self.id) if groups else contextlib.nullcontext()
         way = None
         try:
-            if order.credentials is None and order.limits == NO_LIMITS:
+            if order.credentials is None and order.limits is NO_LIMITS:
                 search = order.env.get("PATH", "")
                 way = launcher.paths.way(order.cwd, order.argv[0], search, cwd_required=order.cwd_required)
             # else it has something to do before it becomes the program

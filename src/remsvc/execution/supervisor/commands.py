@@ -127,7 +127,7 @@ class Supervision:
             if command is None:
                 continue
             command.reap(ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
-            self.survive(command, partial(self._on_reaped, command))
+            self.survive(command, self._on_reaped)
         return True
 
     @property
@@ -141,26 +141,26 @@ class Supervision:
 
     def run_timers(self) -> None:
         """Do what has fallen due."""
-        for action in self.timers.due():
-            action()
+        for name, action in self.timers.due():
+            action(name)
 
     # What the ends of commands need
 
-    def survive(self, command: Supervised, action: Callable[[], None]) -> None:
+    def survive(self, command: Supervised, action: Callable[[Supervised], None]) -> None:
         """See :class:`remsvc.execution.supervisor.ending.Owner`.
 
         An error with one command must cost no other's outcome, nor its own.
         """
         try:
-            action()
+            action(command)
         except Exception:  # noqa: BLE001
             self._reports.complain(f"command {command.id}: {traceback.format_exc()}")
             look = self._ending.look_for_output if command.cause is None else self._ending.go_on
-            self.later(_AGAIN_SECONDS, command, partial(look, command))
+            self.later(_AGAIN_SECONDS, command, look)
 
-    def later(self, seconds: float, command: Supervised, action: Callable[[], None]) -> None:
+    def later(self, seconds: float, command: Supervised, action: Callable[[Supervised], None]) -> None:
         """See :class:`remsvc.execution.supervisor.ending.Owner`."""
-        self.timers.after(seconds, command.id, partial(self._do, command, action))
+        self.timers.after(seconds, command.id, partial(self._do, action))
 
     def finish_if_possible(self, command: Supervised, *, waited: bool = False) -> None:
         """See :class:`remsvc.execution.supervisor.ending.Owner`."""
@@ -175,23 +175,20 @@ class Supervision:
             output.drain()  # the last words of one that has just ended
         self._finish(command)
 
-    def _do(self, command: Supervised, action: Callable[[], None]) -> None:
-        if command.id in self._table.by_id:
+    def _do(self, action: Callable[[Supervised], None], name: CommandId) -> None:
+        if command := self._table.by_id.get(name):
             self.survive(command, action)
 
     # A command's life
 
     def _on_process(self, command: Supervised) -> None:
-        self.later(_READ_SECONDS, command, partial(self._read_from_now_on, command))
+        self.later(_READ_SECONDS, command, self._read_from_now_on)
         if command.time_limit is not None:
-            # By its id: most commands end long before, and must not be kept in memory until then.
-            self.timers.after(command.time_limit, command.id, partial(self._expire, command.id))
+            self.later(command.time_limit, command, self._expire)
 
-    def _expire(self, name: CommandId) -> None:
+    def _expire(self, command: Supervised) -> None:
         """End a command whose time limit is reached; a version-1 command has no grace."""
-        if command := self._table.by_id.get(name):
-            kill = command.folder is None
-            self.survive(command, partial(self._ending.end, command, TIME_LIMIT, kill=kill))
+        self._ending.end(command, TIME_LIMIT, kill=command.folder is None)
 
     def _drop(self, command: Supervised) -> None:
         """A command has not become its program: nothing of it is kept."""
@@ -221,11 +218,11 @@ class Supervision:
             self._reports.tell(command.news())
         elif command not in self._telling:
             self._telling.add(command)
-            self.later(_TELL_SECONDS, command, partial(self._tell_more, command))
+            self.later(_TELL_SECONDS, command, self._tell_more)
 
     def _tell_more(self, command: Supervised) -> None:
         if self._reports.behind:  # the server stalls: this can wait
-            self.later(_LATER_SECONDS, command, partial(self._tell_more, command))
+            self.later(_LATER_SECONDS, command, self._tell_more)
             return
         self._telling.discard(command)
         self._reports.tell(command.news())
@@ -242,7 +239,7 @@ class Supervision:
         for output in command.outputs:
             if not output.open:
                 self._outputs.close(output)
-        self.later(DRAIN_GRACE, command, partial(self._ending.look_for_output, command))
+        self.later(DRAIN_GRACE, command, self._ending.look_for_output)
         self.finish_if_possible(command)
 
     def _finish(self, command: Supervised) -> None:

@@ -29,11 +29,11 @@ _SLICE_SECONDS = 0.003  # of each turn of the loop, for all ends together
 class Owner(Protocol):
     """Whose commands they are."""
 
-    def survive(self, command: Supervised, action: Callable[[], None]) -> None:
+    def survive(self, command: Supervised, action: Callable[[Supervised], None]) -> None:
         """Do something for a command. What goes wrong is told, and the command is looked at again."""
         ...
 
-    def later(self, seconds: float, command: Supervised, action: Callable[[], None]) -> None:
+    def later(self, seconds: float, command: Supervised, action: Callable[[Supervised], None]) -> None:
         """Do something for a command after some time, if it is still there."""
         ...
 
@@ -88,7 +88,7 @@ class Ending:
             self._kill(command)
         else:
             end.terminate()
-            self._owner.later(command.kill_grace, command, partial(self._kill, command))
+            self._owner.later(command.kill_grace, command, self._kill)
             self._work_on(command)
 
     def look_for_output(self, command: Supervised) -> None:
@@ -147,13 +147,13 @@ class Ending:
                 return
             command = next(iter(self._at_work))
             del self._at_work[command]
-            self._owner.survive(command, partial(self._work, command, until))
+            self._owner.survive(command, partial(self._work, until))
         while self._looks and time.monotonic() < until:
             command = self._looks.popleft()
             if command.id in self._table.by_id:
-                self._owner.survive(command, partial(self._look, command))
+                self._owner.survive(command, self._look)
 
-    def _work(self, command: Supervised, until: float) -> None:
+    def _work(self, until: float, command: Supervised) -> None:
         end = self._ends[command]
         try:
             pause = end.work(until)
@@ -163,7 +163,7 @@ class Ending:
         if end.over:
             self._owner.finish_if_possible(command)
         elif pause:
-            self._owner.later(pause, command, partial(self.go_on, command))
+            self._owner.later(pause, command, self.go_on)
         else:
             self._work_on(command)
 
@@ -192,7 +192,7 @@ class Ending:
         of_caller = sum(other.caller == command.caller for other in self._waits)
         pause = 20 * (time.monotonic() - start) * of_caller
         pause = max(DRAIN_GRACE, min(pause, wait.left))
-        self._owner.later(pause, command, partial(self.look_for_output, command))
+        self._owner.later(pause, command, self.look_for_output)
 
     def _others(self, command: Supervised) -> Others:
         others = [other for other in self._table.by_id.values() if other is not command]

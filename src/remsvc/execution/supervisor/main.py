@@ -84,16 +84,17 @@ class Supervisor:
         if self._listener is not None:
             self._listener.open(self._selector, self._accept)
         self._connect(self._first)
+        busy = False
         while not self._idle():
-            busy = self._unreaped or self._commands.busy
-            ready = self._selector.select(0 if busy else self._next_timer())
+            ready = self._selector.select(0 if busy or self._unreaped else self._next_timer())
             if self._unreaped or any(key.fd == wakeup for key, _ in ready):
                 self._survive(self._reap, wakeup)  # before all else: a command may wait for an end
             for key, events in ready:
                 if key.fd != wakeup:
                     self._survive(key.data, events)
             self._survive(self._commands.run_timers)
-            if self._commands.busy:
+            busy = self._commands.busy
+            if busy:
                 self._survive(self._commands.work)
             if self._groups is not None and self._groups.left:
                 self._survive(self._groups.look)

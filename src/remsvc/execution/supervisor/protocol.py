@@ -82,10 +82,9 @@ class ProcessLimits:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> ProcessLimits:
-        """What :meth:`to_json` made, here or in another version."""
-        if not said:
-            return NO_LIMITS
-        return cls(**{name: value for name, value in said.items() if name in _LIMITS})
+        """What :meth:`to_json` made, here or in another version: :data:`NO_LIMITS` where that is nothing."""
+        known = {name: value for name, value in said.items() if name in _LIMITS}
+        return cls(**known) if known else NO_LIMITS
 
 
 _LIMITS = tuple(field.name for field in fields(ProcessLimits))

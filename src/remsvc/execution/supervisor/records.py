@@ -91,7 +91,7 @@ class ExitRecord:
             said |= {"exit_code": self.exit_code, "signal": self.signal, "cause": self.cause}
         if self.started is not None:
             said["started"] = self.started
-        if any(gap.end for gap in self.gaps):
+        if self.gaps[0].end or self.gaps[1].end:
             said["gaps"] = [(gap.start, gap.end) for gap in self.gaps]
         if self.lost is not None:
             said["lost"] = {"stdout": self.lost.stdout, "stderr": self.lost.stderr, "why": self.lost.why}
@@ -103,8 +103,7 @@ class ExitRecord:
     def from_json(cls, said: Any) -> ExitRecord:
         """What :meth:`to_json` made, here or in another version. Never fails: see :attr:`garbled`."""
         try:
-            stdout, stderr = said.get("gaps", ((0, 0), (0, 0)))
-            lost = said.get("lost")
+            gaps, lost = said.get("gaps"), said.get("lost")
             return cls(
                 exit_code=_checked(int, said.get("exit_code")),
                 signal=_checked(int, said.get("signal")),
@@ -112,7 +111,7 @@ class ExitRecord:
                 error=_checked(str, said.get("error")),
                 withdrawn="withdrawn" in said,
                 totals=_two_sizes(said.get("totals", (0, 0))),
-                gaps=(Gap(*_two_sizes(stdout)), Gap(*_two_sizes(stderr))),
+                gaps=NO_GAPS if gaps is None else _two_gaps(gaps),
                 lost=LostOutput(lost.get("stdout", 0), lost.get("stderr", 0), lost.get("why", ""))
                 if lost
                 else None,
@@ -128,6 +127,11 @@ def _checked(kind: type[T] | tuple[type[T], ...], value: Any) -> T | None:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"unexpected: {value!r}")
     return value
+
+
+def _two_gaps(said: Any) -> tuple[Gap, Gap]:
+    first, second = map(_two_sizes, said)
+    return Gap(*first), Gap(*second)
 
 
 def _two_sizes(said: Any) -> tuple[int, int]:

@@ -250,7 +250,7 @@ class Starting:
             return
         if command is None:
             self._starts.put(prepared)
-            self._timers.after(START_SECONDS, prepared.id, partial(self._give_up_waiting, prepared.id))
+            self._timers.after(START_SECONDS, prepared.id, self._give_up_waiting)
             return
         self._table.add(command)
         self._on_process(command)
@@ -262,7 +262,7 @@ class Starting:
         if command.verdict >= 0:
             on_verdict = partial(self._on_verdict, command)
             self._selector.register(command.verdict, selectors.EVENT_READ, on_verdict)
-            self._timers.after(START_SECONDS, command.id, partial(self._give_up, command.id))
+            self._timers.after(START_SECONDS, command.id, self._give_up)
 
     def _tell_started(self, command: Supervised) -> None:
         if command.folder is not None:
@@ -304,7 +304,7 @@ class Starting:
     def _give_up_waiting(self, name: CommandId) -> None:
         """Do not start a command after all that has not had its turn in time."""
         if patience := self._starts.patience(name):
-            self._timers.after(patience, name, partial(self._give_up_waiting, name))
+            self._timers.after(patience, name, self._give_up_waiting)
         elif (prepared := self._starts.take(name)) is not None:
             prepared.close()
             others = f"{MAX_STARTING} others of the same caller are starting, and do not get on"

@@ -16,21 +16,24 @@ def system_call(number: int, *arguments: object) -> int:
     Args:
         arguments: as ctypes takes them: numbers, bytes, None for no pointer, references to structures.
     """
-    return _checked(_libc.syscall(ctypes.c_long(number), *arguments))
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        raise _refused()
+    return result
 
 
 def prctl(option: int, argument: int = 0) -> None:
     """Change something about this process: prctl(2)."""
-    _checked(_libc.prctl(option, argument, 0, 0, 0))
+    if _libc.prctl(option, argument, 0, 0, 0) < 0:
+        raise _refused()
 
 
 def fallocate(file: int, mode: int, offset: int, length: int) -> None:
     """Change which part of a file takes room: fallocate(2)."""
-    _checked(_libc.fallocate(file, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+    if _libc.fallocate(file, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) < 0:
+        raise _refused()
 
 
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
+def _refused() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -12,7 +12,8 @@ from remsvc.execution.supervisor.records import CommandId
 _MANY = 1000
 _LONGEST_WAIT = 3600.0  # a system call knows a longest one, too
 
-Action = Callable[[], None]
+Action = Callable[[CommandId], None]
+"""Gets the name of the command, which is to be looked up: a timer must not keep a command that has ended."""
 
 
 class Timers:
@@ -29,10 +30,7 @@ class Timers:
         self._many = _MANY
 
     def after(self, seconds: float, name: CommandId, action: Action) -> None:
-        """Let ``action`` fall due for the command ``name``, which may have ended by then.
-
-        What an action refers to stays in memory until it falls due.
-        """
+        """Let ``action`` fall due for the command ``name``, which may have ended by then."""
         if len(self._heap) > self._many:
             # Most are of commands that ended long before their time limit.
             self._heap = [timer for timer in self._heap if timer[2] in self._commands]
@@ -46,8 +44,9 @@ class Timers:
             return None
         return min(max(0.0, self._heap[0][0] - time.monotonic()), _LONGEST_WAIT)
 
-    def due(self) -> Iterator[Action]:
-        """Take out, one by one, what has fallen due until now."""
+    def due(self) -> Iterator[tuple[CommandId, Action]]:
+        """Take out, one by one, what has fallen due until now: commands, and what to do for them."""
         now = time.monotonic()
         while self._heap and self._heap[0][0] <= now:
-            yield heapq.heappop(self._heap)[3]
+            _, _, name, action = heapq.heappop(self._heap)
+            yield name, action
