@@ -61,25 +61,27 @@ class PassingJob:
             state = JobState.TIMED_OUT
         elif self._cancel_reason:
             state = JobState.CANCELLED
-        ended = dataclasses.replace(
+        self.job = dataclasses.replace(
             self.job,
+            state=state,
             exit_code=exit_code,
+            reason=self._cancel_reason or reason,
+            ended=time.time(),
             stdout=OutputSize(stdout, dropped=stdout),
             stderr=OutputSize(stderr, dropped=stderr),
         )
-        self._note_end(ended, state, self._cancel_reason or reason)
 
     def lose(self, error: Exception) -> None:
         """Note that what became of it is not known, because of a defect."""
-        self._note_end(self.job, JobState.LOST, str(error))
+        self._end_as(JobState.LOST, str(error))
 
     def abandon(self) -> None:
         """Note that nobody waits for it any more, unless it has ended."""
         if not self.job.state.ended:
-            self._note_end(self.job, JobState.CANCELLED, "its caller went away")
+            self._end_as(JobState.CANCELLED, "its caller went away")
 
-    def _note_end(self, job: JobRecord, state: JobState, reason: str) -> None:
-        self.job = dataclasses.replace(job, state=state, reason=reason, ended=time.time())
+    def _end_as(self, state: JobState, reason: str) -> None:
+        self.job = dataclasses.replace(self.job, state=state, reason=reason, ended=time.time())
 
 
 class PassingJobs:
