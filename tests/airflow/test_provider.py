@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -168,3 +169,12 @@ def test_names_that_dags_import():
     assert (RemSvcHook.conn_type, RemSvcHook.conn_name_attr) == ("remsvc", "remsvc_conn_id")
     assert {"commands", "grpc_conn_id", "metadata"} <= set(RemSvcOperator.template_fields)
     assert RemSvcTrigger(commands=[]).serialize()[0] == "remsvc_provider.triggers.remsvc.RemSvcTrigger"
+
+
+def test_the_dag_in_the_readme():
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (printed,) = re.findall(r"^```python\n(from airflow.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    names = {}
+    exec(printed.replace('schedule="@daily"):', 'schedule="@daily") as nightly:'), names)
+    backup = names["nightly"].get_task("backup")
+    assert [command["cmd"].split()[0] for command in backup.commands] == ["pg_dump", "df"]
