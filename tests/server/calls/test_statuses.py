@@ -94,3 +94,10 @@ async def test_each_error_has_its_status(error: Exception, code: str) -> None:
 async def test_every_error_of_jobs_has_a_status(kind: type[RemSvcError]) -> None:
     """A caller who asks for too much, or for what is gone, is never told that the server has failed."""
     assert (await refusal(kind("j1"))).code.name != "UNKNOWN"
+
+
+async def test_errors_of_jobs_are_in_the_log_of_jobs(caplog: pytest.LogCaptureFixture) -> None:
+    """Alerts on full queues and full disks look for them there, under these words."""
+    with caplog.at_level(logging.ERROR):
+        await refusal(jobs.QueueFullError("the queue is full"))
+    assert caplog.record_tuples == [("remsvc.job", logging.ERROR, "the queue is full")]

@@ -33,6 +33,7 @@ from remsvc.server.refusal import RefusedError, exhausted
 from remsvc.status import StatusCode
 
 _logger = logging.getLogger("remsvc.server")
+_job_logger = logging.getLogger("remsvc.job")
 
 _RETRY_SECONDS = 1.0
 _JOBS_DOMAIN = "remsvc.jobs.v1"
@@ -51,12 +52,12 @@ def status_of(error: Exception) -> RefusedError | None:
 def refusal_of(error: Exception, call: CallContext) -> RefusedError:
     """The status with which an error ends a call. What the caller is not told is logged."""
     refused = status_of(error)
-    about = fields(method=call.method, peer=call.peer)
     if refused is None:
+        about = fields(method=call.method, peer=call.peer)
         _logger.error("a call has failed %s", about, exc_info=error)
         return RefusedError(StatusCode.UNKNOWN, "the server has failed: its log says how")
     if isinstance(error, _LOGGED):
-        _logger.error("%s %s", error, about)
+        _job_logger.error("%s", error)
     return refused
 
 
@@ -101,5 +102,6 @@ _STATUSES: dict[type[Exception], Callable[[Any], RefusedError]] = {
     JobFilesError: _of_files,
     ExecutionError: _of_execution,
 }
-# Whoever administers the server has to know of them, too. Of a command that was lost its service has told.
+# An administrator has to learn of these as well. ExecutionError is not among them: the service of the command
+# has logged it.
 _LOGGED = (QueueFullError, JournalError, JobFilesError)

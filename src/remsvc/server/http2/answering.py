@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Method
 from remsvc.server.http2.call import Http2Call
+from remsvc.server.logs import fields
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
+
+_logger = logging.getLogger("remsvc.server")
 
 
 class Answering:
@@ -52,6 +56,9 @@ class Answering:
         except asyncio.CancelledError:
             call.end(StatusCode.UNAVAILABLE, "the server is shutting down")
             raise
+        except Exception:  # even the making of a status may fail; no caller is left to wait for one
+            _logger.exception("a call has failed %s", fields(method=call.method, peer=call.peer))
+            call.end(StatusCode.UNKNOWN, "the server has failed: its log says how")
         else:
             call.end(StatusCode.OK)
         finally:
