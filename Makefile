@@ -74,7 +74,7 @@ UNIT_TESTS := tests/test_*.py tests/http2 tests/benchmarks \
 	tests/server/audit/test_audit_file.py tests/server/http2 tests/server/identity/test_auth_config.py \
 	tests/server/jobs tests/server/policy/test_decisions.py tests/server/policy/test_patterns.py \
 	tests/server/policy/test_policy_config.py tests/server/policy/test_programs.py \
-	tests/server/policy/test_rate_limit.py tests/server/policy/test_variables.py tests/server/settings \
+	tests/server/bounds/test_rate_limit.py tests/server/policy/test_variables.py tests/server/settings \
 	tests/server/test_configuration_page.py tests/server/test_logs.py tests/server/tls
 
 .PHONY: unit

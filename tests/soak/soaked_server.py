@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from remsvc.server.bounds.rate_limit import Rate
 from remsvc.server.calls.admission import Admission
-from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
+from remsvc.server.calls.verification import CallVerification
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.listener import Http2Listener
 from remsvc.server.identity.authentication import Authenticator
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
-from remsvc.server.rate_limit import Rate
 from tests.soak.answers import Answers
 from tests.soak.sessions import TOKENS, Session, Step
 from tests.soak.tls_peer import server_tls
@@ -61,9 +61,9 @@ class SoakedServer:
         self._draining: asyncio.Future[None] = loop.create_future()
         self.answers = Answers(self._draining)
         failures = FailedAuthentications(self.limits.failed_authentications, loop.time)
-        self._authentication = CallAuthentication(_KNOWN, lambda *_: None, failures)
+        self._verification = CallVerification(_KNOWN, lambda *_: None, failures)
         self.admission = Admission(self.limits)
-        calls = Calls(self._authentication, self.admission, self.limits.request_timeout)
+        calls = Calls(self._verification, self.admission, self.limits.request_timeout)
         self.connections = Connections(self.limits, calls, self.answers.methods)
         self._watching = loop.create_task(self.connections.watch_over())
         timeout = self.limits.handshake_timeout
@@ -97,11 +97,11 @@ class SoakedServer:
     def begin(self, session: Session) -> None:
         """Be as new for a session."""
         self.answers.begin(session.answers)
-        self._authentication.use(_KNOWN)
+        self._verification.use(_KNOWN)
 
     def revoke(self) -> None:
         """Let no caller be known any more."""
-        self._authentication.use(_NOBODY)
+        self._verification.use(_NOBODY)
 
     def stop(self, step: Step) -> None:
         """Begin to stop as a step says."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from remsvc.errors import ConfigurationError
-from remsvc.server.calls.authentication import CallAuthentication
+from remsvc.server.calls.verification import CallVerification
 from remsvc.server.config import ServerConfig
 from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.tls.config import TlsConfig
@@ -20,15 +20,15 @@ class Access:
 
     Args:
         config: what the server is started with.
-        on_refusal: see :class:`CallAuthentication`.
+        on_refusal: see :class:`CallVerification`.
 
     Attributes:
-        authentication: guards every method.
+        verification: guards every method.
     """
 
     def __init__(self, config: ServerConfig, on_refusal: Callable[[str, str, str], None]) -> None:
         failures = FailedAuthentications(config.limits.failed_authentications)
-        self.authentication = CallAuthentication(config.auth.authenticator(), on_refusal, failures)
+        self.verification = CallVerification(config.auth.authenticator(), on_refusal, failures)
         self._tls = config.tls
         self._first_ca, self._optional = _client_certificates(config)
         self._any_user = config.auth.peer_uids is None
@@ -68,7 +68,7 @@ class Access:
         def commit() -> None:
             self._ca_changed = ca_changed
             self._tls = tls
-            self.authentication.use(authenticator)
+            self.verification.use(authenticator)
 
         return commit
 
@@ -76,7 +76,7 @@ class Access:
         """Work until cancelled: end calls when what their callers showed expires."""
         while True:
             await asyncio.sleep(_EXPIRY_SECONDS)
-            self.authentication.end_expired()
+            self.verification.end_expired()
 
 
 def _client_certificates(config: ServerConfig) -> tuple[bytes | None, bool]:

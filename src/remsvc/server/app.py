@@ -21,6 +21,7 @@ from remsvc.execution.lookups import Lookups
 from remsvc.server.access import Access
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.file import AuditFileInUseError
+from remsvc.server.bounds.freed_memory import give_back_freed_memory
 from remsvc.server.calls import health
 from remsvc.server.calls.methods import Methods, methods_of
 from remsvc.server.calls.reflection import ReflectionService
@@ -29,15 +30,14 @@ from remsvc.server.commands.runner import CommandRunner
 from remsvc.server.commands.service import SERVICE_NAME as COMMAND_SERVICE_NAME
 from remsvc.server.commands.service import CommandService
 from remsvc.server.config import ServerConfig
-from remsvc.server.freed_memory import give_back_freed_memory
 from remsvc.server.identity import peer_owner
 from remsvc.server.jobs.config import JobConfig
 from remsvc.server.logs import Logs, fields
 from remsvc.server.own_user import runs_privileged
 from remsvc.server.policy.in_force import PolicyInForce
 from remsvc.server.reload import Reloader
-from remsvc.server.transport import open_transport
-from remsvc.server.transport_choice import transport_fault
+from remsvc.server.transport import create_transport
+from remsvc.server.transport_kinds import transport_fault
 
 if TYPE_CHECKING:  # on Windows, half of what these import does not exist
     from remsvc.execution.jobs.jobs import Jobs
@@ -141,9 +141,7 @@ class Server:
         self._audit = Audit(config.audit)
         self._access = Access(config, self._note_refusal)
         self._lookups = Lookups()
-        self._policy = PolicyInForce(
-            config.policy.compile(), self._access.authentication.knows, self._lookups
-        )
+        self._policy = PolicyInForce(config.policy.compile(), self._access.verification.knows, self._lookups)
         groups = config.trees.find_groups()
         self._jobs = self._make_jobs(state_dir, groups)
         if self._jobs is not None:
@@ -162,7 +160,7 @@ class Server:
         )
         self._draining.add_done_callback(lambda _: self._runner.withdraw_waiting())
         self._job_service = self._make_job_service()
-        self._transport = open_transport(config, self._methods(), self._access)
+        self._transport = create_transport(config, self._methods(), self._access)
         self._reloader = self._make_reloader()
 
     async def run(self, on_listening: Callable[[str], None]) -> None:
@@ -208,7 +206,7 @@ class Server:
 
         return JobService(
             self._jobs,
-            self._access.authentication,
+            self._access.verification,
             self._policy,
             self._audit,
             self._config.jobs,
@@ -218,7 +216,7 @@ class Server:
     def _methods(self) -> Methods:
         """All methods that can be called."""
         lifecycle = CommandLifecycle(
-            self._runner, self._access.authentication, self._policy, self._audit, self._draining
+            self._runner, self._access.verification, self._policy, self._audit, self._draining
         )
         commands = CommandService(
             self._runner,

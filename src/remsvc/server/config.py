@@ -30,7 +30,7 @@ from remsvc.server.settings.files import Signature
 from remsvc.server.settings.schema import Key, Kind, Schema, Section
 from remsvc.server.settings.settings import Settings
 from remsvc.server.tls.config import TLS_SECTION, TlsConfig, read_tls
-from remsvc.server.transport_choice import HTTP2, TRANSPORTS, default_transport, transport_fault
+from remsvc.server.transport_kinds import HTTP2, TRANSPORTS, default_transport, transport_fault
 
 DEFAULT_PORT = 50051
 _LOOPBACK = "127.0.0.1"

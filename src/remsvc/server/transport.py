@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from remsvc.server.calls.admission import Admission
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Methods
-from remsvc.server.transport_choice import HTTP2
+from remsvc.server.transport_kinds import HTTP2
 
 if TYPE_CHECKING:
     from remsvc.server.access import Access
@@ -46,9 +46,9 @@ class ServerTransport(Protocol):
         """
 
 
-def open_transport(config: ServerConfig, methods: Methods, access: Access) -> ServerTransport:
+def create_transport(config: ServerConfig, methods: Methods, access: Access) -> ServerTransport:
     """The transport that ``config`` names; it still has to be started."""
-    calls = Calls(access.authentication, Admission(config.limits), config.limits.request_timeout)
+    calls = Calls(access.verification, Admission(config.limits), config.limits.request_timeout)
     if config.transport == HTTP2:
         from remsvc.server.http2.server import Http2Server
 

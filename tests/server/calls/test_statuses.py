@@ -12,14 +12,14 @@ from remsvc.errors import ExecutionError, InvalidCommandError, RemSvcError
 from remsvc.execution.jobs.files import JobFilesError
 from remsvc.execution.jobs.journal import JournalError
 from remsvc.server.audit.writer import AuditError
+from remsvc.server.bounds.rate_limit import Rate
 from remsvc.server.calls.admission import Admission
-from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Method
+from remsvc.server.calls.verification import CallVerification
 from remsvc.server.identity.authentication import Authenticator
 from remsvc.server.identity.failed_authentication import FailedAuthentications
-from remsvc.server.rate_limit import Rate
 from remsvc.server.refusal import RefusedError
 from remsvc_proto import RemSvc_pb2
 from tests.server.calls.call_in_hand import CallInHand
@@ -39,7 +39,7 @@ async def refusal(error: Exception) -> RefusedError:
     async def answer(_: object, __: object) -> None:
         raise error
 
-    authentication = CallAuthentication(
+    authentication = CallVerification(
         Authenticator(), lambda *_: None, FailedAuthentications(Rate(1000, 1.0))
     )
     calls = Calls(authentication, Admission(LimitsConfig()), 60.0)

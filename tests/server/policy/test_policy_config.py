@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from remsvc.errors import ConfigurationError
+from remsvc.server.bounds.rate_limit import Rate
 from remsvc.server.config import ServerConfig, check_config, load_config
 from remsvc.server.policy.decision import CommandRequest
-from remsvc.server.rate_limit import Rate
 
 
 def load(tmp_path: Path, text: str) -> ServerConfig:

@@ -18,8 +18,8 @@ from remsvc.server.audit.file import AuditFile
 from remsvc.server.audit.record import whole
 from remsvc.server.audit.syslog import Syslog
 from remsvc.server.audit.writer import AuditError, AuditWriter
+from remsvc.server.bounds.floods import Bursts
 from remsvc.server.caller import CallContext
-from remsvc.server.floods import Bursts
 from remsvc.server.logs import fields
 from remsvc.server.own_user import own_user_name
 from remsvc.server.peers import network_of_peer

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+from remsvc.server.bounds.rate_limit import RateLimiter
+from remsvc.server.bounds.shares import Shares
 from remsvc.server.caller import ANONYMOUS
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.request_memory import SMALL_REQUEST, CallRequests, RequestMemory
 from remsvc.server.peers import network_of_peer
-from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.server.shares import Shares
 from remsvc.status import StatusCode
 
 _RETRY_SECONDS = 1.0

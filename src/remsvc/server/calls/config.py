@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from remsvc.server.rate_limit import Rate
+from remsvc.server.bounds.rate_limit import Rate
 from remsvc.server.settings.schema import Key, Section
 from remsvc.server.settings.settings import Settings
 

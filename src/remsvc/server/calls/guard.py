@@ -10,11 +10,11 @@ from contextlib import aclosing
 from typing import Any
 
 from remsvc.server.calls.admission import Admission
-from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method, serialize
 from remsvc.server.calls.request_memory import CallRequests
 from remsvc.server.calls.statuses import refusal_of
+from remsvc.server.calls.verification import CallVerification
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc.time_limit import TimeLimit
@@ -27,10 +27,8 @@ class Calls:
         request_timeout: seconds from a call's beginning to the end of the one request that it has.
     """
 
-    def __init__(
-        self, authentication: CallAuthentication, admission: Admission, request_timeout: float
-    ) -> None:
-        self._authentication = authentication
+    def __init__(self, verification: CallVerification, admission: Admission, request_timeout: float) -> None:
+        self._verification = verification
         self._admission = admission
         self._request_timeout = request_timeout
 
@@ -44,7 +42,7 @@ class Calls:
         try:
             if not method.open_to_all:
                 # Before anything of it is read: a stranger's request is of no interest.
-                self._authentication.verify(call)
+                self._verification.verify(call)
             self._admission.check(call)
             data = call.take() if method.one is not None else None
             if data is not None and method.open_to_all:
@@ -63,7 +61,7 @@ class Calls:
             if method.open_to_all:
                 await self._respond(call, method, data)
             else:
-                with self._authentication.opened(call):
+                with self._verification.opened(call):
                     await self._respond(call, method, data)
         finally:
             self._admission.leave(admitted)
@@ -78,7 +76,7 @@ class Calls:
         if data is None:
             data = await self._only(call)
             if not method.open_to_all:
-                self._authentication.confirm(call)  # whom it lets in may have changed meanwhile
+                self._verification.confirm(call)  # whom it lets in may have changed meanwhile
         if method.one is not None:
             await self._answer_one(call, method, data)
             return

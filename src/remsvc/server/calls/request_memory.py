@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from remsvc.server.bounds.room import Room
+from remsvc.server.bounds.shares import Shares
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.server.room import Room
-from remsvc.server.shares import Shares
 from remsvc.time_limit import TimeLimit
 
 _RETRY_SECONDS = 1.0

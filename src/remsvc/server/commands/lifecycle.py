@@ -18,9 +18,9 @@ from remsvc.command import Command, crc32hex
 from remsvc.errors import ExecutionError
 from remsvc.execution.shell import check_length
 from remsvc.server.audit.audit import Audit
-from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.statuses import status_of
+from remsvc.server.calls.verification import CallVerification
 from remsvc.server.commands.runner import CommandRunner, RunnableCommand
 from remsvc.server.logs import fields
 from remsvc.server.policy.decision import CommandRequest, Decision
@@ -71,7 +71,7 @@ class CommandLifecycle:
 
     Args:
         runner: runs them.
-        authentication: asked again whenever a command starts, whether its caller still may call.
+        verification: asked again whenever a command starts, whether its caller still may call.
         policy: decides what may run.
         audit: every decision is written there before it has an effect.
         draining: done when the server is shutting down: what runs may finish, and nothing else starts.
@@ -84,7 +84,7 @@ class CommandLifecycle:
     def __init__(
         self,
         runner: CommandRunner,
-        authentication: CallAuthentication,
+        verification: CallVerification,
         policy: PolicyInForce,
         audit: Audit,
         draining: asyncio.Future[None],
@@ -94,7 +94,7 @@ class CommandLifecycle:
         self.on_draining: set[Callable[[], None]] = set()
         draining.add_done_callback(self._tell_draining)
         self._runner = runner
-        self._authentication = authentication
+        self._verification = verification
         self._policy = policy
         self._audit = audit
 
@@ -214,7 +214,7 @@ class CommandLifecycle:
                 await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=requested.job_id)
                 requested.permitted = decision
         # From here to the start nothing is awaited: what is true now is true when the command starts.
-        self._authentication.confirm(call)
+        self._verification.confirm(call)
         if call.ended:
             # Its task may not have been cancelled yet; a command must not run for somebody who has gone.
             raise RefusedError(StatusCode.CANCELLED, "the caller has gone")

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NoReturn
 
+from remsvc.server.bounds.floods import CountedWarnings
 from remsvc.server.calls.config import LimitsConfig
-from remsvc.server.floods import CountedWarnings
 from remsvc.server.grpc_transport.proc_connections import TcpConnection, accepted
 from remsvc.server.peers import PeerAddress, network_of, parse_peer
 from remsvc.server.refusal import exhausted

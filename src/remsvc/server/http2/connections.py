@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NoReturn
 
+from remsvc.server.bounds.floods import CountedWarnings
+from remsvc.server.bounds.shares import Shares
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Methods
-from remsvc.server.floods import CountedWarnings
 from remsvc.server.http2.answering import Answering
 from remsvc.server.http2.connection import ServerConnection
 from remsvc.server.http2.shared import Shared
@@ -19,7 +20,6 @@ from remsvc.server.http2.unread import Unread
 from remsvc.server.http2.unsent import Unsent
 from remsvc.server.logs import fields
 from remsvc.server.refusal import exhausted
-from remsvc.server.shares import Shares
 from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger("remsvc.server")

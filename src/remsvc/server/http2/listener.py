@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 
 from remsvc.errors import ServeError
-from remsvc.server.floods import CountedWarnings
+from remsvc.server.bounds.floods import CountedWarnings
 from remsvc.server.http2.connection import ServerConnection
 from remsvc.server.http2.connections import Connections
 from remsvc.server.http2.tls_transport import TlsTransport, TlsTurns

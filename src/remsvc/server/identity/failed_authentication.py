@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 
+from remsvc.server.bounds.rate_limit import Rate, RateLimiter
 from remsvc.server.logs import fields
 from remsvc.server.peers import network_of_peer
-from remsvc.server.rate_limit import Rate, RateLimiter
 
 _logger = logging.getLogger("remsvc.server")
 _SAID_AGAIN = Rate(1, 60.0)

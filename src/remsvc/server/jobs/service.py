@@ -19,10 +19,10 @@ from remsvc.execution.jobs.model import (
     content_digest,
 )
 from remsvc.server.audit.audit import Audit
-from remsvc.server.calls.authentication import CREDENTIALS_ENDED, CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.methods import Method
 from remsvc.server.calls.statuses import status_of
+from remsvc.server.calls.verification import CREDENTIALS_ENDED, CallVerification
 from remsvc.server.jobs.config import JobConfig
 from remsvc.server.jobs.messages import (
     MOST_BESIDE_DATA,
@@ -56,7 +56,7 @@ class JobService:
 
     Args:
         jobs: the durable jobs of the server.
-        authentication: is asked again whether a caller may call, before a job is claimed and when it starts.
+        verification: is asked again whether a caller may call, before a job is claimed and when it starts.
         policy: permits jobs.
         audit: is told what was permitted, refused and looked at, before it happens.
         config: what jobs may ask for, and who is an administrator.
@@ -66,14 +66,14 @@ class JobService:
     def __init__(
         self,
         jobs: Jobs,
-        authentication: CallAuthentication,
+        verification: CallVerification,
         policy: PolicyInForce,
         audit: Audit,
         config: JobConfig,
         draining: asyncio.Future[None],
     ) -> None:
         self._jobs = jobs
-        self._authentication = authentication
+        self._verification = verification
         self._policy = policy
         self._audit = audit
         self._config = config
@@ -243,7 +243,7 @@ class JobService:
                     call, _METHOD + "CreateJob", content, rule=decision.rule, request_id=request.request_id
                 )
                 permitted = decision
-            self._authentication.confirm(call)
+            self._verification.confirm(call)
             if policy is self._policy.policy:
                 fault = partial(self._fault, call)
                 return decision, self._policy.permission(policy, decision, fault)
@@ -256,7 +256,7 @@ class JobService:
             raise RefusedError(StatusCode.INVALID_ARGUMENT, "hash mismatch: command integrity check failed")
 
     def _fault(self, call: Call) -> str:
-        return CREDENTIALS_ENDED if self._authentication.fault(call) else ""
+        return CREDENTIALS_ENDED if self._verification.fault(call) else ""
 
     async def _own(
         self,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from remsvc.server.bounds.rate_limit import Rate
 from remsvc.server.policy.decision import SHELLS, IdentityLimits
 from remsvc.server.policy.directories import parse_directory
 from remsvc.server.policy.patterns import Rule, pattern_problem
@@ -13,7 +14,6 @@ from remsvc.server.policy.policy import Policy
 from remsvc.server.policy.programs import Program
 from remsvc.server.policy.section import PolicySection, PolicySections
 from remsvc.server.policy.variables import NAME
-from remsvc.server.rate_limit import Rate
 from remsvc.server.settings.ini import IniEntry
 from remsvc.server.settings.schema import Section
 from remsvc.server.settings.settings import TRUTH, Settings, Value, parse_integer

@@ -11,7 +11,7 @@ from typing import TypeVar, overload
 
 from remsvc.command import Command, CommandType
 from remsvc.execution.jobs.model import JobContent
-from remsvc.server.rate_limit import Rate
+from remsvc.server.bounds.rate_limit import Rate
 
 _Number = TypeVar("_Number", int, float)
 

@@ -10,10 +10,10 @@ from remsvc.errors import StartError
 from remsvc.execution.jobs.gate import JobPermission
 from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.lookups import Lookups
+from remsvc.server.bounds.rate_limit import RateLimiter
 from remsvc.server.policy.decision import DEFAULT_RULE, NO_SHELL, CommandRequest, Decision
 from remsvc.server.policy.places import CommandPlaces, JobsBeside, NoJobs, Place
 from remsvc.server.policy.policy import Policy
-from remsvc.server.rate_limit import RateLimiter
 from remsvc.server.refusal import exhausted
 from remsvc.time_limit import TimeLimit
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from remsvc.server.bounds.room import Room
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.server.room import Room
 from remsvc.tally import Tally
 from remsvc.time_limit import TimeLimit
 

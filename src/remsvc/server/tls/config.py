@@ -17,7 +17,7 @@ from remsvc.server.settings.schema import Key, Kind, Section
 from remsvc.server.settings.settings import Settings
 from remsvc.server.tls.certificate import FOR_EVERYBODY, certificate_dates, key_kind
 from remsvc.server.tls.trial import handshake_fault
-from remsvc.server.transport_choice import GRPC
+from remsvc.server.transport_kinds import GRPC
 
 TLS_SECTION = Section(
     "tls",

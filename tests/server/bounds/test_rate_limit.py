@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remsvc.server.rate_limit import Rate, RateLimiter
+from remsvc.server.bounds.rate_limit import Rate, RateLimiter
 
 
 class Clock:

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from remsvc.server.bounds.room import Room
+from remsvc.server.bounds.shares import Shares
 from remsvc.server.caller import ANONYMOUS
 from remsvc.server.refusal import RefusedError, exhausted
-from remsvc.server.room import Room
-from remsvc.server.shares import Shares
 from remsvc.tally import Tally
 
 DEADLINE = 60.0

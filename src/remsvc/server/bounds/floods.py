@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
+from remsvc.server.bounds.rate_limit import Rate, RateLimiter
 from remsvc.server.logs import fields
-from remsvc.server.rate_limit import Rate, RateLimiter
 
 _logger = logging.getLogger("remsvc.server")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remsvc.server.transport_choice import installed_version_fault
+from remsvc.server.transport_kinds import installed_version_fault
 from tests.conftest import DEADLINE
 
 # The command line in an environment that says of itself that it has another grpcio.

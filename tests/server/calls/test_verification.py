@@ -15,12 +15,13 @@ from remsvc.execution.jobs.model import JobContent
 from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.server.audit.audit import Audit
 from remsvc.server.audit.config import AuditConfig
+from remsvc.server.bounds.rate_limit import Rate
 from remsvc.server.calls.admission import Admission
-from remsvc.server.calls.authentication import CallAuthentication
 from remsvc.server.calls.call import Call
 from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Method, methods_of
+from remsvc.server.calls.verification import CallVerification
 from remsvc.server.commands.lifecycle import CommandLifecycle
 from remsvc.server.commands.runner import CommandRunner
 from remsvc.server.commands.service import CommandService
@@ -29,7 +30,6 @@ from remsvc.server.identity.failed_authentication import FailedAuthentications
 from remsvc.server.identity.tokens import Credential, TokenTable, digest_of
 from remsvc.server.policy.in_force import PolicyInForce
 from remsvc.server.policy.policy import Policy
-from remsvc.server.rate_limit import Rate
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
 from remsvc_proto import RemSvc_pb2
@@ -58,12 +58,12 @@ class DeafAudit(Audit):
 
 
 @pytest.fixture
-def authentication() -> CallAuthentication:
-    return CallAuthentication(KNOWN, lambda *_: None, FailedAuthentications(Rate(1000, 1.0)))
+def authentication() -> CallVerification:
+    return CallVerification(KNOWN, lambda *_: None, FailedAuthentications(Rate(1000, 1.0)))
 
 
 @pytest.fixture
-def calls(authentication: CallAuthentication) -> Calls:
+def calls(authentication: CallVerification) -> Calls:
     return Calls(authentication, Admission(LimitsConfig()), DEADLINE)
 
 
@@ -73,7 +73,7 @@ async def audit() -> DeafAudit:
 
 
 @pytest.fixture
-async def commands(authentication: CallAuthentication, audit: DeafAudit) -> AsyncIterator[CommandService]:
+async def commands(authentication: CallVerification, audit: DeafAudit) -> AsyncIterator[CommandService]:
     """Wire version 1, over a real engine."""
     engine = create_engine()
     await engine.open()
@@ -93,7 +93,7 @@ def method_of(service: CommandService, name: str) -> Method:
 @pytest.mark.parametrize("name", ["/RS.RemSvc/RemCmd", "/RS.RemSvc/RemCmdStrm"])
 async def test_no_command_starts_for_a_revoked_caller_whatever_became_of_his_cancellation(
     calls: Calls,
-    authentication: CallAuthentication,
+    authentication: CallVerification,
     commands: CommandService,
     audit: DeafAudit,
     tmp_path: Path,
@@ -114,7 +114,7 @@ async def test_no_command_starts_for_a_revoked_caller_whatever_became_of_his_can
 
 
 async def test_a_revoked_call_is_cancelled_until_it_has_ended(
-    calls: Calls, authentication: CallAuthentication
+    calls: Calls, authentication: CallVerification
 ) -> None:
     begun = asyncio.Event()
     heard = 0
@@ -143,7 +143,7 @@ async def test_a_revoked_call_is_cancelled_until_it_has_ended(
 
 
 async def test_who_is_known_by_another_name_is_somebody_else(
-    calls: Calls, authentication: CallAuthentication
+    calls: Calls, authentication: CallVerification
 ) -> None:
     """A token that is given to another identity ends the calls that were made with it."""
     begun = asyncio.Event()

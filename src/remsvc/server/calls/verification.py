@@ -17,7 +17,7 @@ from remsvc.status import StatusCode
 CREDENTIALS_ENDED = "the credentials of this call have been revoked or have expired"
 
 
-class CallAuthentication:
+class CallVerification:
     """Verifies the callers of all calls, when a call begins and as long as it lasts.
 
     Args:
@@ -117,7 +117,7 @@ class CallAuthentication:
 
 
 class OpenCall:
-    """A call that is open, from the beginning of a block to its end; see :meth:`CallAuthentication.opened`.
+    """A call that is open, from the beginning of a block to its end; see :meth:`CallVerification.opened`.
 
     Attributes:
         task: answers it.
