@@ -117,6 +117,14 @@ class ServerError(RemSvcError):
         self.sent = sent
         super().__init__(f"{target}: {code}: {details}")
 
+    def count_earlier_attempts(self, *, sent: bool) -> None:
+        """Let :attr:`sent` speak of the earlier attempts of the same call as well.
+
+        Args:
+            sent: whether one of them may have reached the server.
+        """
+        self.sent = self.sent or sent
+
 
 class UnavailableError(ServerError):
     """UNAVAILABLE: no connection could be made, or it broke, or the server shuts down.
@@ -156,7 +164,11 @@ class ResourceExhaustedError(ServerError):
             not say, as for a message that is too large.
     """
 
-    retry_after: float | None = None
+    def __init__(
+        self, code: str, details: str, target: str, *, sent: bool = True, retry_after: float | None = None
+    ) -> None:
+        super().__init__(code, details, target, sent=sent)
+        self.retry_after = retry_after
 
 
 class NotFoundError(ServerError):
@@ -172,7 +184,11 @@ class AlreadyExistsError(ServerError):
         job_id: the job that has the request id; None where the server does not say.
     """
 
-    job_id: str | None = None
+    def __init__(
+        self, code: str, details: str, target: str, *, sent: bool = True, job_id: str | None = None
+    ) -> None:
+        super().__init__(code, details, target, sent=sent)
+        self.job_id = job_id
 
 
 class DeadlineExceededError(ServerError):

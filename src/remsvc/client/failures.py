@@ -2,14 +2,16 @@
 
 Three things are read here: what a transport says when no connection could be made (:func:`no_connection`),
 what an HTTP status means where a proxy or a web server has answered and no gRPC server
-(:func:`http_answer`), and the details that our servers send beside a status (:func:`from_call`).
+(:func:`http_answer`), and the details that our servers send beside a status (:func:`job_id_in`,
+:func:`retry_after_in`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -22,6 +24,8 @@ from remsvc.status import Metadata, StatusCode
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
+
+T = TypeVar("T")
 
 _TRUST = "the server's certificate was not accepted: "
 
@@ -67,15 +71,26 @@ _PREAMBLE = re.compile(
 
 def from_call(error: CallError, options: ConnectionOptions, *, timeout: float | None = None) -> ServerError:
     """The :class:`ServerError` for ``error``; ``timeout`` is the limit that the caller set, in seconds."""
-    failure = from_status(error.code.name, error.details, options, sent=error.sent, timeout=timeout)
-    add_details(failure, error.trailers)
-    return failure
+    return from_status(
+        error.code.name,
+        error.details,
+        options,
+        sent=error.sent,
+        timeout=timeout,
+        trailers=error.trailers,
+    )
 
 
 def from_status(
-    code: str, details: str, options: ConnectionOptions, *, sent: bool = True, timeout: float | None = None
+    code: str,
+    details: str,
+    options: ConnectionOptions,
+    *,
+    sent: bool = True,
+    timeout: float | None = None,
+    trailers: Metadata = (),
 ) -> ServerError:
-    """As :func:`from_call`, from a status code's name and its message."""
+    """As :func:`from_call`, from a status code's name, its message, and what came beside them."""
     details = printable(details, limit=_LONGEST_DETAILS)
     if code == "UNAVAILABLE" and _CONNECTING.search(details):
         details = _explain(details, options.tls)
@@ -83,6 +98,11 @@ def from_status(
         details = f"no answer within {timeout:g} s"
     elif code == "CANCELLED" and details in _GIVEN_UP:
         details = "the server gave the call up: it shuts down, or has more of them than it can take"
+    elif code == "ALREADY_EXISTS":
+        return AlreadyExistsError(code, details, options.target, sent=sent, job_id=job_id_in(trailers))
+    elif code == "RESOURCE_EXHAUSTED":
+        retry_after = retry_after_in(trailers)
+        return ResourceExhaustedError(code, details, options.target, sent=sent, retry_after=retry_after)
     return server_error(code, details, options.target, sent=sent)
 
 
@@ -179,28 +199,37 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
 }
 
 
-def add_details(failure: ServerError, trailers: Metadata) -> None:
-    """Add to ``failure`` what the details in ``trailers`` say. Details that cannot be read are ignored."""
-    if not isinstance(failure, AlreadyExistsError | ResourceExhaustedError):
-        return
+def job_id_in(trailers: Metadata) -> str | None:
+    """The job that has the request id already; None where the server does not say."""
+
+    def read(info: Any) -> str | None:
+        return next((entry.value for entry in info.metadata if entry.key == "job"), None)
+
+    return _last_detail("ErrorInfo", trailers, read)
+
+
+def retry_after_in(trailers: Metadata) -> float | None:
+    """The seconds, 0 to 300, after which the server suggests to try again; None where it does not say."""
+
+    def read(info: Any) -> float | None:
+        seconds: float = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+        return min(max(seconds, 0.0), _LONGEST_RETRY)
+
+    return _last_detail("RetryInfo", trailers, read)
+
+
+def _last_detail(kind: str, trailers: Metadata, read: Callable[[Any], T | None]) -> T | None:
+    """What the last detail of one kind says. From the first that cannot be read on, details are ignored."""
+    found = None
     for key, value in trailers:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             try:
-                _read_details(failure, value)
+                for detail in _message_type("Status").FromString(value).details:
+                    if detail.type_url.rpartition("/")[2] == f"google.rpc.{kind}":
+                        found = read(_message_type(kind).FromString(detail.value))
             except (DecodeError, UnicodeDecodeError):
-                return
-
-
-def _read_details(failure: AlreadyExistsError | ResourceExhaustedError, status: bytes) -> None:
-    for detail in _message_type("Status").FromString(status).details:
-        name = detail.type_url.rpartition("/")[2]
-        if name == "google.rpc.ErrorInfo" and isinstance(failure, AlreadyExistsError):
-            info = _message_type("ErrorInfo").FromString(detail.value)
-            failure.job_id = next((entry.value for entry in info.metadata if entry.key == "job"), None)
-        elif name == "google.rpc.RetryInfo" and isinstance(failure, ResourceExhaustedError):
-            delay = _message_type("RetryInfo").FromString(detail.value).retry_delay
-            seconds = delay.seconds + delay.nanos / 1e9
-            failure.retry_after = min(max(seconds, 0.0), _LONGEST_RETRY)
+                break
+    return found
 
 
 @cache

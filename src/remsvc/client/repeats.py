@@ -60,7 +60,8 @@ class Repeats:
         Raises:
             ServerError: ``failure``, where no attempt follows. Its ``sent`` speaks of all attempts.
         """
-        self._sent = failure.sent = self._sent or failure.sent
+        failure.count_earlier_attempts(sent=self._sent)
+        self._sent = failure.sent
         pause = self._backoff.next()
         if not self._allowed or self._deadline.within(pause) < pause:
             raise failure

@@ -77,7 +77,8 @@ class Patience:
             except (*NO_ANSWER, ResourceExhaustedError) as error:
                 failures += 1
                 if not isinstance(error, ResourceExhaustedError):  # which is an answer
-                    sent = error.sent = sent or error.sent
+                    error.count_earlier_attempts(sent=sent)
+                    sent = error.sent
                 if not self._goes_on(error, failures):
                     raise
                 await self._pause(error, failures)

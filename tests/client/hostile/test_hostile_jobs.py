@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from remsvc.cli.exit_codes import job_end_line
 from remsvc.cli.job_description import as_json, command_of, duration, short_time
 from remsvc.client import ConnectionOptions, Job, OutputChunk, StateChange, job_protocol
-from remsvc.client.failures import add_details
+from remsvc.client.failures import retry_after_in
 from remsvc.client.jobs import WatchEvent
-from remsvc.errors import ProtocolError, RemSvcError, ResourceExhaustedError
+from remsvc.errors import ProtocolError, RemSvcError
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from tests.client.conftest import Connect
 
@@ -237,6 +237,4 @@ def test_output_that_is_shorter_than_recorded_is_a_gap_and_the_watch_completes(
 def test_nobody_waits_for_centuries_before_the_next_attempt(seconds: int, waited: float) -> None:
     status = status_pb2.Status()
     status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=seconds)))
-    failure = ResourceExhaustedError("RESOURCE_EXHAUSTED", "", "here")
-    add_details(failure, (("grpc-status-details-bin", status.SerializeToString()),))
-    assert failure.retry_after == waited
+    assert retry_after_in((("grpc-status-details-bin", status.SerializeToString()),)) == waited
