@@ -417,3 +417,31 @@ def test_the_log_is_its_owners_alone(serve: Serve, path: Path) -> None:
     files = {file.name: file.stat() for file in path.parent.iterdir()}
     assert files.keys() == {"audit.jsonl", "audit.jsonl.head", "audit.jsonl.key"}
     assert {(status.st_mode & 0o777, status.st_uid) for status in files.values()} == {(0o600, os.geteuid())}
+
+
+def test_jobs_that_are_refused_because_files_cannot_be_used(serve: Serve, path: Path, tmp_path: Path) -> None:
+    """As on a network disk that fails for a while. The caller is to ask again, and the logs have it all."""
+    server = serve(f"[audit]\nfile = {path}\n{AUTH}")
+    folder, aside = tmp_path / "state0" / "jobs", tmp_path / "aside"
+    spec, other = JobSpec(shell_command="true"), JobSpec(shell_command="false")
+    with client_of(server) as client:
+        job = run_job(client, spec, "first")
+        folder.rename(aside)
+        folder.symlink_to(folder)  # to itself: nothing below it can be looked at, not even by root
+        asked = {
+            "second": JobSpec(shell_command="cat", standard_input=b"x"),
+            "first": spec,
+            "first once more": other,
+        }
+        for what, wanted in asked.items():
+            request_id = what.removesuffix(" once more")
+            with pytest.raises(UnavailableError, match="the files of the job cannot be used: Too many"):
+                client.create_job(wanted, request_id, timeout=DEADLINE, repeat=False)
+        folder.unlink()
+        aside.rename(folder)
+        assert client.create_job(spec, "first", timeout=DEADLINE).id == job.id
+    refused = records(path, outcome="refused", code="UNAVAILABLE")
+    assert [record["request_id"] for record in refused] == ["second", "first", "first"]
+    told = 'job refused reason="the files of the job cannot be used: Too many'
+    wait_until(lambda: server.log.count(told) == 3, "the log says why")
+    wait_until(lambda: server.log.count(f"{folder}/") >= 3, "the log names the files")

@@ -104,6 +104,7 @@ class JobAdmission:
 
         Raises:
             JournalError: it could not be written, and nothing is left of it.
+            JobFilesError: nor is it known whether anything is left of it.
         """
         job = active.job
         try:

@@ -22,7 +22,7 @@ _BATCH = 1000
 
 
 class JobFilesError(ExecutionError):
-    """The output of a job cannot be read now.
+    """The files of a job cannot be used now: their disk fails, or may not be read.
 
     Attributes:
         told: what a caller is told of it; the text itself names files and is for the log.
@@ -131,8 +131,12 @@ class JobFiles:
         return await asyncio.to_thread(read_exit_record, self.folder(job_id))
 
     async def remove(self, ids: Iterable[str]) -> None:
-        """Remove jobs' files, whatever there is of them."""
-        if folders := [folder for job_id in ids if (folder := self.folder(job_id)).exists()]:
+        """Remove jobs' files, whatever there is of them.
+
+        Raises:
+            JobFilesError: the system does not say whether there are any.
+        """
+        if folders := [folder for job_id in ids if _exists(folder := self.folder(job_id))]:
             await asyncio.to_thread(_remove, folders)
 
     async def keep_only(
@@ -161,6 +165,16 @@ class JobFiles:
     def _path(self, job_id: str, name: str) -> str:
         # A path as an object costs more than asking the system about it, and this is asked for every job.
         return f"{self._root}/{job_id}/{name}"
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise JobFilesError(error) from error
+    return True
 
 
 def _remove(folders: Iterable[Path]) -> None:

@@ -185,6 +185,7 @@ class Jobs:
             RequestReusedError: the request id belongs to a job with other content.
             QueueFullError: nothing was created.
             JournalError: nothing was created, as far as can be known.
+            JobFilesError: the files cannot be used. Whether the request has made a job before is not known.
         """
         creation = self._admission.create(identity, request_id, digest, content, stdin, permission)
         return await self._tasks.to_the_end(creation)

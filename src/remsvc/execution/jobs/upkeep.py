@@ -77,5 +77,5 @@ class Retention:
                 await self._journal.forget(doomed)
                 self._forgotten.update(doomed)
         unused = self._forgotten.difference(self._watches.watched)
-        self._forgotten -= unused
         await self._files.remove(unused)
+        self._forgotten -= unused
