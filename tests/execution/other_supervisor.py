@@ -2,7 +2,7 @@
 
 Arguments: the descriptor of its first connection, state directory, version of its messages, and
 ``fewer`` (it says no more than any version must) or ``more`` (it says and hears what this version
-does not know).
+does not know, and says some of what it knows in another shape).
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ NEEDED = {
 }
 NEEDED_OF_A_RECORD = {"exit_code", "signal", "error", "ended"}
 UNKNOWN = {"weather": {"sun": [1, 2]}, "mood": None}
+OTHER_SHAPES: list[Header] = [
+    {"event": "started", "id": "nobody"},
+    {"event": "output", "id": "nobody", "totals": {"stdout": 1, "stderr": 2}},
+    {"event": "output", "id": "nobody", "totals": [1, 2, 3]},
+    {"event": "output"},
+    {"event": "ended", "record": {}},
+    {"event": "ended", "id": "nobody"},
+    {"event": "ended", "id": -1, "record": {"exit_code": "none"}},
+]
 
 
 def fewer(message: Header) -> list[Header]:
@@ -40,7 +49,8 @@ def more(message: Header) -> list[Header]:
     if message["event"] == "hello":
         return [{**said, "jobs": [{**job, **UNKNOWN} for job in message["jobs"]]}]
     unknown = {"event": "weather", **UNKNOWN}
-    return [unknown, {**unknown, "id": message["id"]}, {**UNKNOWN, "id": message["id"]}, UNKNOWN, said]
+    of_it = [{**unknown, "id": message["id"]}, {**UNKNOWN, "id": message["id"]}]
+    return [unknown, *of_it, UNKNOWN, *OTHER_SHAPES, said]
 
 
 class OtherFrames(frames.FrameReader):
@@ -67,9 +77,9 @@ def main(fd: str, state_dir: str, version: str, said: str) -> None:
     protocol.encode_frame = encode_changed  # type: ignore[attr-defined]
     if said == "more":
         frames.FrameReader = OtherFrames  # type: ignore[misc]
-    from remsvc.execution.supervisor import main as supervisor  # which takes them from there
+    from remsvc.execution.supervisor.main import main as run  # which takes them from there
 
-    supervisor.main(int(fd), state_dir, "")
+    run(int(fd), state_dir, "")
 
 
 if __name__ == "__main__":

@@ -321,7 +321,13 @@ class PosixEngine(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for header, blobs in self._frames.feed(data):
-            event = read_event(header, blobs)
+            try:
+                event = read_event(header, blobs)
+            except (LookupError, TypeError, ValueError) as error:
+                if self._hello is not None and not self._hello.done():
+                    raise  # a supervisor whose hello is not understood cannot be worked with
+                _logger.error("what the supervisor says is not understood: %r in %.200r", error, header)
+                continue
             if isinstance(event, Hello):
                 self._greet(event)
             elif isinstance(event, Refused):

@@ -161,3 +161,10 @@ def test_of_a_later_version_nothing_but_its_number_is_read() -> None:
 def test_an_exit_record_that_is_not_understood_says_so(said: object) -> None:
     record = ExitRecord.from_json(said)
     assert record == ExitRecord(garbled=repr(said))
+
+
+@pytest.mark.parametrize("record", [{}, {"record": None}, {"record": {"exit_code": "0"}}], ids=repr)
+def test_a_command_has_ended_whatever_is_said_of_how(record: dict[str, Any]) -> None:
+    """Otherwise somebody would wait for its end for ever."""
+    event = read_event({"event": "ended", "id": 5, **record}, [b"only one output"])
+    assert event == Ended(5, ExitRecord(garbled=repr(record.get("record"))))

@@ -419,8 +419,9 @@ class Wrote:
     @classmethod
     def decode(cls, header: Header, blobs: Sequence[bytes] = ()) -> Wrote:
         """What :meth:`encode` made; see :func:`read_event`."""
-        stdout, stderr = header.get("totals", (0, 0))
-        return cls(header["id"], (stdout, stderr))
+        said = header.get("totals")
+        totals = (said[0], said[1]) if isinstance(said, list) and len(said) >= 2 else (0, 0)
+        return cls(header["id"], totals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,9 +447,9 @@ class Ended:
 
     @classmethod
     def decode(cls, header: Header, blobs: Sequence[bytes] = ()) -> Ended:
-        """What :meth:`encode` made; see :func:`read_event`."""
-        heads = (blobs[0], blobs[1]) if blobs else None
-        return cls(header["id"], ExitRecord.from_json(header["record"]), heads)
+        """What :meth:`encode` made, or something odd: whatever the record says, the command has ended."""
+        heads = (blobs[0], blobs[1]) if len(blobs) >= 2 else None
+        return cls(header["id"], ExitRecord.from_json(header.get("record")), heads)
 
 
 Event = Hello | Refused | Started | Wrote | Ended
