@@ -105,20 +105,6 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = {
 A hash has no limit of its own: whatever is not the right eight digits is refused as a mismatch.
 """
 
-MESSAGE_BYTES: Mapping[str, int] = {
-    "Empty": 4 * 1024,
-    "PingMsg": DATA.most + 4 * 1024,
-    "RemCmdMsg": 1024 * 1024,
-    "CreateJobRequest": 4 * 1024 * 1024,
-    "GetJobRequest": 16 * 1024,
-    "ListJobsRequest": 128 * 1024,
-    "CancelJobRequest": 16 * 1024,
-    "WatchJobRequest": 16 * 1024,
-    "HealthCheckRequest": 4 * 1024,
-    "ServerReflectionRequest": 4 * 1024,
-}
-"""The bytes that a whole request may have. A server does not take in the bytes of a larger one."""
-
 
 def check_text(name: str, value: object, limit: Limit | None = None) -> None:
     """Check that ``value`` is text which can be sent, and which a program can be given.

@@ -25,6 +25,7 @@ _SERVICES = (
 )
 _SIZES = (0, 0, 3, 10, 10, 1_000, 1_000, 4_096, 5_000, 20_000, 100_000, 100_000)
 _LARGE_SIZES = (5_000, 100_000, 400_000, 1_500_000)
+_LONGEST_REQUEST = 4 * 1024**2
 _FOR_EVER = 1e6
 _PAUSES = (0.0, 0.0, 0.001, 0.2, 0.5)
 _REASONS = ("", "denied", "100 % sure\n", "\N{GREEK SMALL LETTER PHI}" * 300, "x" * 9_000)
@@ -67,11 +68,11 @@ class Answers:
         for method in service.methods:
             name, request = f"/{service.full_name}/{method.name}", method.input_type._concrete_class
             if method.client_streaming:
-                yield Method(name, request, stream=self._stream)
+                yield Method(name, request, _LONGEST_REQUEST, stream=self._stream)
             elif method.server_streaming:
-                yield Method(name, request, many=self._many)
+                yield Method(name, request, _LONGEST_REQUEST, many=self._many)
             else:
-                yield Method(name, request, one=self._one)
+                yield Method(name, request, _LONGEST_REQUEST, one=self._one)
 
     async def _one(self, request: Any, call: Call) -> bytes:
         with self._noted(call) as (rng, written):

@@ -43,7 +43,7 @@ async def refusal(error: Exception) -> RefusedError:
         Authenticator(), lambda *_: None, FailedAuthentications(Rate(1000, 1.0))
     )
     calls = Calls(authentication, Admission(LimitsConfig()), 60.0)
-    method = Method("/test/Fails", RemSvc_pb2.Empty, one=answer)
+    method = Method("/test/Fails", RemSvc_pb2.Empty, 0, one=answer)
     with pytest.raises(RefusedError) as caught:
         await calls.answer(CallInHand(method.name, RemSvc_pb2.Empty()), method)
     return caught.value

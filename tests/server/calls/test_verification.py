@@ -129,7 +129,7 @@ async def test_a_revoked_call_is_cancelled_until_it_has_ended(
                 heard += 1
         raise asyncio.CancelledError
 
-    method = Method("/test/Deaf", RemSvc_pb2.Empty, stream=serve)
+    method = Method("/test/Deaf", RemSvc_pb2.Empty, 0, stream=serve)
     answering = asyncio.ensure_future(calls.answer(CallInHand(method.name), method))
     await asyncio.wait_for(begun.wait(), DEADLINE)
     authentication.use(NOBODY)
@@ -152,7 +152,7 @@ async def test_who_is_known_by_another_name_is_somebody_else(
         begun.set()
         await asyncio.get_running_loop().create_future()
 
-    method = Method("/test/Waits", RemSvc_pb2.Empty, stream=serve)
+    method = Method("/test/Waits", RemSvc_pb2.Empty, 0, stream=serve)
     answering = asyncio.ensure_future(calls.answer(CallInHand(method.name), method))
     await asyncio.wait_for(begun.wait(), DEADLINE)
     authentication.use(Authenticator(TokenTable([Credential("web", digest_of("te"))])))

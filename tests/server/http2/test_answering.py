@@ -15,7 +15,7 @@ from remsvc.status import StatusCode
 from remsvc_proto import RemSvc_pb2
 from tests.server.calls.call_in_hand import CallInHand
 
-METHOD = Method("/test/Fails", RemSvc_pb2.Empty)
+METHOD = Method("/test/Fails", RemSvc_pb2.Empty, 0)
 
 
 class EndedCall(CallInHand):

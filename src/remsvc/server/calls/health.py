@@ -17,6 +17,7 @@ from remsvc.status import StatusCode
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
+_LONGEST_REQUEST = 4 * 1024
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
@@ -39,8 +40,8 @@ class HealthService:
         """All of them."""
         request = health_pb2.HealthCheckRequest
         return (
-            Method(f"/{SERVICE_NAME}/Check", request, one=self._check, open_to_all=True),
-            Method(f"/{SERVICE_NAME}/Watch", request, many=self._watch, open_to_all=True),
+            Method(f"/{SERVICE_NAME}/Check", request, _LONGEST_REQUEST, one=self._check, open_to_all=True),
+            Method(f"/{SERVICE_NAME}/Watch", request, _LONGEST_REQUEST, many=self._watch, open_to_all=True),
         )
 
     async def _check(

@@ -12,7 +12,7 @@ from remsvc.server.calls.call import Call
 from remsvc.server.calls.field_count import FieldCount
 from remsvc.server.refusal import RefusedError
 from remsvc.status import StatusCode
-from remsvc.validation import LIMITS, MESSAGE_BYTES
+from remsvc.validation import LIMITS
 
 
 class Requests(Protocol):
@@ -26,37 +26,36 @@ class Requests(Protocol):
         """
 
     def answered(self) -> None:
-        """The oldest one that was read is not needed any more: others have its room in memory."""
+        """The oldest request read so far is answered: its memory may be given to another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method.
+    """A method that callers can call, and what answers it.
 
     Attributes:
         name: its full name, such as ``/RS.RemSvc/Ping``.
         request: the type of its requests.
+        longest_request: the most bytes that a request may have. It leaves room for the largest of each field,
+            and is in docs/limits.md.
         one: answers one request with one response; else None.
         many: answers one request with any number of responses; else None.
         stream: answers a stream of requests, writing its responses itself; else None.
         open_to_all: whether strangers may call it.
-        longest_request: bytes that a request may have: with more, one of its fields is larger than permitted.
     """
 
     name: str
     request: type[Any]
+    longest_request: int
     one: Callable[[Any, Call], Awaitable[Any]] | None = None
     many: Callable[[Any, Call], AsyncIterator[Any]] | None = None
     stream: Callable[[Requests, Call], Awaitable[None]] | None = None
     open_to_all: bool = False
 
-    longest_request: int = field(init=False)
     _field_count: FieldCount = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        kind = self.request.DESCRIPTOR
-        object.__setattr__(self, "longest_request", MESSAGE_BYTES[kind.name])
-        object.__setattr__(self, "_field_count", FieldCount(kind))
+        object.__setattr__(self, "_field_count", FieldCount(self.request.DESCRIPTOR))
 
     def too_long(self, size: int) -> RefusedError:
         """The refusal of a request of so many bytes, which names the fields that may be too large."""

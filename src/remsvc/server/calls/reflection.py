@@ -18,6 +18,7 @@ from remsvc.status import StatusCode
 
 _ALPHA = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
 _V1 = _ALPHA.replace("v1alpha", "v1")
+_LONGEST_REQUEST = 4 * 1024
 SERVICE_NAMES = (_V1, _ALPHA)
 
 
@@ -37,7 +38,8 @@ class ReflectionService:
         """All of them."""
         request = reflection_pb2.ServerReflectionRequest
         return tuple(
-            Method(f"/{name}/ServerReflectionInfo", request, stream=self._info) for name in SERVICE_NAMES
+            Method(f"/{name}/ServerReflectionInfo", request, _LONGEST_REQUEST, stream=self._info)
+            for name in SERVICE_NAMES
         )
 
     async def _info(self, requests: Requests, call: Call) -> None:

@@ -22,6 +22,7 @@ from remsvc_proto import RemSvc_pb2
 _logger = logging.getLogger("remsvc.command")
 
 SERVICE_NAME = RemSvc_pb2.DESCRIPTOR.services_by_name["RemSvc"].full_name
+_KIB, _MIB = 1024, 1024**2
 _RUN, _RUN_STREAM = f"/{SERVICE_NAME}/RemCmd", f"/{SERVICE_NAME}/RemCmdStrm"
 
 
@@ -58,10 +59,10 @@ class CommandService:
     def methods(self) -> tuple[Method, ...]:
         """The methods of the service, for the table of all that can be called."""
         return (
-            Method(f"/{SERVICE_NAME}/Ping", RemSvc_pb2.PingMsg, one=self._ping),
-            Method(f"/{SERVICE_NAME}/GetStatus", RemSvc_pb2.Empty, one=self._get_status),
-            Method(_RUN, RemSvc_pb2.RemCmdMsg, one=self._rem_cmd),
-            Method(_RUN_STREAM, RemSvc_pb2.RemCmdMsg, stream=self._rem_cmd_strm),
+            Method(f"/{SERVICE_NAME}/Ping", RemSvc_pb2.PingMsg, DATA.most + 4 * _KIB, one=self._ping),
+            Method(f"/{SERVICE_NAME}/GetStatus", RemSvc_pb2.Empty, 4 * _KIB, one=self._get_status),
+            Method(_RUN, RemSvc_pb2.RemCmdMsg, _MIB, one=self._rem_cmd),
+            Method(_RUN_STREAM, RemSvc_pb2.RemCmdMsg, _MIB, stream=self._rem_cmd_strm),
         )
 
     async def _ping(self, request: RemSvc_pb2.PingMsg, call: Call) -> RemSvc_pb2.PongMsg:

@@ -19,7 +19,6 @@ from remsvc.server.grpc_transport.tls import server_credentials
 from remsvc.server.listen_fault import find_listen_fault, listen_fault
 from remsvc.server.tls.config import TlsConfig
 from remsvc.time_limit import TimeLimit
-from remsvc.validation import MESSAGE_BYTES
 
 # Calls that wait to be taken by Python. Beyond, gRPC answers CANCELLED, which tells a client nothing; the
 # more there may be, the longer everybody waits while a peer begins calls and cancels them.
@@ -27,6 +26,7 @@ _PENDING = 2500
 # After the grace: calls are cancelled, and their commands killed.
 _END_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
+_LIBRARYS_OWN_LIMIT = 4 * 1024**2  # of a message, where it is not told another one
 _CHANNEL_OPTIONS = (
     # Two servers on one port would share its calls at random.
     ("grpc.so_reuseport", 0),
@@ -64,7 +64,7 @@ class GrpcServer:
         self._guard = ConnectionGuard(limits)
         self._server = grpc.aio.server(
             handlers=(Handlers(methods, calls, self._guard, limits.stream_idle),),
-            options=(*_CHANNEL_OPTIONS, *_options(limits)),
+            options=(*_CHANNEL_OPTIONS, *_options(limits, methods)),
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -117,9 +117,10 @@ class GrpcServer:
         return f"{shown}:{bound}"
 
 
-def _options(limits: LimitsConfig) -> tuple[tuple[str, int], ...]:
+def _options(limits: LimitsConfig, methods: Methods) -> tuple[tuple[str, int], ...]:
     """gRPC's form of what gRPC itself can limit."""
     handshake_ms = round(limits.handshake_timeout * 1000)
+    longest_request = max(_LIBRARYS_OWN_LIMIT, *(method.longest_request for method in methods.values()))
     return (
         ("grpc.max_allowed_incoming_connections", limits.max_connections),
         ("grpc.max_concurrent_streams", limits.max_streams),
@@ -127,7 +128,7 @@ def _options(limits: LimitsConfig) -> tuple[tuple[str, int], ...]:
         ("grpc.max_metadata_size", limits.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.max_metadata_bytes),
         # Of all methods alike, strangers' too: what the one with the largest requests needs.
-        ("grpc.max_receive_message_length", min(limits.max_message_bytes, max(MESSAGE_BYTES.values()))),
+        ("grpc.max_receive_message_length", min(limits.max_message_bytes, longest_request)),
         ("grpc.server_handshake_timeout_ms", handshake_ms),
         # Limits on streams and metadata hold once the peer has acknowledged them.
         ("grpc.http2.settings_timeout", handshake_ms),

@@ -47,8 +47,9 @@ _logger = logging.getLogger("remsvc.job")
 SERVICE_NAME = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _METHOD = f"/{SERVICE_NAME}/"
 _PAGE, _MAX_PAGE = 100, 1000
-_PAGE_BYTES = 2 * 1024**2  # gRPC clients take 4 MiB, where they are not told otherwise
-_SPECS, _LARGEST_KNOWN = 64, 16 * 1024
+_KIB, _MIB = 1024, 1024**2
+_PAGE_BYTES = 2 * _MIB  # gRPC clients take 4 MiB, where they are not told otherwise
+_SPECS, _LARGEST_KNOWN = 64, 16 * _KIB
 
 
 class JobService:
@@ -88,11 +89,11 @@ class JobService:
     def methods(self) -> tuple[Method, ...]:
         """The methods of the service."""
         return (
-            Method(_METHOD + "CreateJob", jobs_pb2.CreateJobRequest, one=self._create),
-            Method(_METHOD + "GetJob", jobs_pb2.GetJobRequest, one=self._get),
-            Method(_METHOD + "ListJobs", jobs_pb2.ListJobsRequest, one=self._list),
-            Method(_METHOD + "CancelJob", jobs_pb2.CancelJobRequest, one=self._cancel),
-            Method(_METHOD + "WatchJob", jobs_pb2.WatchJobRequest, many=self._watch),
+            Method(_METHOD + "CreateJob", jobs_pb2.CreateJobRequest, 4 * _MIB, one=self._create),
+            Method(_METHOD + "GetJob", jobs_pb2.GetJobRequest, 16 * _KIB, one=self._get),
+            Method(_METHOD + "ListJobs", jobs_pb2.ListJobsRequest, 128 * _KIB, one=self._list),
+            Method(_METHOD + "CancelJob", jobs_pb2.CancelJobRequest, 16 * _KIB, one=self._cancel),
+            Method(_METHOD + "WatchJob", jobs_pb2.WatchJobRequest, 16 * _KIB, many=self._watch),
         )
 
     async def _create(self, request: jobs_pb2.CreateJobRequest, call: Call) -> jobs_pb2.Job:
