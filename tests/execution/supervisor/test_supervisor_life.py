@@ -8,16 +8,21 @@ import os
 import resource
 import signal
 import socket
+import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import remsvc
 from remsvc.errors import ExecutionError
 from remsvc.execution.engine import ProcessSpec
 from remsvc.execution.posix import PosixEngine
+from remsvc.execution.supervisor.frames import FrameReader
 from remsvc.execution.supervisor.link import SOCKET_NAME
+from remsvc.execution.supervisor.protocol import Hello, read_event
 from remsvc.job_state import JobState
 from tests.execution.job_host import JobHost, program, shell
 from tests.execution.processes import children, eventually, own_descriptors, processes_with, supervisors_of
@@ -38,6 +43,28 @@ with open(f"{sys.argv[2]}.new", "w") as file:
     file.write(heard)
 os.rename(f"{sys.argv[2]}.new", sys.argv[2])
 """
+
+
+# What a server of version 1.1 starts its supervisors by.
+EARLIER_BOOTSTRAP = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from remsvc.execution.supervisor import main; main(int(sys.argv[2]), *sys.argv[3:])"
+)
+
+
+def test_an_earlier_server_finds_it_where_it_was_before() -> None:
+    """Its files were replaced while it runs: another supervisor that it needs is one of this version."""
+    ours, theirs = socket.socketpair()
+    root = str(Path(remsvc.__file__).resolve().parents[1])
+    command = [sys.executable, "-I", "-S", "-c", EARLIER_BOOTSTRAP, root, str(theirs.fileno()), "", ""]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", start_new_session=True) as process:
+        theirs.close()
+        with ours, ours.makefile("rb") as said:
+            ours.settimeout(20)
+            (size,) = struct.unpack("!I", said.read(4))
+            ((header, _),) = FrameReader().feed(struct.pack("!I", size) + said.read(size))
+            assert isinstance(read_event(header, []), Hello)
+        assert process.wait(20) == 0, "it ends with the connection"
 
 
 async def test_a_restart_that_finds_no_descriptor_is_tried_again(
