@@ -16,7 +16,6 @@ from remsvc.execution.supervisor.protocol import (
     DurableJob,
     End,
     Ended,
-    Event,
     Forget,
     Hello,
     KnownJob,
@@ -25,7 +24,8 @@ from remsvc.execution.supervisor.protocol import (
     Refused,
     Start,
     Started,
-    Watch,
+    SupervisorEvent,
+    WatchOutput,
     Withdraw,
     Wrote,
     read_event,
@@ -40,7 +40,7 @@ RECORDS = [
     ExitRecord(error="there is no such program", ended=2.5),
     ExitRecord(withdrawn=True),
 ]
-EVENTS: list[Event] = [
+EVENTS: list[SupervisorEvent] = [
     Hello(version=VERSION, instance="a", limits=True, can_start_after=True, groups=True),
     Hello(
         version=VERSION,
@@ -72,13 +72,13 @@ ORDERS: list[Order] = [
     ),
     End("job", kill=False),
     Withdraw(5),
-    Watch("job", on=True),
+    WatchOutput("job", on=True),
     Forget("job"),
 ]
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_an_event_arrives_as_it_was_sent(event: Event) -> None:
+def test_an_event_arrives_as_it_was_sent(event: SupervisorEvent) -> None:
     ((header, blobs),) = FrameReader().feed(event.encode())
     assert read_event(header, blobs) == event
 

@@ -35,7 +35,7 @@ from remsvc.execution.jobs.search import Filter, Found
 from remsvc.execution.jobs.slots import JobSlots
 from remsvc.execution.jobs.transient import PassingJobs
 from remsvc.execution.jobs.upkeep import Retention, end_unwatched
-from remsvc.execution.jobs.watches import JobWatches, Room, unlimited_room
+from remsvc.execution.jobs.watches import JobWatches, WriteRoom, unlimited_room
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
 from remsvc.execution.supervisor.cgroup import GroupParent
@@ -252,7 +252,7 @@ class Jobs:
         job: JobRecord,
         stdout_offset: int | None,
         stderr_offset: int | None,
-        room: Room = unlimited_room,
+        room: WriteRoom = unlimited_room,
     ) -> AsyncGenerator[JobRecord | Piece, None]:
         """The job now, its output from the offsets on (None: none of that stream), and its end.
 

@@ -25,7 +25,7 @@ from remsvc.execution.jobs.slots import JobSlots
 from remsvc.execution.login import login
 from remsvc.execution.lookups import Lookups
 from remsvc.execution.posix import PosixEngine
-from remsvc.execution.supervisor.protocol import End, Ended, Forget, KnownJob, Started, Watch, Wrote
+from remsvc.execution.supervisor.protocol import End, Ended, Forget, KnownJob, Started, WatchOutput, Wrote
 from remsvc.execution.supervisor.records import CANCELLED, CommandId, ExitRecord
 from remsvc.execution.tasks import OwnedTasks
 from remsvc.job_state import JobState
@@ -118,7 +118,7 @@ class JobLifecycle:
 
     def tell_watched(self, active: ActiveJob) -> None:
         """Tell the supervisor whether anybody wants to know of a job's output."""
-        self._engine.send(Watch(active.job.id, active.watched), within=_WATCH_SECONDS)
+        self._engine.send(WatchOutput(active.job.id, active.watched), within=_WATCH_SECONDS)
 
     # Start
 

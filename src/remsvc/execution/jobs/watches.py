@@ -14,7 +14,7 @@ from remsvc.execution.jobs.lifecycle import JobLifecycle
 from remsvc.execution.jobs.model import JobForgottenError, JobRecord, WatchStoppedError
 from remsvc.execution.jobs.transient import PassingJobs
 
-Room = Callable[[], AbstractAsyncContextManager[int]]
+WriteRoom = Callable[[], AbstractAsyncContextManager[int]]
 """Makes a context for a piece of output. Entering it waits until the watcher can take more, and gives how
 many bytes, at least 1: they are reserved for it until the block ends."""
 
@@ -60,7 +60,7 @@ class JobWatches:
         job_id: str,
         stdout_offset: int | None,
         stderr_offset: int | None,
-        room: Room,
+        room: WriteRoom,
     ) -> AsyncGenerator[JobRecord | Piece, None]:
         """See :meth:`remsvc.execution.jobs.jobs.Jobs.watch`."""
         wake = asyncio.Event()

@@ -13,10 +13,10 @@ from typing import Protocol
 from remsvc.execution.supervisor.command_groups import CommandGroups, Group
 from remsvc.execution.supervisor.forked_start import fork_start
 from remsvc.execution.supervisor.local_paths import LocalPaths, Way
-from remsvc.execution.supervisor.output import CommandOutput, OutputFile, OutputPipe
+from remsvc.execution.supervisor.output import OutputFile, OutputPipe, OutputStream
 from remsvc.execution.supervisor.process_tree import Tree
 from remsvc.execution.supervisor.processes import start_ticks
-from remsvc.execution.supervisor.protocol import MARK, NO_LIMITS, Event, Start, Wrote
+from remsvc.execution.supervisor.protocol import MARK, NO_LIMITS, Start, SupervisorEvent, Wrote
 from remsvc.execution.supervisor.records import CommandId, ExitRecord, LostOutput
 from remsvc.execution.supervisor.spawn import NewSession, OpenFiles, spawn
 
@@ -29,11 +29,11 @@ class Reports(Protocol):
         """Whether more has been told than the server takes."""
         ...
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: SupervisorEvent) -> None:
         """Tell the server, if there is one."""
         ...
 
-    def tell_soon(self, event: Event) -> None:
+    def tell_soon(self, event: SupervisorEvent) -> None:
         """Tell the server with what it is told next, or when :meth:`say` is called."""
         ...
 
@@ -78,7 +78,7 @@ class Supervised:
     id: CommandId
     pid: int
     mark: str
-    outputs: tuple[CommandOutput, CommandOutput]
+    outputs: tuple[OutputStream, OutputStream]
     folder: Path | None
     caller: str
     user: int
@@ -244,7 +244,7 @@ class Prepared:
         self.id = order.id
         self.caller = order.caller
         self._opened: list[int] = []
-        self._outputs: list[CommandOutput] = []
+        self._outputs: list[OutputStream] = []
         self._launcher = launcher
         self.folder = order.folder
         self._stdin = launcher.null

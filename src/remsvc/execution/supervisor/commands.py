@@ -17,7 +17,7 @@ from remsvc.execution.supervisor.command import (
 )
 from remsvc.execution.supervisor.command_groups import CommandGroups
 from remsvc.execution.supervisor.ending import Ending
-from remsvc.execution.supervisor.output import CommandOutput, OpenOutputs
+from remsvc.execution.supervisor.output import OpenOutputs, OutputStream
 from remsvc.execution.supervisor.protocol import DRAIN_GRACE, Ended, Start
 from remsvc.execution.supervisor.records import CANCELLED, TIME_LIMIT, CommandId
 from remsvc.execution.supervisor.starting import Starting
@@ -206,7 +206,7 @@ class Supervision:
         for output in command.outputs:
             self._outputs.read(output, partial(self._on_read, command, output))
 
-    def _on_read(self, command: Supervised, output: CommandOutput) -> None:
+    def _on_read(self, command: Supervised, output: OutputStream) -> None:
         if not output.open:
             self.finish_if_possible(command)
         if command.has_news:

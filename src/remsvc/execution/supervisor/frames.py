@@ -12,13 +12,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-Header = dict[str, Any]
+FrameHeader = dict[str, Any]
 
 _LENGTHS = struct.Struct("!II")
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def encode_frame(header: Header, blobs: Sequence[bytes] = ()) -> bytes:
+def encode_frame(header: FrameHeader, blobs: Sequence[bytes] = ()) -> bytes:
     """Make one frame of ``header`` (anything JSON can carry) and the blobs, which stay as they are."""
     if blobs:
         header = {**header, "blobs": [len(blob) for blob in blobs]}
@@ -36,7 +36,7 @@ class FrameReader:
         self._size = 0  # behind the position
         self._needed = _LENGTHS.size
 
-    def feed(self, data: bytes) -> Iterator[tuple[Header, list[bytes]]]:
+    def feed(self, data: bytes) -> Iterator[tuple[FrameHeader, list[bytes]]]:
         """Take the next piece and yield each frame that is complete with it."""
         self._pieces.append(data)
         self._size += len(data)
@@ -52,7 +52,7 @@ class FrameReader:
             self._size -= 4 + size
             self._needed = _LENGTHS.size
             start += _LENGTHS.size
-            header: Header = json.loads(buffer[start : start + header_size])
+            header: FrameHeader = json.loads(buffer[start : start + header_size])
             start += header_size
             blobs = []
             for length in header.pop("blobs", ()):

@@ -12,9 +12,9 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from remsvc.execution.supervisor.frames import FrameReader, Header
+from remsvc.execution.supervisor.frames import FrameHeader, FrameReader
 from remsvc.execution.supervisor.processes import read_process
-from remsvc.execution.supervisor.protocol import Event, Refused
+from remsvc.execution.supervisor.protocol import Refused, SupervisorEvent
 
 SOCKET_NAME = "supervisor.sock"
 _END_PREFIX = "supervisor.ended."
@@ -36,7 +36,7 @@ class Link:
         self,
         connection: socket.socket,
         selector: selectors.BaseSelector,
-        on_message: Callable[[Header], None],
+        on_message: Callable[[FrameHeader], None],
         on_end: Callable[[], None],
     ) -> None:
         connection.setblocking(False)
@@ -49,12 +49,12 @@ class Link:
         self._closed = False
         selector.register(connection, selectors.EVENT_READ, self._serve)
 
-    def send(self, event: Event) -> None:
+    def send(self, event: SupervisorEvent) -> None:
         """Send an event, now or when there is room. After the end it goes nowhere."""
         self.put(event)
         self.flush()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: SupervisorEvent) -> None:
         """Send an event with the next one, or with :meth:`flush`."""
         if not self._closed:
             self._unsent += event.encode()

@@ -28,19 +28,19 @@ from remsvc.execution.supervisor.cgroup import GroupParent
 from remsvc.execution.supervisor.command_groups import LEFTOVERS_SECONDS, CommandGroups, owner_of
 from remsvc.execution.supervisor.commands import Supervision
 from remsvc.execution.supervisor.ending import SHUTDOWN_SECONDS
-from remsvc.execution.supervisor.frames import Header
+from remsvc.execution.supervisor.frames import FrameHeader
 from remsvc.execution.supervisor.link import Link, SupervisorListener, note_end
 from remsvc.execution.supervisor.process_tree import become_subreaper
 from remsvc.execution.supervisor.protocol import (
     VERSION,
     End,
-    Event,
     Forget,
     Hello,
     KnownJob,
     Order,
     Start,
-    Watch,
+    SupervisorEvent,
+    WatchOutput,
     Withdraw,
     read_order,
 )
@@ -155,7 +155,7 @@ class Supervisor:
         self._commands.on_disconnect()
         self._ended.write_all()
 
-    def _receive(self, header: Header) -> None:
+    def _receive(self, header: FrameHeader) -> None:
         try:
             self._carry_out(read_order(header))
         except Exception:  # noqa: BLE001
@@ -171,7 +171,7 @@ class Supervisor:
             self._commands.cancel(order.id, kill=order.kill)
         elif isinstance(order, Withdraw):
             self._commands.withdraw(order.id)
-        elif isinstance(order, Watch):
+        elif isinstance(order, WatchOutput):
             self._commands.watch(order.id, order.on)
 
     def _reap(self, wakeup: int) -> None:
@@ -195,12 +195,12 @@ class Supervisor:
         """See :class:`remsvc.execution.supervisor.command.Reports`."""
         return self._link is not None and self._link.backlog > _MUCH
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: SupervisorEvent) -> None:
         """Tell the server, if there is one."""
         if self._link is not None:
             self._link.send(event)
 
-    def tell_soon(self, event: Event) -> None:
+    def tell_soon(self, event: SupervisorEvent) -> None:
         """See :class:`remsvc.execution.supervisor.command.Reports`."""
         if self._link is not None:
             self._link.put(event)

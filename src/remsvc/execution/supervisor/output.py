@@ -31,7 +31,7 @@ _RESERVED_PART = 20
 _GAP = struct.Struct("!QQQ")  # start, end, and both combined: a reader may meet a half-written one
 
 
-class CommandOutput(ABC):
+class OutputStream(ABC):
     """One output of a command: the end of a pipe, read without ever waiting for it.
 
     Attributes:
@@ -94,7 +94,7 @@ class CommandOutput(ABC):
         """Drop what comes from now on: the command has ended."""
 
 
-class OutputPipe(CommandOutput):
+class OutputPipe(OutputStream):
     """An output whose first bytes are kept in memory, at most ``limit`` of them."""
 
     def __init__(self, fd: int, limit: int, scratch: bytearray) -> None:
@@ -113,7 +113,7 @@ class OutputPipe(CommandOutput):
         self._limit = 0
 
 
-class OutputFile(CommandOutput):
+class OutputFile(OutputStream):
     """An output of a durable job, which goes into a file, bounded, at stable offsets."""
 
     def __init__(self, fd: int, path: Path, limit: int, scratch: bytearray) -> None:
@@ -207,21 +207,21 @@ class OpenOutputs:
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
         self._read: set[int] = set()  # the pipes that the selector looks at
-        self._left_open: OrderedDict[int, CommandOutput] = OrderedDict()
+        self._left_open: OrderedDict[int, OutputStream] = OrderedDict()
 
-    def read(self, output: CommandOutput, on_read: Callable[[], None]) -> None:
+    def read(self, output: OutputStream, on_read: Callable[[], None]) -> None:
         """Read an output from now on, if it is not read yet; call ``on_read`` after each piece of it."""
         if output.open and output.fd not in self._read:
             self._look_at(output, on_read)
 
-    def leave(self, output: CommandOutput) -> None:
+    def leave(self, output: OutputStream) -> None:
         """Read on and drop: closing would kill a background process that still writes."""
         self._left_open[output.fd] = output
         self._look_at(output, lambda: None)
         if len(self._left_open) > _MAX_LEFT_OPEN:
             self.close(next(iter(self._left_open.values())))
 
-    def close(self, output: CommandOutput) -> None:
+    def close(self, output: OutputStream) -> None:
         """Close an output, once: afterwards its number may be another's."""
         if output.fd < 0:
             return
@@ -231,7 +231,7 @@ class OpenOutputs:
             self._selector.unregister(output.fd)
         output.close()
 
-    def _look_at(self, output: CommandOutput, on_read: Callable[[], None]) -> None:
+    def _look_at(self, output: OutputStream, on_read: Callable[[], None]) -> None:
         def read(_: int) -> None:
             if output.fd < 0:
                 return  # closed by an earlier event of the same round

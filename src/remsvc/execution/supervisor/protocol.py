@@ -1,8 +1,8 @@
 """What a server and its supervisor say to each other.
 
-A server gives orders (:data:`Order`: start a command, end it), a supervisor reports events (:data:`Event`:
-a command has started, has ended). Each kind of message is a class with one ``encode`` and one ``decode``;
-how it travels is in :mod:`remsvc.execution.supervisor.frames`.
+A server gives orders (:data:`Order`: start a command, end it), a supervisor reports events
+(:data:`SupervisorEvent`: a command has started, has ended). Each kind of message is a class with one
+``encode`` and one ``decode``; how it travels is in :mod:`remsvc.execution.supervisor.frames`.
 
 Server and supervisor may be of different versions: a supervisor outlives the server that started it, and the
 next server may be a newer or an older one. So each of them ignores messages and keys that it does not know,
@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from remsvc.execution.supervisor.frames import Header, encode_frame
+from remsvc.execution.supervisor.frames import FrameHeader, encode_frame
 from remsvc.execution.supervisor.records import CommandId, ExitRecord
 
 VERSION = 1
@@ -148,7 +148,7 @@ class Start:
     def encode(self) -> bytes:
         """The frame that says so."""
         user, job = self.credentials, self.job
-        header: Header = {
+        header: FrameHeader = {
             "op": "start",
             "id": self.id,
             "argv": self.argv,
@@ -170,7 +170,7 @@ class Start:
         return encode_frame(header)
 
     @classmethod
-    def decode(cls, header: Header) -> Start:
+    def decode(cls, header: FrameHeader) -> Start:
         """What :meth:`encode` made; see :func:`read_order`."""
         user, job = header["credentials"], header.get("job")
         return cls(
@@ -207,7 +207,7 @@ class End:
         return encode_frame({"op": "end", "id": self.id, "kill": self.kill})
 
     @classmethod
-    def decode(cls, header: Header) -> End:
+    def decode(cls, header: FrameHeader) -> End:
         """What :meth:`encode` made; see :func:`read_order`."""
         return cls(header["id"], header.get("kill", True))
 
@@ -223,13 +223,13 @@ class Withdraw:
         return encode_frame({"op": "withdraw", "id": self.id})
 
     @classmethod
-    def decode(cls, header: Header) -> Withdraw:
+    def decode(cls, header: FrameHeader) -> Withdraw:
         """What :meth:`encode` made; see :func:`read_order`."""
         return cls(header["id"])
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchOutput:
     """The order to report the output of a durable job from now on, or no more.
 
     Attributes:
@@ -245,7 +245,7 @@ class Watch:
         return encode_frame({"op": "watch", "id": self.id, "on": self.on})
 
     @classmethod
-    def decode(cls, header: Header) -> Watch:
+    def decode(cls, header: FrameHeader) -> WatchOutput:
         """What :meth:`encode` made; see :func:`read_order`."""
         return cls(header["id"], header["on"])
 
@@ -261,22 +261,22 @@ class Forget:
         return encode_frame({"op": "forget", "id": self.id})
 
     @classmethod
-    def decode(cls, header: Header) -> Forget:
+    def decode(cls, header: FrameHeader) -> Forget:
         """What :meth:`encode` made; see :func:`read_order`."""
         return cls(header["id"])
 
 
-Order = Start | End | Withdraw | Watch | Forget
-_ORDERS: dict[str, Callable[[Header], Order]] = {
+Order = Start | End | Withdraw | WatchOutput | Forget
+_ORDERS: dict[str, Callable[[FrameHeader], Order]] = {
     "start": Start.decode,
     "end": End.decode,
     "withdraw": Withdraw.decode,
-    "watch": Watch.decode,
+    "watch": WatchOutput.decode,
     "forget": Forget.decode,
 }
 
 
-def read_order(header: Header) -> Order | None:
+def read_order(header: FrameHeader) -> Order | None:
     """The order that a frame's header is; None for one that this version does not know.
 
     Raises:
@@ -346,7 +346,7 @@ class Hello:
         return encode_frame({**header, "lanes": self.can_start_after, "groups": self.groups, "jobs": jobs})
 
     @classmethod
-    def decode(cls, header: Header, blobs: Sequence[bytes] = ()) -> Hello:
+    def decode(cls, header: FrameHeader, blobs: Sequence[bytes] = ()) -> Hello:
         """What :meth:`encode` made; see :func:`read_event`."""
         if header["version"] > VERSION:
             return cls(version=header["version"])
@@ -371,7 +371,7 @@ class Refused:
         return encode_frame({"event": "refused", "reason": self.reason})
 
     @classmethod
-    def decode(cls, header: Header, blobs: Sequence[bytes] = ()) -> Refused:
+    def decode(cls, header: FrameHeader, blobs: Sequence[bytes] = ()) -> Refused:
         """What :meth:`encode` made; see :func:`read_event`."""
         return cls(str(header.get("reason")))
 
@@ -395,7 +395,7 @@ class Started:
         return encode_frame({"event": "started", "id": self.id, "pid": self.pid, "started": self.started})
 
     @classmethod
-    def decode(cls, header: Header, blobs: Sequence[bytes] = ()) -> Started:
+    def decode(cls, header: FrameHeader, blobs: Sequence[bytes] = ()) -> Started:
         """What :meth:`encode` made; see :func:`read_event`."""
         return cls(header["id"], header["pid"], header["started"])
 
@@ -417,7 +417,7 @@ class Wrote:
         return encode_frame({"event": "output", "id": self.id, "totals": self.totals})
 
     @classmethod
-    def decode(cls, header: Header, blobs: Sequence[bytes] = ()) -> Wrote:
+    def decode(cls, header: FrameHeader, blobs: Sequence[bytes] = ()) -> Wrote:
         """What :meth:`encode` made; see :func:`read_event`."""
         said = header.get("totals")
         totals = (said[0], said[1]) if isinstance(said, list) and len(said) >= 2 else (0, 0)
@@ -446,14 +446,14 @@ class Ended:
         )
 
     @classmethod
-    def decode(cls, header: Header, blobs: Sequence[bytes] = ()) -> Ended:
+    def decode(cls, header: FrameHeader, blobs: Sequence[bytes] = ()) -> Ended:
         """What :meth:`encode` made, or something odd: whatever the record says, the command has ended."""
         heads = (blobs[0], blobs[1]) if len(blobs) >= 2 else None
         return cls(header["id"], ExitRecord.from_json(header.get("record")), heads)
 
 
-Event = Hello | Refused | Started | Wrote | Ended
-_EVENTS: dict[str, Callable[[Header, Sequence[bytes]], Event]] = {
+SupervisorEvent = Hello | Refused | Started | Wrote | Ended
+_EVENTS: dict[str, Callable[[FrameHeader, Sequence[bytes]], SupervisorEvent]] = {
     "hello": Hello.decode,
     "refused": Refused.decode,
     "started": Started.decode,
@@ -462,7 +462,7 @@ _EVENTS: dict[str, Callable[[Header, Sequence[bytes]], Event]] = {
 }
 
 
-def read_event(header: Header, blobs: Sequence[bytes]) -> Event | None:
+def read_event(header: FrameHeader, blobs: Sequence[bytes]) -> SupervisorEvent | None:
     """The event that a frame is; None for one that this version does not know.
 
     Raises:
