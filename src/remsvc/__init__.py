@@ -1,1 +1,1 @@
-"""RemSvc: run commands on any host, exactly once, watched live."""
+"""RemSvc: run commands on any host, never twice, watched live."""

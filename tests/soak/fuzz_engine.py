@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from remsvc.http2 import engine
-from remsvc.http2.engine import EngineError, Event, Header, Http2Engine, StreamGoneError
+from remsvc.http2.engine import EngineError, Header, Http2Engine, Http2Event, StreamGoneError
 from tests.attacks.raw_http2 import PREFACE
 from tests.soak.damage import Damage
 from tests.soak.search import Finding, Progress, parse_arguments
@@ -86,7 +86,7 @@ class Program:
         self.streams: list[int] = []
         self.sent: dict[int, bytearray] = defaultdict(bytearray)
         self.received: dict[int, bytearray] = defaultdict(bytearray)
-        self.errors: list[Event] = []
+        self.errors: list[Http2Event] = []
         weights: dict[Callable[[int], object], int] = {self._open: 30, self._send: 32}
         if not orderly:
             weights |= {self._finish: 10, self._reset: 5, self._ping: 3, self._widen: 5, self._look: 4}
@@ -102,7 +102,7 @@ class Program:
             stream = rng.choice((1, 2, 3, 99) if odd else known)
             rng.choices(self._actions, self._weights)[0](stream)
 
-    def take(self, events: list[Event]) -> None:
+    def take(self, events: list[Http2Event]) -> None:
         """What a connection does with events: note them, and acknowledge all data."""
         for event in events:
             if isinstance(event, engine.RequestReceived):

@@ -12,6 +12,7 @@ from remsvc.cli.terminal import warning_line
 from remsvc.client.metadata import bearer_token, read_bearer_token
 from remsvc.client.options import ConnectionOptions
 from remsvc.client.target import DEFAULT_PORT, parse_target
+from remsvc.grpc_environment import set_grpc_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,8 +102,7 @@ def connection(
 
 def open_client(options: ConnectionOptions) -> Client:
     """A client for ``options``, to be closed by the caller. Ctrl-C interrupts its calls."""
-    # Our errors say what happened; gRPC would write lines of its own to standard error.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    set_grpc_environment(server=False)
     from remsvc.client import Client
 
     return Client(options)

@@ -2,8 +2,8 @@
 
 This is the one module that uses the package ``ngh2``. Everything else uses the small interface here, so
 that another library could take its place (docs/decisions/0012 says how). An engine takes in the bytes that
-the peer has sent, tells what they mean as events (:data:`Event`), and gives the bytes to send. It reads and
-writes no socket, and is used by one thread at a time.
+the peer has sent, tells what they mean as events (:data:`Http2Event`), and gives the bytes to send. It
+reads and writes no socket, and is used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SettingsAcknowledged = ngh2.SettingsAcknowledged
 GoAwayReceived = ngh2.GoAwayReceived
 ConnectionClosed = ngh2.ConnectionClosed
 
-Event = ngh2.Event
+Http2Event = ngh2.Event
 
 # RFC 9113, section 7.
 NO_ERROR, PROTOCOL_ERROR, SETTINGS_TIMEOUT = 0x0, 0x1, 0x4
@@ -79,8 +79,7 @@ class Http2Engine:
 
     Attributes:
         queued: a function that returns the bytes of data which wait to be sent: on the stream that it is
-        given,
-            or on all streams.
+            given, or on all streams.
 
     Raises:
         EngineError: what concerns the connection, once that has ended.
@@ -113,7 +112,7 @@ class Http2Engine:
         self._connection.set_local_window_size(connection_window)
         self.queued = self._connection.queued_body_size
 
-    def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
+    def receive(self, data: bytes | bytearray | memoryview) -> list[Http2Event]:
         """Take in what the peer has sent; returns its events, in order."""
         try:
             self._connection.receive_data(data)
@@ -130,7 +129,7 @@ class Http2Engine:
         except ngh2.NGH2Error as error:
             raise EngineError(str(error)) from error
 
-    def late_events(self) -> list[Event]:
+    def late_events(self) -> list[Http2Event]:
         """The events that sending has caused: streams have ended with what was sent."""
         return self._connection.events()
 

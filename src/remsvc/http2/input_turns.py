@@ -58,8 +58,7 @@ class InputTurns:
         Args:
             connection: comes after those that wait already.
             sharing: connections with the same value get one turn together in each cycle; None: this one
-            gets
-                turns of its own.
+                gets turns of its own.
         """
         key: Hashable = id(connection) if sharing is None else sharing
         self._waiting.setdefault(key, deque()).append(connection)

@@ -18,8 +18,7 @@ class PacedInput(asyncio.BufferedProtocol, ABC):
 
     Args:
         input_buffer: the memory that all connections of the event loop receive into. What one has received
-        is
-            taken in or copied before another receives anything.
+            is taken in or copied before another receives anything.
     """
 
     def __init__(self, input_buffer: memoryview) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from typing import TYPE_CHECKING, Protocol
 
+from remsvc.grpc_environment import set_grpc_environment
 from remsvc.server.calls.admission import Admission
 from remsvc.server.calls.guard import Calls
 from remsvc.server.calls.methods import Methods
@@ -54,17 +53,7 @@ def create_transport(config: ServerConfig, methods: Methods, access: Access) -> 
 
         asks_owner = config.auth.peer_uids is not None
         return Http2Server(config.limits, calls, methods, lambda: access.tls, asks_owner=asks_owner)
-    _set_grpc_environment()
+    set_grpc_environment(server=True)
     from remsvc.server.grpc_transport.server import GrpcServer
 
     return GrpcServer(config.limits, calls, methods, lambda: access.tls)
-
-
-def _set_grpc_environment() -> None:
-    """Set the variables that gRPC's library reads when it is imported. What is set already stays."""
-    # Our log says what happened; gRPC would write lines of its own to standard error.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    if sys.platform == "linux":
-        # The threads that wait for events read the sockets themselves: each part of a call takes one
-        # change of thread less (docs/decisions/0009-what-a-call-costs.md).
-        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")

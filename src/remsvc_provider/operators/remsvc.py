@@ -81,7 +81,7 @@ class RemSvcOperator(BaseOperator):
     """Runs commands one after another on a RemSvc server, and fails if one of them does.
 
     While they run the task is deferred and holds no worker slot, and their output appears in its log.
-    Each runs once, whatever becomes of triggerers and connections meanwhile, where the server has
+    Each runs at most once, whatever becomes of triggerers and connections meanwhile, where the server has
     durable jobs. XCom ``return_value``::
 
         {"state": "SUCCESS", "results": [{"tid", "rc", "out", "err", "hsh", "cmd"}, ...], "error_msg": None}

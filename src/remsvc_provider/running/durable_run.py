@@ -1,4 +1,4 @@
-"""Runs a plan's commands as durable jobs: each runs once, whoever asks for it and however often.
+"""Runs a plan's commands as durable jobs: each runs at most once, whoever asks for it and however often.
 
 A triggerer that was started again needs nothing that the old one had in memory: it computes the
 same request ids, and these lead to the same jobs.

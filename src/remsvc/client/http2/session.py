@@ -16,7 +16,7 @@ from collections import deque
 from remsvc.client.http2.call import ClientCall
 from remsvc.client.transport import PING_TIMEOUT, CallError
 from remsvc.http2 import engine
-from remsvc.http2.engine import EngineError, Event, Http2Engine, StreamGoneError
+from remsvc.http2.engine import EngineError, Http2Engine, Http2Event, StreamGoneError
 from remsvc.http2.frame_credit import (
     EARNED_BY_CALL,
     EARNED_BY_MESSAGE,
@@ -257,7 +257,7 @@ class ClientSession:
 
     # Events
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: Http2Event) -> None:
         kind = type(event)
         if kind is engine.DataReceived:
             self._on_data(event.stream_id, event.data)  # type: ignore[attr-defined]
@@ -289,7 +289,7 @@ class ClientSession:
                 f"the server broke the rules of HTTP/2: error {ours}" if ours else "the connection was closed"
             )
 
-    def _on_response(self, event: Event) -> None:
+    def _on_response(self, event: Http2Event) -> None:
         call = self.calls.get(event.stream_id)  # type: ignore[attr-defined]
         if call is not None and not call.ended:
             call.respond(event.headers, last=event.end_stream)  # type: ignore[attr-defined]
@@ -334,7 +334,7 @@ class ClientSession:
             call.finish(trailers)
             self._end_if_over(call)
 
-    def _on_closed(self, event: Event) -> None:
+    def _on_closed(self, event: Http2Event) -> None:
         call = self.calls.pop(event.stream_id, None)  # type: ignore[attr-defined]
         if call is None:
             return

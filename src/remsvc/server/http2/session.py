@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from remsvc.http2 import engine
-from remsvc.http2.engine import EngineError, Event, Header, Http2Engine, StreamGoneError
+from remsvc.http2.engine import EngineError, Header, Http2Engine, Http2Event, StreamGoneError
 from remsvc.http2.frame_credit import EARNED_BY_CALL, EARNED_PER_BYTE, FrameCredit, earned_by_data
 from remsvc.http2.frames import TURN_WORK, FrameMeter
 from remsvc.http2.headers import decode_timeout, is_grpc
@@ -167,7 +167,7 @@ class ServerSession:
         elif not self._waits_since or not (self._meter.in_header_block or self._waits_frame == frames):
             self._waits_since, self._waits_frame = now, frames
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: Http2Event) -> None:
         kind = type(event)
         if kind is engine.DataReceived:
             self._on_data(event.stream_id, event.data, event.end_stream)  # type: ignore[attr-defined]
