@@ -13,7 +13,8 @@ from remsvc.server.calls.config import LimitsConfig
 from remsvc.server.config import SCHEMA, ServerConfig
 from remsvc.server.jobs.config import JobConfig
 
-_PAGE = (Path(__file__).parents[2] / "docs" / "server-configuration.md").read_text(encoding="utf-8")
+_DOCS = Path(__file__).parents[2] / "docs"
+_PAGE = (_DOCS / "server-configuration.md").read_text(encoding="utf-8")
 
 
 def defaults_in(heading: str, column: int) -> dict[str, str]:
@@ -33,6 +34,14 @@ def test_each_key_is_explained(section: str) -> None:
     explained = re.compile(r"`(?:\[\w+\] )?(\w+)")
     missing = set(SCHEMA.names_in(section)) - set(explained.findall(_PAGE))
     assert not missing
+
+
+@pytest.mark.parametrize("page", ["server-configuration.md", "policy.md"])
+def test_each_key_of_the_policy_has_its_row_on_both_pages(page: str) -> None:
+    text = (_DOCS / page).read_text(encoding="utf-8")
+    cells = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    explained = {name for cell in cells for name in re.findall(r"`(\w+)(?:\.NAME)?`", cell)}
+    assert set(SCHEMA.names_in("group")) - explained == set()
 
 
 def test_limits_of_callers() -> None:

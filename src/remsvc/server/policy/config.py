@@ -15,7 +15,7 @@ from remsvc.server.policy.programs import Program
 from remsvc.server.policy.section import PolicySection, PolicySections
 from remsvc.server.policy.variables import NAME
 from remsvc.server.settings.ini import IniEntry
-from remsvc.server.settings.schema import Section
+from remsvc.server.settings.schema import Key, Kind, Section
 from remsvc.server.settings.settings import TRUTH, Settings, Value, parse_integer
 
 _MAX_INT32 = 2**31 - 1
@@ -29,7 +29,22 @@ _NUMBERS = {
 }
 _PATTERNS = ("deny", "allow")
 _DENYLIST, _ALLOWLIST = "denylist", "allowlist"
-POLICY_SECTIONS = (Section(_DENYLIST, flag="deny"), Section(_ALLOWLIST, flag="allow"))
+
+
+def _keys(*names: str, repeatable: bool = False) -> tuple[Key, ...]:
+    return tuple(Key(name, Kind.TEXT, repeatable=repeatable, reloads=True) for name in names)
+
+
+_KEYS = (*_keys(*_LISTS, "input"), *_keys(*_PATTERNS, repeatable=True), *_keys(*_NUMBERS, "rate"))
+_IDENTITY_SECTION = Section("identity", _KEYS)
+_GROUP_SECTION = Section("group", (*_keys("members"), *_KEYS))
+_NAMED_SECTIONS = {section.name: section for section in (_IDENTITY_SECTION, _GROUP_SECTION)}
+POLICY_SECTIONS = (
+    Section(_DENYLIST, flag="deny"),
+    Section(_ALLOWLIST, flag="allow"),
+    _IDENTITY_SECTION,
+    _GROUP_SECTION,
+)
 # Written for a reader of INI files that unescapes: here such a pattern hardly ever matches.
 _DOUBLED = re.compile(r"\\\\[sSdDwWbB.]")
 _COMMENT = "what follows ' ;' is a comment; write [;] to match one"
@@ -170,8 +185,8 @@ class _SectionReader:
         elif kind in _PATTERNS and (dot or key in _PATTERNS):
             self._read_pattern(entry, kind)
         else:
-            members = ("members",) if self.kind == "group" else ()
-            known = (*members, *_LISTS, "input", "deny.NAME", "allow.NAME", *_NUMBERS, "rate")
+            keys = _NAMED_SECTIONS[self.kind].keys
+            known = [f"{key.name}.NAME" if key.repeatable else key.name for key in keys]
             self.settings.report_unknown_key(entry, known)
 
     def _read_list(self, entry: IniEntry, key: str) -> None:

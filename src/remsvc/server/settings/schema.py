@@ -56,7 +56,8 @@ class Section:
     """A section, or one owner's share of it: several owners may declare the same section.
 
     Attributes:
-        name: in lower case.
+        name: in lower case. Of one in :data:`~remsvc.server.settings.ini.NAMED_SECTIONS` there may be many,
+            and its owner looks for unknown keys itself.
         keys: those that it may have; empty where the keys are names of the administrator's choice.
         flag: the flag of ``remsvc serve`` that replaces the whole list, where the section is one.
     """
@@ -71,30 +72,32 @@ class Schema:
 
     def __init__(self, *sections: Section) -> None:
         self._keys: dict[str, dict[str, Key]] = {}
+        self._named_keys: dict[str, dict[str, Key]] = {name: {} for name in NAMED_SECTIONS}
         self.free_sections = tuple(section.name for section in sections if not section.keys)
         self.list_flags = {section.flag: section.name for section in sections if section.flag}
         for section in sections:
             if section.keys:
-                self._keys.setdefault(section.name, {}).update({key.name: key for key in section.keys})
+                keys = self._named_keys if section.name in NAMED_SECTIONS else self._keys
+                keys.setdefault(section.name, {}).update({key.name: key for key in section.keys})
 
     @property
     def sections(self) -> tuple[str, ...]:
         """The names of the sections whose keys are declared."""
-        return tuple(self._keys)
+        return (*self._keys, *self._named_keys)
 
     @property
     def shown_sections(self) -> str:
         """The sections, as a message lists them."""
-        names = [*self._keys, *self.free_sections, *(f"{kind} NAME" for kind in NAMED_SECTIONS)]
+        names = [*self._keys, *self.free_sections, *(f"{kind} NAME" for kind in self._named_keys)]
         return ", ".join(f"[{name}]" for name in names)
 
     def has_keys(self, section: str) -> bool:
-        """Whether it is a section whose keys are declared."""
+        """Whether it is a section whose keys are declared, and of which there is one."""
         return section in self._keys
 
     def names_in(self, section: str) -> tuple[str, ...]:
         """The names of a section's keys."""
-        return tuple(self._keys[section])
+        return tuple((self._keys | self._named_keys)[section])
 
     def key(self, section: str, name: str) -> Key | None:
         """What declares ``name``, which may be ``KEY.NAME``; None where nothing does."""
