@@ -125,7 +125,7 @@ class Answers:
         rng = random.Random(hash((self._seed, *stream)))
         written = self.written.setdefault(stream, bytearray())
         if rng.random() < 0.1:
-            call.trailers = (("some-text", "x" * 20), ("some-bin", b"\0\xff" * 20))
+            call.set_trailers((("some-text", "x" * 20), ("some-bin", b"\0\xff" * 20)))
         try:
             yield rng, written
         except RefusedError as refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 ANONYMOUS = "anonymous"
@@ -33,7 +34,7 @@ class Caller:
         return self.expires is not None and now >= self.expires
 
 
-class CallContext:
+class CallContext(ABC):
     """What is known of a call beside its messages: which method, from where, and from whom.
 
     The audit log and the policy get no more of a call than this.
@@ -41,12 +42,15 @@ class CallContext:
     Attributes:
         method: its full name, such as ``/RS.RemSvc/Ping``.
         peer: where it comes from, as gRPC writes it: ``ipv4:192.0.2.1:50000``.
-        caller: who calls; None until that was verified.
     """
 
     method: str
     peer: str
-    caller: Caller | None
+
+    @property
+    @abstractmethod
+    def caller(self) -> Caller | None:
+        """Who calls; None until that was verified."""
 
     @property
     def verified(self) -> Caller:

@@ -19,10 +19,19 @@ class CallInHand(Call):
         self.peer = "ipv4:127.0.0.1:1"
         self.evidence = Evidence.shown(["Bearer te"])
         self.metadata_bytes = 0
-        self.caller: Caller | None = None
-        self.trailers = ()
+        self._caller: Caller | None = None
         self.answers: list[bytes] = []
         self._messages = [message.SerializeToString() for message in messages]
+
+    @property
+    def caller(self) -> Caller | None:
+        return self._caller
+
+    def note_caller(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def set_trailers(self, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
+        pass
 
     @property
     def ended(self) -> bool:

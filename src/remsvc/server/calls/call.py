@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 
-from remsvc.server.caller import CallContext
+from remsvc.server.caller import CallContext, Caller
 from remsvc.server.identity.authentication import Evidence
 
 
@@ -15,12 +15,22 @@ class Call(CallContext, ABC):
     Attributes:
         evidence: what its caller shows of itself.
         metadata_bytes: of all that its caller sent as metadata, counted as HTTP/2 does.
-        trailers: metadata that goes out with the status.
     """
 
     evidence: Evidence
     metadata_bytes: int
-    trailers: tuple[tuple[str, str | bytes], ...]
+
+    @abstractmethod
+    def note_caller(self, caller: Caller) -> None:
+        """Who calls was verified, for the first time or anew.
+
+        Raises:
+            RefusedError: this caller has too many connections already; the call ends with this status.
+        """
+
+    @abstractmethod
+    def set_trailers(self, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Send this metadata with the status."""
 
     @property
     @abstractmethod

@@ -60,18 +60,19 @@ class CallVerification:
                 self._end(open_call, f"what {caller.identity} showed has expired")
 
     def verify(self, call: Call) -> None:
-        """Verify who makes a call: sets ``call.caller``.
+        """Verify who makes a call, and have the call note it.
 
         Raises:
             RefusedError: it is nobody who may call.
         """
         try:
-            call.caller = self._authenticator.authenticate(call.evidence)
+            caller = self._authenticator.authenticate(call.evidence)
         except AuthenticationError as error:
             if wait := self._failures.note(call.peer):
                 raise exhausted("too many failed authentications from this address", wait) from None
             self._on_refusal(call.method, call.peer, error.reason)
             raise RefusedError(StatusCode.UNAUTHENTICATED, str(error)) from None
+        call.note_caller(caller)
 
     def fault(self, call: Call) -> str:
         """Why the verified caller of a call may call no longer, for the log; empty where he may."""
@@ -84,7 +85,7 @@ class CallVerification:
             return error.reason
         if caller_now.identity != caller.identity:
             return f"no longer of {caller.identity}"
-        call.caller = caller_now  # it may expire at another time
+        call.note_caller(caller_now)  # it may expire at another time
         return ""
 
     def confirm(self, call: Call) -> None:

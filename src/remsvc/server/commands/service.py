@@ -76,9 +76,9 @@ class CommandService:
             _logger.info("status %s", fields(identity=call.identity, peer=call.peer))
         uptime = int(time.monotonic() - self._started)
         # Beside the message: its text is fixed.
-        call.trailers = (("remsvc-transport", self._transport),)
-        if trees := self._trees():
-            call.trailers += (("remsvc-process-trees", trees),)
+        trees = self._trees()
+        beside = (("remsvc-transport", self._transport), ("remsvc-process-trees", trees))
+        call.set_trailers(beside if trees else beside[:1])
         return RemSvc_pb2.StatusMsg(rc=0, msg=f"state=OK uptime={uptime}s commands={self._runner.started}")
 
     async def _rem_cmd(self, request: RemSvc_pb2.RemCmdMsg, call: Call) -> RemSvc_pb2.RemResMsg:

@@ -65,17 +65,24 @@ class GrpcCall(Call):
             [value for key, value in metadata if key == "authorization"], certificate
         )
         self.metadata_bytes = sum(len(key) + len(value) + _HEADER_OVERHEAD for key, value in metadata)
-        self.trailers: tuple[tuple[str, str | bytes], ...] = ()
+        self._trailers: tuple[tuple[str, str | bytes], ...] = ()
 
     @property
     def caller(self) -> Caller | None:
         return self._caller
 
-    @caller.setter
-    def caller(self, caller: Caller | None) -> None:
+    def note_caller(self, caller: Caller) -> None:
         if self._caller is None:
             self._guard.begin(self.peer)
         self._caller = caller
+
+    def set_trailers(self, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
+        self._trailers = trailers
+
+    @property
+    def trailers(self) -> tuple[tuple[str, str | bytes], ...]:
+        """What to send with the status."""
+        return self._trailers
 
     def leave(self) -> None:
         """It is over, however it ended."""
@@ -124,7 +131,7 @@ class GrpcCall(Call):
     async def refuse(self, refused: RefusedError) -> NoReturn:
         """End the call with a status."""
         code = grpc.StatusCode[refused.code.name]
-        await self._context.abort(code, str(refused), (*self.trailers, *refused.metadata))
+        await self._context.abort(code, str(refused), (*self._trailers, *refused.metadata))
         raise refused
 
 

@@ -96,7 +96,7 @@ class Http2Call(Call):
         self.evidence = evidence
         self.metadata_bytes = metadata_bytes
         self._caller: Caller | None = None
-        self.trailers: tuple[tuple[str, str | bytes], ...] = ()
+        self._trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.half_closed = half_closed
         self.streams = method is not None and method.stream is not None
         self._unacknowledged = 0  # bytes that the caller may send again only when they were acknowledged
@@ -117,11 +117,12 @@ class Http2Call(Call):
     def caller(self) -> Caller | None:
         return self._caller
 
-    @caller.setter
-    def caller(self, caller: Caller | None) -> None:
-        if caller is not None:
-            self._session.verify(caller)
+    def note_caller(self, caller: Caller) -> None:
+        self._session.verify(caller)
         self._caller = caller
+
+    def set_trailers(self, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
+        self._trailers = trailers
 
     @property
     def ended(self) -> bool:
@@ -243,7 +244,7 @@ class Http2Call(Call):
         if self._ended:
             return
         self._note_end()
-        trailers = status_headers(status, reason, (*self.trailers, *metadata))
+        trailers = status_headers(status, reason, (*self._trailers, *metadata))
         last = trailers if self._begun else (*_HEADERS, *trailers)
         self._session.finish(self, last, begun=self._begun)
 
@@ -327,7 +328,7 @@ class Http2Call(Call):
 
     def _refusal(self, error: MessageError) -> RefusedError:
         if isinstance(error, CompressedError):
-            self.trailers = UNCOMPRESSED
+            self._trailers = UNCOMPRESSED
             return RefusedError(StatusCode.UNIMPLEMENTED, f"{error}: expected it as it is")
         most = self._session.limits.max_message_bytes
         if isinstance(error, TooLargeError) and error.size <= most and self._method is not None:

@@ -1,4 +1,4 @@
-"""Lets calls wait until their callers take enough at once for another answer to be worth its cost."""
+"""Delays a call's next answer until its flow-control window is wide enough for more than a few bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEARLY_ALL = AT_LEAST // 2
 _FEW_BYTES_AFTER_SECONDS = 0.1
 
 
-class _Answering(Protocol):
+class _WindowedCall(Protocol):
     """The call whose caller is to take an answer."""
 
     @property
@@ -39,7 +39,7 @@ class _Answering(Protocol):
 class _Wait:
     """Of one call, until ``over``. ``timer`` runs while its window is open, but not enough."""
 
-    call: _Answering
+    call: _WindowedCall
     over: asyncio.Future[None]
     timer: asyncio.TimerHandle | None = None
 
@@ -73,7 +73,7 @@ class OpeningWindows:
         """The connection has ended: whoever waits goes on when he is looked at."""
         self._engine = None
 
-    def takes_enough(self, call: _Answering) -> bool:
+    def takes_enough(self, call: _WindowedCall) -> bool:
         """Whether nearly all that the call has written was sent, and its window takes enough for another
         answer."""
         engine, stream = self._engine, call.stream
@@ -86,7 +86,7 @@ class OpeningWindows:
         call.note_window(sendable)
         return sendable > 0 and sendable >= min(self._answers.most_granted(queued), call.widest // 2)
 
-    async def wait(self, call: _Answering) -> None:
+    async def wait(self, call: _WindowedCall) -> None:
         """Wait until it does. 0.1 seconds after the call's window has begun to open, any byte is enough."""
         stream = call.stream
         wait = self._waits[stream] = _Wait(call, self._loop.create_future())

@@ -10,7 +10,7 @@ from remsvc.server.http2.unsent import LEAST_GRANTED, Unsent
 from remsvc.server.refusal import RefusedError
 
 
-class _Answering(Protocol):
+class _AnsweredCall(Protocol):
     """The call that an answer is for."""
 
     def fail(self, refused: RefusedError) -> None:
@@ -37,8 +37,8 @@ class WaitingAnswers:
         self.written = 0
         self.since = 0.0
         self._taken = self._waited_then = 0  # since then
-        self._waiting: dict[_Answering, tuple[asyncio.Future[None], Callable[[], bool], int]] = {}
-        self._granted: dict[_Answering, int] = {}
+        self._waiting: dict[_AnsweredCall, tuple[asyncio.Future[None], Callable[[], bool], int]] = {}
+        self._granted: dict[_AnsweredCall, int] = {}
         self._granted_bytes = 0  # to all of them
 
     @property
@@ -54,7 +54,7 @@ class WaitingAnswers:
         """Bytes that a call with ``own`` bytes that wait would be granted now, if its caller takes them."""
         return self._unsent.most_granted(own, self.written + self._granted_bytes)
 
-    def grant(self, call: _Answering, own: int, sendable: int) -> int:
+    def grant(self, call: _AnsweredCall, own: int, sendable: int) -> int:
         """Reserve room for an answer that the call is about to make; bytes that it may have.
 
         So calls that make theirs at the same time do not count on the same room.
@@ -69,14 +69,14 @@ class WaitingAnswers:
         self._change(size)
         return size
 
-    def give_back(self, call: _Answering) -> int:
+    def give_back(self, call: _AnsweredCall) -> int:
         """The call has made its answer, or makes none: end what is reserved for it, and how much that was."""
         size = self._granted.pop(call, 0)
         self._granted_bytes -= size
         self._change(-size)
         return size
 
-    async def wait(self, call: _Answering, ready: Callable[[], bool], size: int) -> None:
+    async def wait(self, call: _AnsweredCall, ready: Callable[[], bool], size: int) -> None:
         """Wait until the call may go on, or has ended.
 
         Args:
@@ -121,7 +121,7 @@ class WaitingAnswers:
         if change:
             self._change(change)
 
-    def _waits_no_more(self, call: _Answering) -> None:
+    def _waits_no_more(self, call: _AnsweredCall) -> None:
         if (waiting := self._waiting.pop(call, None)) is not None:
             self._change(-waiting[2])
 
