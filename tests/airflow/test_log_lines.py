@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remsvc.client.jobs import OutputChunk, OutputSize
-from remsvc_provider.log.output import LoggedOutput, ResultOutput, pieces
-from remsvc_provider.log.task_log import without_groups
+from remsvc_provider.log.job_output import LoggedOutput, ResultOutput, pieces
+from remsvc_provider.log.terminal_text import without_groups
 from remsvc_provider.masking import Masking
 
 # What surrounds secrets has none of their characters: else half a secret and what follows might be another.

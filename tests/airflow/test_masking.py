@@ -20,7 +20,7 @@ from remsvc.client.jobs import OutputChunk
 from remsvc.command import crc32hex
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
 from remsvc_provider import sealing
-from remsvc_provider.log.output import LoggedOutput
+from remsvc_provider.log.job_output import LoggedOutput
 from remsvc_provider.masking import MASK, Masking, secrets_in
 from remsvc_provider.operators.remsvc import RemSvcOperator
 from remsvc_provider.triggers.remsvc import RemSvcTrigger

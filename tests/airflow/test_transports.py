@@ -19,9 +19,9 @@ from triggering import fire, trigger, until
 from conftest import in_a_thread
 from remsvc.client import AsyncClient, ConnectionOptions
 from remsvc.client.transport import Readiness
-from remsvc_provider.per_loop import turn
 from remsvc_provider.running import channels
 from remsvc_provider.running.channels import pooled_transport
+from remsvc_provider.turns import turn
 
 
 async def test_a_transport_is_shared_by_all_with_the_same_options(serve):

@@ -16,7 +16,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from remsvc_provider.per_loop import PerLoop, turn
+from remsvc_provider.per_loop import PerLoop
+from remsvc_provider.turns import turn
 from remsvc_provider.version_compat import aget_connection, amask_secret
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remsvc_provider.log.task_log import LONGEST_SEQUENCE, clean, last_state, whole_sequences
+from remsvc_provider.log.terminal_text import LONGEST_SEQUENCE, clean, last_state, whole_sequences
 from remsvc_provider.masking import Masking
 
 LINE_CHARACTERS = 4000

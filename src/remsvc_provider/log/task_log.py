@@ -1,133 +1,178 @@
-"""The texts by which a task's log tells of its commands."""
+"""Writes a task's log while its commands run: soon after each line, and no faster than Airflow takes it.
+
+Nothing is left out here. Whoever has much to log waits for :meth:`TaskLog.room`. Meanwhile it reads no more
+from the server, which keeps all of the output.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+import asyncio
+import contextvars
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
-from remsvc.printable import printable
+from remsvc.time_limit import TimeLimit
+from remsvc_provider.log.pace import RECORD_CHARACTERS, log_pace
+from remsvc_provider.log.terminal_text import END_GROUP, GROUP, without_groups
+from remsvc_provider.masking import Masking
 
-if TYPE_CHECKING:
-    from remsvc.client.options import ConnectionOptions
-    from remsvc_provider.outcome import CommandReport
-
-TAIL_LINES = 20
-TAIL_CHARACTERS = 4000
-COMMAND_CHARACTERS = 500
-SHOWN_ID = 100
-"""Characters of a job's id. Our servers give 20."""
-
-# What a program sends that thinks it talks to a terminal (ECMA-48, in 7 bits and in 8): colours and cursor
-# movements; window titles and device control strings, where their end is on the same line; character sets;
-# and single commands such as those that save and restore the cursor. None goes on over the beginning of
-# another: so no character is looked at more than a few times, whatever a command prints.
-_ANSI_SEQUENCE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\n\x1b\x90\x98\x9b-\x9f]*(?:\x07|\x1b\\|\x9c)"
-    r"|\x1b[ -/]*[0-~]"
-)
-_BEGIN_OF_SEQUENCE = "\x1b\x90\x98\x9b\x9d\x9e\x9f"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
-_WRITTEN_OUT = {code: chr(code).encode("unicode_escape").decode() for code in [*range(0xA0), 0x2028, 0x2029]}
-GROUP, END_GROUP = "::group::", "::endgroup::"
-"""Where a record has one of these anywhere, Airflow's page takes all of it for the beginning or the end of a
-group that folds, and shows nothing else of it."""
-_GROUP_MARK = re.compile(r"::(?=(?:end)?group::)")  # one may begin in another's end
-LONGEST_SEQUENCE = 2_048
-"""Characters of a sequence that is surely not taken apart where a text is cut: a link has its address in one.
-Around a longer one, the halves of a secret would not be known for what they are."""
+BACKLOG_CHARACTERS = 16_384
+"""Waiting to be written; whoever has more waits."""
+SPACING = 0.01
+"""Seconds between two records of a task that prints line by line: Airflow takes one record with many lines as
+quickly as one with a single line."""
+FLUSH_SECONDS = 5.0
+"""Least time for which a task's log is waited for at its end. It may be too short: a triggerer's parent takes
+nothing for up to ten seconds while it builds an API server, when it is first asked for a connection."""
 
 
-def clean(text: str) -> str:
-    """``text`` without terminal sequences, with what was written over another time as it was at last, and
-    with other control characters written out, and marks of groups."""
-    text = _ANSI_SEQUENCE.sub("", text)
-    if "\r" in text:
-        text = "\n".join(map(last_state, text.split("\n")))
-    text = _CONTROL.sub(lambda match: match.group().translate(_WRITTEN_OUT), text)
-    return without_groups(text)
+class Log(Protocol):
+    """What is used here of a task's logger."""
+
+    def info(self, event: str, /) -> Any: ...
+    def warning(self, event: str, /) -> Any: ...
+    def error(self, event: str, /) -> Any: ...
 
 
-def without_groups(text: str) -> str:
-    """``text`` with marks of groups written so that they are none."""
-    return _GROUP_MARK.sub(r"\\x3a:", text)
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    level: str
+    text: str
+    alone: bool = False
+    """Whether it must be a record of its own."""
 
 
-def shown_id(job_id: str) -> str:
-    """A job's id, as a server gave it, for one line of a log."""
-    return printable(job_id, limit=SHOWN_ID)
+class TaskLog:
+    """Writes lines to a task's log in their order.
+
+    It belongs to the running event loop, and to the task that made it, whose log that is. :meth:`flush` it
+    at the end.
+
+    Args:
+        log: the task's logger.
+        masking: of the secrets in the lines.
+    """
+
+    def __init__(self, log: Log, masking: Masking) -> None:
+        self._log = log
+        self._masking = masking
+        # Airflow finds the task's log by what is set there.
+        self._context = contextvars.copy_context()
+        self._entries: deque[_Entry] = deque()
+        self._size = 0
+        self._writing = False
+        self._given_up = False
+        self._wrote_at = float("-inf")
+        self._soon: asyncio.TimerHandle | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever has more should wait for :meth:`room`."""
+        return self._size >= BACKLOG_CHARACTERS
+
+    def add(self, text: str, level: str = "info") -> None:
+        """Add lines. ``level``: ``info``, ``warning`` or ``error``."""
+        for record in _records(without_groups(self._masking(text))):
+            self._add(_Entry(level, record))
+
+    def begin_group(self, title: str) -> None:
+        """Have what follows fold, in Airflow's page, under a title of one line."""
+        self._add(_Entry("info", GROUP + without_groups(self._masking(title)), alone=True))
+
+    def end_group(self) -> None:
+        """End the group that was begun last."""
+        self._add(_Entry("info", END_GROUP, alone=True))
+
+    async def room(self) -> None:
+        """Wait until most of what was added is written."""
+        if self.full:
+            await self._until(lambda: self._size < BACKLOG_CHARACTERS // 2)
+
+    async def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Write all that was added so far. What Airflow does not take within so many seconds is put into the
+        socket all the same where that has room. Otherwise it is left out, and the log says so."""
+        if self._given_up:
+            return
+        try:
+            with TimeLimit(seconds):
+                await self._until(lambda: not self._entries and not self._writing)
+        except TimeoutError:
+            log_pace().write_last(self)
+            if not self._entries:
+                return
+            self._given_up = True
+            left_out, size = list(self._entries), self._size
+            self._entries.clear()
+            self._size = 0
+            self.add(f"... {size} characters are left out here: Airflow takes no more", "warning")
+            if any(entry.text == END_GROUP for entry in left_out):
+                self.end_group()
+
+    # For the pace
+
+    def take(self) -> Callable[[], object] | None:
+        """What writes the next lines, of one level, as one record; None where there are none."""
+        entries = self._entries
+        if not entries:
+            return None
+        first = entries.popleft()
+        texts = [first.text]
+        size = len(first.text) + 1
+        while not first.alone and entries and entries[0].level == first.level and not entries[0].alone:
+            following = len(entries[0].text) + 1
+            if size + following > RECORD_CHARACTERS:
+                break
+            texts.append(entries.popleft().text)
+            size += following
+        self._size -= size
+        self._writing = True
+        return partial(self._context.run, getattr(self._log, first.level), "\n".join(texts))
+
+    def wrote(self) -> None:
+        """A record was written, or could not be."""
+        self._writing = False
+        self._wrote_at = time.monotonic()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _add(self, entry: _Entry) -> None:
+        self._entries.append(entry)
+        self._size += len(entry.text) + 1
+        pace = log_pace()
+        if self._soon is None and not pace.has(self):
+            delay = self._wrote_at + SPACING - time.monotonic()
+            if delay > 0 and not self.full:
+                self._soon = asyncio.get_running_loop().call_later(delay, self._enter)
+            else:
+                pace.enter(self)
+
+    def _enter(self) -> None:
+        self._soon = None
+        log_pace().enter(self)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
 
 
-def last_state(line: str) -> str:
-    """A line that was written again and again from its beginning, as progress bars are, as it was at last."""
-    return line.rstrip("\r").rpartition("\r")[2]
-
-
-def whole_sequences(text: str, characters: int) -> int:
-    """How much of the beginning of ``text``, about so many characters, can be taken without taking a terminal
-    sequence apart."""
-    begin = max(text.rfind(character, 0, characters) for character in _BEGIN_OF_SEQUENCE)
-    if begin < 0 or characters - begin > LONGEST_SEQUENCE:
-        return characters
-    found = _ANSI_SEQUENCE.match(text, begin)
-    if found is None or found.end() <= characters:
-        return characters
-    return begin or min(found.end(), characters + LONGEST_SEQUENCE)
-
-
-def one_line(text: str) -> str:
-    """A command's text on one line, shortened."""
-    line = clean(text).strip().replace("\n", "\\n").replace("\t", " ")
-    return line if len(line) <= COMMAND_CHARACTERS else line[:COMMAND_CHARACTERS] + " ..."
-
-
-def tail(text: str, *, lines: int = TAIL_LINES, characters: int = TAIL_CHARACTERS) -> list[str]:
-    """The last lines of an output, after a line that says how much was left out."""
-    # An output may be long: only its end is looked at, and what a sequence may begin before it.
-    end = clean(text[-characters - LONGEST_SEQUENCE :]).rstrip("\n")
-    all_lines = end[-characters:].split("\n")
-    kept = all_lines[-lines:]
-    if not any(kept):
-        return []
-    if len(text) <= characters + LONGEST_SEQUENCE and len(end) <= characters and len(kept) == len(all_lines):
-        return kept
-    return [f"... ({len(text)} characters in all, this is their end)", *kept]
-
-
-def security_text(options: ConnectionOptions) -> str:
-    """How the connection is protected."""
-    transport = "plaintext, no TLS"
-    if options.tls:
-        transport = "mutual TLS" if options.client_cert else "TLS"
-    return f"{transport}, {'bearer token' if options.token else 'no token'}"
-
-
-def failure_text(result: CommandReport) -> str:
-    """A command that failed: which one, its exit code, and its last words."""
-    tid = result["tid"]
-    text = f"command {tid} (commands[{tid - 1}]) ended with rc {result['rc']}"
-    last = tail(result["err"], lines=3, characters=300)
-    return f"{text}: {' / '.join(last)}" if last else text
-
-
-def without_nul(out: str, err: str) -> tuple[str, str, str]:
-    """Both outputs as Airflow can store them (PostgreSQL's JSONB cannot hold a NUL), and a note if they
-    were changed."""
-    if "\0" not in out and "\0" not in err:
-        return out, err, ""
-    note = "the output had NUL characters, which Airflow cannot store; each became U+FFFD"
-    return out.replace("\0", "\ufffd"), err.replace("\0", "\ufffd"), note
-
-
-def command_report(
-    tid: int, cmd: str, rc: int, out: str, err: str, seconds: float, *, notes: tuple[str, ...] = ()
-) -> str:
-    """Everything about one command, for one log call: a call costs the triggerer's event loop most of
-    a millisecond, however much it says."""
-    report = [f"Command {tid}: {one_line(cmd)}", f"ended with rc {rc} after {seconds:.2f} s"]
-    report += [f"note: {note}" for note in notes]
-    for name, text in (("out", out), ("err", err)):
-        if lines := tail(text):
-            report.append(f"{name}:")
-            report += [f"  | {line}" for line in lines]
-    return "\n".join(report)
+def _records(text: str) -> Iterator[str]:
+    """Lines in portions, each of which is no longer than a record should be; a long line is one."""
+    start = 0
+    while len(text) - start > RECORD_CHARACTERS:
+        end = text.rfind("\n", start, start + RECORD_CHARACTERS + 1)
+        if end < 0:
+            end = text.find("\n", start)
+        if end < 0:
+            break
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]

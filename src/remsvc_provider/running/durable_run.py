@@ -17,9 +17,9 @@ from remsvc.client.options import ConnectionOptions
 from remsvc.errors import NotFoundError, RemSvcError, UnimplementedError
 from remsvc.printable import printable
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.log.live_log import FLUSH_SECONDS, LiveLog, Log
-from remsvc_provider.log.output import CommandOutput
-from remsvc_provider.log.task_log import failure_text, one_line, security_text, shown_id, without_nul
+from remsvc_provider.log.job_output import JobOutput
+from remsvc_provider.log.task_log import FLUSH_SECONDS, Log, TaskLog
+from remsvc_provider.log.texts import failure_text, one_line, security_text, shown_id, without_nul
 from remsvc_provider.masking import Masking
 from remsvc_provider.origin import TRY_NUMBER, Origin
 from remsvc_provider.outcome import Outcome, Results, RunState
@@ -78,7 +78,7 @@ class DurableRun:
         self._origin = origin
         self._options = options
         self._masking = masking
-        self._live = LiveLog(log, masking)
+        self._task_log = TaskLog(log, masking)
         self._access = ServerAccess(options, reread, self._warn, alone=alone)
         self._resumed = plan.may_have_begun
         self._patience = Patience(self._access, self._warn, forever=self._resumed)
@@ -132,9 +132,9 @@ class DurableRun:
             failed = any(self._plan.failed(result["rc"]) for result in self._results.values())
             outcome = self._end(RunState.FAILED if failed or self._problems else RunState.SUCCESS)
         if outcome.error is None:
-            self._live.add(f"All {count} command(s) succeeded in {self._budget.passed:.2f} s")
+            self._task_log.add(f"All {count} command(s) succeeded in {self._budget.passed:.2f} s")
         else:
-            self._live.add(outcome.error, "error")
+            self._task_log.add(outcome.error, "error")
         if limit is not None:
             limit.restart(None)
         await self._flush(self._drain_seconds(time.monotonic() - self._last_end))
@@ -163,7 +163,9 @@ class DurableRun:
                 await self._cancel_all(reason)
         except TimeoutError:
             self._stopped.add(_NOT_KNOWN)
-            self._live.add("The server does not answer; what still runs is ended by its time limit", "error")
+            self._task_log.add(
+                "The server does not answer; what still runs is ended by its time limit", "error"
+            )
         await self._flush()
         return ", ".join(sorted(self._stopped)) or "nothing was running"
 
@@ -174,7 +176,7 @@ class DurableRun:
             self._unfinished |= await self._access.call(self._created_before)
         except RemSvcError as error:
             self._stopped.add(_NOT_KNOWN)
-            self._live.add(f"The server's jobs could not be listed: {error}", "warning")
+            self._task_log.add(f"The server's jobs could not be listed: {error}", "warning")
         self._taken = self._taken or bool(self._unfinished)
         await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))
 
@@ -198,10 +200,10 @@ class DurableRun:
         await self._flush()
 
     async def _flush(self, seconds: float = 0.0) -> None:
-        await self._live.flush(self._times.log_seconds(max(FLUSH_SECONDS, seconds)))
+        await self._task_log.flush(self._times.log_seconds(max(FLUSH_SECONDS, seconds)))
 
     def _warn(self, text: str) -> None:
-        self._live.add(text, "warning")
+        self._task_log.add(text, "warning")
 
     def _end(self, state: RunState, problem: str = "") -> Outcome:
         if state is RunState.SUCCESS:
@@ -223,11 +225,11 @@ class DurableRun:
         except UnimplementedError as error:
             raise NoJobsError(str(error)) from error
         count = len(self._plan.commands)
-        self._live.add(
+        self._task_log.add(
             f"Running {count} command(s) on {self._options.target} ({security_text(self._options)}), "
             f"within {self._plan.stream_timeout:g} s, as durable jobs"
         )
-        await self._jobs.adopt(self._live)
+        await self._jobs.adopt(self._task_log)
 
     async def _run(self) -> None:
         count = len(self._plan.commands)
@@ -267,22 +269,22 @@ class DurableRun:
         folds = self._plan.options.parallel == 1  # groups cannot overlap, as what runs side by side does
         title = f"Command {tid}: {one_line(self._text(tid))}"
         if folds:
-            self._live.begin_group(title)
+            self._task_log.begin_group(title)
         try:
             job, beginning = await self._jobs.obtain(tid)
-            self._live.add(beginning if folds else f"{title}\n{beginning}")
+            self._task_log.add(beginning if folds else f"{title}\n{beginning}")
             job, output = await self._follow(tid, job)
         finally:
             if folds:
-                self._live.end_group()
+                self._task_log.end_group()
         self._take_result(tid, job, output)
 
-    async def _follow(self, tid: int, job: Job) -> tuple[Job, CommandOutput]:
+    async def _follow(self, tid: int, job: Job) -> tuple[Job, JobOutput]:
         """Follow a job to its end. Returns the job as it ended, and its output."""
         self._taken = True
         self._unfinished[tid] = job.id
-        output = CommandOutput(
-            job, self._live, tid, self._plan.options.max_output_bytes, self._max_log_bytes, self._masking
+        output = JobOutput(
+            job, self._task_log, tid, self._plan.options.max_output_bytes, self._max_log_bytes, self._masking
         )
         ended = None
         try:
@@ -293,7 +295,7 @@ class DurableRun:
                     self._note_end()
 
                 follower = JobFollower(
-                    self._access, self._plan, self._times, self._drain_seconds, self._live, note_end
+                    self._access, self._plan, self._times, self._drain_seconds, self._task_log, note_end
                 )
                 job = ended = await follower.to_its_end(job, output)
         finally:
@@ -321,12 +323,12 @@ class DurableRun:
         """A command's text as people see it: without secrets."""
         return self._plan.commands[tid - 1].text(self._masking)
 
-    def _take_result(self, tid: int, job: Job, output: CommandOutput) -> None:
+    def _take_result(self, tid: int, job: Job, output: JobOutput) -> None:
         """Make a result of a job that has ended; or a problem, where it has no exit code that could be
         one."""
         where = f"command {tid} (commands[{tid - 1}])"
         if job.state is JobState.TIMED_OUT:
-            self._live.add(f"Command {tid} was ended by its time limit", "error")
+            self._task_log.add(f"Command {tid} was ended by its time limit", "error")
             self._stopped.add("what ran was cancelled")
             raise TimeIsUpError("stream_timeout")
         if job.state in (JobState.CANCELLED, JobState.LOST):
@@ -373,11 +375,11 @@ class DurableRun:
         if note:
             text += f"\nnote: {note}"
         if not self._plan.failed(rc):
-            self._live.add(text, "warning" if loss else "info")
+            self._task_log.add(text, "warning" if loss else "info")
             return
         # What is folded need not be unfolded to see why.
         last = [f"  {line}" for line in output.last_lines]
-        self._live.add("\n".join([f"{text}{', its last lines:' if last else ''}", *last]), "error")
+        self._task_log.add("\n".join([f"{text}{', its last lines:' if last else ''}", *last]), "error")
 
     async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
         try:
@@ -390,7 +392,7 @@ class DurableRun:
             return
         except RemSvcError as error:
             self._stopped.add("what runs could not be cancelled")
-            self._live.add(
+            self._task_log.add(
                 f"Command {tid}: job {shown_id(job_id)} could not be cancelled, its time limit ends it: "
                 f"{error}",
                 "error",
@@ -398,11 +400,13 @@ class DurableRun:
             return
         if job.started_at is None and job.state is JobState.CANCELLED:
             self._stopped.add("what waited for its turn was withdrawn")
-            self._live.add(
+            self._task_log.add(
                 f"Command {tid}: job {shown_id(job_id)} had not begun, and is withdrawn: {reason}", "warning"
             )
         elif job.ended and job.state is not JobState.CANCELLED:
-            self._live.add(f"Command {tid}: job {shown_id(job_id)} has just ended as {job.state}", "warning")
+            self._task_log.add(
+                f"Command {tid}: job {shown_id(job_id)} has just ended as {job.state}", "warning"
+            )
         else:
             self._stopped.add("what ran was cancelled")
-            self._live.add(f"Command {tid}: job {shown_id(job_id)} is cancelled: {reason}", "warning")
+            self._task_log.add(f"Command {tid}: job {shown_id(job_id)} is cancelled: {reason}", "warning")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from remsvc.client.jobs import Job, JobState, StateChange
 from remsvc.errors import NotFoundError, ServerError
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.log.live_log import LiveLog
-from remsvc_provider.log.task_log import shown_id
+from remsvc_provider.log.task_log import TaskLog
+from remsvc_provider.log.texts import shown_id
 from remsvc_provider.origin import COMMAND, RUN_STARTED, TRY_NUMBER, Origin
 from remsvc_provider.plan import Plan
 from remsvc_provider.running.job_spec import same_job
@@ -28,7 +28,7 @@ _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 _RUNS_OR_RAN = (*_UNFINISHED, JobState.SUCCEEDED)
 
 
-async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> dict[int, Job]:
+async def settle(plan: Plan, origin: Origin, client: AsyncClient, task_log: TaskLog) -> dict[int, Job]:
     """Take over what may be taken over, and end the rest of what still runs.
 
     Once this try runs, nobody waits any more for what an earlier one has left running: its trigger was not
@@ -43,7 +43,7 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
     if origin.try_number <= 1 or RUN_STARTED not in origin.labels:
         return {}
     if origin.run_cleared:
-        await _end_all(await _before_the_clear(plan, origin, client), plan, origin, client, live)
+        await _end_all(await _before_the_clear(plan, origin, client), plan, origin, client, task_log)
     jobs = client.list_jobs(
         states=() if plan.options.durable else _UNFINISHED, labels=origin.labels, metadata=plan.metadata
     )
@@ -52,10 +52,12 @@ async def settle(plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog)
     adopted = await _adopt(plan, origin, client, earlier) if plan.options.durable else {}
     for tid, job in adopted.items():
         earlier_try = _number(job, TRY_NUMBER)
-        live.add(f"Command {tid} is taken over from try {earlier_try}: job {shown_id(job.id)}, {job.state}")
+        task_log.add(
+            f"Command {tid} is taken over from try {earlier_try}: job {shown_id(job.id)}, {job.state}"
+        )
     kept = {job.id for job in adopted.values()}
     left = [job for job in earlier if not job.ended and job.id not in kept]
-    await _end_all(left, plan, origin, client, live)
+    await _end_all(left, plan, origin, client, task_log)
     return adopted
 
 
@@ -71,9 +73,11 @@ async def _before_the_clear(plan: Plan, origin: Origin, client: AsyncClient) -> 
         ]
 
 
-async def _end_all(jobs: list[Job], plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> None:
+async def _end_all(
+    jobs: list[Job], plan: Plan, origin: Origin, client: AsyncClient, task_log: TaskLog
+) -> None:
     if plan.options.on_kill == "cancel":
-        await asyncio.gather(*(_end(job, plan, origin, client, live) for job in jobs))
+        await asyncio.gather(*(_end(job, plan, origin, client, task_log) for job in jobs))
 
 
 async def _adopt(plan: Plan, origin: Origin, client: AsyncClient, earlier: list[Job]) -> dict[int, Job]:
@@ -96,8 +100,8 @@ async def _adopt(plan: Plan, origin: Origin, client: AsyncClient, earlier: list[
     return adopted
 
 
-async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: LiveLog) -> None:
-    live.add(
+async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, task_log: TaskLog) -> None:
+    task_log.add(
         f"Job {shown_id(job.id)} of try {_number(job, TRY_NUMBER)} still runs: it is cancelled first",
         "warning",
     )
@@ -108,11 +112,11 @@ async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, live: 
         with TimeLimit(END_PATIENCE):
             await _ended(job, plan, client)
     except TimeoutError:
-        live.add(f"Job {shown_id(job.id)} has not ended within {END_PATIENCE:g} s", "warning")
+        task_log.add(f"Job {shown_id(job.id)} has not ended within {END_PATIENCE:g} s", "warning")
     except NotFoundError:
         pass
     except ServerError as error:
-        live.add(f"Job {shown_id(job.id)} could not be cancelled: {error}", "warning")
+        task_log.add(f"Job {shown_id(job.id)} could not be cancelled: {error}", "warning")
 
 
 async def _ended(job: Job, plan: Plan, client: AsyncClient) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from remsvc.client.jobs import Job, JobState, StateChange, WatchEvent
 from remsvc.errors import NotFoundError, RemSvcError, ServerError
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.log.live_log import LiveLog
-from remsvc_provider.log.output import CommandOutput, pieces
-from remsvc_provider.log.task_log import shown_id
+from remsvc_provider.log.job_output import JobOutput, pieces
+from remsvc_provider.log.task_log import TaskLog
+from remsvc_provider.log.texts import shown_id
 from remsvc_provider.plan import Plan, RunTimes
 from remsvc_provider.running.access import ServerAccess
 
@@ -43,7 +43,7 @@ class JobFollower:
         plan: which the job belongs to.
         times: until when it has time.
         log_drain: seconds for which the log may take longer than the job.
-        live: the task's log.
+        task_log: the task's log.
         ended: called when the job is known to have ended: only its log, or the end of it, is missing.
     """
 
@@ -53,20 +53,20 @@ class JobFollower:
         plan: Plan,
         times: RunTimes,
         log_drain: Callable[[], float],
-        live: LiveLog,
+        task_log: TaskLog,
         ended: Callable[[], None],
     ) -> None:
         self._access = access
         self._plan = plan
         self._times = times
         self._log_drain = log_drain
-        self._live = live
+        self._task_log = task_log
         self._tell_ended = ended
         self._lost = False
         self._ended: Job | None = None
         self._drained_at = float("inf")
 
-    async def to_its_end(self, job: Job, output: CommandOutput) -> Job:
+    async def to_its_end(self, job: Job, output: JobOutput) -> Job:
         """Follow the job to its end, and return it as it ended. All of its output has been passed on by then,
         except for what neither the log nor the result has room for.
 
@@ -94,7 +94,7 @@ class JobFollower:
             await asyncio.sleep(0)
         return job
 
-    async def _watch(self, job: Job, output: CommandOutput, client: AsyncClient) -> Job:
+    async def _watch(self, job: Job, output: JobOutput, client: AsyncClient) -> Job:
         """One watch: to the job's end, or until less of it is needed; the job as it is then."""
         drain = TimeLimit(None)
         looking: asyncio.Task[None] | None = None
@@ -109,15 +109,15 @@ class JobFollower:
                         self._note_back()
                         if isinstance(event, StateChange):
                             if job.state is JobState.QUEUED and event.job.state is JobState.RUNNING:
-                                self._live.add(f"Job {shown_id(job.id)} has started")
+                                self._task_log.add(f"Job {shown_id(job.id)} has started")
                             job = event.job
                             continue
                         for piece in pieces(event):
                             output.feed(piece)
                             await asyncio.sleep(0)
-                            if self._live.full:
+                            if self._task_log.full:
                                 looking = looking or asyncio.create_task(self._look_for_end(job, drain))
-                                await self._live.room()
+                                await self._task_log.room()
                         if not output.needs(event.stream):
                             break
         except NotFoundError as error:
@@ -125,7 +125,7 @@ class JobFollower:
         except TimeoutError:
             if self._ended is None:
                 raise
-            self._live.add(
+            self._task_log.add(
                 "The command has ended, and its log takes too long: the rest of its output is left out, but "
                 "for the end",
                 "warning",
@@ -140,7 +140,7 @@ class JobFollower:
             self._note_ended(job)
         return job
 
-    async def _read_end(self, job: Job, output: CommandOutput, client: AsyncClient) -> bool:
+    async def _read_end(self, job: Job, output: JobOutput, client: AsyncClient) -> bool:
         """Pass on what is still needed of a job that has ended; whether to ask again, for less."""
         events = self._events(job, output.end_offsets(job), client)
         try:
@@ -185,7 +185,7 @@ class JobFollower:
             except Exception as error:  # noqa: BLE001  whatever it is: the log must not be waited for without end
                 if not told:
                     problem = f"{type(error).__name__}: {error}"
-                    self._live.add(f"Whether the command has ended cannot be asked: {problem}", "warning")
+                    self._task_log.add(f"Whether the command has ended cannot be asked: {problem}", "warning")
                 told = True
                 continue
             if now.ended:
@@ -208,10 +208,10 @@ class JobFollower:
 
     def _note_lost(self, error: ServerError) -> None:
         if not self._lost:  # once for each time, however many attempts it takes
-            self._live.add(f"Connection lost, the command goes on: {error}", "warning")
+            self._task_log.add(f"Connection lost, the command goes on: {error}", "warning")
         self._lost = True
 
     def _note_back(self) -> None:
         if self._lost:
-            self._live.add("Connected again; the log goes on where it stopped")
+            self._task_log.add("Connected again; the log goes on where it stopped")
         self._lost = False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from remsvc.errors import NO_ANSWER, CallCancelledError, ResourceExhaustedError, ServerError, UnavailableError
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.per_loop import turn
+from remsvc_provider.turns import turn
 
 if TYPE_CHECKING:
     from remsvc.client import AsyncClient

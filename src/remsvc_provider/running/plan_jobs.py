@@ -6,8 +6,8 @@ import asyncio
 
 from remsvc.client.jobs import Job, JobState
 from remsvc.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, ServerError
-from remsvc_provider.log.live_log import LiveLog
-from remsvc_provider.log.task_log import shown_id
+from remsvc_provider.log.task_log import TaskLog
+from remsvc_provider.log.texts import shown_id
 from remsvc_provider.origin import Origin
 from remsvc_provider.plan import Plan
 from remsvc_provider.running import earlier_tries
@@ -49,10 +49,10 @@ class PlanJobs:
         """
         self._found[1] = await self._find(1)
 
-    async def adopt(self, live: LiveLog) -> None:
-        """Take over what earlier tries have left, where the plan says so; ``live`` tells of it."""
+    async def adopt(self, task_log: TaskLog) -> None:
+        """Take over what earlier tries have left, where the plan says so; ``task_log`` tells of it."""
         self._adopted = await self._patience.insist(
-            lambda client: earlier_tries.settle(self._plan, self._origin, client, live)
+            lambda client: earlier_tries.settle(self._plan, self._origin, client, task_log)
         )
 
     async def obtain(self, tid: int) -> tuple[Job, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from remsvc.client.options import ConnectionOptions
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.log.live_log import Log
+from remsvc_provider.log.task_log import Log
 from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import Outcome, RunState
 from remsvc_provider.plan import Plan, RunTimes

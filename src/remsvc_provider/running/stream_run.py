@@ -11,9 +11,9 @@ from remsvc.client.options import ConnectionOptions
 from remsvc.client.results import CommandResult
 from remsvc.errors import DeadlineExceededError, MissingResultsError, RemSvcError, ServerError
 from remsvc.time_limit import TimeLimit
-from remsvc_provider.log.live_log import FLUSH_SECONDS, LiveLog, Log
-from remsvc_provider.log.output import shortened
-from remsvc_provider.log.task_log import command_report, failure_text, security_text, without_nul
+from remsvc_provider.log.job_output import shortened
+from remsvc_provider.log.task_log import FLUSH_SECONDS, Log, TaskLog
+from remsvc_provider.log.texts import command_report, failure_text, security_text, without_nul
 from remsvc_provider.masking import Masking
 from remsvc_provider.outcome import Outcome, Results, RunState
 from remsvc_provider.plan import Plan, RunTimes
@@ -39,28 +39,28 @@ async def run_over_stream(
         log: the task's logger.
         masking: of the secrets in all that is told.
     """
-    live = LiveLog(log, masking)
-    run = StreamRun(plan, options, live, masking)
+    task_log = TaskLog(log, masking)
+    run = StreamRun(plan, options, task_log, masking)
     try:
         outcome = await run.outcome()
         if outcome.error is None:
-            live.add(f"All {len(plan.commands)} command(s) succeeded in {run.seconds:.2f} s")
+            task_log.add(f"All {len(plan.commands)} command(s) succeeded in {run.seconds:.2f} s")
         else:
-            live.add(outcome.error, "error")
+            task_log.add(outcome.error, "error")
     finally:
-        await live.flush(times.log_seconds(FLUSH_SECONDS))
+        await task_log.flush(times.log_seconds(FLUSH_SECONDS))
     return outcome
 
 
 class StreamRun:
     """One run of a plan over a stream. A connection that breaks after something was sent ends it."""
 
-    def __init__(self, plan: Plan, options: ConnectionOptions, live: LiveLog, masking: Masking) -> None:
+    def __init__(self, plan: Plan, options: ConnectionOptions, task_log: TaskLog, masking: Masking) -> None:
         self._plan = plan
         self._commands = [command.of_version_1 for command in plan.commands]
         self._options = options
         self._stream_timeout = plan.stream_timeout
-        self._live = live
+        self._task_log = task_log
         self._masking = masking
         self._results: Results = {}
         self._started = time.monotonic()
@@ -71,7 +71,7 @@ class StreamRun:
         return time.monotonic() - self._started
 
     async def outcome(self) -> Outcome:
-        self._live.add(
+        self._task_log.add(
             f"Running {len(self._commands)} command(s) on {self._options.target} "
             f"({security_text(self._options)}), within {self._stream_timeout:g} s"
         )
@@ -127,7 +127,7 @@ class StreamRun:
                     raise
                 delay = delay_after(attempt)
                 following = f"attempt {attempt + 1} of {ATTEMPTS} follows in {delay:g} s"
-                self._live.add(f"{error}; nothing was sent, {following}", "warning")
+                self._task_log.add(f"{error}; nothing was sent, {following}", "warning")
                 await asyncio.sleep(delay)
             else:
                 return
@@ -164,4 +164,4 @@ class StreamRun:
             "cmd": cmd,
         }
         report = command_report(answer.tid, cmd, answer.rc, out, err, seconds, notes=tuple(notes))
-        self._live.add(report, "error" if self._plan.failed(answer.rc) else "info")
+        self._task_log.add(report, "error" if self._plan.failed(answer.rc) else "info")

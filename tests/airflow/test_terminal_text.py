@@ -11,7 +11,8 @@ from test_job_log import LogReader, log  # noqa: F401  a fixture
 from triggering import fire, trigger, until
 
 from remsvc_proto.remsvc.jobs.v1 import jobs_pb2
-from remsvc_provider.log.task_log import clean, tail
+from remsvc_provider.log.terminal_text import clean
+from remsvc_provider.log.texts import tail
 
 
 @pytest.mark.parametrize(

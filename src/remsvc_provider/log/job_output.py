@@ -11,8 +11,8 @@ from functools import partial
 
 from remsvc.client.jobs import Job, OutputChunk, OutputSize
 from remsvc_provider.log.lines import LogLines
-from remsvc_provider.log.live_log import LiveLog
-from remsvc_provider.log.task_log import shown_id
+from remsvc_provider.log.task_log import TaskLog
+from remsvc_provider.log.texts import LAST_CHARACTERS, LAST_LINES, shown_id
 from remsvc_provider.masking import Masking
 
 PIECE_BYTES = 2_048
@@ -20,8 +20,6 @@ PIECE_BYTES = 2_048
 these take milliseconds."""
 TAIL_BYTES = 16_384
 """Bytes of an output's end that the log shows where it has left out what is before."""
-LAST_LINES, LAST_CHARACTERS = 20, 4_000
-"""Lines and characters that are kept, to be repeated when the command has failed."""
 
 _MARK_BEGIN, _MARK_END = "\n\x01[remSvc: output truncated at ", "]\x01\n"
 
@@ -232,12 +230,12 @@ class LoggedOutput:
             self._add_lines([self._prefix + line for line in lines])
 
 
-class CommandOutput:
+class JobOutput:
     """Both outputs of a command's job.
 
     Args:
         job: the job.
-        live: the task's log.
+        task_log: the task's log.
         tid: the command's number, which marks its lines.
         limit: bytes of each output that go into the result.
         log_limit: bytes of each output that go into the log.
@@ -245,10 +243,10 @@ class CommandOutput:
     """
 
     def __init__(
-        self, job: Job, live: LiveLog, tid: int, limit: int, log_limit: int, masking: Masking
+        self, job: Job, task_log: TaskLog, tid: int, limit: int, log_limit: int, masking: Masking
     ) -> None:
         job_id = shown_id(job.id)
-        self._live = live
+        self._task_log = task_log
         self._result = {"stdout": ResultOutput(limit, masking), "stderr": ResultOutput(limit, masking)}
         self._logged = {
             "stdout": LoggedOutput(self._add, f"{tid} out | ", job_id, log_limit, masking),
@@ -315,7 +313,7 @@ class CommandOutput:
         )
 
     def _add(self, lines: list[str]) -> None:
-        self._live.add("\n".join(lines))
+        self._task_log.add("\n".join(lines))
         last = [line[:LAST_CHARACTERS] for line in lines[-LAST_LINES:]]
         self._last.extend(last)
         self._last_characters += sum(map(len, last))
