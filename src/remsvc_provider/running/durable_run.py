@@ -125,7 +125,7 @@ class DurableRun:
             raise
         except RemSvcError as error:
             problem = str(error)
-            if isinstance(error, TRANSIENT):
+            if isinstance(error, TRANSIENT) and not error.sent:
                 problem += f"; nothing was sent in {ATTEMPTS} attempts"
             outcome = self._end(RunState.FAILED, problem)
         else:

@@ -106,6 +106,7 @@ async def _end(job: Job, plan: Plan, origin: Origin, client: AsyncClient, task_l
         "warning",
     )
     try:
+        # Repeated by the client alone: no failure of this call gets out of here, to be repeated once more.
         await client.cancel_job(
             job.id, reason=f"Airflow started try {origin.try_number}", metadata=plan.metadata
         )

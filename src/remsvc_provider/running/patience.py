@@ -1,9 +1,15 @@
-"""Decides which failed calls about durable jobs are made again, when, and for how long.
+"""Repeats a run's calls to the job service, as long as that makes sense.
 
-This is the one place of a run that decides it. The client is told to make a single attempt
-(``repeat=False``): its own repetitions would multiply the attempts that are counted here. Two others make a
-call again, each for a reason of its own: :class:`~remsvc_provider.running.access.ServerAccess` with new
-credentials, and the client's watch, which goes on at the byte where it broke.
+CreateJob is repeated here and nowhere else: the client makes a single attempt (``repeat=False``), because its
+own repetitions would multiply those that are counted here. The calls that look for jobs are repeated here as
+well; the client never repeats these.
+
+Three other places make a call again, each by a rule of its own:
+
+- The client repeats CancelJob. That a job could not be cancelled even so is told in the task's log, and is
+  no failure that is repeated here.
+- The client's watch goes on at the byte where it broke, until its ``reconnect_timeout``.
+- :class:`~remsvc_provider.running.access.ServerAccess` makes a call again with new credentials.
 """
 
 from __future__ import annotations
@@ -25,7 +31,8 @@ ATTEMPTS = 3
 FIRST_DELAY = 1.0
 MAX_DELAY = 16.0
 TRANSIENT = (UnavailableError, CallCancelledError, ResourceExhaustedError)
-"""Errors that may pass by themselves. A call that nothing was sent of is made again after them."""
+"""Errors that may pass by themselves. :class:`Patience` repeats calls after these and after a deadline. A
+stream of version 1 is repeated after these, if nothing of it was sent."""
 
 T = TypeVar("T")
 
@@ -96,11 +103,12 @@ class Patience:
     async def _pause(self, error: ServerError, failures: int) -> None:
         delay = delay_after(failures)
         if self._forever:
-            self._report(f"{error}; trying again in {delay:g} s")
+            following = f"trying again in {delay:g} s"
         else:
-            self._report(
-                f"{error}; nothing was sent, attempt {failures + 1} of {ATTEMPTS} follows in {delay:g} s"
-            )
+            following = f"attempt {failures + 1} of {ATTEMPTS} follows in {delay:g} s"
+            if not error.sent:
+                following = f"nothing was sent, {following}"
+        self._report(f"{error}; {following}")
         with suppress(TimeoutError), TimeLimit(delay):
             await self._stopped.wait()
             raise error
