@@ -107,7 +107,7 @@ class JobHost:
         os.kill(pid, signal.SIGKILL)
 
     async def unended(self) -> list[JobRecord]:
-        return await self.jobs.select(Filter(states=UNENDED), 1000)
+        return (await self.jobs.select(Filter(states=UNENDED), 1000)).jobs
 
     async def create(
         self, content: JobContent, request_id: str = "", identity: str = "alice", stdin: bytes = b""

@@ -28,7 +28,7 @@ FOREVER = {
 
 async def remaining(host: JobHost) -> list[str]:
     """Ids of the jobs, oldest first."""
-    return [job.id for job in await host.jobs.select(Filter(), 1000)][::-1]
+    return [job.id for job in (await host.jobs.select(Filter(), 1000)).jobs][::-1]
 
 
 async def until_remaining(host: JobHost, expected: list[JobRecord]) -> None:
@@ -97,7 +97,7 @@ async def test_by_bytes(host_with: HostWith) -> None:
     host = await host_with(**{**FOREVER, "retention_bytes": 250_000})
     for _ in range(4):
         (last,) = await run(host, "head -c 100000 /dev/zero")
-    found = await host.jobs.select(Filter(), 2)
+    found = (await host.jobs.select(Filter(), 2)).jobs
     assert found[0].id == last.id
     await until_remaining(host, found[::-1])
 

@@ -406,7 +406,8 @@ async def test_the_list_is_newest_first_and_shows_sizes_so_far(host: JobHost) ->
     new = await host.create(shell("echo four; sleep 1000"))
 
     async def sizes() -> list[tuple[str, int]]:
-        return [(job.id, job.stdout.total) for job in await host.jobs.select(Filter(identity="alice"), 10)]
+        found = await host.jobs.select(Filter(identity="alice"), 10)
+        return [(job.id, job.stdout.total) for job in found.jobs]
 
     while await sizes() != [(new.id, 5), (old.id, 0)]:
         await asyncio.sleep(0.01)

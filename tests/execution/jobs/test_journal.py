@@ -59,7 +59,7 @@ def without_seq(job: JobRecord | None) -> JobRecord:
 
 
 async def ids(journal: Journal, wanted: Filter, limit: int = 100) -> list[str]:
-    return [job.id for job in await journal.select(wanted, limit)]
+    return [job.id for job in (await journal.select(wanted, limit)).jobs]
 
 
 # Claims and changes
@@ -205,11 +205,11 @@ def test_filters_and_pages(tmp_path_factory: pytest.TempPathFactory, data: st.Da
                 ):
                     expected.insert(0, f"job-{number}")
             found: list[JobRecord] = []
-            while more := await journal.select(
-                dataclasses.replace(wanted, before_seq=found[-1].seq if found else None), page
-            ):
+            before = dataclasses.replace(wanted, before_seq=None)
+            while more := (await journal.select(before, page)).jobs:
                 assert len(more) <= page
                 found += more
+                before = dataclasses.replace(wanted, before_seq=found[-1].seq)
             assert [job.id for job in found] == expected
         finally:
             await journal.close()
@@ -264,7 +264,7 @@ async def test_searches_of_one_identity_are_bounded(journal: Journal) -> None:
     outcomes = await asyncio.gather(*searches, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, TooManySearchesError)]
     assert 0 < len(refused) < 100
-    assert await journal.select(Filter("mallory"), 1) == []
+    assert (await journal.select(Filter("mallory"), 1)).jobs == []
 
 
 async def test_no_more_is_found_than_fits_into_an_answer(journal: Journal) -> None:
@@ -274,8 +274,8 @@ async def test_no_more_is_found_than_fits_into_an_answer(journal: Journal) -> No
     found, wanted, pages = [], Filter("alice"), 0
     while True:
         page = await journal.select(wanted, 100)
-        assert sum(len(job.content.to_json()) for job in page) < 3e6
-        found += [job.id for job in page]
+        assert sum(len(job.content.to_json()) for job in page.jobs) < 3e6
+        found += [job.id for job in page.jobs]
         pages += 1
         if page.stopped_at is None:
             break
@@ -379,7 +379,8 @@ async def test_a_journal_of_every_version_opens(tmp_path: Path, version: int) ->
     path = tmp_path / "journal.sqlite"
     shutil.copy(JOURNALS / f"v{version}.sqlite", path)
     journal = Journal(path)
-    jobs = {job.request_id.removeprefix("request "): job for job in await journal.select(Filter(), 100)}
+    found = await journal.select(Filter(), 100)
+    jobs = {job.request_id.removeprefix("request "): job for job in found.jobs}
     assert {name: job.state.value for name, job in jobs.items()} == {
         "queued": "QUEUED",
         "running": "RUNNING",
@@ -486,7 +487,7 @@ def places(start: int, end: int) -> list[int]:
 
 async def read_by_journal(path: Path) -> dict[str, str]:
     journal = Journal(path)
-    states = {job.id: job.state.value for job in await journal.select(Filter(), 10)}
+    states = {job.id: job.state.value for job in (await journal.select(Filter(), 10)).jobs}
     claimed, is_new = await journal.claim(a_job(2))
     assert is_new
     assert await journal.find(id="job-2") == claimed

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 from remsvc.execution.jobs.model import JobRecord
 from remsvc.execution.jobs.slots import JobPlace
+from remsvc.tally import Tally
 
 
 class ActiveJob:
@@ -85,16 +85,11 @@ class ActiveJob:
 
 
 class ActiveJobs:
-    """All jobs that have not ended, by their ids.
-
-    Attributes:
-        text_bytes: of memory, taken by what all of them are to run.
-    """
+    """All jobs that have not ended, by their ids."""
 
     def __init__(self) -> None:
-        self.text_bytes = 0
         self._jobs: dict[str, ActiveJob] = {}
-        self._text_bytes_of: Counter[str] = Counter()
+        self._text_bytes: Tally[str] = Tally()
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs
@@ -114,22 +109,21 @@ class ActiveJobs:
         """The one with this id; None where there is no such job, or it has ended."""
         return self._jobs.get(job_id)
 
+    @property
+    def text_bytes(self) -> int:
+        """How much memory is taken by what all of them are to run."""
+        return self._text_bytes.total
+
     def text_bytes_of(self, identity: str) -> int:
-        """Of memory, taken by what the jobs of one identity are to run."""
-        return self._text_bytes_of[identity]
+        """How much memory is taken by what the jobs of one identity are to run."""
+        return self._text_bytes.of(identity)
 
     def add(self, active: ActiveJob) -> None:
         """Add a job, whose id is new."""
         self._jobs[active.job.id] = active
-        self._count(active.job.identity, active.text_bytes)
+        self._text_bytes.add(active.job.identity, active.text_bytes)
 
     def remove(self, active: ActiveJob) -> None:
         """Take a job out that has ended, or was not claimed. Idempotent."""
         if self._jobs.pop(active.job.id, None) is not None:
-            self._count(active.job.identity, -active.text_bytes)
-
-    def _count(self, identity: str, size: int) -> None:
-        self.text_bytes += size
-        self._text_bytes_of[identity] += size
-        if not self._text_bytes_of[identity]:
-            del self._text_bytes_of[identity]
+            self._text_bytes.remove(active.job.identity, active.text_bytes)

@@ -225,19 +225,18 @@ class Jobs:
             TooManySearchesError: too many searches for this identity's jobs are under way.
             JournalError: the journal cannot be read.
         """
-        found = Found(self.passing.select(wanted)[:limit])
-        if len(found) == limit:
-            return found
-        jobs = await self._journal.select(wanted, limit - len(found))
+        passing = self.passing.select(wanted)[:limit]
+        if len(passing) == limit:
+            return Found(passing)
+        found = await self._journal.select(wanted, limit - len(passing))
         # The journal may know of a job's end a moment before the table of active jobs does.
-        found += [
+        jobs = [
             await self._measured(active.job)
             if not job.state.ended and (active := self._active_jobs.get(job.id)) is not None
             else job
-            for job in jobs
+            for job in found.jobs
         ]
-        found.stopped_at = jobs.stopped_at
-        return found
+        return Found(passing + jobs, found.stopped_at)
 
     async def cancel(self, job: JobRecord, reason: str, *, kill: bool) -> JobRecord:
         """End a job that has not ended; watch it to see its end."""

@@ -12,13 +12,14 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from remsvc.execution.jobs.model import JobRecord, TooManySearchesError, compact_json
 from remsvc.job_state import JobState
+from remsvc.tally import Tally
 
 # Of one identity: beyond, its calls would wait for each other for longer than anybody does.
 _MOST_OF_ONE = 64
@@ -35,7 +36,7 @@ _MOST_FOUND = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs to list: all that match everything that is given.
+    """What to search the jobs for. A job is found that matches everything that is given.
 
     Attributes:
         identity: whose; None for everyone's.
@@ -52,13 +53,17 @@ class Filter:
     before_seq: int | None = None
 
 
-class Found(list[JobRecord]):
-    """Jobs, newest first.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found: a page of jobs, and where the next page begins.
 
     Attributes:
-        stopped_at: where the search has ended before it had looked at all: at the job with this ``seq``.
+        jobs: newest first.
+        stopped_at: where the search has ended before it had looked at all: at the job with this ``seq``;
+            None where it had.
     """
 
+    jobs: list[JobRecord]
     stopped_at: int | None = None
 
 
@@ -78,7 +83,7 @@ class JournalSearch:
         self._read = read
         self._select = select
         self._job = job
-        self._searching: Counter[str | None] = Counter()
+        self._searching: Tally[str | None] = Tally()
         self._turns: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
@@ -89,31 +94,30 @@ class JournalSearch:
             TooManySearchesError: too many of this identity are under way.
         """
         whose = wanted.identity
-        if self._searching[whose] >= _MOST_OF_ONE:
+        if self._searching.of(whose) >= _MOST_OF_ONE:
             raise TooManySearchesError(f"{_MOST_OF_ONE} searches are under way already")
-        self._searching[whose] += 1
+        self._searching.add(whose)
         try:
             async with self._turns[whose], self._places:
                 return await self._search(wanted, limit)
         finally:
-            self._searching[whose] -= 1
-            if not self._searching[whose]:
-                del self._searching[whose], self._turns[whose]
+            self._searching.remove(whose)
+            if not self._searching.of(whose):
+                del self._turns[whose]
 
     async def _search(self, wanted: Filter, limit: int) -> Found:
-        found, rows, room = Found(), 0, _MOST_FOUND
+        found, rows, room = list[JobRecord](), 0, _MOST_FOUND
         while len(found) < limit:
             piece = _Slice(self._select, self._job, wanted, limit - len(found), room)
             await self._read(piece.run)
             found += piece.found
             if piece.at is None:
-                return found
+                break
             rows, room = rows + piece.rows, room - piece.size
             if rows >= _MOST_ROWS or room <= 0:
-                found.stopped_at = piece.at
-                break
+                return Found(found, stopped_at=piece.at)
             wanted = replace(wanted, before_seq=piece.at)
-        return found
+        return Found(found)
 
 
 class _Slice:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from remsvc.execution.jobs.gate import JobGate
 from remsvc.execution.jobs.model import JobLimits, QueueFullError
+from remsvc.tally import Tally
 
 T = TypeVar("T", bound=Hashable)
 
@@ -86,6 +87,10 @@ class JobPlace:
         """Take a turn in the queue: the job is claimed, and has to wait."""
         self._slots._enqueue(self)
 
+    def run(self) -> None:
+        """Its turn has come: from now on it counts among those that run."""
+        self.runs = True
+
     def leave_queue(self) -> bool:
         """Give up its turn, and the place with it; False where it has none, or no more."""
         if not self._taken or not self._slots._dequeue(self):
@@ -114,17 +119,17 @@ class JobSlots:
         self._gate = gate
         self._on_room = on_room
         self._queue: FairQueue[JobPlace] = FairQueue()
-        self._running: Counter[str] = Counter()
-        self._arriving: Counter[str] = Counter()
+        self._running: Tally[str] = Tally()
+        self._arriving: Tally[str] = Tally()
 
     @property
     def running(self) -> int:
         """How many jobs run, or are about to."""
-        return self._running.total()
+        return self._running.total
 
     def running_of(self, identity: str) -> int:
         """How many of them are an identity's."""
-        return self._running.get(identity, 0)
+        return self._running.of(identity)
 
     def reserve(self, identity: str, job_id: str, *, can_start: bool) -> JobPlace:
         """A place for a new job, among those that run if it can: before nobody who waits and could run too.
@@ -157,26 +162,26 @@ class JobSlots:
         place = self._queue.get(self._may_run) if self._has_room() else None
         if place is None:
             return None
-        place.runs = True
-        self._running[place.identity] += 1
+        place.run()
+        self._running.add(place.identity)
         return place.job_id
 
     def _check_queue(self, identity: str) -> None:
-        waiting = len(self._queue) + self._arriving.total()
+        waiting = len(self._queue) + self._arriving.total
         if waiting >= self._limits.max_queued:
             raise QueueFullError(f"{waiting} jobs are waiting already")
         limit = self._gate.queue_limit(identity)
-        if limit is not None and self._queue.waiting(identity) + self._arriving[identity] >= limit:
+        if limit is not None and self._queue.waiting(identity) + self._arriving.of(identity) >= limit:
             raise QueueFullError(f"{limit} jobs of {identity} are waiting already (rule max_queued)")
 
     def _take(self, identity: str, job_id: str, *, runs: bool) -> JobPlace:
-        (self._running if runs else self._arriving)[identity] += 1
+        (self._running if runs else self._arriving).add(identity)
         return JobPlace(self, identity, job_id, runs=runs)
 
     # For JobPlace
 
     def _enqueue(self, place: JobPlace) -> None:
-        _count_down(self._arriving, place.identity)
+        self._arriving.remove(place.identity)
         self._queue.put(place.identity, place)
 
     def _dequeue(self, place: JobPlace) -> bool:
@@ -184,21 +189,15 @@ class JobSlots:
 
     def _free(self, place: JobPlace) -> None:
         if place.runs:
-            _count_down(self._running, place.identity)
+            self._running.remove(place.identity)
             self._gate.note_room(place.identity)
             self._on_room()
         elif not self._queue.remove(place):
-            _count_down(self._arriving, place.identity)
+            self._arriving.remove(place.identity)
 
     def _has_room(self) -> bool:
         return self.running < self._limits.max_running
 
     def _may_run(self, identity: str) -> bool:
         limit = self._gate.running_limit(identity)
-        return limit is None or self._running[identity] < limit
-
-
-def _count_down(counter: Counter[str], identity: str) -> None:
-    counter[identity] -= 1
-    if not counter[identity]:
-        del counter[identity]
+        return limit is None or self._running.of(identity) < limit

@@ -68,7 +68,7 @@ class Retention:
                 if not (too_old or too_many):
                     more = False
                     break
-                if job_id in self._watches.watched:
+                if self._watches.any_of(job_id):
                     watched += 1
                 else:
                     doomed.append(job_id)
@@ -76,6 +76,6 @@ class Retention:
             if doomed:
                 await self._journal.forget(doomed)
                 self._forgotten.update(doomed)
-        unused = self._forgotten.difference(self._watches.watched)
+        unused = {job_id for job_id in self._forgotten if not self._watches.any_of(job_id)}
         await self._files.remove(unused)
         self._forgotten -= unused

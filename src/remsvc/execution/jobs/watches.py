@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
 from remsvc.execution.jobs.active import ActiveJob, ActiveJobs
@@ -13,6 +13,7 @@ from remsvc.execution.jobs.journal import Journal
 from remsvc.execution.jobs.lifecycle import JobLifecycle
 from remsvc.execution.jobs.model import JobForgottenError, JobRecord, WatchStoppedError
 from remsvc.execution.jobs.transient import PassingJobs
+from remsvc.tally import Tally
 
 WriteRoom = Callable[[], AbstractAsyncContextManager[int]]
 """Makes a context for a piece of output. Entering it waits until the watcher can take more, and gives how
@@ -40,14 +41,13 @@ class JobWatches:
         self._files = files
         self._lifecycle = lifecycle
         self._passing = passing
-        self._watched: dict[str, int] = {}
+        self._watched: Tally[str] = Tally()
         self._wakes: set[asyncio.Event] = set()
         self._stopped = False
 
-    @property
-    def watched(self) -> Collection[str]:
-        """The ids of the jobs that are being watched, ended ones included."""
-        return self._watched.keys()
+    def any_of(self, job_id: str) -> bool:
+        """Whether a job, which may have ended, is being watched."""
+        return self._watched.of(job_id) > 0
 
     def stop(self) -> None:
         """End all watches, those included that are still to begin."""
@@ -104,7 +104,7 @@ class JobWatches:
 
     @contextmanager
     def _watching(self, job_id: str, active: ActiveJob | None, wake: asyncio.Event) -> Iterator[None]:
-        self._watched[job_id] = self._watched.get(job_id, 0) + 1
+        self._watched.add(job_id)
         self._wakes.add(wake)
         if active is not None and active.add_watcher(wake):
             self._lifecycle.tell_watched(active)
@@ -112,9 +112,7 @@ class JobWatches:
             yield
         finally:
             self._wakes.discard(wake)
-            self._watched[job_id] -= 1
-            if not self._watched[job_id]:
-                del self._watched[job_id]
+            self._watched.remove(job_id)
             if active is not None and active.remove_watcher(wake) and not active.job.state.ended:
                 self._lifecycle.tell_watched(active)
 

@@ -22,7 +22,7 @@ from remsvc.execution.supervisor.spawn import NewSession, OpenFiles, spawn
 
 
 class Reports(Protocol):
-    """Where the commands report to."""
+    """Takes what commands have to say: for the server, for a person, or to be kept for later."""
 
     @property
     def behind(self) -> bool:
@@ -101,8 +101,8 @@ class Supervised:
         if self._tree is None:
             inodes = frozenset(output.inode for output in self.outputs if output.fd >= 0)
             ticks = start_ticks(self.pid) if self.status is None else 0
-            self._tree = Tree(self.pid, self.mark, self.user, ticks, inodes, group=self.group)
-        self._tree.reaped = self.status is not None
+            reaped = self.status is not None
+            self._tree = Tree(self.pid, self.mark, self.user, ticks, inodes, reaped, self.group)
         return self._tree
 
     @property
@@ -123,6 +123,8 @@ class Supervised:
     def reap(self, status: int) -> None:
         """Note how its first process ended."""
         self.status = status
+        if self._tree is not None:
+            self._tree.note_reaped()
 
     def end_for(self, cause: str) -> None:
         """Note that it is being ended, and why."""

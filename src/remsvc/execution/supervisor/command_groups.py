@@ -131,6 +131,10 @@ class Group:
             self.freeze(False)
         return True
 
+    def note_shared(self) -> None:
+        """Others than the command's processes are in it: it is never frozen."""
+        self.shared = True
+
     def close(self) -> None:
         """Let go of it; it stays."""
         os.close(self._threads)
@@ -221,7 +225,8 @@ class CommandGroups:
             os.pwrite(self._own, b"0", 0)
         except OSError:
             # Nothing is known to bring this about. What was started runs; no other is started here.
-            group.shared = self._stuck = True
+            self._stuck = True
+            group.note_shared()
 
     def contain(self, path: str) -> bool:
         """Whether a process in the group that the kernel calls ``path`` is in a command's group."""

@@ -27,7 +27,7 @@ _SLICE_SECONDS = 0.003  # of each turn of the loop, for all ends together
 
 
 class Owner(Protocol):
-    """Whose commands they are."""
+    """What :class:`Ending` asks of the supervision that it ends commands for."""
 
     def survive(self, command: Supervised, action: Callable[[Supervised], None]) -> None:
         """Do something for a command. What goes wrong is told, and the command is looked at again."""
@@ -43,7 +43,7 @@ class Owner(Protocol):
 
 
 class Ending:
-    """The ends of commands.
+    """Brings commands to their end, all that a supervisor has.
 
     Args:
         table: all commands.
@@ -60,7 +60,7 @@ class Ending:
         self._looks: deque[Supervised] = deque()  # those whose output may still be on its way
         self._waits: dict[Supervised, OutputWait] = {}  # of those whose output is waited for
         self._last_ends: dict[int, float] = {}  # of commands that ended by themselves, by user
-        self._orphans: Counter[int] = Counter()  # how many have ended of which nothing tells whose, by user
+        self._orphans: Counter[int] = Counter()  # ended processes that belong to no known command, by user
 
     @property
     def busy(self) -> bool:
@@ -200,7 +200,7 @@ class Ending:
         return Others(
             leaders={*self._table.by_pid, *(other.pid for other in others)} - {command.pid},
             marks={other.mark for other in same},
-            # Else what is left of those may have been meant to stay.
+            # Otherwise what an earlier command left running on purpose could be taken for this one's.
             alone=not same and self._last_ends.get(command.user, 0.0) < command.start_clock,
             grouped=self._groups.contain if self._groups is not None else no_group,
         )

@@ -2,16 +2,16 @@
 
 The supervisor is a child subreaper: whatever a command starts stays below it in the process tree, however
 often it forks and whatever sessions it makes. Where the host lets us have control groups, each command has
-one (:mod:`remsvc.execution.supervisor.command_groups`), which tells its processes apart. Root, and
-whoever the groups belong to, can leave theirs: of their commands it is asked, too, who comes from whom,
-as it is of all commands where there are no groups. Then
+one (:mod:`remsvc.execution.supervisor.command_groups`), which tells its processes apart. A command that runs
+as root, or as the owner of the control groups, can leave its group. For these commands, and for all where
+there are no control groups, ancestry decides as well:
 
 - what descends from the command's first process belongs to it, and so does what is in its session;
 - a process whose parent has ended has become the supervisor's child. One that the command's own user runs,
   and that started after the command, may be the command's: its environment, or an output pipe of the
   command's that it holds open, says so. All of this is guarded from other users;
-- one of which nothing tells whose it is belongs to the command if no other command of that user has run
-  since the command began. Else it is *doubtful*: it is left alone, and named.
+- a process that none of these rules assigns is counted as the command's if no other command of its user has
+  run since this one began. Otherwise it is *doubtful*: it is left running, and named in the result.
 
 A crowd of thousands takes seconds to be found and ended, and one that forks all the time may never be caught.
 So it is ended a slice of time after the other, while the supervisor's loop does other things in between, and
@@ -77,6 +77,10 @@ class Tree:
     pipes: frozenset[int]
     reaped: bool = False
     group: Group | None = None
+
+    def note_reaped(self) -> None:
+        """Its first process is gone, and its number may be somebody else's."""
+        self.reaped = True
 
     @property
     def may_leave(self) -> bool:

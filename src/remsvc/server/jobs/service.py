@@ -170,7 +170,8 @@ class JobService:
     async def _list(self, request: jobs_pb2.ListJobsRequest, call: Call) -> jobs_pb2.ListJobsResponse:
         size = min(request.page_size or _PAGE, _MAX_PAGE)
         wanted = read_filter(request, None if call.identity in self._config.admins else call.identity)
-        jobs = await self._jobs.select(wanted, size + 1)
+        found = await self._jobs.select(wanted, size + 1)
+        jobs = found.jobs
         answer = jobs_pb2.ListJobsResponse()
         room = _PAGE_BYTES
         for job in jobs[:size]:
@@ -181,8 +182,8 @@ class JobService:
             answer.jobs.append(message)
         if len(jobs) > len(answer.jobs):
             answer.next_page_token = str(jobs[len(answer.jobs) - 1].seq)
-        elif jobs.stopped_at is not None:
-            answer.next_page_token = str(jobs.stopped_at)
+        elif found.stopped_at is not None:
+            answer.next_page_token = str(found.stopped_at)
         if others := [job.id for job in answer.jobs if job.identity != call.identity]:
             self._audit.permit_list(call, _METHOD + "ListJobs", others)
         return answer
