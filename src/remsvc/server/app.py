@@ -160,7 +160,6 @@ class Server:
         )
         self._draining.add_done_callback(lambda _: self._runner.withdraw_waiting())
         self._job_service = self._make_job_service()
-        self._transport = create_transport(config, self._methods(), self._access)
         self._reloader = self._make_reloader()
 
     async def run(self, on_listening: Callable[[str], None]) -> None:
@@ -259,7 +258,9 @@ class Server:
     async def _listen(self, on_listening: Callable[[str], None]) -> None:
         """Accept calls until a signal, then let what runs finish."""
         config = self._config
-        address = await self._transport.start(config.host, config.port)
+        # Not before: a server that fails to open its files need not load a transport.
+        transport = create_transport(config, self._methods(), self._access)
+        address = await transport.start(config.host, config.port)
         signals: asyncio.Queue[str] = asyncio.Queue()
         _on_signals(asyncio.get_running_loop(), signals.put_nowait, self._on_hangup)
         _logger.info(
@@ -271,13 +272,13 @@ class Server:
         async with _in_background(self._reloader.run(), self._access.end_expired_calls()):
             grace = 0.0
             try:
-                received = await _signal_to_stop(signals, self._transport.ended())
+                received = await _signal_to_stop(signals, transport.ended())
                 grace = config.shutdown_grace
                 _logger.info("stopping %s", fields(signal=received, grace=f"{grace:g}s"))
             finally:
                 self._draining.set_result(None)
                 second_signal = asyncio.ensure_future(signals.get())
-                await self._transport.stop(grace, second_signal)
+                await transport.stop(grace, second_signal)
                 second_signal.cancel()
 
     def _on_hangup(self) -> None:

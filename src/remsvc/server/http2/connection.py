@@ -122,7 +122,8 @@ class ServerConnection(PacedInput):
         if self._writable and not session.is_there(now):
             self.cut("")
             return
-        if not session.calls and now - session.idle_since > self._shared.limits.connection_idle:
+        idle = not session.calls and now - session.idle_since > self._shared.limits.connection_idle
+        if idle and not session.is_going_away:
             self.go_away()
         session.end_streams(now)
 

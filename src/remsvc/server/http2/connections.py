@@ -69,11 +69,13 @@ class Connections:
 
     # Coming and going
 
-    def new(self, peer: str, network: str, owner: int | None = None) -> ServerConnection | None:
+    def new(self, peer: str, network: str, find_owner: Callable[[], int | None]) -> ServerConnection | None:
         """A connection that has come; None where there is no room for it.
 
         Args:
-            peer, network, owner: see :class:`~remsvc.server.http2.connection.ServerConnection`.
+            peer, network: see :class:`~remsvc.server.http2.connection.ServerConnection`.
+            find_owner: finds the user of this host who has connected. It is called at once, before its peer
+                can have closed the connection, and only where there is room: it asks the system.
         """
         most = self._limits.max_connections
         if len(self._open) >= max(_FULL * most, 1):
@@ -81,7 +83,7 @@ class Connections:
         if len(self._open) >= most:
             self._cut.note("refused while there were too many", network)
             return None
-        connection = ServerConnection(self.shared, self, peer, network, owner)
+        connection = ServerConnection(self.shared, self, peer, network, find_owner())
         self._open.add(connection)
         return connection
 

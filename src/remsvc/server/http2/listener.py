@@ -9,6 +9,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 
 from remsvc.errors import ServeError
 from remsvc.server.bounds.floods import CountedWarnings
@@ -141,8 +142,8 @@ class Http2Listener:
 
     def _take(self, accepted: socket.socket, address: tuple[str, int]) -> None:
         network = network_of(PeerAddress.of(address[0], address[1]).address)
-        owner = peer_owner(accepted) if self._asks_owner else None  # before its peer can have closed it
-        connection = self._connections.new(peer_name(address), network, owner)
+        find_owner = partial(peer_owner, accepted) if self._asks_owner else _nobody
+        connection = self._connections.new(peer_name(address), network, find_owner)
         if connection is None:
             accepted.close()
             return
@@ -181,6 +182,10 @@ class Http2Listener:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _nobody() -> None:
+    """The owner of a connection, where that does not matter."""
 
 
 def _listening(family: int, address: tuple[str, int], *, both: bool = False) -> socket.socket:

@@ -123,6 +123,11 @@ class ServerSession:
         self._heard = self.loop.time()
 
     @property
+    def is_going_away(self) -> bool:
+        """Whether it takes no more calls."""
+        return bool(self._why_going_away)
+
+    @property
     def busy(self) -> bool:
         """Whether a verified caller's call is in progress on it."""
         return any(call.caller is not None for call in self.calls.values())
