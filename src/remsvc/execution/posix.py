@@ -1,27 +1,22 @@
-"""The engine on POSIX: starts the supervisor process or finds it again, and gives it orders."""
+"""The engine on POSIX: gives the supervisor orders, and hears from it how commands end."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-import os
 import secrets
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-import remsvc
 from remsvc.errors import ExecutionError, StartError
 from remsvc.execution.engine import Output, Process, ProcessEnd, ProcessSpec, WithdrawnError
 from remsvc.execution.posix_process import PosixProcess
+from remsvc.execution.posix_supervisor import SupervisorProcess
 from remsvc.execution.supervisor.cgroup import GroupParent, why_not
 from remsvc.execution.supervisor.frames import FrameReader
-from remsvc.execution.supervisor.link import connect, is_alive
 from remsvc.execution.supervisor.protocol import (
     NO_LIMITS,
     OUTPUT_WAIT,
@@ -43,20 +38,8 @@ from remsvc.time_limit import TimeLimit
 
 _logger = logging.getLogger(__name__)
 
-# -I: neither the working directory nor the environment may decide which code a root process runs.
-# -S: nor what is installed; the supervisor needs the standard library alone.
-_BOOTSTRAP = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from remsvc.execution.supervisor.main import main; main(int(sys.argv[2]), *sys.argv[3:])"
-)
-_ROOT = str(Path(remsvc.__file__).resolve().parents[1])
-# All of the server's environment that the supervisor gets: it holds secrets, and a command may see it.
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
 _HELLO_SECONDS = 20.0  # a new one takes less than a second, but not on a machine that is too busy
-_CLOSE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
-_REACH_SECONDS = 10.0  # a supervisor whose socket was removed makes it anew within a second
-_REACH_AGAIN_SECONDS = 0.1
 
 
 class _NoHelloError(ExecutionError):
@@ -122,8 +105,7 @@ class PosixEngine(asyncio.Protocol):
         self._unsent = bytearray()
         self._flushing: asyncio.TimerHandle | None = None
         self._hello: asyncio.Future[None] | None = None
-        self._supervisor: subprocess.Popen[bytes] | None = None
-        self._launched: socket.socket | None = None
+        self._supervisor = SupervisorProcess(state_dir, groups)
         self._restart: asyncio.Task[None] | None = None
         self._closing = False
         self._output_wait = output_wait
@@ -136,24 +118,16 @@ class PosixEngine(asyncio.Protocol):
         Raises:
             SupervisorTooNewError: a later version of the server left it.
         """
-        connection, self._launched = self._launched, None
         try:
-            await self._meet(connection or await self._reach() or self._start_supervisor())
+            await self._meet(await self._supervisor.connect())
         except _NoHelloError as error:
-            if self._supervisor is not None:
+            if self._supervisor.is_child:
                 raise
             # One that had nothing to do may have been about to end. Beside one that lives, another one would
             # take all of its jobs for lost.
-            await self._wait_for_end()
+            await self._supervisor.wait_until_gone()
             _logger.warning("%s; starting another one", error)
-            await self._meet(self._start_supervisor())
-
-    async def _wait_for_end(self) -> None:
-        deadline = time.monotonic() + _REACH_SECONDS
-        while self._state_dir is not None and is_alive(self._state_dir):
-            if time.monotonic() > deadline:
-                raise ExecutionError(f"{self._state_dir}: its supervisor lives, and takes no server")
-            await asyncio.sleep(_REACH_AGAIN_SECONDS)
+            await self._meet(self._supervisor.start())
 
     def launch(self) -> None:
         """Start a supervisor, where there is none. :meth:`open` waits for it: it needs a while.
@@ -161,43 +135,7 @@ class PosixEngine(asyncio.Protocol):
         Raises:
             ExecutionError: it cannot be started.
         """
-        if not Path("/proc/self/fd").exists():
-            raise ExecutionError("there is no /proc here, which commands cannot do without: mount it first")
-        try:
-            self._launched = self._connect()
-            alive = self._launched is not None or (self._state_dir is not None and is_alive(self._state_dir))
-        except OSError:
-            return  # it is there, and may be reached in a moment: open tries again, and tells what is wrong
-        if not alive:
-            self._launched = self._start_supervisor()
-
-    def _connect(self) -> socket.socket | None:
-        return connect(self._state_dir) if self._state_dir is not None else None
-
-    async def _reach(self) -> socket.socket | None:
-        """Connect to the supervisor that is there; None where there is none.
-
-        Raises:
-            ExecutionError: there is one, and it cannot be reached.
-        """
-        if self._state_dir is None:
-            return None
-        deadline = time.monotonic() + _REACH_SECONDS
-        while True:
-            busy = False
-            try:
-                if (connection := self._connect()) is not None or not is_alive(self._state_dir):
-                    return connection
-            except BlockingIOError:
-                busy = True
-            except OSError as error:
-                raise ExecutionError(f"{self._state_dir}: no supervisor can be reached: {error}") from error
-            if time.monotonic() > deadline:
-                if busy:
-                    raise ExecutionError(f"{self._state_dir}: the supervisor takes no connection")
-                _logger.error("%s: the supervisor cannot be reached, its jobs are lost", self._state_dir)
-                return None
-            await asyncio.sleep(_REACH_AGAIN_SECONDS)
+        self._supervisor.launch()
 
     def start(self, spec: ProcessSpec, after: Process | None = None) -> PosixProcess:
         process = PosixProcess(next(self._numbers), self.send)
@@ -221,20 +159,10 @@ class PosixEngine(asyncio.Protocol):
             self._restart.cancel()
             await asyncio.wait([self._restart])
         self._flush()
-        if self._launched is not None:
-            self._launched.close()
-            self._launched = None
+        self._supervisor.let_go()
         if self._transport is not None:
             self._transport.write_eof()
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None and jobs_running:
-            supervisor.returncode = 0  # nobody here waits for it
-        elif supervisor is not None:
-            try:
-                await asyncio.to_thread(supervisor.wait, _CLOSE_SECONDS)
-            except subprocess.TimeoutExpired:
-                supervisor.kill()
-                await asyncio.to_thread(supervisor.wait)
+        await self._supervisor.wait_for_end(jobs_running=jobs_running)
         if self._transport is not None:
             self._transport.abort()
 
@@ -394,7 +322,7 @@ class PosixEngine(asyncio.Protocol):
         self.trees = trees
         if trees == "cgroup":
             how = f" ({self._groups.how})" if self._groups is not None else ""
-            _logger.info("process trees of commands: each has a control group%s", how)
+            _logger.info("process trees of commands: each command gets its own control group%s", how)
             return
         why = "the supervisor says why" if self._groups is not None else why_not()
         _logger.warning(
@@ -425,36 +353,9 @@ class PosixEngine(asyncio.Protocol):
                 )
             )
 
-    def _start_supervisor(self) -> socket.socket:
-        try:
-            ours, theirs = socket.socketpair()
-        except OSError as error:
-            raise ExecutionError(f"the supervisor could not be started: {error}") from error
-        with theirs:
-            try:
-                self._supervisor = subprocess.Popen(
-                    [
-                        *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP, _ROOT, str(theirs.fileno())),
-                        *(str(self._state_dir or ""), self._groups.to_argument() if self._groups else ""),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                    cwd="/",
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                raise ExecutionError(f"the supervisor could not be started: {error}") from error
-        return ours
-
     async def _start_again(self) -> None:
         while True:
-            if self._supervisor is not None:
-                self._supervisor.kill()
-                await asyncio.to_thread(self._supervisor.wait)
-                self._supervisor = None
+            await self._supervisor.kill()
             try:
                 return await self.open()
             except (ExecutionError, OSError) as error:

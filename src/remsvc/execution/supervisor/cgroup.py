@@ -81,7 +81,7 @@ def find_parent(named: str) -> GroupParent | None:
         return GroupParent("delegated", group) if group.stat().st_uid == os.geteuid() else None
     if _SYSTEMD.exists():
         return None  # all groups are systemd's that it has not delegated
-    return GroupParent("nobody else manages them here", group)
+    return GroupParent("no systemd manages them on this host", group)
 
 
 def why_not() -> str:
