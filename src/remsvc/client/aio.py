@@ -5,14 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from remsvc.client import protocol
 from remsvc.client.aio_jobs import AsyncJobCalls
-from remsvc.client.deadline import Deadline
-from remsvc.client.metadata import MetadataItems, call_metadata
+from remsvc.client.calls.aio import AsyncCalls
+from remsvc.client.deadline import CONNECT_TIMEOUT, Deadline
+from remsvc.client.metadata import MetadataItems
+from remsvc.client.options import ConnectionOptions
 from remsvc.client.protocol import decode_result
 from remsvc.client.results import CommandResult, Pong, Status
+from remsvc.client.transport import AsyncTransport
+from remsvc.client.transport_choice import over_channel
 from remsvc.command import Command
+
+if TYPE_CHECKING:
+    import grpc.aio
+    from typing_extensions import Self
 
 
 class AsyncClient(AsyncJobCalls):
@@ -21,7 +31,55 @@ class AsyncClient(AsyncJobCalls):
     Use it as an asynchronous context manager, or call :meth:`close`. Nothing connects before the
     first call. Calls may run side by side. A cancelled call is cancelled on the server as well,
     which ends its command; a job goes on.
+
+    Args:
+        options: how to reach the server, and as whom.
     """
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        super().__init__(AsyncCalls(options))
+
+    @classmethod
+    def over(cls, channel: grpc.aio.Channel | AsyncTransport, options: ConnectionOptions) -> Self:
+        """A client on a channel that somebody else owns and closes.
+
+        Args:
+            channel: a channel of gRPC's, or one of our transports.
+            options: their token goes with each call, and their target names the server in errors.
+        """
+        client = cls(options)
+        client._calls = AsyncCalls(options, over_channel(channel))
+        return client
+
+    @property
+    def transport(self) -> str:
+        """What carries the calls: ``http2`` or ``grpc``. Raises :class:`ConfigurationError`."""
+        return self._calls.open().name
+
+    async def __aenter__(self) -> Self:
+        self._calls.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancel what runs and close the connection, unless it came from :meth:`over`. Idempotent."""
+        await self._calls.close()
+
+    async def connect(self, *, timeout: float | None = CONNECT_TIMEOUT, metadata: MetadataItems = ()) -> None:
+        """Make sure that the server can be reached. ``timeout`` is in seconds.
+
+        Raises:
+            ServerError: it cannot; its ``sent`` is False.
+            ConfigurationError: the options or the metadata cannot be used.
+        """
+        await self._calls.connect(Deadline(timeout), self._calls.headers(metadata))
 
     async def ping(
         self, data: bytes = b"", *, seq: int = 1, timeout: float | None = 10.0, metadata: MetadataItems = ()
@@ -34,14 +92,14 @@ class AsyncClient(AsyncJobCalls):
         """
         request = protocol.encode_ping(seq, data)
         started = time.perf_counter()
-        headers = call_metadata(self._options, metadata)
-        answer = await self._unary(protocol.PING, request, Deadline(timeout), headers)
+        headers = self._calls.headers(metadata)
+        answer = await self._calls.unary(protocol.PING, request, Deadline(timeout), headers)
         return protocol.decode_pong(answer.message, time.perf_counter() - started)
 
     async def status(self, *, timeout: float | None = 10.0, metadata: MetadataItems = ()) -> Status:
         """The server's state. Parameters and errors as for :meth:`ping`."""
-        headers = call_metadata(self._options, metadata)
-        answer = await self._unary(protocol.GET_STATUS, protocol.EMPTY, Deadline(timeout), headers)
+        headers = self._calls.headers(metadata)
+        answer = await self._calls.unary(protocol.GET_STATUS, protocol.EMPTY, Deadline(timeout), headers)
         return protocol.decode_status(answer.message, answer.trailers)
 
     async def run(
@@ -61,11 +119,11 @@ class AsyncClient(AsyncJobCalls):
             ProtocolError: the answer cannot be read.
         """
         deadline = Deadline(timeout)
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         command.validate()
-        await self._connect(deadline, headers)
+        await self._calls.connect(deadline, headers)
         request = protocol.encode_command(command, tid)
-        return decode_result((await self._unary(protocol.RUN, request, deadline, headers)).message)
+        return decode_result((await self._calls.unary(protocol.RUN, request, deadline, headers)).message)
 
     async def run_many(
         self,
@@ -91,14 +149,14 @@ class AsyncClient(AsyncJobCalls):
             ProtocolError: an answer cannot be read, or belongs to no command or an answered one.
         """
         deadline = Deadline(timeout)
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         protocol.validate_all(commands)
         if not commands:
             return
-        await self._connect(deadline, headers)
+        await self._calls.connect(deadline, headers)
         answers = protocol.AnswerSheet(len(commands))
         requests = protocol.encode_commands(commands)
-        stream = self._stream(protocol.RUN_STREAM, requests, deadline, headers)
+        stream = self._calls.stream(protocol.RUN_STREAM, requests, deadline, headers)
         async with aclosing(stream):
             async for answer in stream:
                 result = decode_result(answer)

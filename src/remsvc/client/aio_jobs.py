@@ -8,20 +8,26 @@ from contextlib import aclosing
 from datetime import datetime
 
 from remsvc.client import job_protocol
-from remsvc.client.aio_connection import AioConnection
+from remsvc.client.calls.aio import AsyncCalls
 from remsvc.client.deadline import Deadline
 from remsvc.client.job_protocol import Listing
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
-from remsvc.client.metadata import MetadataItems, call_metadata
+from remsvc.client.metadata import MetadataItems
 from remsvc.client.watch import OnDisconnect, Watch
 from remsvc.errors import ServerError
 
 
-class AsyncJobCalls(AioConnection):
+class AsyncJobCalls:
     """Create, find, list, cancel and watch jobs.
 
     Every method raises :class:`~remsvc.errors.UnimplementedError` where the server has no jobs.
+
+    Args:
+        calls: what the methods are made of.
     """
+
+    def __init__(self, calls: AsyncCalls) -> None:
+        self._calls = calls
 
     async def create_job(
         self,
@@ -53,10 +59,10 @@ class AsyncJobCalls(AioConnection):
             ProtocolError: the answer cannot be read.
         """
         deadline = Deadline(timeout)
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         request = job_protocol.encode_create(spec, request_id)
-        await self._connect(deadline, headers)
-        answer = await self._repeatable(job_protocol.CREATE, request, deadline, headers, repeat=repeat)
+        await self._calls.connect(deadline, headers)
+        answer = await self._calls.repeatable(job_protocol.CREATE, request, deadline, headers, repeat=repeat)
         return job_protocol.decode_job(answer)
 
     async def get_job(
@@ -74,9 +80,9 @@ class AsyncJobCalls(AioConnection):
             ServerError: no connection, or another error status.
             ProtocolError: the answer cannot be read.
         """
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         request = job_protocol.encode_get(job_id, request_id)
-        answer = await self._unary(job_protocol.GET, request, Deadline(timeout), headers)
+        answer = await self._calls.unary(job_protocol.GET, request, Deadline(timeout), headers)
         return job_protocol.decode_job(answer.message)
 
     async def list_jobs(
@@ -102,11 +108,11 @@ class AsyncJobCalls(AioConnection):
         Raises:
             InvalidCommandError, ServerError, ProtocolError: as for :meth:`get_job`.
         """
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         listing = Listing(states, labels, created_after, page_size)
         while not listing.complete:
             request = listing.request()
-            answer = await self._unary(job_protocol.LIST, request, Deadline(timeout), headers)
+            answer = await self._calls.unary(job_protocol.LIST, request, Deadline(timeout), headers)
             for job in listing.receive(answer.message):
                 yield job
 
@@ -135,10 +141,10 @@ class AsyncJobCalls(AioConnection):
         Raises:
             NotFoundError, ServerError, ProtocolError: as for :meth:`get_job`.
         """
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         request = job_protocol.encode_cancel(job_id, reason, kill)
         deadline = Deadline(timeout)
-        answer = await self._repeatable(job_protocol.CANCEL, request, deadline, headers, repeat=repeat)
+        answer = await self._calls.repeatable(job_protocol.CANCEL, request, deadline, headers, repeat=repeat)
         return job_protocol.decode_job(answer)
 
     async def watch_job(
@@ -178,21 +184,21 @@ class AsyncJobCalls(AioConnection):
             ProtocolError: the server's messages cannot be read.
         """
         deadline = Deadline(timeout)
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         watch = Watch(
             job_id,
             stdout_offset=stdout_offset,
             stderr_offset=stderr_offset,
             deadline=deadline,
             patience=reconnect_timeout if reconnect else None,
-            options=self._options,
+            options=self._calls.options,
             on_disconnect=on_disconnect,
         )
         while True:
             request = watch.begin()
             try:
-                await self._connect(deadline, headers)
-                messages = self._stream(job_protocol.WATCH, (request,), deadline, headers)
+                await self._calls.connect(deadline, headers)
+                messages = self._calls.stream(job_protocol.WATCH, (request,), deadline, headers)
                 async with aclosing(messages):
                     async for message in messages:
                         if (event := watch.receive(message)) is not None:

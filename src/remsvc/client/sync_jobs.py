@@ -8,20 +8,26 @@ from contextlib import closing
 from datetime import datetime
 
 from remsvc.client import job_protocol
+from remsvc.client.calls.blocking import BlockingCalls
 from remsvc.client.deadline import Deadline
 from remsvc.client.job_protocol import Listing
 from remsvc.client.jobs import Job, JobSpec, JobState, WatchEvent
-from remsvc.client.metadata import MetadataItems, call_metadata
-from remsvc.client.sync_connection import SyncConnection
+from remsvc.client.metadata import MetadataItems
 from remsvc.client.watch import OnDisconnect, Watch
 from remsvc.errors import ServerError
 
 
-class JobCalls(SyncConnection):
+class JobCalls:
     """Create, find, list, cancel and watch jobs.
 
     :class:`~remsvc.client.aio_jobs.AsyncJobCalls` describes the methods; only how one waits differs.
+
+    Args:
+        calls: what the methods are made of.
     """
+
+    def __init__(self, calls: BlockingCalls) -> None:
+        self._calls = calls
 
     def create_job(
         self,
@@ -34,10 +40,10 @@ class JobCalls(SyncConnection):
     ) -> Job:
         """See :meth:`AsyncClient.create_job <remsvc.client.aio_jobs.AsyncJobCalls.create_job>`."""
         deadline = Deadline(timeout)
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         request = job_protocol.encode_create(spec, request_id)
-        self._connect(deadline, headers)
-        answer = self._repeatable(job_protocol.CREATE, request, deadline, headers, repeat=repeat)
+        self._calls.connect(deadline, headers)
+        answer = self._calls.repeatable(job_protocol.CREATE, request, deadline, headers, repeat=repeat)
         return job_protocol.decode_job(answer)
 
     def get_job(
@@ -49,9 +55,9 @@ class JobCalls(SyncConnection):
         metadata: MetadataItems = (),
     ) -> Job:
         """See :meth:`AsyncClient.get_job <remsvc.client.aio_jobs.AsyncJobCalls.get_job>`."""
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         request = job_protocol.encode_get(job_id, request_id)
-        answer = self._unary(job_protocol.GET, request, Deadline(timeout), headers)
+        answer = self._calls.unary(job_protocol.GET, request, Deadline(timeout), headers)
         return job_protocol.decode_job(answer.message)
 
     def list_jobs(
@@ -65,11 +71,11 @@ class JobCalls(SyncConnection):
         metadata: MetadataItems = (),
     ) -> Generator[Job, None, None]:
         """See :meth:`AsyncClient.list_jobs <remsvc.client.aio_jobs.AsyncJobCalls.list_jobs>`."""
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         listing = Listing(states, labels, created_after, page_size)
         while not listing.complete:
             request = listing.request()
-            answer = self._unary(job_protocol.LIST, request, Deadline(timeout), headers)
+            answer = self._calls.unary(job_protocol.LIST, request, Deadline(timeout), headers)
             yield from listing.receive(answer.message)
 
     def cancel_job(
@@ -83,10 +89,10 @@ class JobCalls(SyncConnection):
         metadata: MetadataItems = (),
     ) -> Job:
         """See :meth:`AsyncClient.cancel_job <remsvc.client.aio_jobs.AsyncJobCalls.cancel_job>`."""
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         request = job_protocol.encode_cancel(job_id, reason, kill)
         deadline = Deadline(timeout)
-        answer = self._repeatable(job_protocol.CANCEL, request, deadline, headers, repeat=repeat)
+        answer = self._calls.repeatable(job_protocol.CANCEL, request, deadline, headers, repeat=repeat)
         return job_protocol.decode_job(answer)
 
     def watch_job(
@@ -103,21 +109,23 @@ class JobCalls(SyncConnection):
     ) -> Generator[WatchEvent, None, None]:
         """See :meth:`AsyncClient.watch_job <remsvc.client.aio_jobs.AsyncJobCalls.watch_job>`."""
         deadline = Deadline(timeout)
-        headers = call_metadata(self._options, metadata)
+        headers = self._calls.headers(metadata)
         watch = Watch(
             job_id,
             stdout_offset=stdout_offset,
             stderr_offset=stderr_offset,
             deadline=deadline,
             patience=reconnect_timeout if reconnect else None,
-            options=self._options,
+            options=self._calls.options,
             on_disconnect=on_disconnect,
         )
         while True:
             request = watch.begin()
             try:
-                self._connect(deadline, headers)
-                with closing(self._stream(job_protocol.WATCH, (request,), deadline, headers)) as messages:
+                self._calls.connect(deadline, headers)
+                with closing(
+                    self._calls.stream(job_protocol.WATCH, (request,), deadline, headers)
+                ) as messages:
                     for message in messages:
                         if (event := watch.receive(message)) is not None:
                             yield event

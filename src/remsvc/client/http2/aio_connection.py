@@ -33,6 +33,8 @@ class _Loop:
         self.turns = InputTurns()
 
 
+# Clients are made apart from each other, and yet those of one event loop must not hold each other up. So what
+# they share is found by the loop, and goes with it.
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
 
 
