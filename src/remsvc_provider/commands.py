@@ -61,13 +61,18 @@ class TaskCommand:
 
     def stored(self) -> dict[str, Any]:
         """The command as a trigger's argument, which has to be JSON."""
-        given = {key: getattr(self, key) for key in (*KEYS, *JOB_KEYS)}
-        stored = {key: value for key, value in given.items() if value is not None}
+        stored = self.given
         if self.argv is not None:
             stored["argv"] = list(self.argv)
         if isinstance(self.input, bytes):
             stored["input"] = {"base64": base64.b64encode(self.input).decode()}
         return stored
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was given, by the keys of the operator's dict."""
+        given = {key: getattr(self, key) for key in (*KEYS, *JOB_KEYS)}
+        return {key: value for key, value in given.items() if value is not None}
 
     @property
     def job_keys(self) -> list[str]:
@@ -97,7 +102,7 @@ class TaskCommand:
         return shlex.join(map(masking, self.argv))
 
 
-def check_commands(commands: object, env: object = None, cwd: object = None) -> list[dict[str, Any]]:
+def check_commands(commands: object, env: object = None, cwd: object = None) -> list[TaskCommand]:
     """Check the whole list.
 
     Args:
@@ -105,7 +110,7 @@ def check_commands(commands: object, env: object = None, cwd: object = None) -> 
         env, cwd: what holds for every command that does not set its own.
 
     Returns:
-        The commands with the keys that hold for all of them.
+        The commands, each with the ``env`` and ``cwd`` that hold for all of them.
 
     Raises:
         AirflowException: naming every wrong command by its index, counted from 0 as in
@@ -130,7 +135,7 @@ def check_commands(commands: object, env: object = None, cwd: object = None) -> 
         except InvalidCommandError as error:
             problems.append(f"commands[{index}]: {error}")
         else:
-            checked.append(complete)
+            checked.append(TaskCommand(**complete))
     if problems:
         raise AirflowException("; ".join(problems))
     return checked

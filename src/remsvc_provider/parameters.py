@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from remsvc_provider.commands import TaskCommand, check_commands
+from remsvc_provider.commands import check_commands
 from remsvc_provider.masking import secrets_in
 from remsvc_provider.metadata import check_metadata, split
 from remsvc_provider.plan import Plan, RunOptions
 from remsvc_provider.version_compat import AirflowException
 
-FIELDS = ("commands", "grpc_conn_id", "metadata", "env", "cwd")
-"""The operator's template fields."""
 ON_KILL = ("cancel", "leave")
 LONGEST_SECONDS = 315_360_000
 """Of a time limit."""
@@ -25,48 +23,43 @@ def checked_plan(
     cwd: object,
     metadata: object,
     stream_timeout: object,
-    options: Mapping[str, Any],
+    options: RunOptions,
     known_secrets: bool = True,
 ) -> Plan:
     """The plan of a task's parameters, as far as they tell it.
 
     Args:
         commands, env, cwd, metadata, stream_timeout: the operator's, rendered.
-        options: those of :class:`~remsvc_provider.plan.RunOptions`, unchecked; one that is left out has
-            its default.
+        options: the operator's, unchecked.
         known_secrets: whether to mask every value that Airflow knows as a secret in this process. False in a
             triggerer whose task reads none: the triggerer knows the secrets of other tasks.
 
     Raises:
         AirflowException: one cannot be used; names it, its value and what was expected.
-        TypeError: an option has an unknown name.
     """
     checked_commands = check_commands(commands, env, cwd)
     seconds = check_seconds("stream_timeout", stream_timeout, zero=False)
     checked_options = check_options(options)
     public, secret = split(check_metadata(metadata))
+    shown = [*(command.given for command in checked_commands), *public]
     named = [{key: value} for key, value in public]
     return Plan(
-        commands=[TaskCommand(**command) for command in checked_commands],
+        commands=checked_commands,
         stream_timeout=seconds,
         metadata=public + secret,
         # Of the metadata the keys too, and what stands under a key that says so.
-        secrets=sorted(secrets_in([*checked_commands, *public, *named], known=known_secrets)),
+        secrets=sorted(secrets_in([*shown, *named], known=known_secrets)),
         options=checked_options,
     )
 
 
-def check_options(given: Mapping[str, Any]) -> RunOptions:
+def check_options(given: RunOptions) -> RunOptions:
     """Check the operator's parameters that have no templates.
 
     Raises:
         AirflowException: one cannot be used; names it, its value and what was expected.
-        TypeError: a name is unknown.
     """
-    options = {
-        name: _CHECKS[name](name, value) if name in _CHECKS else value for name, value in given.items()
-    }
-    return RunOptions(**options)
+    return RunOptions(**{name: _CHECKS[name](name, value) for name, value in given.by_name().items()})
 
 
 def check_number(name: str, value: object) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class RunOptions:
     on_kill: str = "cancel"
     max_log_bytes: int | None = None
     log_drain: float | None = None
+
+    def by_name(self) -> dict[str, Any]:
+        """All of them by their names."""
+        return {option.name: getattr(self, option.name) for option in fields(self)}
 
     def changed(self) -> dict[str, Any]:
         """By their names, those that have not their default."""

@@ -19,9 +19,8 @@ import jinja2
 
 from remsvc_provider.masking import secrets_in
 from remsvc_provider.metadata import is_secret
-from remsvc_provider.parameters import FIELDS
 from remsvc_provider.settings import START_FROM_TRIGGER
-from remsvc_provider.task_to_start import TRIGGER, TaskToStart
+from remsvc_provider.task_to_start import FIELDS, TRIGGER, TaskToStart, TemplateFields
 from remsvc_provider.templates.rendering import renders_natively
 from remsvc_provider.templates.steady import is_reference, is_steady, is_template, reads_secrets
 from remsvc_provider.version_compat import conf, names_a_secret
@@ -29,6 +28,8 @@ from remsvc_provider.version_compat import conf, names_a_secret
 if TYPE_CHECKING:
     from airflow.sdk import DAG, BaseOperator
     from airflow.triggers.base import StartTriggerArgs
+
+    from remsvc_provider.plan import RunOptions
 
 HORIZON = timedelta(days=1000)
 """How long such a task may be deferred, where it has no execution_timeout: its trigger is told no other time
@@ -65,7 +66,7 @@ class StartableTask(Protocol):
     deferrable: bool
 
     @property
-    def run_options(self) -> dict[str, Any]: ...
+    def run_options(self) -> RunOptions: ...
 
 
 class StartFromTrigger:
@@ -132,14 +133,14 @@ def trigger_parameters(task: StartableTask, operator: type[StartableTask]) -> st
     if not _ends_before_horizon(task.stream_timeout) or (limit is not None and limit <= timedelta(0)):
         return None
     found = TaskToStart(
-        fields={name: getattr(task, name) for name in FIELDS},
+        fields=TemplateFields(**{name: getattr(task, name) for name in FIELDS}),
         stream_timeout=task.stream_timeout,
         execution_timeout=None if limit is None else limit.total_seconds(),
         longest_deferral=min(HORIZON, limit or HORIZON).total_seconds(),
         options=task.run_options,
         native=renders_natively(task),
     )
-    if not _is_json(found.values()) or len(text := found.to_json()) > MOST_CHARACTERS:
+    if not _is_json(found.by_name()) or len(text := found.to_json()) > MOST_CHARACTERS:
         return None
     return _with_templates_judged(text)
 
@@ -148,7 +149,7 @@ def trigger_parameters(task: StartableTask, operator: type[StartableTask]) -> st
 def _with_templates_judged(parameters: str) -> str | None:
     """The parameters, and whether their templates read secrets; None where only a worker can render them."""
     found = TaskToStart.from_json(parameters)
-    texts = list(_texts(found.fields))
+    texts = list(_texts(found.fields.by_name()))
     if not _is_public(found.fields) or not all(map(is_steady, texts)):
         return None
     return replace(found, reads_secrets=any(map(reads_secrets, texts))).to_json()
@@ -205,26 +206,26 @@ def _are_plain(params: Any) -> bool:
     return not any(param.schema or not param.has_value for param in found)
 
 
-def _is_public(fields: Mapping[str, Any]) -> bool:
+def _is_public(fields: TemplateFields) -> bool:
     """Whether no secret stands in them, rather than in a template: they are stored as they are.
 
     Only names tell that. Which values Airflow knows as secrets depends on what this process has read before:
     the serialized DAG would change with it, and that is a new version of the DAG each time.
     """
-    pairs = fields["metadata"] or ()
+    pairs = fields.metadata or ()
     try:
         secret = [value for key, value in pairs if is_template(key) or is_secret(key) or names_a_secret(key)]
     except (TypeError, ValueError):
         return False  # nothing that can be used: a worker says so
-    secret += secrets_in(list(fields.values()), known=False)
+    secret += secrets_in(list(fields.by_name().values()), known=False)
     # Rendered natively these become lists and dicts, with names that are not known before.
     secret += [text for text in _instead_of_dicts(fields) if isinstance(text, str)]
     return all(map(_is_taken_from_elsewhere, secret))
 
 
-def _instead_of_dicts(fields: Mapping[str, Any]) -> Iterator[Any]:
-    commands = fields["commands"]
-    yield from (fields["env"], commands)
+def _instead_of_dicts(fields: TemplateFields) -> Iterator[Any]:
+    commands = fields.commands
+    yield from (fields.env, commands)
     for command in commands if isinstance(commands, list) else ():
         yield command
         if isinstance(command, Mapping):

@@ -25,10 +25,11 @@ from remsvc_provider.outcome import (
     RemSvcResult,
     RunState,
 )
-from remsvc_provider.parameters import FIELDS, check_choice, checked_plan
+from remsvc_provider.parameters import check_choice, checked_plan
 from remsvc_provider.plan import DEFAULT_OPTIONS, Plan, RunOptions, RunTimes
 from remsvc_provider.settings import default_deferrable
 from remsvc_provider.start_in_triggerer import StartArguments, StartFromTrigger
+from remsvc_provider.task_to_start import FIELDS
 from remsvc_provider.templates.rendering import render_field
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -192,10 +193,11 @@ class RemSvcOperator(BaseOperator):
         asking for them here would judge all templates once more."""
 
     @property
-    def run_options(self) -> dict[str, Any]:
+    def run_options(self) -> RunOptions:
         """How the commands are to be run, unchecked: what has no templates."""
-        names = (option.name for option in fields(RunOptions))
-        return {name: self.when_killed if name == "on_kill" else getattr(self, name) for name in names}
+        names = {option.name for option in fields(RunOptions)} - {"on_kill"}
+        others: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return RunOptions(on_kill=self.when_killed, **others)
 
     def _do_render_template_fields(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import import_module
 from types import ModuleType
@@ -109,9 +109,8 @@ class RemSvcTrigger(BaseTrigger):
         max_log_bytes: int | None = None,
         log_drain: float | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         try:
-            self.plan = Plan(
+            plan = Plan(
                 commands=[TaskCommand.from_stored(command) for command in commands],
                 stream_timeout=stream_timeout,
                 metadata=[(key, value) for key, value in metadata or ()],
@@ -129,11 +128,30 @@ class RemSvcTrigger(BaseTrigger):
                     log_drain=log_drain,
                 ),
             )
-            self._masking = Masking(self.plan.secrets)
+            self._take(plan, grpc_conn_id, sealed_metadata, sealed_commands)
         except (ValueError, LookupError, AttributeError) as error:
             # A triggerer goes on after a TypeError; after any other error it ends, with all its triggers.
             raise TypeError("unusable arguments of a RemSvcTrigger") from error
+
+    @classmethod
+    def of(cls, plan: Plan, grpc_conn_id: str) -> RemSvcTrigger:
+        """The trigger that runs a plan, by a connection: what a worker makes, for :meth:`serialize`."""
+        trigger = cls.__new__(cls)
+        trigger._take(plan, grpc_conn_id)
+        return trigger
+
+    def _take(
+        self,
+        plan: Plan,
+        grpc_conn_id: str,
+        sealed_metadata: str | None = None,
+        sealed_commands: str | None = None,
+    ) -> None:
+        """Take what this trigger is to run, from stored arguments or from the worker that makes it."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.plan = plan
         self.grpc_conn_id = grpc_conn_id
+        self._masking = Masking(plan.secrets)
         self._sealed_metadata = sealed_metadata
         self._sealed_commands = sealed_commands
         self._context: Context | None = None
@@ -141,21 +159,6 @@ class RemSvcTrigger(BaseTrigger):
         self._fired = False
         self._cancelled = False
         self._kill_seen = False
-
-    @classmethod
-    def of(cls, plan: Plan, grpc_conn_id: str) -> RemSvcTrigger:
-        """The trigger that runs a plan, by a connection."""
-        return cls(
-            commands=[command.stored() for command in plan.commands],
-            grpc_conn_id=grpc_conn_id,
-            stream_timeout=plan.stream_timeout,
-            metadata=plan.metadata,
-            origin=None if plan.origin is None else plan.origin.arguments(),
-            deferred_at=plan.deferred_at,
-            execution_timeout=plan.execution_timeout,
-            secrets=plan.secrets,
-            **asdict(plan.options),
-        )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path and the arguments that Airflow stores. They hold no token.

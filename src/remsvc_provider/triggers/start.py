@@ -14,7 +14,7 @@ from remsvc_provider.masking import secrets_in
 from remsvc_provider.origin import Origin
 from remsvc_provider.outcome import EVT_ERROR, EVT_RESULTS, EVT_STATE, EVT_TRY, NOT_STARTED
 from remsvc_provider.parameters import checked_plan
-from remsvc_provider.task_to_start import TRIGGER, TaskToStart
+from remsvc_provider.task_to_start import TRIGGER, TaskToStart, TemplateFields
 from remsvc_provider.templates.rendering import render_field
 from remsvc_provider.templates.threads import in_thread
 from remsvc_provider.triggers.remsvc import RemSvcTrigger
@@ -99,13 +99,16 @@ class RemSvcStartTrigger(RemSvcTrigger):
             KILL_RENDER_TIMEOUT if killed else RENDER_TIMEOUT,
             urgent=killed,
         )
-        self.grpc_conn_id = rendered.pop("grpc_conn_id")
         plan = checked_plan(
-            **rendered,
+            commands=rendered.commands,
+            env=rendered.env,
+            cwd=rendered.cwd,
+            metadata=rendered.metadata,
             stream_timeout=task.stream_timeout,
             options=task.options,
             known_secrets=task.reads_secrets,
         )
+        self.grpc_conn_id = rendered.grpc_conn_id
         self._masking.add(plan.secrets)
         self.plan = replace(
             plan,
@@ -115,16 +118,17 @@ class RemSvcStartTrigger(RemSvcTrigger):
         )
         self._started = not killed
 
-    def _rendered(self, task: TaskToStart, context: Context) -> dict[str, Any]:
+    def _rendered(self, task: TaskToStart, context: Context) -> TemplateFields:
         self.render_template_as_native_obj = task.native
         environment = template_environment(native=task.native)
 
         def render(value: Any) -> Any:
             return self.render_template(value, context, environment)
 
-        return {
-            name: render_field(name, value, render) if value else value for name, value in task.fields.items()
-        }
+        given = task.fields.by_name()
+        return TemplateFields(
+            **{name: render_field(name, value, render) if value else value for name, value in given.items()}
+        )
 
     def _deferred_at(self, longest_deferral: float) -> float | None:
         """When the scheduler deferred the task, in seconds since the epoch: Airflow tells until when it may
