@@ -11,6 +11,8 @@ from remsvc_provider.metadata import check_metadata, split
 from remsvc_provider.plan import Plan, RunOptions
 from remsvc_provider.version_compat import AirflowException
 
+FIELDS = ("commands", "grpc_conn_id", "metadata", "env", "cwd")
+"""The operator's template fields."""
 ON_KILL = ("cancel", "leave")
 LONGEST_SECONDS = 315_360_000
 """Of a time limit."""

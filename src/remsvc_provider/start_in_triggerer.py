@@ -19,15 +19,15 @@ import jinja2
 
 from remsvc_provider.masking import secrets_in
 from remsvc_provider.metadata import is_secret
+from remsvc_provider.parameters import FIELDS
 from remsvc_provider.settings import START_FROM_TRIGGER
-from remsvc_provider.task_to_start import FIELDS, TRIGGER, TaskToStart, TemplateFields
+from remsvc_provider.task_to_start import TaskToStart, TemplateFields
 from remsvc_provider.templates.rendering import renders_natively
 from remsvc_provider.templates.steady import is_reference, is_steady, is_template, reads_secrets
 from remsvc_provider.version_compat import conf, names_a_secret
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, BaseOperator
-    from airflow.triggers.base import StartTriggerArgs
 
     from remsvc_provider.plan import RunOptions
 
@@ -69,42 +69,6 @@ class StartableTask(Protocol):
     def run_options(self) -> RunOptions: ...
 
 
-class StartFromTrigger:
-    """The attribute ``start_from_trigger`` of an operator: Airflow reads it to learn whether a triggerer
-    starts the task; the operator sets it to what its caller wants."""
-
-    def __set_name__(self, owner: type[StartableTask], name: str) -> None:
-        self._operator = owner
-
-    def __get__(self, task: StartableTask | None, owner: type) -> bool:
-        # Of the class, Airflow asks for mapped tasks, whose values the scheduler does not know.
-        return task is not None and trigger_parameters(task, self._operator) is not None
-
-    def __set__(self, task: StartableTask, wanted: bool | None) -> None:
-        task.__dict__["start_from_trigger"] = wanted
-
-
-class StartArguments:
-    """The attribute ``start_trigger_args`` of an operator: what the trigger that starts the task is made
-    of."""
-
-    def __set_name__(self, owner: type[StartableTask], name: str) -> None:
-        self._operator = owner
-
-    def __get__(self, task: StartableTask | None, owner: type) -> StartTriggerArgs | None:
-        found = None if task is None else trigger_parameters(task, self._operator)
-        if found is None:
-            return None
-        from airflow.triggers.base import StartTriggerArgs
-
-        return StartTriggerArgs(
-            trigger_cls=TRIGGER,
-            next_method="execute_complete",
-            trigger_kwargs={"parameters": found},
-            timeout=HORIZON,
-        )
-
-
 def trigger_parameters(task: StartableTask, operator: type[StartableTask]) -> str | None:
     """What the trigger has to know of the task, as JSON, or None where only a worker can start the task.
 
@@ -112,8 +76,6 @@ def trigger_parameters(task: StartableTask, operator: type[StartableTask]) -> st
         task: of the operator, or of a subclass.
         operator: the operator itself.
     """
-    if "start_from_trigger" not in task.__dict__:
-        return None  # it is being made
     wanted = task.__dict__["start_from_trigger"]
     if wanted is None:
         # An option that only saves time: it lets no DAG file fail.

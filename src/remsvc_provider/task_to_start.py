@@ -28,11 +28,7 @@ class TemplateFields:
 
     def by_name(self) -> dict[str, Any]:
         """All of them by their names."""
-        return {name: getattr(self, name) for name in FIELDS}
-
-
-FIELDS = tuple(field.name for field in fields(TemplateFields))
-"""The operator's template fields."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,11 +25,10 @@ from remsvc_provider.outcome import (
     RemSvcResult,
     RunState,
 )
-from remsvc_provider.parameters import check_choice, checked_plan
+from remsvc_provider.parameters import FIELDS, check_choice, checked_plan
 from remsvc_provider.plan import DEFAULT_OPTIONS, Plan, RunOptions, RunTimes
 from remsvc_provider.settings import default_deferrable
-from remsvc_provider.start_in_triggerer import StartArguments, StartFromTrigger
-from remsvc_provider.task_to_start import FIELDS
+from remsvc_provider.start_attributes import StartArguments, StartFromTrigger
 from remsvc_provider.templates.rendering import render_field
 from remsvc_provider.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 
