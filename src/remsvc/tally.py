@@ -1,4 +1,4 @@
-"""Counting something for each of many: how much of it each one has, and all together."""
+"""Counts per key, with a total."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Tally(Generic[K]):
-    """How much each has. Nothing is kept of those who have nothing any more: callers come and go.
+    """How much each key has. Keys at zero are forgotten, because callers come and go.
 
     Attributes:
         total: how much all have together.

@@ -23,8 +23,4 @@ def test_a_folder_of_its_name_is_no_installation(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     for name in [name for name in sys.modules if name.partition(".")[0] == "ngh2"]:
         monkeypatch.delitem(sys.modules, name)
-    engine_is_installed.cache_clear()
-    try:
-        assert not engine_is_installed()
-    finally:
-        engine_is_installed.cache_clear()
+    assert not engine_is_installed()

@@ -10,12 +10,9 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
-from functools import cache
-
 _VERSIONS = ("0.3.",)
 
 
-@cache
 def engine_is_installed() -> bool:
     """Whether the package ``ngh2`` can be loaded here, in a version that we have read and tested."""
     try:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 ANONYMOUS = "anonymous"
-"""The identity of all callers where the server asks nobody who he is."""
+"""The identity of all callers where the server asks nobody for credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class CallContext(ABC):
 
     @property
     def verified(self) -> Caller:
-        """The caller, where he was verified.
+        """The verified caller.
 
         Raises:
-            RuntimeError: he was not. Whoever asks relies on it, and must not go on without.
+            RuntimeError: there is none. The code that asks relies on one, and must not go on without.
         """
         caller = self.caller
         if caller is None:

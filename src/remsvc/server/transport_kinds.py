@@ -1,4 +1,4 @@
-"""Which transports there are, which one is the default, and whether one may be used."""
+"""The kinds of transport: their names, the default, and why one must not be used here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling of what callers can cause at will, so that no crowd of them fills a log or memory."""
+"""Counts events that callers can cause at will, and logs them in few lines: no crowd fills log or memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from remsvc.server.logs import fields
 
 _logger = logging.getLogger("remsvc.server")
 
-# So many are counted apart: who has many addresses does not have much memory of ours.
+# So many are counted apart, so that a peer with many addresses does not take much memory.
 _MOST_APART = 1000
 _OTHERS = "others"
 

@@ -1,4 +1,4 @@
-"""How often somebody may do something: a token bucket for each who does."""
+"""Limits how often each identity may do something, with a token bucket for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room that callers take and give back, and those who wait until there is some for them."""
+"""Bounds a resource that many identities share: each takes some of it, gives it back, or waits for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remsvc.tally import Tally
 
 
 class Room(ABC):
-    """Room of some kind. Those of one identity who wait for it get it in the order in which they came.
+    """A bounded resource. Those of one identity who wait for some of it are served in the order they came.
 
     Args:
         taken: how much each identity has.
@@ -46,7 +46,7 @@ class Room(ABC):
     async def wait(self, whose: str, amount: int = 1) -> None:
         """Take so much once there is room, after those of this identity who waited before.
 
-        Whoever is cancelled while he waits has taken nothing.
+        A caller that is cancelled while it waits has taken nothing.
         """
         if not self.must_wait(whose, amount):
             self.take(whose, amount)

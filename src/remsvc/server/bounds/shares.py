@@ -27,6 +27,6 @@ class Shares(Tally[str]):
         can be told from the others.
         """
         left = self._most - self.total - amount
-        # Beside the last one of those that it asks for: so one that has nothing gets the last one there is.
+        # The last unit asked for does not count, so that a caller with nothing can still get the last one.
         others = self.of(whose) + amount - 1
         return left >= 0 and (whose == ANONYMOUS or others <= _TIMES_WHAT_IS_LEFT * (left + 1))

@@ -23,7 +23,7 @@ _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class HealthService:
-    """All services have the same health: served until the server shuts down.
+    """Tells probes whether the server serves. All services have the same health, until it shuts down.
 
     Strangers may ask: probes come without credentials, and learn nothing but this.
 
@@ -37,7 +37,7 @@ class HealthService:
         self._draining = draining
 
     def methods(self) -> tuple[Method, ...]:
-        """All of them."""
+        """The methods of the service."""
         request = health_pb2.HealthCheckRequest
         return (
             Method(f"/{SERVICE_NAME}/Check", request, _LONGEST_REQUEST, one=self._check, open_to_all=True),

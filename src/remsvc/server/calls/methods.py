@@ -38,9 +38,9 @@ class Method:
         request: the type of its requests.
         longest_request: the most bytes that a request may have. It leaves room for the largest of each field,
             and is in docs/limits.md.
-        one: answers one request with one response; else None.
-        many: answers one request with any number of responses; else None.
-        stream: answers a stream of requests, writing its responses itself; else None.
+        one: answers one request with one response; otherwise None.
+        many: answers one request with any number of responses; otherwise None.
+        stream: answers a stream of requests, writing its responses itself; otherwise None.
         open_to_all: whether strangers may call it.
     """
 
@@ -86,11 +86,11 @@ class Method:
 
 
 Methods: TypeAlias = dict[bytes, Method]
-"""By their names, as they come in."""
+"""All methods that can be called, by the names that come in with a call."""
 
 
 def methods_of(*services: Iterable[Method]) -> Methods:
-    """Of all ``services``."""
+    """The methods of all ``services``, for a transport to find them by name."""
     return {method.name.encode(): method for service in services for method in service}
 
 

@@ -23,7 +23,9 @@ SERVICE_NAMES = (_V1, _ALPHA)
 
 
 class ReflectionService:
-    """Its methods. Both versions are the same on the wire, and differ in their package's name only.
+    """Tells clients which services and messages there are.
+
+    Both versions are the same on the wire, and differ in their package's name only.
 
     Args:
         services: the names of those that there are, beside this one.
@@ -35,7 +37,7 @@ class ReflectionService:
         _add_v1(self._pool)
 
     def methods(self) -> tuple[Method, ...]:
-        """All of them."""
+        """The methods of the service, in both versions."""
         request = reflection_pb2.ServerReflectionRequest
         return tuple(
             Method(f"/{name}/ServerReflectionInfo", request, _LONGEST_REQUEST, stream=self._info)

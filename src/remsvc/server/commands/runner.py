@@ -85,7 +85,7 @@ class CommandRunner:
         self._output_limit = output_limit
         self._own_login = login()
         self._lookups = lookups or Lookups()
-        # One that is taken back is nobody's any more, and leaves by itself.
+        # Weak: a withdrawn process has no other reference, and disappears from here by itself.
         self._waiting: WeakSet[Process] = WeakSet()
         self.started = 0
         self._mark, self._marks = secrets.token_hex(8), itertools.count(1)

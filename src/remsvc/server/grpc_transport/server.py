@@ -43,7 +43,7 @@ _CHANNEL_OPTIONS = (
 
 
 class GrpcServer:
-    """See :class:`~remsvc.server.transport.ServerTransport`.
+    """Carries calls with gRPC's library: a :class:`~remsvc.server.transport.ServerTransport`.
 
     Args:
         limits: on connections and calls.

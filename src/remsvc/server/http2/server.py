@@ -19,7 +19,7 @@ _END_SECONDS = 5.0
 
 
 class Http2Server:
-    """See :class:`~remsvc.server.transport.ServerTransport`.
+    """Carries calls with our own HTTP/2: a :class:`~remsvc.server.transport.ServerTransport`.
 
     Args:
         limits: on connections and calls.

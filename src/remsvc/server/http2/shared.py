@@ -17,7 +17,7 @@ _INPUT_BYTES = 32 * 1024
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Shared:
-    """One for a server.
+    """What all connections of one server use together.
 
     Attributes:
         limits: on each connection and on all.
