@@ -67,14 +67,17 @@ bench: $(BENCH_INSTALLED) ## Measure everything beside a reference, fifteen minu
 
 # --- Checking --------------------------------------------------------------------------------
 
-# Tests of modules alone: no process is started, no disk filled, nothing waited for.
+# Tests of modules alone: no server is started, no disk filled, nothing waited for. tests/test_unit_tests.py names
+# a file that is of this kind and stands in none of these.
 UNIT_TESTS := tests/test_*.py tests/http2 tests/benchmarks \
 	tests/client/test_*spec*.py tests/client/test_metadata.py tests/client/test_target.py tests/client/test_http_answers.py \
-	tests/execution/jobs/test_fair_queue.py tests/execution/supervisor/test_frames.py tests/execution/test_shell.py \
+	tests/client/test_public_names.py tests/client/http2/test_session.py tests/execution/jobs/test_fair_queue.py tests/execution/test_shell.py \
+	$(addprefix tests/execution/supervisor/test_,frames.py output_file.py process_tree.py protocol.py) \
+	tests/server/bounds tests/server/calls/test_longest_requests.py tests/server/calls/test_statuses.py \
 	tests/server/audit/test_audit_file.py tests/server/http2 tests/server/identity/test_auth_config.py \
 	tests/server/jobs tests/server/policy/test_decisions.py tests/server/policy/test_patterns.py \
 	tests/server/policy/test_policy_config.py tests/server/policy/test_programs.py \
-	tests/server/bounds/test_rate_limit.py tests/server/policy/test_variables.py tests/server/settings \
+	tests/server/policy/test_variables.py tests/server/settings \
 	tests/server/test_configuration_page.py tests/server/test_logs.py tests/server/tls
 
 .PHONY: unit

@@ -30,7 +30,6 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("remsvc", "remsvc_provider")
 LONGEST, SHORTEST, MOST_MODULES = 500, 20, 20
-FIXED_NAMES = {"__init__.py", "__main__.py"}
 ONE_FILE_A_VERB = {"src/remsvc/cli"}
 SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "tools", "util", "utils"}
 
@@ -104,7 +103,7 @@ def test_each_module_has_one_concept_to_tell() -> None:
     found = {}
     for path in modules().values():
         lines = len(path.read_text(encoding="utf-8").splitlines())
-        if path.name not in FIXED_NAMES and not SHORTEST <= lines <= LONGEST:
+        if path.name != "__init__.py" and not SHORTEST <= lines <= LONGEST:
             found[str(path.relative_to(ROOT))] = lines
     assert found == {}
 
@@ -120,6 +119,73 @@ def test_each_folder_can_be_taken_in_at_a_look() -> None:
 
 def test_each_name_says_what_is_inside() -> None:
     assert [name for name in modules() if SAY_NOTHING & set(name.split("."))] == []
+
+
+ONE_MEANING_TWICE = {
+    "JobState": "what DAGs import of the operator: a run's state, not a job's",
+    "dial": "with asyncio, and without",
+    "check_config": "the verb calls the function",
+    "list_tokens": "the verb calls the function",
+    "serve": "the verb calls the function",
+    "verify": "the verb calls the function",
+    "install": "the verb calls the function",
+    "remove": "the verb calls the function",
+    "run": "verbs",
+    "main": "where a program starts",
+    "command_line": "this program's, and that of a process on Windows",
+}
+"""Names that two modules may define, each with the reason."""
+
+
+def defined(module: str) -> set[str]:
+    """The classes, functions and types that a module defines for others; no constants."""
+    names = set()
+    for node in ast.parse(modules()[module].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return {name for name in names if not name.startswith("_") and not name.isupper()}
+
+
+def test_each_name_has_one_meaning() -> None:
+    where: dict[str, list[str]] = {}
+    for module in modules():
+        for name in defined(module) - ONE_MEANING_TWICE.keys():
+            where.setdefault(name, []).append(module)
+    assert {name: there for name, there in where.items() if len(there) > 1} == {}
+
+
+FOREIGN_OBJECTS = {"context", "entry", "file", "message", "sys"}
+"""Variables of this name hold a message of protobuf's, or something of Python's own."""
+
+
+def test_nobody_sets_an_attribute_of_another_modules_object() -> None:
+    trees = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in modules().items()}
+    own = {module: attributes(tree) for module, tree in trees.items()}
+    anybodys = set().union(*own.values())
+    found = [
+        f"{module}: {ast.unparse(node)}"
+        for module, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
+        if ast.unparse(node.value) not in {"self", "cls"} | FOREIGN_OBJECTS
+        if node.attr in anybodys - own[module]
+    ]
+    assert found == []
+
+
+def attributes(tree: ast.Module) -> set[str]:
+    """Those that the classes of a module have, as far as it tells: annotated, or set by a method."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            declared = [line.target for line in node.body if isinstance(line, ast.AnnAssign)]
+            found.update(target.id for target in declared if isinstance(target, ast.Name))
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.update({node.attr} if ast.unparse(node.value) == "self" else ())
+    return found
 
 
 def test_the_supervisor_needs_nothing_but_the_standard_library() -> None:
@@ -143,29 +209,87 @@ def test_the_picture_of_the_layers_shows_them_as_they_are(tmp_path: Path) -> Non
     assert drawn == kept, "draw it anew: python scripts/draw_pictures.py"
 
 
-# The documents
+# What documents and docstrings name
 
-GUIDES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/connections.md")
-"""They say where things are."""
-
-
-@pytest.mark.parametrize(
-    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: str(page.relative_to(ROOT))
+WRITTEN = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "pyproject.toml",
+        "src/remsvc*/**/*.py",
+        "tests/**/*.py",
+        "scripts/*.py",
+    )
+    for path in ROOT.glob(pattern)
+    if path.name != "CHANGELOG.md" and "remsvc_proto" not in path.parts
 )
+PAGES = [path for path in WRITTEN if path.suffix == ".md"]
+NOT_OURS = {"grpc/reflection/v1/reflection.proto"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]*)", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("guide", GUIDES)
-def test_a_guide_names_files_that_are_there(guide: str) -> None:
-    named = re.findall(r"`([a-z_0-9/]+\.(?:py|proto))`", (ROOT / guide).read_text(encoding="utf-8"))
-    there = [
-        str(path.relative_to(ROOT))
-        for top in ("src", "proto", "scripts", "tests")
+def test_a_file_that_is_named_is_there() -> None:
+    there = "".join(
+        f"/{path.relative_to(ROOT)}\n"
+        for top in ("src", "proto", "scripts", "tests", "docs", "benchmarks", "examples", "packaging")
         for path in (ROOT / top).rglob("*.*")
-    ]
-    assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in there)] == []
+    ) + "".join(f"/{path.name}\n" for path in ROOT.glob("*.*"))
+    missing = {}
+    for path in WRITTEN:
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"[\w./]*\w/\w+\.(?:py|proto|md)\b", text) + re.findall(
+            r"`([\w/]+\.(?:py|proto))`", text
+        )
+        lost = {
+            name
+            for name in named
+            if f"/{name.lstrip('./')}\n" not in there and not re.search(r"NAME|^\.\.|^/tmp|^/", name)
+        }
+        if lost - NOT_OURS:
+            missing[str(path.relative_to(ROOT))] = lost
+    assert missing == {}
+
+
+def test_a_name_in_a_docstring_is_there() -> None:
+    """Written as a reference to a class, a function …: its module is there, and something of that name."""
+    everything = {name for module in modules() for name in all_names(module)}
+    missing = []
+    for module, path in modules().items():
+        for kind, name in re.findall(
+            r":(mod|class|func|meth|data|attr|exc):`~?([\w.]+)`", path.read_text(encoding="utf-8")
+        ):
+            where = name if kind == "mod" else name.rpartition(".")[0]
+            ours = name.startswith("remsvc")
+            known = where in modules() or where.rpartition(".")[0] in modules() if ours else True
+            if not known or (kind != "mod" and name.rpartition(".")[2] not in everything):
+                missing.append(f"{module}: {name}")
+    assert missing == []
+
+
+@cache
+def all_names(module: str) -> frozenset[str]:
+    """Whatever has a name in a module: classes, functions, variables, attributes, arguments."""
+    return frozenset(re.findall(r"\w+", modules()[module].read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md", "docs/connections.md"])
+def test_a_class_that_a_guide_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    protocol = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "proto").rglob("*.proto"))
+    named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)`", text))
+    there = {name for module in modules() for name in class_names(module)} | set(re.findall(r"\w+", protocol))
+    assert sorted(named - there) == []
+
+
+def class_names(module: str) -> set[str]:
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)} | defined(module)
 
 
 # The import contracts

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from remsvc.cli.options import Choice, Kind, Option, WholeNumber, file
+from remsvc.cli.options import Choice, Option, OptionKind, WholeNumber, file
 from remsvc.cli.verb import Verb
 from remsvc.cli.verbs import load
 
@@ -73,7 +73,7 @@ def click_option(option: Option) -> click.Option:
     )
 
 
-def click_type(kind: Kind) -> Any:
+def click_type(kind: OptionKind) -> Any:
     """click's type for a kind of value; for the usual kinds click's own, whose help says more."""
     if kind is str:
         return click.STRING
@@ -86,7 +86,7 @@ def click_type(kind: Kind) -> Any:
     return _checked(kind)
 
 
-def _checked(kind: Kind) -> Kind:
+def _checked(kind: OptionKind) -> OptionKind:
     """The same kind, with errors that click shows word for word."""
 
     def convert(text: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-Kind = Callable[[Any], Any]
+OptionKind = Callable[[Any], Any]
 
 
 class Choice:
@@ -75,7 +75,7 @@ class Option(NamedTuple):
     name: str
     flags: tuple[str, ...]
     help: str
-    kind: Kind = str
+    kind: OptionKind = str
     metavar: str | None = None
     default: Any = None
     multiple: bool = False

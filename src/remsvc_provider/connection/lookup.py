@@ -27,7 +27,7 @@ KEPT_SECONDS = 3.0
 """How long an answer is kept. Where the worker's clock is behind ours, an answer may be older than the
 deferral by up to this."""
 
-Answer: TypeAlias = "Connection | Exception"
+LookedUp: TypeAlias = "Connection | Exception"
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +39,7 @@ class _Question:
         asked_at: when it was asked, in seconds since the epoch; infinite for one that is still to be.
     """
 
-    answer: asyncio.Task[Answer]
+    answer: asyncio.Task[LookedUp]
     asked_at: float = math.inf
 
 
@@ -73,7 +73,7 @@ class _Lookups:
         question = self._next[conn_id] = _Question(asyncio.create_task(self._ask(conn_id, before)))
         return question
 
-    async def _ask(self, conn_id: str, before: _Question | None) -> Answer:
+    async def _ask(self, conn_id: str, before: _Question | None) -> LookedUp:
         question = self._next[conn_id]
         try:
             if before is not None:

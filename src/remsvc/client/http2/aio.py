@@ -16,7 +16,7 @@ from remsvc.client.http2.endpoint import (
     TIMED_OUT,
     ConnectError,
     Endpoint,
-    shown,
+    shown_address,
 )
 from remsvc.client.http2.session import NotBegunError
 from remsvc.client.http2.tls import handshake_reason
@@ -220,4 +220,4 @@ class AsyncHttp2Transport:
 def _located(error: ConnectError | OSError, peer: object) -> ConnectError:
     """The error with the address to which no connection could be made."""
     reason = str(error) if isinstance(error, ConnectError) else handshake_reason(error)
-    return ConnectError(f"{shown(peer)}: {reason}" if peer else reason)
+    return ConnectError(f"{shown_address(peer)}: {reason}" if peer else reason)

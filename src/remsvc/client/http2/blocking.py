@@ -24,7 +24,7 @@ from remsvc.client.http2.endpoint import (
     ConnectError,
     Endpoint,
     os_reason,
-    shown,
+    shown_address,
 )
 from remsvc.client.http2.session import ClientSession, NotBegunError
 from remsvc.client.options import HTTP2, ConnectionOptions
@@ -183,7 +183,7 @@ class _BlockingConnection:
 
     def _greet(self, deadline: float) -> None:
         try:
-            peer = f"{shown(self._socket.getpeername())}: "
+            peer = f"{shown_address(self._socket.getpeername())}: "
         except OSError:
             peer = ""
         session = self._session

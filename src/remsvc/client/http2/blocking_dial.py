@@ -21,7 +21,7 @@ from remsvc.client.http2.endpoint import (
     os_reason,
     resolution_failure,
     resolve,
-    shown,
+    shown_address,
 )
 from remsvc.client.http2.proxy import Proxy, ProxyError, check_reply
 
@@ -78,7 +78,7 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
         addresses = _resolved(hop, deadline)
     connected = _first(addresses, deadline)
     try:
-        peer = shown(connected.getpeername())
+        peer = shown_address(connected.getpeername())
         if endpoint.proxy is not None:
             _pass_proxy(connected, endpoint.proxy, endpoint.target, deadline)
         if endpoint.tls is not None:
@@ -117,7 +117,7 @@ def _first(addresses: list[Address], deadline: float) -> socket.socket:
                 try:
                     trying[_begin(address)] = address
                 except OSError as error:
-                    failure = ConnectError(f"{shown(address[1])}: {os_reason(error)}")
+                    failure = ConnectError(f"{shown_address(address[1])}: {os_reason(error)}")
                     continue
             patience = deadline - time.monotonic()
             if patience <= 0:
@@ -128,7 +128,7 @@ def _first(addresses: list[Address], deadline: float) -> socket.socket:
                 _, where = trying.pop(ready)
                 if code := ready.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     ready.close()
-                    failure = ConnectError(f"{shown(where)}: {os_reason(OSError(code, ''))}")
+                    failure = ConnectError(f"{shown_address(where)}: {os_reason(OSError(code, ''))}")
                 else:
                     return ready
     finally:

@@ -16,7 +16,7 @@ from remsvc.client.http2.endpoint import (
     os_reason,
     resolution_failure,
     resolve,
-    shown,
+    shown_address,
 )
 from remsvc.client.http2.proxy import Proxy, ProxyError, check_reply
 from remsvc.client.target import Target
@@ -94,7 +94,7 @@ async def _connect(address: Address) -> socket.socket:
     try:
         connecting = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ConnectError(f"{shown(where)}: {os_reason(error)}") from error
+        raise ConnectError(f"{shown_address(where)}: {os_reason(error)}") from error
     try:
         connecting.setblocking(False)
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -102,7 +102,7 @@ async def _connect(address: Address) -> socket.socket:
     except BaseException as error:
         connecting.close()
         if isinstance(error, OSError):
-            raise ConnectError(f"{shown(where)}: {os_reason(error)}") from error
+            raise ConnectError(f"{shown_address(where)}: {os_reason(error)}") from error
         raise
     return connecting
 

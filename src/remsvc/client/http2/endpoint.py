@@ -117,7 +117,7 @@ def _addresses(target: Target, flags: int) -> list[Address]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-def shown(address: Any) -> str:
+def shown_address(address: Any) -> str:
     """An address in the form in which gRPC writes it."""
     host, port = address[0], address[1]
     return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
