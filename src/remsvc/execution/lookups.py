@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 
 class Lookups:
-    """One for all callers and all that is looked up for them, in an event loop."""
+    """Runs lookups in threads, a few at a time for each caller. A server has one, for its event loop."""
 
     def __init__(self) -> None:
-        # A place is held by whoever waits for it, and by each thread that has one.
+        # A caller's entry stays while a lookup of that caller waits or runs: each of them refers to it.
         self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def run(self, caller: str, look: Callable[[], T]) -> T:

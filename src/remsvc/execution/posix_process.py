@@ -46,7 +46,7 @@ class PosixProcess:
             self._send(Withdraw(self.number))
 
     def settle(self, result: ProcessEnd | RemSvcError) -> None:
-        """Note how it ended, and tell whoever waits; for the engine."""
+        """Note how it ended, and wake those who wait for it; for the engine."""
         self._result = result
         for waiter in self._waiters:
             if not waiter.done():  # its task was cancelled

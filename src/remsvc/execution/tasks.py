@@ -32,7 +32,7 @@ class OwnedTasks:
         return task
 
     async def to_the_end(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Do what must not be left half done, even if whoever asked for it has gone away."""
+        """Do what must not be left half done, even if its caller has gone away."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._answered)

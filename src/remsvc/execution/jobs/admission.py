@@ -65,7 +65,7 @@ class JobAdmission:
             state=JobState.RUNNING if place.runs else JobState.QUEUED,
             supervisor=instance if place.runs else "",
         )
-        # Before it is in the journal: whoever finds an unended job there finds it in this table, too.
+        # Before it is in the journal: an unended job that is found there must be in this table, too.
         active = ActiveJob(job, place)
         self._active_jobs.add(active)
         is_new = False

@@ -1,4 +1,4 @@
-"""Who decides whether a job may start, and how many jobs of one identity may run and wait."""
+"""The gate: decides whether a job may start, and how many jobs of one identity may run and wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remsvc.execution.jobs.model import JobRecord
 
 @dataclass(frozen=True, slots=True)
 class JobPermission:
-    """That a job may start, as it was decided at some time.
+    """Lets a job start, and tells whether that decision still stands when the job does.
 
     Attributes:
         stands: whether it would be decided the same way now. It is to be asked in the same step of the

@@ -54,7 +54,7 @@ class JournalReader:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
-        """Break off what is being read, and close. Whoever waits for it gets an :class:`sqlite3.Error`."""
+        """Break off what is being read, and close. Its reader gets an :class:`sqlite3.Error`."""
         self._closing = True
         self._connection.interrupt()
         await asyncio.to_thread(self._thread.shutdown)
@@ -284,7 +284,7 @@ class Journal:
         return totals
 
     async def close(self) -> None:
-        """Write what is waiting, and close. Whoever asks for something later is refused. Idempotent.
+        """Write what is waiting, and close. What is asked for later is refused. Idempotent.
 
         What a disk that does not answer holds up is given up after a while.
         """
@@ -339,7 +339,7 @@ class Journal:
             self._writing.execute("BEGIN IMMEDIATE")
             results = [change(self._writing) for change, _ in batch]
             self._writing.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001  handed to whoever asked for the change
+        except Exception as error:  # noqa: BLE001  handed to the caller who asked for the change
             if self._writing.in_transaction:
                 self._writing.rollback()
             if len(batch) > 1:

@@ -1,4 +1,4 @@
-"""Tells whoever watches a job its states, its output as it appears, and its end."""
+"""Tells the watchers of a job its states, its output as it appears, and its end."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _READ_SECONDS = 0.001
 
 
 class Supervision:
-    """All commands of a supervisor.
+    """Looks after all commands of a supervisor, from the order to start one until its end is told.
 
     Args:
         selector: of the supervisor's loop.

@@ -96,7 +96,7 @@ def read_verdict(descriptor: int) -> str | None:
 
 
 def describe_failure(error: BaseException) -> str:
-    """Why a process could not be started, in words for whoever asked for it."""
+    """Why a process could not be started, in words for its caller."""
     if isinstance(error, OSError):
         if error.errno == errno.E2BIG:
             return "the command and its environment are longer than the system can start"

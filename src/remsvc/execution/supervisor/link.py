@@ -211,7 +211,7 @@ def _why_refused(connection: socket.socket) -> str:
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
-    """The pid and the effective uid of whoever connected, or listened. Raises ``OSError``."""
+    """The pid and the effective uid of the process that connected, or listens. Raises ``OSError``."""
     size = struct.calcsize(_PEER)
     pid, user, _ = struct.unpack(_PEER, connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     return pid, user

@@ -302,7 +302,7 @@ class LocalPaths:
 
 
 class Way:
-    """How to start a program so that nothing can hold that up. Whoever has one closes it.
+    """How to start a program so that nothing can hold that up. Its owner closes it.
 
     Attributes:
         program: its path.

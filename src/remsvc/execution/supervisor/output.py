@@ -35,7 +35,7 @@ class OutputStream(ABC):
     """One output of a command: the end of a pipe, read without ever waiting for it.
 
     Attributes:
-        fd: the pipe's descriptor; -1 once whoever owns it has closed it.
+        fd: the pipe's descriptor; -1 once its owner has closed it.
         open: whether some process may still write to it.
         total: bytes that the command wrote.
         head: the first of them, where they are kept in memory.
@@ -80,7 +80,10 @@ class OutputStream(ABC):
                 return
 
     def close(self) -> None:
-        """Close the pipe: whoever still writes to it is ended by a signal. Once: its number may be reused."""
+        """Close the pipe; a signal ends processes that still write to it.
+
+        To be called once: the descriptor's number may be another's afterwards.
+        """
         os.close(self.fd)
         self.fd = -1
         self.open = False

@@ -27,7 +27,7 @@ _NAMED = 5
 
 
 class OutputWait:
-    """The wait for the output of one command.
+    """Decides how long to wait for output of a command that has ended.
 
     Args:
         seconds: the longest that it may take.

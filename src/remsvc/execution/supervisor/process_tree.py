@@ -160,7 +160,7 @@ def walk(tree: Tree, others: Others, doubtful: set[ProcEntry]) -> Iterator[ProcE
 
 def _belongs(orphan: ProcEntry, tree: Tree, others: Others) -> bool | None:
     """Whether a process without a parent of its own is the command's; None where nothing tells."""
-    # Nobody can join a session: one is in the session of whoever started it, or in a new one.
+    # Nobody can join a session: a process is in the session of its parent, or in a new one.
     if orphan.session in others.leaders:
         return False
     if orphan.session == tree.leader:
@@ -184,7 +184,9 @@ def _holds(pid: int, pipes: Collection[int]) -> bool:
 
 
 class TreeEnd:
-    """The end of a command's processes. First :meth:`terminate` or :meth:`kill`, then :meth:`work`.
+    """Ends all processes of a command, a slice of time after the other.
+
+    To be called are first :meth:`terminate` or :meth:`kill`, then :meth:`work`.
 
     Args:
         others: tells of the other commands as they are now.

@@ -214,7 +214,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """The order not to start a command that still waits for another one; else it goes on."""
+    """The order not to start a command that still waits for another one. One that has started goes on."""
 
     id: CommandId
 

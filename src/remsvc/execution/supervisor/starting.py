@@ -75,9 +75,9 @@ class Successors:
 
 
 class Starts:
-    """Counts the starts of each caller that are under way, and keeps the commands that wait for them.
+    """Bounds how many commands of one caller start at the same time, and keeps those that wait for room.
 
-    Whoever puts a command in starts it or takes it out.
+    The caller of :meth:`put` starts the command later, or takes it out.
     """
 
     def __init__(self) -> None:
