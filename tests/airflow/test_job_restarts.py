@@ -8,12 +8,15 @@ import random
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from test_job_log import LogReader, log  # noqa: F401  a fixture
 from tests.conftest import Serve
 from triggering import Triggerer, fire, restored, results, task_instance, trigger, until
+
+from remsvc.errors import UnavailableError
+from remsvc_provider.running import patience
 
 ROUNDS = 24
 
@@ -130,6 +133,29 @@ async def test_a_trigger_that_may_have_run_before_waits_for_the_server(
     with suppress(asyncio.CancelledError):
         await running
     await one.cleanup()
+
+
+class SilentServer:
+    """In place of the access to a server that never answers."""
+
+    target = "server:1"
+
+    def __init__(self, *, sent: bool) -> None:
+        self._sent = sent
+
+    async def call(self, call: Any) -> Any:
+        raise UnavailableError("UNAVAILABLE", "no answer", self.target, sent=self._sent)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_that_nothing_was_sent_is_told_only_where_it_is_certain(sent: bool, monkeypatch):
+    monkeypatch.setattr(patience, "FIRST_DELAY", 0.01)
+    told: list[str] = []
+    calls = patience.Patience(cast("Any", SilentServer(sent=sent)), told.append, forever=False)
+    with pytest.raises(UnavailableError) as caught:
+        await calls.insist(lambda client: client.connect())
+    assert caught.value.sent is sent
+    assert ["nothing was sent" in line for line in told] == [not sent, not sent]
 
 
 async def test_a_server_that_is_down_is_tried_three_times(scripted_jobs, connect):

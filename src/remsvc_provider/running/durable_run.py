@@ -9,35 +9,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import aclosing
 
-from remsvc.client import AsyncClient
 from remsvc.client.jobs import Job, JobState
 from remsvc.client.options import ConnectionOptions
-from remsvc.errors import NotFoundError, RemSvcError, UnimplementedError
-from remsvc.printable import printable
+from remsvc.errors import RemSvcError, UnimplementedError
 from remsvc.time_limit import TimeLimit
 from remsvc_provider.log.job_output import JobOutput
 from remsvc_provider.log.task_log import FLUSH_SECONDS, Log, TaskLog
-from remsvc_provider.log.texts import failure_text, one_line, security_text, shown_id, without_nul
+from remsvc_provider.log.texts import one_line, security_text, shown_id
 from remsvc_provider.masking import Masking
-from remsvc_provider.origin import TRY_NUMBER, Origin
-from remsvc_provider.outcome import Outcome, Results, RunState
+from remsvc_provider.origin import Origin
+from remsvc_provider.outcome import Outcome, RunState
 from remsvc_provider.plan import Plan, RunTimes
 from remsvc_provider.running.access import Reread, ServerAccess
 from remsvc_provider.running.job_follower import GRACE, JobFollower
+from remsvc_provider.running.open_jobs import OpenJobs
 from remsvc_provider.running.patience import ATTEMPTS, TRANSIENT, Patience
 from remsvc_provider.running.plan_jobs import PlanJobs
+from remsvc_provider.running.run_results import RunResults
 from remsvc_provider.running.time_budget import TimeBudget, TimeIsUpError
 from remsvc_provider.settings import LOG_DRAIN, MAX_LOG_BYTES
 
-CANCEL_TIMEOUT = 10.0
-"""Seconds to find the jobs that have not ended, and to order their end."""
 LOG_MARGIN = 2.0
 """So many seconds before ``execution_timeout`` ends the task, nobody waits any more for the log of a command
 that has ended."""
-
-_NOT_KNOWN = "whether anything still runs is not known"
 
 
 class NoJobsError(RemSvcError):
@@ -75,22 +70,17 @@ class DurableRun:
     ) -> None:
         self._plan = plan
         self._times = times
-        self._origin = origin
         self._options = options
         self._masking = masking
         self._task_log = TaskLog(log, masking)
         self._access = ServerAccess(options, reread, self._warn, alone=alone)
         self._resumed = plan.may_have_begun
         self._patience = Patience(self._access, self._warn, forever=self._resumed)
-        self._results: Results = {}
         self._begun = 0
-        self._problems: list[str] = []
-        self._notes: list[str] = []  # of commands that ended by themselves
-        self._unfinished: dict[int, str] = {}
-        self._taken = False
-        self._stopped: set[str] = set()  # what became of what had not ended, for a person
         self._budget = TimeBudget(plan.stream_timeout, origin.request_id, GRACE)
         self._jobs = PlanJobs(plan, origin, self._patience, self._budget)
+        self._open_jobs = OpenJobs(plan, origin, self._access, self._jobs, self._task_log)
+        self._results = RunResults(plan, masking, self._task_log)
         self._limit: TimeLimit | None = None
         self._ended = 0  # commands that are known to have ended
         self._last_end = float("-inf")  # of them, on the monotonic clock
@@ -129,8 +119,7 @@ class DurableRun:
                 problem += f"; nothing was sent in {ATTEMPTS} attempts"
             outcome = self._end(RunState.FAILED, problem)
         else:
-            failed = any(self._plan.failed(result["rc"]) for result in self._results.values())
-            outcome = self._end(RunState.FAILED if failed or self._problems else RunState.SUCCESS)
+            outcome = self._end(RunState.FAILED if self._results.failed else RunState.SUCCESS)
         if outcome.error is None:
             self._task_log.add(f"All {count} command(s) succeeded in {self._budget.passed:.2f} s")
         else:
@@ -143,12 +132,12 @@ class DurableRun:
     async def _too_late(self) -> Outcome:
         limit = f"stream_timeout of {self._plan.stream_timeout:g} s exceeded"
         done = "nothing was running"
-        if self._jobs.under_way or self._taken or self._resumed:
+        if self._jobs.under_way or self._open_jobs.any or self._resumed:
             done = await self.cancel(limit)
-        if not self._taken and not self._resumed and (why := self._jobs.why_none()):
+        if not self._open_jobs.any and not self._resumed and (why := self._jobs.why_none()):
             # A retry is harmless, unlike after commands that have begun.
             return self._end(RunState.FAILED, f"{limit}, and nothing ran: {why}")
-        ended = f"{len(self._results)} of {len(self._plan.commands)} command(s) had ended"
+        ended = f"{self._results.count} of {len(self._plan.commands)} command(s) had ended"
         return self._end(RunState.CANCELLED, f"{limit}, {done}: {ended}")
 
     async def cancel(self, reason: str) -> str:
@@ -158,40 +147,10 @@ class DurableRun:
         Returns:
             What became of them, for a person.
         """
-        try:
-            with TimeLimit(CANCEL_TIMEOUT):
-                await self._cancel_all(reason)
-        except TimeoutError:
-            self._stopped.add(_NOT_KNOWN)
-            self._task_log.add(
-                "The server does not answer; what still runs is ended by its time limit", "error"
-            )
-        await self._flush()
-        return ", ".join(sorted(self._stopped)) or "nothing was running"
-
-    async def _cancel_all(self, reason: str) -> None:
         self._patience.stop()
-        self._unfinished |= await self._jobs.unfinished()
-        try:
-            self._unfinished |= await self._access.call(self._created_before)
-        except RemSvcError as error:
-            self._stopped.add(_NOT_KNOWN)
-            self._task_log.add(f"The server's jobs could not be listed: {error}", "warning")
-        self._taken = self._taken or bool(self._unfinished)
-        await asyncio.gather(*(self._cancel(tid, job, reason) for tid, job in self._unfinished.items()))
-
-    async def _created_before(self, client: AsyncClient) -> dict[int, str]:
-        """The jobs of this try that have not ended, by command number: this trigger may have been started
-        again, and cut off before it has found them."""
-        jobs = client.list_jobs(
-            states=(JobState.QUEUED, JobState.RUNNING),
-            labels={**self._origin.labels, TRY_NUMBER: str(self._origin.try_number)},
-            timeout=CANCEL_TIMEOUT,
-            metadata=self._plan.metadata,
-        )
-        tids = {self._origin.command_id(tid): tid for tid in range(1, len(self._plan.commands) + 1)}
-        async with aclosing(jobs):
-            return {tids[job.request_id]: job.id async for job in jobs if job.request_id in tids}
+        fate = await self._open_jobs.cancel(reason)
+        await self._flush()
+        return fate
 
     async def close(self) -> None:
         """Release what is held here. The jobs go on."""
@@ -206,16 +165,7 @@ class DurableRun:
         self._task_log.add(text, "warning")
 
     def _end(self, state: RunState, problem: str = "") -> Outcome:
-        if state is RunState.SUCCESS:
-            return Outcome(state, self._results)
-        problems = [problem] if problem else []
-        problems += self._problems
-        if self._problems and (rest := len(self._plan.commands) - self._begun):
-            problems.append(f"the remaining {rest} command(s) were not started")
-        problems += self._notes
-        results = [self._results[tid] for tid in sorted(self._results)]
-        problems += [failure_text(result) for result in results if self._plan.failed(result["rc"])]
-        return Outcome(state, self._results, self._masking("; ".join(problems)))
+        return self._results.outcome(state, problem, not_started=len(self._plan.commands) - self._begun)
 
     async def _begin(self) -> None:
         """Make sure that the server can be reached, and find the jobs that it has of this task already."""
@@ -252,7 +202,7 @@ class DurableRun:
     async def _work(self, tids: Iterator[int]) -> None:
         """Run one command after another, until none is left or one could not be followed to its end."""
         for tid in tids:
-            if self._problems:
+            if self._results.has_problems:
                 return
             self._begun += 1
             try:
@@ -261,9 +211,9 @@ class DurableRun:
                 raise
             except RemSvcError as error:
                 where = f"command {tid} (commands[{tid - 1}])"
-                if tid in self._unfinished:
-                    where += f", whose job {shown_id(self._unfinished[tid])} may go on,"
-                self._problems.append(f"{where} failed: {error}")
+                if (job_id := self._open_jobs.id_of(tid)) is not None:
+                    where += f", whose job {shown_id(job_id)} may go on,"
+                self._results.add_problem(f"{where} failed: {error}")
 
     async def _command(self, tid: int) -> None:
         folds = self._plan.options.parallel == 1  # groups cannot overlap, as what runs side by side does
@@ -277,12 +227,14 @@ class DurableRun:
         finally:
             if folds:
                 self._task_log.end_group()
-        self._take_result(tid, job, output)
+        if job.state is JobState.TIMED_OUT:
+            self._task_log.add(f"Command {tid} was ended by its time limit", "error")
+            raise TimeIsUpError("stream_timeout")
+        self._results.take(tid, job, output)
 
     async def _follow(self, tid: int, job: Job) -> tuple[Job, JobOutput]:
         """Follow a job to its end. Returns the job as it ended, and its output."""
-        self._taken = True
-        self._unfinished[tid] = job.id
+        self._open_jobs.add(tid, job)
         output = JobOutput(
             job, self._task_log, tid, self._plan.options.max_output_bytes, self._max_log_bytes, self._masking
         )
@@ -300,7 +252,7 @@ class DurableRun:
                 job = ended = await follower.to_its_end(job, output)
         finally:
             output.finish(ended)
-        del self._unfinished[tid]
+        self._open_jobs.ended(tid, job)
         self._budget.note(job)
         return job, output
 
@@ -322,91 +274,3 @@ class DurableRun:
     def _text(self, tid: int) -> str:
         """A command's text as people see it: without secrets."""
         return self._plan.commands[tid - 1].text(self._masking)
-
-    def _take_result(self, tid: int, job: Job, output: JobOutput) -> None:
-        """Make a result of a job that has ended; or a problem, where it has no exit code that could be
-        one."""
-        where = f"command {tid} (commands[{tid - 1}])"
-        if job.state is JobState.TIMED_OUT:
-            self._task_log.add(f"Command {tid} was ended by its time limit", "error")
-            self._stopped.add("what ran was cancelled")
-            raise TimeIsUpError("stream_timeout")
-        if job.state in (JobState.CANCELLED, JobState.LOST):
-            verb = (
-                "was cancelled"
-                if job.state is JobState.CANCELLED
-                else "is lost: what became of it is not known"
-            )
-            self._problems.append(
-                f"{where} {verb} (job {shown_id(job.id)}: {printable(job.reason) or 'no reason given'})"
-            )
-            return
-        rc, out, err = job.exit_code, *output.texts(job)
-        if rc is None and job.state is JobState.FAILED:
-            # As version 1 has it.
-            rc, err = 1, err or printable(job.reason)
-        if rc is None or (rc == 0) != (job.state is JobState.SUCCEEDED):
-            self._problems.append(
-                f"{where} ended as {job.state} with exit code {rc} (job {shown_id(job.id)})"
-            )
-            return
-        out, err, note = without_nul(out, err)
-        command = self._plan.commands[tid - 1]
-        self._results[tid] = {
-            "tid": tid,
-            "rc": rc,
-            "out": out,
-            "err": err,
-            "hsh": command.hash,
-            "cmd": self._text(tid),
-        }
-        seconds = (job.ended_at - job.started_at).total_seconds() if job.ended_at and job.started_at else 0.0
-        text = f"Command {tid} ended with rc {rc} after {seconds:.2f} s"
-        if job.exit_code is None:
-            text = f"Command {tid} could not be started"
-        why = printable(job.reason)
-        signal = f"ended by signal {job.signal}" if job.signal else ""
-        # It ended by itself, and yet there is a reason to be told: part of its output could not be stored.
-        loss = why.removeprefix(signal).lstrip("; ") if job.exit_code is not None else ""
-        if loss:
-            self._notes.append(f"{where}: {loss}")
-        if why or signal:
-            text += f": {why or signal}"
-        if note:
-            text += f"\nnote: {note}"
-        if not self._plan.failed(rc):
-            self._task_log.add(text, "warning" if loss else "info")
-            return
-        # What is folded need not be unfolded to see why.
-        last = [f"  {line}" for line in output.last_lines]
-        self._task_log.add("\n".join([f"{text}{', its last lines:' if last else ''}", *last]), "error")
-
-    async def _cancel(self, tid: int, job_id: str, reason: str) -> None:
-        try:
-            job = await self._access.call(
-                lambda client: client.cancel_job(
-                    job_id, reason=reason, timeout=CANCEL_TIMEOUT, metadata=self._plan.metadata
-                )
-            )
-        except NotFoundError:
-            return
-        except RemSvcError as error:
-            self._stopped.add("what runs could not be cancelled")
-            self._task_log.add(
-                f"Command {tid}: job {shown_id(job_id)} could not be cancelled, its time limit ends it: "
-                f"{error}",
-                "error",
-            )
-            return
-        if job.started_at is None and job.state is JobState.CANCELLED:
-            self._stopped.add("what waited for its turn was withdrawn")
-            self._task_log.add(
-                f"Command {tid}: job {shown_id(job_id)} had not begun, and is withdrawn: {reason}", "warning"
-            )
-        elif job.ended and job.state is not JobState.CANCELLED:
-            self._task_log.add(
-                f"Command {tid}: job {shown_id(job_id)} has just ended as {job.state}", "warning"
-            )
-        else:
-            self._stopped.add("what ran was cancelled")
-            self._task_log.add(f"Command {tid}: job {shown_id(job_id)} is cancelled: {reason}", "warning")
