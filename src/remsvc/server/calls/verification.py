@@ -99,7 +99,7 @@ class CallVerification:
             if open_call is None or not open_call.ended:
                 self._on_refusal(call.method, call.peer, reason)
             if open_call is not None:
-                open_call.ended = True
+                open_call.note_ended()
             raise RefusedError(StatusCode.UNAUTHENTICATED, CREDENTIALS_ENDED)
 
     def knows(self, identity: str) -> bool:
@@ -112,7 +112,7 @@ class CallVerification:
 
     def _end(self, open_call: OpenCall, reason: str) -> None:
         if not open_call.ended:
-            open_call.ended = True
+            open_call.note_ended()
             self._on_refusal(open_call.call.method, open_call.call.peer, reason)
             open_call.task.cancel()
 
@@ -132,6 +132,10 @@ class OpenCall:
         self.call = call
         self.ended = False
         self.task: asyncio.Task[Any]
+
+    def note_ended(self) -> None:
+        """Its caller may call no longer."""
+        self.ended = True
 
     def __enter__(self) -> None:
         task = asyncio.current_task()

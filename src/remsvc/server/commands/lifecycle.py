@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remsvc.command import Command, crc32hex
 from remsvc.errors import ExecutionError
@@ -56,9 +56,21 @@ class RequestedCommand:
     command: Command
     job_id: str
     about: str
-    counted: bool = False
-    permitted: Decision | None = None
-    started: RunnableCommand | None = None
+    counted: bool = field(default=False, init=False)
+    permitted: Decision | None = field(default=None, init=False)
+    started: RunnableCommand | None = field(default=None, init=False)
+
+    def note_counted(self) -> None:
+        """It was counted against its identity's rate."""
+        self.counted = True
+
+    def note_permitted(self, decision: Decision) -> None:
+        """This decision permits it, and is in the audit log."""
+        self.permitted = decision
+
+    def note_started(self, started: RunnableCommand) -> None:
+        """It was given to the engine."""
+        self.started = started
 
     @property
     def has_begun(self) -> bool:
@@ -138,11 +150,12 @@ class CommandLifecycle:
                 :mod:`~remsvc.server.calls.statuses`.
         """
         try:
-            requested.started = await self._permit(requested, call, method, place, patiently=patiently)
+            started = await self._permit(requested, call, method, place, patiently=patiently)
         except Exception as error:
             if (refused := status_of(error)) is not None:
                 self._note_refusal(requested, call, method, refused)
             raise
+        requested.note_started(started)
 
     async def begin_ahead(
         self, requested: RequestedCommand, call: Call, method: str, before: RequestedCommand
@@ -156,10 +169,12 @@ class CommandLifecycle:
         if not self._outlasts(call, before.started):
             return
         try:
-            requested.started = await self._permit(requested, call, method, before=before.started)
+            started = await self._permit(requested, call, method, before=before.started)
         except Exception as error:
             if status_of(error) is None:
                 raise
+        else:
+            requested.note_started(started)
 
     async def finish(self, requested: RequestedCommand, call: Call) -> RemSvc_pb2.RemResMsg:
         """Wait until a command that was begun has ended; its answer. Cancelled, end its whole process tree.
@@ -212,7 +227,7 @@ class CommandLifecycle:
                 prepared = await self._runner.prepare(requested.command, decision.limits, call.identity)
             if decision != requested.permitted:
                 await self._audit.permit(call, method, prepared.job, rule=decision.rule, job=requested.job_id)
-                requested.permitted = decision
+                requested.note_permitted(decision)
         # From here to the start nothing is awaited: what is true now is true when the command starts.
         self._verification.confirm(call)
         if call.ended:
@@ -250,7 +265,7 @@ class CommandLifecycle:
             raise RefusedError(StatusCode.UNAVAILABLE, "the server is shutting down")
         if not requested.counted:
             self._policy.count_request(identity)
-            requested.counted = True
+            requested.note_counted()
         command, expected = requested.command, requested.hash
         command.validate()
         check_length(command.cmd, command.cmdtyp)

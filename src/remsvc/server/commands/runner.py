@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakSet
 
@@ -37,19 +37,24 @@ class CommandAnswer:
 class RunnableCommand:
     """A command that is ready for the engine, or was given to it already.
 
+    It is made with all that is known of it; the process comes once it is started.
+
     Attributes:
         command: what the caller has asked for.
         job: describes the command in lists of jobs, with the limits that it must keep to.
-        spec: the process that is to run; None where it could not be prepared.
-        problem: why it could not.
+        spec: the process that is to run, or why it could not be prepared.
         process: the process, once the engine has it. It may still wait for the command before it.
     """
 
     command: Command
     job: JobContent
-    spec: ProcessSpec | None = None
-    process: Process | None = None
-    problem: StartError | None = None
+    spec: ProcessSpec | StartError
+    process: Process | None = field(default=None, init=False)
+
+    def start(self, engine: Engine, spec: ProcessSpec, after: Process | None) -> Process:
+        """Give it to the engine, to start at once or the moment another process has ended."""
+        process = self.process = engine.start(spec, after)
+        return process
 
     @property
     def withdrawn(self) -> bool:
@@ -117,12 +122,11 @@ class CommandRunner:
             limits: of its caller, beside those for every command.
             identity: its caller.
         """
-        prepared = RunnableCommand(command, limits.of_job(self.as_job(command)))
+        job = limits.of_job(self.as_job(command))
         try:
-            prepared.spec = await self._spec(command, prepared.job, identity)
+            return RunnableCommand(command, job, await self._spec(command, job, identity))
         except StartError as error:
-            prepared.problem = error
-        return prepared
+            return RunnableCommand(command, job, error)
 
     def start(self, prepared: RunnableCommand, after: RunnableCommand | None = None) -> None:
         """Start it. Whoever does awaits :meth:`answer` or calls :meth:`abandon`.
@@ -130,14 +134,13 @@ class CommandRunner:
         Args:
             after: start it the moment this one has ended; see :attr:`can_start_after`.
         """
-        if prepared.spec is None:
+        if isinstance(spec := prepared.spec, StartError):
             return
         if after is None or after.process is None:
             self.started += 1
-            prepared.process = self._engine.start(prepared.spec)
+            prepared.start(self._engine, spec, None)
         else:
-            prepared.process = self._engine.start(prepared.spec, after.process)
-            self._waiting.add(prepared.process)
+            self._waiting.add(prepared.start(self._engine, spec, after.process))
 
     def withdraw_waiting(self) -> None:
         """Take back all commands that wait for another one to end: they have to be permitted anew."""
@@ -171,10 +174,10 @@ class CommandRunner:
                 started.process.end()
 
     async def _outcome(self, started: RunnableCommand, passing: PassingJob) -> ProcessEnd:
-        if started.process is None:
-            assert started.problem is not None
-            raise started.problem
+        if isinstance(spec := started.spec, StartError):
+            raise spec
         process = started.process
+        assert process is not None
         if process in self._waiting:
             self._waiting.discard(process)
             self.started += 1  # not before: it could have been taken back
@@ -185,11 +188,7 @@ class CommandRunner:
             process.end()
             raise
         except StartError as error:
-            who = (
-                f"cannot run as user {started.command.cmdusr}: "
-                if started.spec and started.spec.credentials
-                else ""
-            )
+            who = f"cannot run as user {started.command.cmdusr}: " if spec.credentials else ""
             raise StartError(f"{who}{error}") from error
 
     async def _spec(self, command: Command, job: JobContent, identity: str) -> ProcessSpec:
