@@ -1,8 +1,8 @@
 """Makes text from somebody else safe to show: in a terminal, in a log, in the text of an error.
 
-Whoever creates a job, answers a client or calls a server chooses texts that a person reads elsewhere. Such
-a text must not control that person's terminal, forge a line in a log, reverse the direction of writing, or
-fill the screen. It is cleaned only where it is shown; programs get it unchanged.
+A caller, or a server that answers, chooses texts that a person reads elsewhere. Such a text must not control
+that person's terminal, forge a line in a log, reverse the direction of writing, or fill the screen. It is
+cleaned only where it is shown; programs get it unchanged.
 """
 
 from __future__ import annotations

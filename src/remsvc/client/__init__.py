@@ -1,7 +1,8 @@
 """The client library: :class:`AsyncClient` for asyncio, :class:`Client` for everything else.
 
-A name's module is loaded when the name is first used. So whoever needs only the options of a connection,
-such as an Airflow worker that checks a task's parameters, does not wait until gRPC or protobuf is loaded.
+A name's module is loaded when the name is first used. So a program that needs only the options of a
+connection, such as an Airflow worker that checks a task's parameters, does not wait until gRPC or protobuf
+is loaded.
 
 ``examples/client`` shows how to run a command, how to start a job and follow it later, and how to cancel one.
 """

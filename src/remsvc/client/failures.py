@@ -135,7 +135,7 @@ def _explain(details: str, tls: bool) -> str:
 # What HTTP says where no gRPC server has answered
 
 # The codes are gRPC's own (doc/http-grpc-status-mapping.md), except where those leave open that the call
-# was refused. The sentence is for whoever has to mend it.
+# was refused. The sentence is for the person who has to mend it.
 _MEANINGS: dict[str, tuple[StatusCode, str]] = {
     "400": (StatusCode.INTERNAL, "it does not understand the call: is gRPC (HTTP/2) passed on as such?"),
     "401": (StatusCode.UNAUTHENTICATED, "it asks for credentials of its own"),

@@ -5,7 +5,7 @@ earlier attempt, and one that cancels a job. A watch goes on where it was. What 
 depends on what has arrived: :class:`~remsvc.client.watch.Watch` decides it, with the same pauses. Everything
 else fails at the first error, because a command must never run twice.
 
-Whoever repeats calls by rules of their own, such as the Airflow provider, asks for a single attempt
+A program that repeats calls by its own rules, such as the Airflow provider, asks for a single attempt
 (``repeat=False``), so that no two loops stand around one call. The transports repeat nothing: they connect
 again for the next call, and move a call that has not begun from a connection that ends to another one.
 """

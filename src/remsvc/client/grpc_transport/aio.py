@@ -30,7 +30,7 @@ _READINESS = {
 
 
 class AsyncGrpcTransport:
-    """See :class:`~remsvc.client.transport.AsyncTransport`.
+    """Carries asyncio's calls by gRPC: an :class:`~remsvc.client.transport.AsyncTransport`.
 
     Args:
         channel: carries the calls.

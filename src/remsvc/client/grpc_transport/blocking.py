@@ -40,7 +40,7 @@ def _ending(call: grpc.Call) -> Iterator[None]:
 
 
 class GrpcTransport:
-    """See :class:`~remsvc.client.transport.Transport`."""
+    """Carries blocking calls by gRPC: a :class:`~remsvc.client.transport.Transport`."""
 
     name = GRPC
 

@@ -35,7 +35,7 @@ _MOST_CONNECTIONS = 16
 
 
 class AsyncHttp2Transport:
-    """See :class:`~remsvc.client.transport.AsyncTransport`.
+    """Carries asyncio's calls by our own HTTP/2: an :class:`~remsvc.client.transport.AsyncTransport`.
 
     All calls share one connection as long as the server takes that many on one. For calls that have to
     wait, another connection is made, and they move to it.

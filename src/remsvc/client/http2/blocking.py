@@ -39,7 +39,7 @@ _LOOK_SECONDS = 1.0
 
 
 class Http2Transport:
-    """See :class:`~remsvc.client.transport.Transport`.
+    """Carries blocking calls by our own HTTP/2: a :class:`~remsvc.client.transport.Transport`.
 
     Raises:
         ConfigurationError: the options cannot be used.
