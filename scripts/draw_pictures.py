@@ -130,16 +130,22 @@ def layers() -> list[tuple[str, list[list[str]]]]:
 
 
 _ROW, _GAP, _BETWEEN, _PANEL, _CHARACTER = 26, 4, 9, 424, 7.2
+_FRAME = 5  # around the rooms of a layer
+_WIDTH = _PANEL - 24 - 2 * _FRAME
 
 
 def _lines(layer: list[str]) -> list[list[str]]:
     """The rooms of a layer in lines that fit into a panel."""
     lines: list[list[str]] = [[]]
     for room in layer:
-        if sum(len(name) * _CHARACTER + 14 + _GAP for name in [*lines[-1], room]) > _PANEL - 24:
+        if sum(len(name) * _CHARACTER + 14 + _GAP for name in [*lines[-1], room]) > _WIDTH:
             lines.append([])
         lines[-1].append(room)
     return lines
+
+
+def _height(lines: list[list[str]]) -> int:
+    return len(lines) * (_ROW + _GAP) - _GAP + 2 * _FRAME
 
 
 def draw_layers(path: Path) -> None:
@@ -148,12 +154,12 @@ def draw_layers(path: Path) -> None:
     bottoms = [40, 40]
     for name, rows in layers():
         wrapped = [_lines(layer) for layer in rows]
-        height = 40 + sum(len(lines) * (_ROW + _GAP) + _BETWEEN for lines in wrapped)
+        height = 40 + sum(_height(lines) + _BETWEEN for lines in wrapped)
         side = bottoms.index(min(bottoms))
         columns[side].append((name, wrapped, bottoms[side], height))
         bottoms[side] += height + 14
     drawing = Drawing(2 * _PANEL + 36, max(bottoms), "The layers of the code")
-    text = "Imports go downwards only; what stands side by side does not know each other."
+    text = "Imports go downwards only; the rooms of one layer do not know each other."
     drawing.text(12, 24, text, "", "start")
     for x, column in zip((12, 24 + _PANEL), columns, strict=True):
         for name, wrapped, top, height in column:
@@ -161,15 +167,15 @@ def draw_layers(path: Path) -> None:
             drawing.text(x + 12, top + 23, name, "title", "start")
             y = top + 36.0
             for lines in wrapped:
-                for rooms in lines:
-                    _draw_line(drawing, x + 12, y, rooms)
-                    y += _ROW + _GAP
-                y += _BETWEEN
+                drawing.box(x + 12, y, _PANEL - 24, _height(lines), "#d9e2ec", "none")
+                for number, rooms in enumerate(lines):
+                    _draw_line(drawing, x + 12 + _FRAME, y + _FRAME + number * (_ROW + _GAP), rooms)
+                y += _height(lines) + _BETWEEN
     drawing.save(path)
 
 
 def _draw_line(drawing: Drawing, x: float, y: float, rooms: list[str]) -> None:
-    free = _PANEL - 24 - _GAP * (len(rooms) - 1)
+    free = _WIDTH - _GAP * (len(rooms) - 1)
     total = sum(len(room) * _CHARACTER + 14 for room in rooms)
     for room in rooms:
         width = (len(room) * _CHARACTER + 14) / total * free
