@@ -159,6 +159,8 @@ def test_each_name_has_one_meaning() -> None:
 
 FOREIGN_OBJECTS = {"context", "entry", "file", "message", "sys"}
 """Variables of this name hold a message of protobuf's, or something of Python's own."""
+INTENDED = {"remsvc.client.aio: client._calls"}
+"""A class method that makes an object of its own class, in another way than the constructor."""
 
 
 def test_nobody_sets_an_attribute_of_another_modules_object() -> None:
@@ -173,7 +175,7 @@ def test_nobody_sets_an_attribute_of_another_modules_object() -> None:
         if ast.unparse(node.value) not in {"self", "cls"} | FOREIGN_OBJECTS
         if node.attr in anybodys - own[module]
     ]
-    assert found == []
+    assert set(found) - INTENDED == set()
 
 
 def attributes(tree: ast.Module) -> set[str]:
@@ -264,18 +266,30 @@ def test_a_name_in_a_docstring_is_there() -> None:
         for kind, name in re.findall(
             r":(mod|class|func|meth|data|attr|exc):`~?([\w.]+)`", path.read_text(encoding="utf-8")
         ):
-            where = name if kind == "mod" else name.rpartition(".")[0]
-            ours = name.startswith("remsvc")
-            known = where in modules() or where.rpartition(".")[0] in modules() if ours else True
-            if not known or (kind != "mod" and name.rpartition(".")[2] not in everything):
+            if not is_known(kind, name, everything):
                 missing.append(f"{module}: {name}")
     assert missing == []
 
 
+def is_known(kind: str, name: str, everything: set[str]) -> bool:
+    where, _, last = name.rpartition(".")
+    if kind == "mod":
+        return name in modules() or not name.startswith("remsvc")
+    if where.startswith("remsvc") and where not in modules():
+        where, _, owner = where.rpartition(".")  # a class, of which this is a method or an attribute
+        if where not in modules() or owner not in everything:
+            return False
+    return last in everything
+
+
 @cache
 def all_names(module: str) -> frozenset[str]:
-    """Whatever has a name in a module: classes, functions, variables, attributes, arguments."""
-    return frozenset(re.findall(r"\w+", modules()[module].read_text(encoding="utf-8")))
+    """Whatever has a name in a module's code: classes, functions, variables, attributes, arguments."""
+    names = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
+        given = (getattr(node, field, None) for field in ("name", "id", "attr", "arg"))
+        names.update(name for name in given if isinstance(name, str))
+    return frozenset(names)
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md", "docs/connections.md"])
